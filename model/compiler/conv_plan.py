@@ -1,0 +1,142 @@
+"""How a convolution is mapped to passes: conv mode, channel groups, kernel-row steps, row pieces and tiles.
+
+A pass is one weight set of the conv unit over the pixels of one tile. The loops, from the outside: output-channel group, tile row, tile
+column, input-channel group, kernel-row step, row piece (rtl/conv_unit/pass_sequencer.sv walks the same ones).
+"""
+from dataclasses import dataclass
+from functools import cached_property
+
+from .hardware import TILE_PIXELS
+
+WINDOW = (1, 3, 5)        # kernel columns that an array holds in conv mode 0, 1, 2
+CHANNEL_QUADS = (8, 8, 5)  # quads (four input channels) of a pass
+MAX_DELAY_GAP = 4
+
+
+def ceil_div(a, b):
+    return -(-a // b)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Geometry of one pass: rows and slots it reads, and the delay from a slot to the output whose window it completes."""
+    rows: int       # output rows that meet the picture; 0: nothing to do
+    length: int     # slots (pixels read) per row
+    delay: int      # 0..4 slots
+    cols: int       # output columns
+
+
+@dataclass(frozen=True)
+class ConvPlan:
+    """Mapping of one conv layer in one conv mode."""
+    mode: int
+    vertical: bool            # quads of a pass are vertical taps (input of at most 4 channels) instead of channels
+    num_modules: int
+    in_shape: tuple           # (C, H, W)
+    out_shape: tuple
+    kernel: tuple             # (Kh, Kw)
+    pad: tuple
+
+    @property
+    def window(self):
+        return WINDOW[self.mode]
+
+    @property
+    def quads(self):
+        """Quads read for a position."""
+        return CHANNEL_QUADS[self.mode]
+
+    @property
+    def steps(self):
+        """Output channels of a conv module."""
+        return 3 if self.mode == 0 else 1
+
+    @property
+    def kr_step(self):
+        return self.quads if self.vertical else 1
+
+    @property
+    def kr_count(self):
+        return ceil_div(self.kernel[0], self.kr_step)
+
+    @property
+    def pieces(self):
+        return ceil_div(self.kernel[1], self.window)
+
+    @property
+    def channel_groups(self):
+        return 1 if self.vertical else ceil_div(ceil_div(self.in_shape[0], 4), self.quads)
+
+    @property
+    def group_channels(self):
+        """Output channels of a group."""
+        return self.num_modules * self.steps
+
+    @property
+    def output_groups(self):
+        return ceil_div(self.out_shape[0], self.group_channels)
+
+    @property
+    def passes(self):
+        """Passes of an output-channel group and tile, empty ones included."""
+        return self.channel_groups * self.kr_count * self.pieces
+
+    @cached_property
+    def tile(self):
+        """(rows, columns) of a tile: whole rows where they fit, of even size."""
+        _, height, width = self.out_shape
+        if width > TILE_PIXELS:
+            return 1, TILE_PIXELS
+        return ceil_div(height, ceil_div(height, min(height, TILE_PIXELS // width))), width
+
+    @property
+    def tiles(self):
+        (rows, cols), (_, height, width) = self.tile, self.out_shape
+        return ceil_div(height, rows) * ceil_div(width, cols)
+
+    def tile_origins(self):
+        """(y0, x0) of each tile in order."""
+        (rows, cols), (_, height, width) = self.tile, self.out_shape
+        return [(y, x) for y in range(0, height, rows) for x in range(0, width, cols)]
+
+    def tile_size(self, y0, x0):
+        """(rows, columns) of the tile at (y0, x0), smaller at the picture's edge."""
+        (rows, cols), (_, height, width) = self.tile, self.out_shape
+        return min(rows, height - y0), min(cols, width - x0)
+
+    def tile_passes(self, y0, x0):
+        """The passes of a tile in order (one input-channel group: all are alike)."""
+        return [self._pass(y0, x0, kr, piece) for kr in range(self.kr_count) for piece in range(self.pieces)]
+
+    def _pass(self, y0, x0, kr, piece):
+        height, width = self.in_shape[1:]
+        tile_rows, cols = self.tile_size(y0, x0)
+        row = y0 - self.pad[0] + kr * self.kr_step
+        rows = tile_rows if self.vertical else max(0, min(tile_rows, height - row) - max(0, -row))
+        left = x0 - self.pad[1] + piece * self.window
+        right = left + self.window - 1
+        start = left if left >= 0 else min(0, right)
+        end = min(width - 1, right + cols - 1)
+        return Pass(rows, max(cols, end - start + 1), right - start, cols)
+
+    @cached_property
+    def slots(self):
+        """Cycles of all positions: the layer's compute time without stalls."""
+        per_group = sum(p.rows * p.length for origin in self.tile_origins() for p in self.tile_passes(*origin))
+        return per_group * self.channel_groups * self.output_groups
+
+    def busy_cycles(self, shortest_pass):
+        """As slots, with every pass at least as long as its weights take to load."""
+        per_group = sum(max(p.rows * p.length, shortest_pass) for origin in self.tile_origins() for p in self.tile_passes(*origin))
+        return per_group * self.channel_groups * self.output_groups
+
+
+def plan_conv(layer, hardware, vertical_allowed):
+    """The fastest mapping of a conv layer; the widest window, which reads least, among equals.
+
+    vertical_allowed: the input's layout lets vertical taps be read at once (at most 4 channels).
+    """
+    shortest = hardware.pass_words + (10 if hardware.num_modules == 4 else 4)
+    plans = [ConvPlan(mode, vertical, hardware.num_modules, layer.in_shape, layer.out_shape, tuple(layer.kernel), tuple(layer.pad))
+             for mode in (2, 1, 0) for vertical in ((True, False) if vertical_allowed else (False,))]
+    return min(plans, key=lambda plan: plan.busy_cycles(shortest))

@@ -1,0 +1,67 @@
+"""Places every tensor in the feature buffer for as long as a later layer reads it."""
+from dataclasses import dataclass
+
+from .hardware import CompileError
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor's place: quad q of pixel (y, x) is at base + y * row_stride + x * quads + q."""
+    shape: tuple       # (C, H, W)
+    signed: bool
+    row_stride: int    # quads
+    base: int = None   # quad address
+
+    @property
+    def quads(self):
+        """Quads (four channels) per pixel."""
+        return -(-self.shape[0] // 4)
+
+    @property
+    def row_quads(self):
+        return self.shape[2] * self.quads
+
+    @property
+    def size(self):
+        """Quads from the first to the last, row padding included."""
+        return (self.shape[1] - 1) * self.row_stride + self.row_quads
+
+
+def skewed_stride(width):
+    """Row stride that puts the same column of eight successive rows into eight banks: 1 modulo 8."""
+    return width + (1 - width) % 8
+
+
+def layout(shape, signed, skewed):
+    """Tensor without a place yet; skewed: rows padded so that vertical taps can be read at once (at most 4 channels)."""
+    row = shape[2] * -(-shape[0] // 4)
+    return Tensor(tuple(shape), signed, skewed_stride(row) if skewed else row)
+
+
+def place(tensors, last_use, capacity):
+    """Bases for tensors {name: Tensor} in order of creation.
+
+    last_use: {name: index of the last layer that reads it}, layers counted from 0, the input created before layer 0. A new tensor goes to the
+    end of the buffer away from the one made before, so that two tensors that fill it together always fit.
+    """
+    placed, live = {}, {}
+    at_bottom = True
+    for index, (name, tensor) in enumerate(tensors.items(), start=-1):
+        live = {other: placed[other] for other in live if last_use.get(other, -1) >= index}
+        base = _find(sorted((t.base, t.base + t.size) for t in live.values()), tensor.size, capacity, at_bottom)
+        if base is None:
+            held = sum(t.size for t in live.values())
+            raise CompileError(f"layer {name!r}: its output needs {4 * tensor.size:,} bytes of feature buffer beside {4 * held:,} bytes of tensors "
+                               f"still needed; the buffer holds {4 * capacity:,}")
+        placed[name] = live[name] = Tensor(tensor.shape, tensor.signed, tensor.row_stride, base)
+        at_bottom = not at_bottom
+    return placed
+
+
+def _find(taken, size, capacity, at_bottom):
+    """Base of a free region, the lowest or the highest one; None if there is none."""
+    edges = [0] + [edge for region in taken for edge in region] + [capacity]
+    gaps = [(start, end) for start, end in zip(edges[::2], edges[1::2]) if end - start >= size]
+    if not gaps:
+        return None
+    return gaps[0][0] if at_bottom else gaps[-1][1] - size

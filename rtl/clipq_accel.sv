@@ -1,0 +1,671 @@
+// CLIP-Q accelerator: the top level.
+//
+// Purpose: runs codebook-quantized convolutional networks.  The host loads a program over AXI-Stream, starts it over AXI4-Lite, and then sends, for
+// each image, a weights packet on the program stream and the image on the image stream; results come back on the result stream
+// (docs/architecture.md).
+// Latency and throughput: model/cycle_model.py predicts the cycles of every layer exactly.
+`resetall
+`default_nettype none
+`timescale 1ns / 1ps
+
+module clipq_accel #(
+    parameter NUM_MODULES  = 4,      // conv modules: 4, 8 or 16
+    parameter BANK_WORDS   = 11264,  // feature buffer: 8 banks of so many 32-bit words
+    parameter WEIGHT_WORDS = 4096,   // weight buffer: 64-bit words, a power of two
+    parameter MAX_LAYERS   = 64
+) (
+    input  wire logic        clk_i,
+    input  wire logic        rst_ni,
+    output wire logic        irq_o,
+
+    input  wire logic        s_axil_awvalid,
+    output wire logic        s_axil_awready,
+    input  wire logic [11:0] s_axil_awaddr,
+    input  wire logic [2:0]  s_axil_awprot,
+    input  wire logic        s_axil_wvalid,
+    output wire logic        s_axil_wready,
+    input  wire logic [31:0] s_axil_wdata,
+    input  wire logic [3:0]  s_axil_wstrb,
+    output wire logic        s_axil_bvalid,
+    input  wire logic        s_axil_bready,
+    output wire logic [1:0]  s_axil_bresp,
+    input  wire logic        s_axil_arvalid,
+    output wire logic        s_axil_arready,
+    input  wire logic [11:0] s_axil_araddr,
+    input  wire logic [2:0]  s_axil_arprot,
+    output wire logic        s_axil_rvalid,
+    input  wire logic        s_axil_rready,
+    output wire logic [31:0] s_axil_rdata,
+    output wire logic [1:0]  s_axil_rresp,
+
+    input  wire logic [63:0] s_axis_prog_tdata,
+    input  wire logic [7:0]  s_axis_prog_tkeep,
+    input  wire logic        s_axis_prog_tvalid,
+    output wire logic        s_axis_prog_tready,
+    input  wire logic        s_axis_prog_tlast,
+
+    input  wire logic [63:0] s_axis_image_tdata,
+    input  wire logic [7:0]  s_axis_image_tkeep,
+    input  wire logic        s_axis_image_tvalid,
+    output wire logic        s_axis_image_tready,
+    input  wire logic        s_axis_image_tlast,
+
+    output wire logic [63:0] m_axis_result_tdata,
+    output wire logic [7:0]  m_axis_result_tkeep,
+    output wire logic        m_axis_result_tvalid,
+    input  wire logic        m_axis_result_tready,
+    output wire logic        m_axis_result_tlast
+);
+
+  localparam int A_W = cq_pkg::QUAD_ADDR_W;
+  localparam int QUADS = NUM_MODULES / 4;
+  localparam int PROG_WORDS = 16 * (MAX_LAYERS + 1);
+  localparam int LEVEL_W = $clog2(WEIGHT_WORDS) + 1;
+  localparam int RESULT_DEPTH = 64;
+  localparam int ROOM_W = $clog2(RESULT_DEPTH + 1);
+  localparam int WORDS_PER_BANK = 512 / NUM_MODULES;  // parameter words: 512 output channels
+  localparam int WORD_W = $clog2(WORDS_PER_BANK);
+  localparam int TAG_W = A_W + QUADS;
+
+`ifndef YOSYS
+  initial if (MAX_LAYERS < 1 || MAX_LAYERS > 64) $fatal(1, "clipq_accel: MAX_LAYERS must be 1..64, got %0d", MAX_LAYERS);
+`endif
+
+  // ---------------------------------------------------------------- registers and reset
+  logic start, stop, soft_reset, core_rst_n;
+  logic busy, done, stopped, error, error_pulse, prog_valid, done_q;
+  logic [7:0] error_code, error_layer;
+  logic [5:0] layer_sel;
+  logic [31:0] layer_cycles, layer_stalls, layer_reads, layer_writes, layer_weights, total_cycles, images_done;
+
+  always_ff @(posedge clk_i) core_rst_n <= rst_ni && !soft_reset;
+  always_ff @(posedge clk_i) begin
+    if (!core_rst_n || start) done_q <= 1'b0;
+    else if (done) done_q <= 1'b1;
+  end
+
+  clipq_regs u_regs (
+      .clk                          (clk_i),
+      .rst_n                        (rst_ni),
+      .s_axil_awready               (s_axil_awready),
+      .s_axil_awvalid               (s_axil_awvalid),
+      .s_axil_awaddr                (s_axil_awaddr),
+      .s_axil_awprot                (s_axil_awprot),
+      .s_axil_wready                (s_axil_wready),
+      .s_axil_wvalid                (s_axil_wvalid),
+      .s_axil_wdata                 (s_axil_wdata),
+      .s_axil_wstrb                 (s_axil_wstrb),
+      .s_axil_bready                (s_axil_bready),
+      .s_axil_bvalid                (s_axil_bvalid),
+      .s_axil_bresp                 (s_axil_bresp),
+      .s_axil_arready               (s_axil_arready),
+      .s_axil_arvalid               (s_axil_arvalid),
+      .s_axil_araddr                (s_axil_araddr),
+      .s_axil_arprot                (s_axil_arprot),
+      .s_axil_rready                (s_axil_rready),
+      .s_axil_rvalid                (s_axil_rvalid),
+      .s_axil_rdata                 (s_axil_rdata),
+      .s_axil_rresp                 (s_axil_rresp),
+      .hwif_in_params_num_modules   (8'(NUM_MODULES)),
+      .hwif_in_params_tile_pixels   (12'(cq_pkg::TILE_PIXELS)),
+      .hwif_in_params_feature_kb    (12'(BANK_WORDS / 32)),
+      .hwif_out_ctrl_start          (start),
+      .hwif_out_ctrl_stop           (stop),
+      .hwif_out_ctrl_soft_reset     (soft_reset),
+      .hwif_in_status_busy          (busy),
+      .hwif_in_status_done          (done_q),
+      .hwif_in_status_error         (error),
+      .hwif_in_status_prog_valid    (prog_valid),
+      .hwif_in_error_code           (error_code),
+      .hwif_in_error_layer          (error_layer),
+      .hwif_out_irq_status_intr     (irq_o),
+      .hwif_in_irq_status_done      (done),
+      .hwif_in_irq_status_error     (error_pulse),
+      .hwif_in_irq_status_stopped   (stopped),
+      .hwif_out_irq_enable_done     (),
+      .hwif_out_irq_enable_error    (),
+      .hwif_out_irq_enable_stopped  (),
+      .hwif_out_layer_sel_layer     (layer_sel),
+      .hwif_in_layer_cycles_value   (layer_cycles),
+      .hwif_in_layer_stalls_value   (layer_stalls),
+      .hwif_in_layer_reads_value    (layer_reads),
+      .hwif_in_layer_writes_value   (layer_writes),
+      .hwif_in_layer_weights_value  (layer_weights),
+      .hwif_in_total_cycles_value   (total_cycles),
+      .hwif_in_images_done_value    (images_done)
+  );
+
+  // ---------------------------------------------------------------- program and weights stream
+  logic parser_error, prog_we, parser_ready, prog_start, prog_done;
+  logic weights_valid, weights_ready, weights_done, weights_first, buffer_ready, image_end;
+  logic [7:0] parser_code;
+  logic [10:0] prog_waddr, prog_raddr;
+  logic [63:0] prog_wdata, prog_rdata, weights_data;
+
+  // One packet at a time: after its last beat the stream is held until the program is accepted or the image finished.
+  logic gate_q;
+  assign s_axis_prog_tready = parser_ready && !gate_q;
+  always_ff @(posedge clk_i) begin
+    if (!core_rst_n || prog_done || image_end || error) gate_q <= 1'b0;
+    else if (s_axis_prog_tvalid && s_axis_prog_tready && s_axis_prog_tlast) gate_q <= 1'b1;
+  end
+
+  stream_parser #(
+      .PROG_WORDS(PROG_WORDS)
+  ) u_parser (
+      .clk_i          (clk_i),
+      .rst_ni         (rst_ni),
+      .clear_i        (!core_rst_n),
+      .busy_i         (busy),
+      .s_axis_tdata   (s_axis_prog_tdata),
+      .s_axis_tkeep   (s_axis_prog_tkeep),
+      .s_axis_tvalid  (s_axis_prog_tvalid && !gate_q),
+      .s_axis_tready  (parser_ready),
+      .s_axis_tlast   (s_axis_prog_tlast),
+      .prog_we_o      (prog_we),
+      .prog_addr_o    (prog_waddr),
+      .prog_data_o    (prog_wdata),
+      .prog_valid_o   (prog_valid),
+      .prog_start_o   (prog_start),
+      .prog_done_o    (prog_done),
+      .weights_valid_o(weights_valid),
+      .weights_ready_i(weights_ready),
+      .weights_data_o (weights_data),
+      .weights_done_o (weights_done),
+      .first_beat_o   (weights_first),
+      .err_valid_o    (parser_error),
+      .err_code_o     (parser_code)
+  );
+
+  ram_1r1w #(
+      .WIDTH(64),
+      .DEPTH(PROG_WORDS),
+      .READ_OLD(0)
+  ) u_program_memory (
+      .clk_i  (clk_i),
+      .we_i   (prog_we),
+      .waddr_i(prog_waddr),
+      .wdata_i(prog_wdata),
+      .re_i   (1'b1),
+      .raddr_i(prog_raddr),
+      .rdata_o(prog_rdata)
+  );
+
+  logic [LEVEL_W-1:0] weight_level;
+  logic weight_re, weight_rewind, weight_commit;
+  logic [63:0] weight_word;
+  assign weights_ready = buffer_ready || error;  // after an error the stream is emptied
+
+  weight_buffer #(
+      .DEPTH(WEIGHT_WORDS)
+  ) u_weight_buffer (
+      .clk_i     (clk_i),
+      .rst_ni    (core_rst_n),
+      .in_valid_i(weights_valid),
+      .in_ready_o(buffer_ready),
+      .in_data_i (weights_data),
+      .re_i      (weight_re),
+      .data_o    (weight_word),
+      .level_o   (weight_level),
+      .rewind_i  (weight_rewind),
+      .commit_i  (weight_commit)
+  );
+
+  logic param_we, param_bank, params_done, params_ready, params_bank, loader_idle;
+  logic [8:0] param_channel;
+  logic [63:0] param_data;
+  logic [cq_pkg::ARRAYS*NUM_MODULES*2*cq_pkg::PES-1:0] idx;
+  logic pass_ready, pass_full, pass_take, pass_drop, pass_switch;
+
+  weight_loader #(
+      .NUM_MODULES(NUM_MODULES),
+      .LEVEL_W    (LEVEL_W)
+  ) u_weight_loader (
+      .clk_i          (clk_i),
+      .rst_ni         (core_rst_n),
+      .level_i        (weight_level),
+      .re_o           (weight_re),
+      .data_i         (weight_word),
+      .rewind_o       (weight_rewind),
+      .commit_o       (weight_commit),
+      .param_we_o     (param_we),
+      .param_bank_o   (param_bank),
+      .param_channel_o(param_channel),
+      .param_data_o   (param_data),
+      .layer_done_i   (params_done),
+      .params_ready_o (params_ready),
+      .idle_o         (loader_idle),
+      .idx_o          (idx),
+      .ready_o        (pass_ready),
+      .full_o         (pass_full),
+      .take_i         (pass_take),
+      .drop_i         (pass_drop),
+      .switch_i       (pass_switch)
+  );
+
+  // ---------------------------------------------------------------- image stream
+  logic image_enable, image_first, image_done, image_error, image_wr_valid;
+  logic [7:0] image_code, image_wr_mask;
+  logic [A_W-1:0] image_base, image_row_quads, image_row_stride, image_wr_addr;
+  logic [A_W:0] image_end_addr;
+  logic [cq_pkg::DIM_W-1:0] image_rows;
+  logic [7:0][31:0] image_wr_data;
+
+  image_loader u_image_loader (
+      .clk_i        (clk_i),
+      .rst_ni       (rst_ni),
+      .clear_i      (!core_rst_n),
+      .enable_i     (image_enable),
+      .base_i       (image_base),
+      .row_quads_i  (image_row_quads),
+      .row_stride_i (image_row_stride),
+      .n_rows_i     (image_rows),
+      .s_axis_tdata (s_axis_image_tdata),
+      .s_axis_tkeep (s_axis_image_tkeep),
+      .s_axis_tvalid(s_axis_image_tvalid),
+      .s_axis_tready(s_axis_image_tready),
+      .s_axis_tlast (s_axis_image_tlast),
+      .wr_valid_o   (image_wr_valid),
+      .wr_addr_o    (image_wr_addr),
+      .wr_mask_o    (image_wr_mask),
+      .wr_data_o    (image_wr_data),
+      .first_beat_o (image_first),
+      .done_o       (image_done),
+      .err_valid_o  (image_error),
+      .err_code_o   (image_code)
+  );
+
+  // ---------------------------------------------------------------- control
+  logic [15:0][63:0] desc;
+  logic oob, conv_start, conv_busy, pool_start, pool_done, raw_flush, emit_start, emit_done, results_empty;
+  logic layer_end, layer_active, starved, blocked;
+  logic [5:0] layer;
+
+  main_controller #(
+      .NUM_MODULES(NUM_MODULES),
+      .BANK_WORDS (BANK_WORDS),
+      .MAX_LAYERS (MAX_LAYERS)
+  ) u_main_controller (
+      .clk_i             (clk_i),
+      .rst_ni            (core_rst_n),
+      .start_i           (start),
+      .stop_i            (stop),
+      .busy_o            (busy),
+      .done_o            (done),
+      .stopped_o         (stopped),
+      .error_o           (error),
+      .error_pulse_o     (error_pulse),
+      .error_code_o      (error_code),
+      .error_layer_o     (error_layer),
+      .layer_o           (layer),
+      .layer_end_o       (layer_end),
+      .layer_active_o    (layer_active),
+      .image_end_o       (image_end),
+      .parser_error_i    (parser_error),
+      .parser_code_i     (parser_code),
+      .image_error_i     (image_error),
+      .image_code_i      (image_code),
+      .oob_i             (oob),
+      .prog_valid_i      (prog_valid),
+      .prog_addr_o       (prog_raddr),
+      .prog_data_i       (prog_rdata),
+      .image_enable_o    (image_enable),
+      .image_first_i     (image_first),
+      .image_done_i      (image_done),
+      .image_base_o      (image_base),
+      .image_end_addr_o  (image_end_addr),
+      .image_row_quads_o (image_row_quads),
+      .image_row_stride_o(image_row_stride),
+      .image_rows_o      (image_rows),
+      .weights_first_i   (weights_first),
+      .weights_done_i    (weights_done),
+      .weights_empty_i   (loader_idle && weight_level == '0),
+      .starved_i         (starved),
+      .params_ready_i    (params_ready),
+      .params_done_o     (params_done),
+      .params_bank_o     (params_bank),
+      .desc_o            (desc),
+      .conv_start_o      (conv_start),
+      .conv_busy_i       (conv_busy),
+      .pool_start_o      (pool_start),
+      .pool_done_i       (pool_done),
+      .raw_flush_o       (raw_flush),
+      .emit_start_o      (emit_start),
+      .emit_done_i       (emit_done),
+      .results_empty_i   (results_empty)
+  );
+
+  // ---------------------------------------------------------------- the descriptor's fields
+  logic [3:0] op;
+  logic [1:0] mode;
+  logic vertical, in_signed, raw;
+  logic [A_W-1:0] in_base, in_row_stride, out_base, out_row_stride;
+  logic [A_W:0] out_end;
+  logic [cq_pkg::DIM_W-1:0] in_w, in_h, out_w, out_h;
+  logic [cq_pkg::QUADS_W-1:0] in_quads, out_quads;
+  logic [9:0] out_min, out_max;
+  assign op             = desc[0][3:0];
+  assign mode           = desc[0][5:4];
+  assign vertical       = desc[0][6];
+  assign in_signed      = desc[0][7];
+  assign raw            = desc[0][8];
+  assign in_base        = desc[1][0+:A_W];
+  assign in_row_stride  = desc[1][32+:A_W];
+  assign in_w           = desc[2][0+:cq_pkg::DIM_W];
+  assign in_h           = desc[2][16+:cq_pkg::DIM_W];
+  assign in_quads       = desc[2][32+:cq_pkg::QUADS_W];
+  assign out_quads      = desc[2][40+:cq_pkg::QUADS_W];
+  assign out_base       = desc[3][0+:A_W];
+  assign out_row_stride = desc[3][32+:A_W];
+  assign out_w          = desc[4][0+:cq_pkg::DIM_W];
+  assign out_h          = desc[4][16+:cq_pkg::DIM_W];
+  assign out_end        = desc[4][32+:A_W+1];
+  assign out_min        = desc[5][32+:10];
+  assign out_max        = desc[5][48+:10];
+
+  logic is_conv, is_avg;
+  assign is_conv = op == cq_pkg::OP_CONV;
+  assign is_avg  = op == cq_pkg::OP_AVGPOOL;
+
+  // ---------------------------------------------------------------- feature buffer
+  logic conv_rd_valid, pool_rd_valid, emit_rd_valid, rd_valid;
+  logic [A_W-1:0] conv_rd_addr, pool_rd_addr, emit_rd_addr, rd_addr;
+  logic [3:0] rd_count, unit_count;
+  logic [7:0][31:0] rd_data;
+  always_comb begin
+    if (is_conv) unit_count = desc[11][51:48];
+    else if (is_avg) unit_count = 4'(QUADS);
+    else unit_count = 4'd8;
+  end
+  assign rd_valid = conv_rd_valid || pool_rd_valid || emit_rd_valid;
+  assign rd_addr  = conv_rd_valid ? conv_rd_addr : (pool_rd_valid ? pool_rd_addr : emit_rd_addr);
+  assign rd_count = emit_rd_valid ? 4'd2 : unit_count;
+
+  logic pool_wr_valid, stage_wr_valid, wr_valid;
+  logic [A_W-1:0] pool_wr_addr, stage_wr_addr, wr_addr;
+  logic [7:0] pool_wr_mask, stage_wr_mask, wr_mask;
+  logic [7:0][31:0] pool_wr_data, stage_wr_data, wr_data;
+  always_comb begin
+    wr_valid = image_wr_valid || pool_wr_valid || stage_wr_valid;
+    if (image_wr_valid) {wr_addr, wr_mask, wr_data} = {image_wr_addr, image_wr_mask, image_wr_data};
+    else if (pool_wr_valid) {wr_addr, wr_mask, wr_data} = {pool_wr_addr, pool_wr_mask, pool_wr_data};
+    else {wr_addr, wr_mask, wr_data} = {stage_wr_addr, stage_wr_mask, stage_wr_data};
+  end
+
+  feature_buffer #(
+      .BANK_WORDS(BANK_WORDS)
+  ) u_feature_buffer (
+      .clk_i     (clk_i),
+      .rst_ni    (core_rst_n),
+      .rd_valid_i(rd_valid),
+      .rd_addr_i (rd_addr),
+      .rd_count_i(rd_count),
+      .rd_vstep_i(conv_busy ? desc[15][cq_pkg::VSTEP_W-1:0] : '0),
+      .rd_data_o (rd_data),
+      .wr_valid_i(wr_valid),
+      .wr_addr_i (wr_addr),
+      .wr_mask_i (wr_mask),
+      .wr_data_i (wr_data),
+      .wr_base_i (image_enable ? image_base : out_base),
+      .wr_end_i  (image_enable ? image_end_addr : out_end),
+      .oob_o     (oob)
+  );
+
+  // ---------------------------------------------------------------- conv unit
+  logic room, conv_acc_valid;
+  logic [NUM_MODULES-1:0][cq_pkg::ACC_W-1:0] conv_acc;
+  logic [8:0] conv_acc_word;
+  logic [A_W-1:0] conv_acc_addr;
+  logic [QUADS-1:0] conv_acc_mask;
+
+  conv_unit #(
+      .NUM_MODULES(NUM_MODULES)
+  ) u_conv_unit (
+      .clk_i              (clk_i),
+      .rst_ni             (core_rst_n),
+      .start_i            (conv_start),
+      .busy_o             (conv_busy),
+      .starved_o          (starved),
+      .blocked_o          (blocked),
+      .mode_i             (mode),
+      .vertical_i         (vertical),
+      .in_signed_i        (in_signed),
+      .codebook_i         (desc[5][23:0]),
+      .in_base_i          (in_base),
+      .in_row_stride_i    (in_row_stride),
+      .in_w_i             (in_w),
+      .in_h_i             (in_h),
+      .in_quads_i         (in_quads),
+      .out_w_i            (out_w),
+      .out_h_i            (out_h),
+      .row_base0_i        (desc[6][0+:A_W]),
+      .in_tile_row_step_i (desc[6][32+:A_W]),
+      .col_base0_i        (desc[7][0+:A_W]),
+      .in_tile_col_step_i (desc[7][32+:A_W]),
+      .kr_addr_step_i     (desc[8][0+:A_W]),
+      .piece_addr_step_i  (desc[8][32+:A_W]),
+      .window_addr_i      (desc[9][0+:A_W]),
+      .psum_base0_i       (desc[9][32+:20]),
+      .tile_rows_i        (desc[10][8:0]),
+      .tile_cols_i        (desc[10][24:16]),
+      .tile_pixels_i      (desc[10][40:32]),
+      .kr_count_i         (desc[11][3:0]),
+      .kr_step_i          (desc[11][7:4]),
+      .pad_h_i            (desc[11][11:8]),
+      .pad_w_i            (desc[11][15:12]),
+      .piece_count_i      (desc[11][19:16]),
+      .window_i           (desc[11][26:24]),
+      .cg_count_i         (desc[11][39:32]),
+      .cg_step_i          (desc[11][51:48]),
+      .og_count_i         (desc[11][47:40]),
+      .out_base_i         (out_base),
+      .out_row_stride_i   (out_row_stride),
+      .out_quads_i        (out_quads),
+      .out_tile_row_step_i(desc[12][0+:A_W]),
+      .out_tile_col_step_i(desc[12][32+:A_W]),
+      .idx_i              (idx),
+      .weights_ready_i    (pass_ready),
+      .weights_full_i     (pass_full),
+      .weights_take_o     (pass_take),
+      .weights_drop_o     (pass_drop),
+      .weights_switch_o   (pass_switch),
+      .rd_valid_o         (conv_rd_valid),
+      .rd_addr_o          (conv_rd_addr),
+      .rd_data_i          (rd_data),
+      .room_i             (room),
+      .acc_valid_o        (conv_acc_valid),
+      .acc_o              (conv_acc),
+      .acc_word_o         (conv_acc_word),
+      .acc_addr_o         (conv_acc_addr),
+      .acc_mask_o         (conv_acc_mask)
+  );
+
+  // ---------------------------------------------------------------- pooling
+  logic pool_sum_valid, pool_sum_last;
+  logic [NUM_MODULES-1:0][cq_pkg::ACC_W-1:0] pool_sum;
+  logic [8:0] pool_sum_word;
+  logic [A_W-1:0] pool_sum_addr;
+  logic [QUADS-1:0] pool_sum_mask;
+
+  pooling_unit #(
+      .NUM_MODULES(NUM_MODULES)
+  ) u_pooling_unit (
+      .clk_i           (clk_i),
+      .rst_ni          (core_rst_n),
+      .start_i         (pool_start),
+      .done_o          (pool_done),
+      .avg_i           (is_avg),
+      .signed_i        (in_signed),
+      .in_base_i       (in_base),
+      .in_w_i          (in_w),
+      .in_h_i          (in_h),
+      .q_i             (in_quads),
+      .in_row_stride_i (in_row_stride),
+      .out_base_i      (out_base),
+      .out_w_i         (out_w),
+      .out_h_i         (out_h),
+      .out_row_stride_i(out_row_stride),
+      .kernel_h_i      (desc[0][31:16]),
+      .kernel_w_i      (desc[0][47:32]),
+      .stride_h_i      (desc[13][15:0]),
+      .stride_w_i      (desc[13][31:16]),
+      .pad_h_i         (desc[13][47:32]),
+      .pad_w_i         (desc[13][63:48]),
+      .rd_valid_o      (pool_rd_valid),
+      .rd_addr_o       (pool_rd_addr),
+      .rd_data_i       (rd_data),
+      .wr_valid_o      (pool_wr_valid),
+      .wr_addr_o       (pool_wr_addr),
+      .wr_mask_o       (pool_wr_mask),
+      .wr_data_o       (pool_wr_data),
+      .sum_ready_i     (room),
+      .sum_valid_o     (pool_sum_valid),
+      .sum_o           (pool_sum),
+      .sum_word_o      (pool_sum_word),
+      .sum_addr_o      (pool_sum_addr),
+      .sum_mask_o      (pool_sum_mask),
+      .sum_last_o      (pool_sum_last)
+  );
+
+  // ---------------------------------------------------------------- output stage and write-back
+  logic stage_valid, result_valid, room_raw;
+  logic [8:0] stage_word;
+  logic [NUM_MODULES-1:0][cq_pkg::ACC_W-1:0] stage_acc, result_sum;
+  logic [NUM_MODULES-1:0][7:0] result_y;
+  logic [TAG_W-1:0] stage_tag, result_tag;
+  assign stage_valid = conv_acc_valid || pool_sum_valid;
+  assign stage_acc   = conv_acc_valid ? conv_acc : pool_sum;
+  assign stage_word  = conv_acc_valid ? conv_acc_word : pool_sum_word;
+  assign stage_tag   = conv_acc_valid ? {conv_acc_mask, conv_acc_addr} : {pool_sum_mask, pool_sum_addr};
+
+  output_stage #(
+      .NUM_MODULES(NUM_MODULES),
+      .TAG_W      (TAG_W)
+  ) u_output_stage (
+      .clk_i          (clk_i),
+      .rst_ni         (core_rst_n),
+      .param_we_i     (param_we),
+      .param_bank_i   (param_bank),
+      .param_channel_i(param_channel),
+      .param_data_i   (param_data),
+      .valid_i        (stage_valid),
+      .acc_i          (stage_acc),
+      .param_word_i   ({params_bank, stage_word[WORD_W-1:0]}),
+      .out_min_i      (out_min),
+      .out_max_i      (out_max),
+      .tag_i          (stage_tag),
+      .valid_o        (result_valid),
+      .y_o            (result_y),
+      .sum_o          (result_sum),
+      .tag_o          (result_tag)
+  );
+
+  assign stage_wr_valid = result_valid && !raw;
+  assign {stage_wr_mask, stage_wr_addr} = {8'(result_tag[A_W+:QUADS]), result_tag[A_W-1:0]};
+  assign stage_wr_data  = 256'(result_y);
+  assign room = room_raw || !raw;
+
+  // ---------------------------------------------------------------- results
+  logic tensor_valid, tensor_half, tensor_last, beat_valid, beat_ready, beat_half, beat_last, packer_empty, writer_empty, result_sent;
+  logic [63:0] tensor_data, beat_data;
+  logic [ROOM_W-1:0] result_room;
+
+  tensor_reader #(
+      .ROOM_W(ROOM_W)
+  ) u_tensor_reader (
+      .clk_i       (clk_i),
+      .rst_ni      (core_rst_n),
+      .start_i     (emit_start),
+      .done_o      (emit_done),
+      .base_i      (out_base),
+      .row_stride_i(out_row_stride),
+      .row_quads_i (desc[14][0+:A_W]),
+      .height_i    (out_h),
+      .rd_valid_o  (emit_rd_valid),
+      .rd_addr_o   (emit_rd_addr),
+      .rd_data_i   (rd_data),
+      .room_i      (result_room),
+      .beat_valid_o(tensor_valid),
+      .beat_data_o (tensor_data),
+      .beat_half_o (tensor_half),
+      .beat_last_o (tensor_last)
+  );
+
+  result_packer #(
+      .NUM_MODULES(NUM_MODULES)
+  ) u_result_packer (
+      .clk_i         (clk_i),
+      .rst_ni        (core_rst_n),
+      .raw_valid_i   (result_valid && raw),
+      .raw_i         (result_sum),
+      .room_o        (room_raw),
+      .flush_i       (raw_flush),
+      .tensor_valid_i(tensor_valid),
+      .tensor_data_i (tensor_data),
+      .tensor_half_i (tensor_half),
+      .tensor_last_i (tensor_last),
+      .beat_valid_o  (beat_valid),
+      .beat_ready_i  (beat_ready),
+      .beat_data_o   (beat_data),
+      .beat_half_o   (beat_half),
+      .beat_last_o   (beat_last),
+      .empty_o       (packer_empty)
+  );
+
+  result_writer #(
+      .DEPTH(RESULT_DEPTH)
+  ) u_result_writer (
+      .clk_i        (clk_i),
+      .rst_ni       (rst_ni),
+      .clear_i      (!core_rst_n),
+      .in_valid_i   (beat_valid),
+      .in_ready_o   (beat_ready),
+      .in_data_i    (beat_data),
+      .in_half_i    (beat_half),
+      .in_last_i    (beat_last),
+      .room_o       (result_room),
+      .m_axis_tdata (m_axis_result_tdata),
+      .m_axis_tkeep (m_axis_result_tkeep),
+      .m_axis_tvalid(m_axis_result_tvalid),
+      .m_axis_tready(m_axis_result_tready),
+      .m_axis_tlast (m_axis_result_tlast),
+      .sent_o       (result_sent),
+      .empty_o      (writer_empty)
+  );
+  assign results_empty = packer_empty && writer_empty;
+
+  // ---------------------------------------------------------------- counters
+  logic [3:0] written;
+  integer i;
+  always_comb begin
+    written = '0;
+    for (i = 0; i < 8; i = i + 1) written = written + {3'b0, wr_mask[i]};
+  end
+
+  perf_counters #(
+      .MAX_LAYERS(MAX_LAYERS)
+  ) u_perf_counters (
+      .clk_i         (clk_i),
+      .rst_ni        (core_rst_n),
+      .layer_active_i(layer_active),
+      .layer_end_i   (layer_end),
+      .layer_i       (layer),
+      .stall_i       (starved || blocked),
+      .reads_i       (rd_valid ? rd_count : 4'd0),
+      .writes_i      (wr_valid ? written : 4'd0),
+      .weight_i      (weight_re),
+      .first_beat_i  (weights_first || image_first),
+      .image_end_i   (image_end),
+      .sel_i         (layer_sel),
+      .cycles_o      (layer_cycles),
+      .stalls_o      (layer_stalls),
+      .reads_o       (layer_reads),
+      .writes_o      (layer_writes),
+      .weights_o     (layer_weights),
+      .total_cycles_o(total_cycles),
+      .images_o      (images_done)
+  );
+
+endmodule
+
+`default_nettype wire

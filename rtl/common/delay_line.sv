@@ -1,0 +1,34 @@
+// Fixed delay of a word by DEPTH cycles (DEPTH = 0 is a wire).
+//
+// Purpose: aligns activations, masks and tags with the adder chain.  No reset and no taps, so that it maps to shift-register LUTs.
+// Latency: DEPTH cycles.  Throughput: one word a cycle.
+`resetall
+`default_nettype none
+`timescale 1ns / 1ps
+
+module delay_line #(
+    parameter WIDTH = 8,
+    parameter DEPTH = 1
+) (
+    input  wire logic             clk_i,
+    input  wire logic [WIDTH-1:0] d_i,
+    output wire logic [WIDTH-1:0] d_o
+);
+
+  generate
+    if (DEPTH == 0) begin : gen_wire
+      assign d_o = d_i;
+    end else begin : gen_shift
+      logic [DEPTH-1:0][WIDTH-1:0] shift_q;
+      if (DEPTH == 1) begin : gen_one
+        always_ff @(posedge clk_i) shift_q <= d_i;
+      end else begin : gen_many
+        always_ff @(posedge clk_i) shift_q <= {shift_q[DEPTH-2:0], d_i};
+      end
+      assign d_o = shift_q[DEPTH-1];
+    end
+  endgenerate
+
+endmodule
+
+`default_nettype wire

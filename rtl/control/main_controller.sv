@@ -1,0 +1,286 @@
+// Main controller: runs a program, layer after layer, image after image.
+//
+// Purpose: from START to STOP it takes one image after the other: reads the program header, lets the image in, then fetches each layer's
+// descriptor, starts the unit that computes it, waits until its results are written, and has tensors sent that the program asks for.  It
+// checks descriptors before anything is started, counts cycles, and turns every error into a code with the layer.
+// Latency: HEADER_WORDS + 3 cycles to the first image beat, DESC_WORDS + 3 from layer to layer, SETTLE after a layer's last result.
+// Throughput: one image at a time.
+`resetall
+`default_nettype none
+`timescale 1ns / 1ps
+
+module main_controller #(
+    parameter NUM_MODULES = 4,
+    parameter BANK_WORDS  = 11264,
+    parameter MAX_LAYERS  = 64
+) (
+    input  wire logic                            clk_i,
+    input  wire logic                            rst_ni,           // includes soft reset
+    // host
+    input  wire logic                            start_i,
+    input  wire logic                            stop_i,
+    output wire logic                            busy_o,
+    output wire logic                            done_o,           // pulse: an image is finished
+    output wire logic                            stopped_o,        // pulse: stopped as asked
+    output wire logic                            error_o,          // level until reset
+    output wire logic                            error_pulse_o,
+    output wire logic [7:0]                      error_code_o,
+    output wire logic [7:0]                      error_layer_o,
+    output wire logic [5:0]                      layer_o,
+    output wire logic                            layer_end_o,      // pulse: the layer's counters are final
+    output wire logic                            layer_active_o,   // between FETCH and layer_end_o
+    output wire logic                            image_end_o,      // pulse: the image's last result beat was taken
+    // errors found elsewhere
+    input  wire logic                            parser_error_i,
+    input  wire logic [7:0]                      parser_code_i,
+    input  wire logic                            image_error_i,
+    input  wire logic [7:0]                      image_code_i,
+    input  wire logic                            oob_i,
+    // program memory
+    input  wire logic                            prog_valid_i,
+    output wire logic [10:0]                     prog_addr_o,
+    input  wire logic [63:0]                     prog_data_i,      // 1 cycle later
+    // image
+    output wire logic                            image_enable_o,
+    input  wire logic                            image_first_i,
+    input  wire logic                            image_done_i,
+    output wire logic [cq_pkg::QUAD_ADDR_W-1:0]  image_base_o,
+    output wire logic [cq_pkg::QUAD_ADDR_W:0]    image_end_addr_o,
+    output wire logic [cq_pkg::QUAD_ADDR_W-1:0]  image_row_quads_o,
+    output wire logic [cq_pkg::QUAD_ADDR_W-1:0]  image_row_stride_o,
+    output wire logic [cq_pkg::DIM_W-1:0]        image_rows_o,
+    // weights
+    input  wire logic                            weights_first_i,  // pulse: a weights packet began
+    input  wire logic                            weights_done_i,   // pulse: it is complete and correct
+    input  wire logic                            weights_empty_i,  // nothing left in buffer and loader
+    input  wire logic                            starved_i,
+    input  wire logic                            params_ready_i,
+    output wire logic                            params_done_o,    // pulse: a layer with parameters has finished
+    output wire logic                            params_bank_o,
+    // layer: the descriptor's words and the units
+    output wire logic [15:0][63:0]               desc_o,
+    output wire logic                            conv_start_o,
+    input  wire logic                            conv_busy_i,
+    output wire logic                            pool_start_o,
+    input  wire logic                            pool_done_i,
+    output wire logic                            raw_flush_o,      // pulse: no more 32-bit results
+    output wire logic                            emit_start_o,
+    input  wire logic                            emit_done_i,
+    input  wire logic                            results_empty_i
+);
+
+  localparam int DESC_WORDS = 16;
+  localparam int SETTLE = 16;           // results in flight between drain read or pooling and the feature buffer
+  localparam int SHORT_LIMIT = 4095;    // cycles without weights after the packet's end
+  localparam logic [cq_pkg::QUAD_ADDR_W:0] CAPACITY = (cq_pkg::QUAD_ADDR_W + 1)'(8 * BANK_WORDS);
+
+  localparam logic [3:0] IDLE = 4'd0, HEADER = 4'd1, CHECK_HEADER = 4'd2, IMAGE = 4'd3, FETCH = 4'd4, CHECK = 4'd5, WAIT_PARAMS = 4'd6,
+      START = 4'd7, RUN = 4'd8, DRAIN = 4'd9, EMIT = 4'd10, LAYER_END = 4'd11, FINISH = 4'd12, ERROR = 4'd13;
+
+  logic [3:0] state_q;
+  logic [4:0] word_q, settle_q;
+  logic [10:0] addr_q;
+  logic [5:0] layer_q;
+  logic [15:0][63:0] desc_q;
+  logic stop_q, bank_q, image_started_q, weights_done_q, started_q;
+  logic [11:0] short_q;
+  logic [7:0] code_q, code_d;
+  logic error_d, error_pulse_q;
+
+  // ---------------------------------------------------------------- program header
+  logic [15:0] n_layers_q;
+  logic [7:0] modules_q, version_q;
+  logic [cq_pkg::QUAD_ADDR_W-1:0] image_base_q, image_row_quads_q, image_row_stride_q;
+  logic [cq_pkg::QUAD_ADDR_W:0] image_end_q;
+  logic [cq_pkg::DIM_W-1:0] image_rows_q;
+
+  // ---------------------------------------------------------------- the descriptor's control bits
+  logic [3:0] op;
+  logic raw, emit, last_layer, has_params, is_conv, is_pool;
+  assign op         = desc_q[0][3:0];
+  assign raw        = desc_q[0][8];
+  assign emit       = desc_q[0][9];
+  assign has_params = desc_q[0][10];
+  assign is_conv    = op == cq_pkg::OP_CONV;
+  assign is_pool    = op == cq_pkg::OP_MAXPOOL || op == cq_pkg::OP_AVGPOOL;
+  assign last_layer = {10'b0, layer_q} + 16'd1 == n_layers_q;
+
+  logic header_bad, desc_bad, conv_bad, pool_bad, region_bad;
+  assign header_bad = version_q != 8'd1 || n_layers_q == '0 || n_layers_q > 16'(MAX_LAYERS) || image_rows_q == '0 ||
+      image_row_quads_q == '0 || image_end_q > CAPACITY;
+  assign conv_bad = desc_q[0][5:4] == 2'd3 || desc_q[10][8:0] == '0 || desc_q[10][24:16] == '0 || desc_q[10][40:32] == '0 ||
+      desc_q[10][40:32] > 9'(cq_pkg::TILE_PIXELS) || desc_q[10][8:0] > 9'(cq_pkg::TILE_PIXELS) ||
+      desc_q[10][24:16] > 9'(cq_pkg::TILE_PIXELS) || desc_q[11][3:0] == '0 || desc_q[11][19:16] == '0 ||
+      desc_q[11][39:32] == '0 || desc_q[11][47:40] == '0 ||
+      (desc_q[11][26:24] != 3'd1 && desc_q[11][26:24] != 3'd3 && desc_q[11][26:24] != 3'd5);
+  assign pool_bad = desc_q[0][31:16] == '0 || desc_q[0][47:32] == '0 || desc_q[13][15:0] == '0 || desc_q[13][31:16] == '0;
+  assign region_bad = desc_q[2][15:0] == '0 || desc_q[2][31:16] == '0 || desc_q[2][39:32] == '0 || desc_q[2][47:40] == '0 ||
+      desc_q[4][15:0] == '0 || desc_q[4][31:16] == '0 || desc_q[4][32+:cq_pkg::QUAD_ADDR_W+1] > CAPACITY ||
+      {1'b0, desc_q[3][0+:cq_pkg::QUAD_ADDR_W]} >= desc_q[4][32+:cq_pkg::QUAD_ADDR_W+1];
+  assign desc_bad = !(is_conv || is_pool) || (is_conv && conv_bad) || (is_pool && pool_bad) || (!raw && region_bad);
+
+  // ---------------------------------------------------------------- errors
+  always_comb begin
+    error_d = 1'b0;
+    code_d  = '0;
+    if (parser_error_i) begin
+      error_d = 1'b1;
+      code_d  = parser_code_i;
+    end else if (image_error_i) begin
+      error_d = 1'b1;
+      code_d  = image_code_i;
+    end else if (oob_i) begin
+      error_d = 1'b1;
+      code_d  = cq_pkg::ERR_OUT_OF_BOUNDS;
+    end else if (start_i) begin
+      error_d = busy_o || !prog_valid_i;
+      code_d  = busy_o ? cq_pkg::ERR_START_BUSY : cq_pkg::ERR_NO_PROGRAM;
+    end else if (state_q == CHECK_HEADER && (header_bad || modules_q != 8'(NUM_MODULES))) begin
+      error_d = 1'b1;
+      code_d  = header_bad ? cq_pkg::ERR_PROGRAM_HEADER : cq_pkg::ERR_NUM_MODULES;
+    end else if (state_q == CHECK && desc_bad) begin
+      error_d = 1'b1;
+      code_d  = cq_pkg::ERR_DESCRIPTOR;
+    end else if (short_q == 12'(SHORT_LIMIT)) begin
+      error_d = 1'b1;
+      code_d  = cq_pkg::ERR_WEIGHTS_SHORT;
+    end else if (state_q == FINISH && weights_done_q && !weights_empty_i) begin
+      error_d = 1'b1;
+      code_d  = cq_pkg::ERR_WEIGHTS_LONG;
+    end
+  end
+
+  logic waiting_for_weights;
+  assign waiting_for_weights = weights_done_q && ((state_q == RUN && is_conv && starved_i) || (state_q == WAIT_PARAMS && !params_ready_i));
+
+  // ---------------------------------------------------------------- states
+  logic unit_done;
+  assign unit_done = is_conv ? !conv_busy_i : pool_done_i;
+
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) begin
+      state_q         <= IDLE;
+      stop_q          <= 1'b0;
+      bank_q          <= 1'b0;
+      image_started_q <= 1'b0;
+      weights_done_q  <= 1'b0;
+      short_q         <= '0;
+      code_q          <= '0;
+      error_pulse_q   <= 1'b0;
+      started_q       <= 1'b0;
+    end else begin
+      error_pulse_q <= error_d && state_q != ERROR;
+      short_q       <= waiting_for_weights ? short_q + 12'd1 : '0;
+      started_q     <= state_q == START;
+      if (stop_i) stop_q <= busy_o;
+      if (weights_first_i || image_first_i) image_started_q <= 1'b1;
+      if (weights_done_i) weights_done_q <= 1'b1;
+      if (params_done_o) bank_q <= !bank_q;
+      if (error_d && state_q != ERROR) begin
+        state_q <= ERROR;
+        code_q  <= code_d;
+      end else begin
+        case (state_q)
+          IDLE: if (start_i) state_q <= HEADER;
+          HEADER: if (word_q == 5'(DESC_WORDS)) state_q <= CHECK_HEADER;
+          CHECK_HEADER: state_q <= IMAGE;
+          IMAGE: begin
+            if (image_done_i) state_q <= FETCH;
+            else if (stop_q && !image_started_q) begin
+              state_q <= IDLE;
+              stop_q  <= 1'b0;
+            end
+          end
+          FETCH: if (word_q == 5'(DESC_WORDS)) state_q <= CHECK;
+          CHECK: state_q <= has_params ? WAIT_PARAMS : START;
+          // Codebook and addresses need a cycle; parameters are usually there long before.
+          WAIT_PARAMS: if (params_ready_i) state_q <= START;
+          START: state_q <= RUN;
+          RUN: if (unit_done && !started_q) state_q <= DRAIN;
+          DRAIN: if (settle_q == 5'(SETTLE)) state_q <= emit ? EMIT : LAYER_END;
+          EMIT: if (emit_done_i || raw) state_q <= LAYER_END;
+          LAYER_END: state_q <= last_layer ? FINISH : FETCH;
+          FINISH: if (weights_done_q && results_empty_i) begin
+            state_q         <= stop_q ? IDLE : IMAGE;
+            stop_q          <= 1'b0;
+            weights_done_q  <= weights_done_i;
+            image_started_q <= 1'b0;
+          end
+          default: state_q <= ERROR;
+        endcase
+      end
+    end
+  end
+
+  // ---------------------------------------------------------------- program memory: 16 words at a time
+  always_ff @(posedge clk_i) begin
+    if (state_q == HEADER || state_q == FETCH) begin
+      word_q <= word_q + 5'd1;
+      addr_q <= addr_q + 11'd1;
+    end else begin
+      word_q <= '0;
+      if (state_q == IDLE) addr_q <= '0;
+      else if (state_q == IMAGE) addr_q <= 11'(DESC_WORDS);
+      // a fetch reads one word ahead
+      else if (state_q == CHECK) addr_q <= addr_q - 11'd1;
+    end
+    if (state_q == IMAGE) layer_q <= '0;
+    else if (state_q == LAYER_END) layer_q <= layer_q + 6'd1;
+    settle_q <= (state_q == DRAIN) ? settle_q + 5'd1 : '0;
+  end
+
+  genvar w;
+  generate
+    for (w = 0; w < DESC_WORDS; w = w + 1) begin : gen_desc
+      always_ff @(posedge clk_i) if (state_q == FETCH && word_q == 5'(w + 1)) desc_q[w] <= prog_data_i;
+    end
+  endgenerate
+
+  always_ff @(posedge clk_i) begin
+    if (state_q == HEADER) begin
+      case (word_q)
+        5'd1: {version_q, modules_q, n_layers_q} <= prog_data_i[31:0];
+        5'd2: begin
+          image_base_q       <= prog_data_i[0+:cq_pkg::QUAD_ADDR_W];
+          image_row_stride_q <= prog_data_i[32+:cq_pkg::QUAD_ADDR_W];
+        end
+        5'd3: begin
+          image_row_quads_q <= prog_data_i[0+:cq_pkg::QUAD_ADDR_W];
+          image_rows_q      <= prog_data_i[32+:cq_pkg::DIM_W];
+        end
+        5'd4: image_end_q <= prog_data_i[cq_pkg::QUAD_ADDR_W:0];
+        default: ;
+      endcase
+    end
+  end
+
+  assign prog_addr_o        = addr_q;
+  assign desc_o             = desc_q;
+  assign image_enable_o     = state_q == IMAGE;
+  assign image_base_o       = image_base_q;
+  assign image_end_addr_o   = image_end_q;
+  assign image_row_quads_o  = image_row_quads_q;
+  assign image_row_stride_o = image_row_stride_q;
+  assign image_rows_o       = image_rows_q;
+  assign conv_start_o       = state_q == START && is_conv;
+  assign pool_start_o       = state_q == START && is_pool;
+  assign raw_flush_o        = state_q == EMIT && raw;
+  assign emit_start_o       = state_q == DRAIN && settle_q == 5'(SETTLE) && emit && !raw;
+  assign params_done_o      = state_q == LAYER_END && has_params;
+  assign params_bank_o      = bank_q;
+  assign busy_o             = state_q != IDLE && state_q != ERROR;
+  assign image_end_o        = state_q == FINISH && weights_done_q && results_empty_i && !error_d;
+  assign done_o             = image_end_o;
+  assign stopped_o          = (image_end_o && stop_q) || (state_q == IMAGE && stop_q && !image_started_q && !image_done_i);
+  assign error_o            = state_q == ERROR;
+  assign error_pulse_o      = error_pulse_q;
+  assign error_code_o       = code_q;
+  assign error_layer_o      = {2'b0, layer_q};
+  assign layer_o            = layer_q;
+  assign layer_end_o        = state_q == LAYER_END;
+  assign layer_active_o     = state_q == FETCH || state_q == CHECK || state_q == WAIT_PARAMS || state_q == START || state_q == RUN ||
+      state_q == DRAIN || state_q == EMIT || state_q == LAYER_END;
+
+endmodule
+
+`default_nettype wire

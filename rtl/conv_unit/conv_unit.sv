@@ -1,0 +1,322 @@
+// Conv unit: NUM_MODULES conv modules side by side, the window generator that feeds them all, and their sequencers.
+//
+// Purpose: computes a whole conv layer: reads pixels from the feature buffer, takes the passes' weight indices from the weight loader's
+// shadow registers, and hands finished partial sums (NUM_MODULES a cycle) with their destination to the output stage.
+// Latency: READ_TO_WRITE cycles from a slot's read request to its partial sum; sums leave 3 cycles after their drain read.
+// Throughput: one output position of NUM_MODULES (3 * NUM_MODULES for 1-wide kernels) channels a cycle.
+`resetall
+`default_nettype none
+`timescale 1ns / 1ps
+
+module conv_unit #(
+    parameter NUM_MODULES = 4
+) (
+    input  wire logic                                          clk_i,
+    input  wire logic                                          rst_ni,
+    input  wire logic                                          start_i,
+    output wire logic                                          busy_o,
+    output wire logic                                          starved_o,
+    output wire logic                                          blocked_o,
+    // layer (see pass_sequencer and drain_sequencer)
+    input  wire logic [1:0]                                    mode_i,
+    input  wire logic                                          vertical_i,
+    input  wire logic                                          in_signed_i,
+    input  wire logic [2:0][7:0]                               codebook_i,
+    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]                in_base_i,
+    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]                in_row_stride_i,
+    input  wire logic [cq_pkg::DIM_W-1:0]                      in_w_i,
+    input  wire logic [cq_pkg::DIM_W-1:0]                      in_h_i,
+    input  wire logic [cq_pkg::QUADS_W-1:0]                    in_quads_i,
+    input  wire logic [cq_pkg::DIM_W-1:0]                      out_w_i,
+    input  wire logic [cq_pkg::DIM_W-1:0]                      out_h_i,
+    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]                row_base0_i,
+    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]                in_tile_row_step_i,
+    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]                col_base0_i,
+    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]                in_tile_col_step_i,
+    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]                kr_addr_step_i,
+    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]                piece_addr_step_i,
+    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]                window_addr_i,
+    input  wire logic [19:0]                                   psum_base0_i,
+    input  wire logic [8:0]                                    tile_rows_i,
+    input  wire logic [8:0]                                    tile_cols_i,
+    input  wire logic [8:0]                                    tile_pixels_i,
+    input  wire logic [3:0]                                    kr_count_i,
+    input  wire logic [3:0]                                    kr_step_i,
+    input  wire logic [3:0]                                    pad_h_i,
+    input  wire logic [3:0]                                    pad_w_i,
+    input  wire logic [3:0]                                    piece_count_i,
+    input  wire logic [2:0]                                    window_i,
+    input  wire logic [7:0]                                    cg_count_i,
+    input  wire logic [3:0]                                    cg_step_i,
+    input  wire logic [7:0]                                    og_count_i,
+    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]                out_base_i,
+    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]                out_row_stride_i,
+    input  wire logic [cq_pkg::QUADS_W-1:0]                    out_quads_i,
+    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]                out_tile_row_step_i,
+    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]                out_tile_col_step_i,
+    // weights
+    input  wire logic [cq_pkg::ARRAYS*NUM_MODULES*2*cq_pkg::PES-1:0] idx_i,
+    input  wire logic                                          weights_ready_i,
+    input  wire logic                                          weights_full_i,
+    output wire logic                                          weights_take_o,
+    output wire logic                                          weights_drop_o,
+    output wire logic                                          weights_switch_o,
+    // feature buffer
+    output wire logic                                          rd_valid_o,
+    output wire logic [cq_pkg::QUAD_ADDR_W-1:0]                rd_addr_o,
+    input  wire logic [7:0][31:0]                              rd_data_i,
+    // finished sums
+    input  wire logic                                          room_i,
+    output wire logic                                          acc_valid_o,
+    output wire logic [NUM_MODULES-1:0][cq_pkg::ACC_W-1:0]     acc_o,
+    output wire logic [8:0]                                    acc_word_o,
+    output wire logic [cq_pkg::QUAD_ADDR_W-1:0]                acc_addr_o,
+    output wire logic [NUM_MODULES/4-1:0]                      acc_mask_o
+);
+
+`ifndef YOSYS
+  initial if (NUM_MODULES != 4 && NUM_MODULES != 8 && NUM_MODULES != 16) $fatal(1, "conv_unit: NUM_MODULES must be 4, 8 or 16, got %0d", NUM_MODULES);
+`endif
+
+  // ---------------------------------------------------------------- positions
+  logic seq_busy, tag_valid, tag_load, tag_first, tag_buf, tag_tile_done, tile_free, tile_take;
+  logic [cq_pkg::TILE_W-1:0] tag_pixel;
+  logic [4:0] tag_col_mask;
+  logic [7:0] tag_row_mask;
+
+  pass_sequencer u_pass_sequencer (
+      .clk_i            (clk_i),
+      .rst_ni           (rst_ni),
+      .start_i          (start_i),
+      .busy_o           (seq_busy),
+      .starved_o        (starved_o),
+      .blocked_o        (blocked_o),
+      .vertical_i       (vertical_i),
+      .in_base_i        (in_base_i),
+      .in_row_stride_i  (in_row_stride_i),
+      .in_w_i           (in_w_i),
+      .in_h_i           (in_h_i),
+      .in_quads_i       (in_quads_i),
+      .out_w_i          (out_w_i),
+      .out_h_i          (out_h_i),
+      .row_base0_i      (row_base0_i),
+      .tile_row_step_i  (in_tile_row_step_i),
+      .col_base0_i      (col_base0_i),
+      .tile_col_step_i  (in_tile_col_step_i),
+      .kr_addr_step_i   (kr_addr_step_i),
+      .piece_addr_step_i(piece_addr_step_i),
+      .window_addr_i    (window_addr_i),
+      .psum_base0_i     (psum_base0_i),
+      .tile_rows_i      (tile_rows_i),
+      .tile_cols_i      (tile_cols_i),
+      .tile_pixels_i    (tile_pixels_i),
+      .kr_count_i       (kr_count_i),
+      .kr_step_i        (kr_step_i),
+      .pad_h_i          (pad_h_i),
+      .pad_w_i          (pad_w_i),
+      .piece_count_i    (piece_count_i),
+      .window_i         (window_i),
+      .cg_count_i       (cg_count_i),
+      .cg_step_i        (cg_step_i),
+      .og_count_i       (og_count_i),
+      .weights_ready_i  (weights_ready_i),
+      .weights_full_i   (weights_full_i),
+      .weights_take_o   (weights_take_o),
+      .weights_drop_o   (weights_drop_o),
+      .tile_free_i      (tile_free),
+      .tile_take_o      (tile_take),
+      .rd_valid_o       (rd_valid_o),
+      .rd_addr_o        (rd_addr_o),
+      .tag_valid_o      (tag_valid),
+      .tag_load_o       (tag_load),
+      .tag_first_o      (tag_first),
+      .tag_buf_o        (tag_buf),
+      .tag_pixel_o      (tag_pixel),
+      .tag_col_mask_o   (tag_col_mask),
+      .tag_row_mask_o   (tag_row_mask),
+      .tag_tile_done_o  (tag_tile_done)
+  );
+
+  // A tag leaves the sequencer one cycle after its last slot's request: RD_LATENCY - 1 more to meet the data.
+  localparam int TAG_TO_DATA = cq_pkg::RD_LATENCY - 1;
+  localparam int DATA_TO_READ = 2 + cq_pkg::STAGES + 4;  // window, chain, weight decoder: partial sum read
+  localparam int READ_TO_DONE = 4;                       // written and visible
+
+  // Valid bits have a reset, the words beside them need none.
+  logic [TAG_TO_DATA+DATA_TO_READ-1:0] valid_q;
+  logic [TAG_TO_DATA+DATA_TO_READ+READ_TO_DONE-1:0] done_q;
+  logic [TAG_TO_DATA-1:0] load_q;
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) begin
+      valid_q <= '0;
+      done_q  <= '0;
+      load_q  <= '0;
+    end else begin
+      valid_q <= {valid_q[TAG_TO_DATA+DATA_TO_READ-2:0], tag_valid};
+      done_q  <= {done_q[TAG_TO_DATA+DATA_TO_READ+READ_TO_DONE-2:0], tag_tile_done};
+      load_q  <= {load_q[TAG_TO_DATA-2:0], tag_valid && tag_load};
+    end
+  end
+
+  logic [4:0] col_mask;
+  logic [7:0] row_mask;
+  delay_line #(
+      .WIDTH(13),
+      .DEPTH(TAG_TO_DATA)
+  ) u_mask_delay (
+      .clk_i(clk_i),
+      .d_i  ({tag_col_mask, tag_row_mask}),
+      .d_o  ({col_mask, row_mask})
+  );
+
+  logic acc_ren, acc_first, acc_buf;
+  logic [cq_pkg::TILE_W-1:0] acc_pixel;
+  assign acc_ren = valid_q[TAG_TO_DATA+DATA_TO_READ-1];
+  delay_line #(
+      .WIDTH(2 + cq_pkg::TILE_W),
+      .DEPTH(TAG_TO_DATA + DATA_TO_READ)
+  ) u_psum_delay (
+      .clk_i(clk_i),
+      .d_i  ({tag_first, tag_buf, tag_pixel}),
+      .d_o  ({acc_first, acc_buf, acc_pixel})
+  );
+
+  // ---------------------------------------------------------------- activations
+  logic [cq_pkg::STAGES-1:0] load;
+  logic [cq_pkg::ARRAYS-1:0][8:0] single;
+  logic [cq_pkg::ARRAYS-1:0][11:0][8:0] x, y;
+  logic [cq_pkg::ARRAYS-1:0][11:0][9:0] xy;
+
+  window_generator u_window_generator (
+      .clk_i     (clk_i),
+      .mode_i    (mode_i),
+      .signed_i  (in_signed_i),
+      .data_i    (rd_data_i),
+      .col_mask_i(col_mask),
+      .row_mask_i(row_mask),
+      .load_i    (load_q[TAG_TO_DATA-1]),
+      .load_o    (load),
+      .single_o  (single),
+      .x_o       (x),
+      .y_o       (y),
+      .xy_o      (xy)
+  );
+  assign weights_switch_o = load[0];
+
+  // ---------------------------------------------------------------- modules
+  logic drain_valid, drain_buf, drain_busy, tile_freed;
+  logic [1:0] drain_lane;
+  logic [cq_pkg::TILE_W-1:0] drain_pixel;
+  logic [8:0] drain_word;
+  logic [cq_pkg::QUAD_ADDR_W-1:0] drain_addr;
+  logic [NUM_MODULES/4-1:0] drain_mask;
+
+  logic [cq_pkg::TILE_W-1:0] drain_pixel_q;
+  logic [2:0] drain_buf_q;
+  logic [2:0][1:0] drain_lane_q;
+
+  always_ff @(posedge clk_i) begin
+    drain_pixel_q <= drain_pixel;
+    drain_buf_q   <= {drain_buf_q[1:0], drain_buf};
+    drain_lane_q  <= {drain_lane_q[1:0], drain_lane};
+  end
+
+  genvar m, a;
+  generate
+    for (m = 0; m < NUM_MODULES; m = m + 1) begin : gen_module
+      logic [cq_pkg::ARRAYS-1:0][2*cq_pkg::PES-1:0] idx;
+      logic [1:0][2:0][cq_pkg::ACC_W-1:0] drain;
+      logic [2:0][cq_pkg::ACC_W-1:0] lanes;
+      logic [cq_pkg::ACC_W-1:0] acc_q;
+      for (a = 0; a < cq_pkg::ARRAYS; a = a + 1) begin : gen_idx
+        assign idx[a] = idx_i[2*cq_pkg::PES*(NUM_MODULES*a+m)+:2*cq_pkg::PES];
+      end
+      conv_module u_module (
+          .clk_i       (clk_i),
+          .mode_i      (mode_i),
+          .codebook_i  (codebook_i),
+          .load_i      (load),
+          .idx_i       (idx),
+          .single_i    (single),
+          .x_i         (x),
+          .y_i         (y),
+          .xy_i        (xy),
+          .acc_ren_i   (acc_ren),
+          .acc_buf_i   (acc_buf),
+          .acc_addr_i  (acc_pixel),
+          .acc_first_i (acc_first),
+          .drain_addr_i(drain_pixel_q),
+          .drain_o     (drain)
+      );
+      assign lanes = drain_buf_q[2] ? drain[1] : drain[0];
+      always_ff @(posedge clk_i) begin
+        case (drain_lane_q[2])
+          2'd0:    acc_q <= lanes[0];
+          2'd1:    acc_q <= lanes[1];
+          default: acc_q <= lanes[2];
+        endcase
+      end
+      assign acc_o[m] = acc_q;
+    end
+  endgenerate
+
+  // ---------------------------------------------------------------- tiles
+  logic [1:0] tiles_q;  // partial-sum buffers in use
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) tiles_q <= '0;
+    else if (tile_take && !tile_freed) tiles_q <= tiles_q + 2'd1;
+    else if (tile_freed && !tile_take) tiles_q <= tiles_q - 2'd1;
+  end
+  assign tile_free = tiles_q != 2'd2;
+
+  drain_sequencer #(
+      .NUM_MODULES(NUM_MODULES)
+  ) u_drain_sequencer (
+      .clk_i           (clk_i),
+      .rst_ni          (rst_ni),
+      .start_i         (start_i),
+      .tile_done_i     (done_q[TAG_TO_DATA+DATA_TO_READ+READ_TO_DONE-1]),
+      .room_i          (room_i),
+      .tile_freed_o    (tile_freed),
+      .busy_o          (drain_busy),
+      .three_steps_i   (mode_i == cq_pkg::MODE_1),
+      .out_base_i      (out_base_i),
+      .out_row_stride_i(out_row_stride_i),
+      .out_quads_i     (out_quads_i),
+      .out_w_i         (out_w_i),
+      .out_h_i         (out_h_i),
+      .tile_rows_i     (tile_rows_i),
+      .tile_cols_i     (tile_cols_i),
+      .tile_row_step_i (out_tile_row_step_i),
+      .tile_col_step_i (out_tile_col_step_i),
+      .valid_o         (drain_valid),
+      .buf_o           (drain_buf),
+      .lane_o          (drain_lane),
+      .pixel_o         (drain_pixel),
+      .word_o          (drain_word),
+      .addr_o          (drain_addr),
+      .mask_o          (drain_mask)
+  );
+
+  // Drain read: address register, RAM, output register, lane multiplexer.
+  localparam int DRAIN_LATENCY = 4;
+  logic [DRAIN_LATENCY-1:0] acc_valid_q;
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) acc_valid_q <= '0;
+    else acc_valid_q <= {acc_valid_q[DRAIN_LATENCY-2:0], drain_valid};
+  end
+  assign acc_valid_o = acc_valid_q[DRAIN_LATENCY-1];
+  delay_line #(
+      .WIDTH(9 + cq_pkg::QUAD_ADDR_W + NUM_MODULES / 4),
+      .DEPTH(DRAIN_LATENCY)
+  ) u_drain_delay (
+      .clk_i(clk_i),
+      .d_i  ({drain_word, drain_addr, drain_mask}),
+      .d_o  ({acc_word_o, acc_addr_o, acc_mask_o})
+  );
+
+  assign busy_o = seq_busy || tiles_q != '0 || drain_busy || acc_valid_q != '0;
+
+endmodule
+
+`default_nettype wire

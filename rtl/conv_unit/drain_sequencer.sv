@@ -1,0 +1,154 @@
+// Drain sequencer: reads finished tiles out of the partial-sum memory and says where their results go.
+//
+// Purpose: follows the pass sequencer tile by tile (output-channel group, tile row, tile column), pixel by pixel, and for 1-wide kernels step by
+// step (three output channels a module).  Steps beyond the tensor's last quad are left out.
+// Latency: 3 cycles from a finished tile to its first read.  Throughput: one step (NUM_MODULES results) a cycle; 2 idle cycles a tile.
+`resetall
+`default_nettype none
+`timescale 1ns / 1ps
+
+module drain_sequencer #(
+    parameter NUM_MODULES = 4
+) (
+    input  wire logic                            clk_i,
+    input  wire logic                            rst_ni,
+    input  wire logic                            start_i,          // of a layer; configuration stable from here on
+    input  wire logic                            tile_done_i,      // all sums of a tile are in the memory
+    input  wire logic                            room_i,           // results can be taken
+    output wire logic                            tile_freed_o,     // the tile's buffer has been read
+    output wire logic                            busy_o,
+    // layer
+    input  wire logic                            three_steps_i,    // 1-wide kernels
+    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]  out_base_i,
+    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]  out_row_stride_i,
+    input  wire logic [cq_pkg::QUADS_W-1:0]      out_quads_i,      // per pixel
+    input  wire logic [cq_pkg::DIM_W-1:0]        out_w_i,
+    input  wire logic [cq_pkg::DIM_W-1:0]        out_h_i,
+    input  wire logic [8:0]                      tile_rows_i,
+    input  wire logic [8:0]                      tile_cols_i,
+    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]  tile_row_step_i,  // tile rows * output row stride
+    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]  tile_col_step_i,  // tile columns * quads
+    // partial-sum read
+    output wire logic                            valid_o,
+    output wire logic                            buf_o,
+    output wire logic [1:0]                      lane_o,
+    output wire logic [cq_pkg::TILE_W-1:0]       pixel_o,
+    // destination of these results
+    output wire logic [8:0]                      word_o,           // parameter word: output channel / NUM_MODULES
+    output wire logic [cq_pkg::QUAD_ADDR_W-1:0]  addr_o,
+    output wire logic [NUM_MODULES/4-1:0]        mask_o
+);
+
+  localparam int A_W = cq_pkg::QUAD_ADDR_W;
+  localparam int QUADS = NUM_MODULES / 4;
+  localparam int SHIFT = $clog2(QUADS);
+
+  localparam logic [1:0] IDLE = 2'd0, BOUNDS = 2'd1, RUN = 2'd2;
+
+  logic [1:0] state_q, tiles_q;
+  logic buf_q;
+  logic [8:0] word_q, group_word_q;
+  logic [1:0] step_q;
+  logic [cq_pkg::DIM_W-1:0] y0_q, x0_q, left_h, left_w;
+  logic [8:0] rows_q, cols_q, col_q;
+  logic [A_W-1:0] tile_row_addr_q, tile_addr_q, row_addr_q, pixel_addr_q;
+  logic [cq_pkg::TILE_W-1:0] pixel_q;
+
+  logic issue, last_step, last_col, last_row, tile_end, last_tx, last_ty;
+  logic [9:0] next_quad;
+  assign next_quad = {1'b0, word_q + 9'd1} << SHIFT;
+  assign issue     = state_q == RUN && room_i;
+  assign last_step = !three_steps_i || step_q == 2'd2 || next_quad >= {2'b0, out_quads_i};
+  assign last_col  = col_q == 9'd1;
+  assign last_row  = rows_q == 9'd1;
+  assign tile_end  = issue && last_step && last_col && last_row;
+  assign left_h    = out_h_i - y0_q;
+  assign left_w    = out_w_i - x0_q;
+  assign last_ty   = left_h <= cq_pkg::DIM_W'(tile_rows_i);
+  assign last_tx   = left_w <= cq_pkg::DIM_W'(tile_cols_i);
+
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) begin
+      state_q <= IDLE;
+      tiles_q <= '0;
+      buf_q   <= 1'b0;
+    end else begin
+      if (tile_done_i && !tile_end) tiles_q <= tiles_q + 2'd1;
+      else if (tile_end && !tile_done_i) tiles_q <= tiles_q - 2'd1;
+      if (tile_end) buf_q <= !buf_q;
+      case (state_q)
+        IDLE: if (tiles_q != '0) state_q <= BOUNDS;
+        BOUNDS: state_q <= RUN;
+        default: if (tile_end) state_q <= IDLE;
+      endcase
+    end
+  end
+
+  always_ff @(posedge clk_i) begin
+    if (start_i) begin
+      y0_q            <= '0;
+      x0_q            <= '0;
+      tile_row_addr_q <= out_base_i;
+      tile_addr_q     <= out_base_i;
+      group_word_q    <= '0;
+    end else if (tile_end) begin
+      x0_q        <= last_tx ? '0 : x0_q + cq_pkg::DIM_W'(tile_cols_i);
+      tile_addr_q <= tile_addr_q + tile_col_step_i;
+      if (last_tx) begin
+        y0_q            <= last_ty ? '0 : y0_q + cq_pkg::DIM_W'(tile_rows_i);
+        tile_row_addr_q <= last_ty ? out_base_i : tile_row_addr_q + tile_row_step_i;
+        tile_addr_q     <= last_ty ? out_base_i : tile_row_addr_q + tile_row_step_i;
+        if (last_ty) group_word_q <= group_word_q + (three_steps_i ? 9'd3 : 9'd1);
+      end
+    end
+    if (state_q == BOUNDS) begin
+      rows_q       <= last_ty ? left_h[8:0] : tile_rows_i;
+      cols_q       <= last_tx ? left_w[8:0] : tile_cols_i;
+      col_q        <= last_tx ? left_w[8:0] : tile_cols_i;
+      row_addr_q   <= tile_addr_q + out_row_stride_i;
+      pixel_addr_q <= tile_addr_q;
+      pixel_q      <= '0;
+      word_q       <= group_word_q;
+      step_q       <= '0;
+    end else if (issue) begin
+      if (!last_step) begin
+        step_q <= step_q + 2'd1;
+        word_q <= word_q + 9'd1;
+      end else begin
+        step_q  <= '0;
+        word_q  <= group_word_q;
+        pixel_q <= pixel_q + 1'b1;
+        if (last_col) begin
+          col_q        <= cols_q;
+          rows_q       <= rows_q - 9'd1;
+          row_addr_q   <= row_addr_q + out_row_stride_i;
+          pixel_addr_q <= row_addr_q;
+        end else begin
+          col_q        <= col_q - 9'd1;
+          pixel_addr_q <= pixel_addr_q + A_W'(out_quads_i);
+        end
+      end
+    end
+  end
+
+  logic [9:0] quad;
+  assign quad = {1'b0, word_q} << SHIFT;
+  genvar k;
+  generate
+    for (k = 0; k < QUADS; k = k + 1) begin : gen_mask
+      assign mask_o[k] = quad + 10'(k) < {2'b0, out_quads_i};
+    end
+  endgenerate
+
+  assign valid_o      = issue;
+  assign buf_o        = buf_q;
+  assign lane_o       = step_q;
+  assign pixel_o      = pixel_q;
+  assign word_o       = word_q;
+  assign addr_o       = pixel_addr_q + A_W'(quad);
+  assign tile_freed_o = tile_end;
+  assign busy_o       = state_q != IDLE || tiles_q != '0;
+
+endmodule
+
+`default_nettype wire

@@ -1,0 +1,131 @@
+// Feature buffer: eight banks of 32 bits that hold the pictures between the layers.
+//
+// Purpose: quad address a (four channels of a pixel) lies in bank a mod 8, word a / 8.  A read returns eight quads at once,
+// a + v * (1 + 8 * vstep): consecutive channels (vstep 0), or one column of eight picture rows (row stride 8 * vstep + 1).  Either way each
+// quad is in a bank of its own.  A write stores up to eight consecutive quads; what lies outside [wr_base_i, wr_end_i) is left out.
+// Latency: read data RD_LATENCY = 3 cycles after the request; a write is readable by requests 2 cycles after it.
+// Throughput: one read and one write of eight quads a cycle.
+`resetall
+`default_nettype none
+`timescale 1ns / 1ps
+
+module feature_buffer #(
+    parameter BANK_WORDS = 11264  // 8 banks x 11264 x 4 bytes = 360,448 bytes
+) (
+    input  wire logic                            clk_i,
+    input  wire logic                            rst_ni,
+    input  wire logic                            rd_valid_i,
+    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]  rd_addr_i,
+    input  wire logic [3:0]                      rd_count_i,  // quads wanted, 1..8: the other banks rest
+    input  wire logic [cq_pkg::VSTEP_W-1:0]      rd_vstep_i,  // stable during a layer
+    output wire logic [7:0][31:0]                rd_data_o,
+    input  wire logic                            wr_valid_i,
+    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]  wr_addr_i,
+    input  wire logic [7:0]                      wr_mask_i,
+    input  wire logic [7:0][31:0]                wr_data_i,
+    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]  wr_base_i,
+    input  wire logic [cq_pkg::QUAD_ADDR_W:0]    wr_end_i,
+    output wire logic                            oob_o        // a write was left out
+);
+
+  localparam int A_W = cq_pkg::QUAD_ADDR_W;
+  localparam int R_W = $clog2(BANK_WORDS);
+
+`ifndef YOSYS
+  initial if (BANK_WORDS < 2 || BANK_WORDS > (1 << (A_W - 3)))
+    $fatal(1, "feature_buffer: BANK_WORDS must be 2..%0d, got %0d", 1 << (A_W - 3), BANK_WORDS);
+`endif
+
+  // ---------------------------------------------------------------- addresses
+  // Multiples of vstep; it changes only between layers, a cycle late does not matter.
+  logic [7:0][cq_pkg::VSTEP_W-1:0] vrow_q;
+  always_ff @(posedge clk_i) begin
+    vrow_q[0] <= '0;
+    vrow_q[1] <= rd_vstep_i;
+    vrow_q[2] <= rd_vstep_i << 1;
+    vrow_q[3] <= rd_vstep_i + (rd_vstep_i << 1);
+    vrow_q[4] <= rd_vstep_i << 2;
+    vrow_q[5] <= rd_vstep_i + (rd_vstep_i << 2);
+    vrow_q[6] <= (rd_vstep_i << 1) + (rd_vstep_i << 2);
+    vrow_q[7] <= (rd_vstep_i << 3) - rd_vstep_i;
+  end
+
+  logic [2:0] rd_first_q, rd_rotate_q;  // bank of entry 0
+  always_ff @(posedge clk_i) begin
+    rd_first_q  <= rd_addr_i[2:0];
+    rd_rotate_q <= rd_first_q;
+  end
+
+  logic                    wr_valid_q;
+  logic [A_W-1:0]          wr_addr_q;
+  logic [7:0]              wr_mask_q, wr_inside;
+  logic [7:0][31:0]        wr_data_q;
+  logic                    oob_q;
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) begin
+      wr_valid_q <= 1'b0;
+      oob_q      <= 1'b0;
+    end else begin
+      wr_valid_q <= wr_valid_i;
+      oob_q      <= wr_valid_q && (wr_mask_q & ~wr_inside) != '0;
+    end
+    wr_addr_q <= wr_addr_i;
+    wr_mask_q <= wr_mask_i;
+    wr_data_q <= wr_data_i;
+  end
+  assign oob_o = oob_q;
+
+  logic [A_W:0] wr_room;  // quads from the address to the end
+  logic         wr_above;
+  assign wr_room  = wr_end_i - {1'b0, wr_addr_q};
+  assign wr_above = wr_addr_q >= wr_base_i && {1'b0, wr_addr_q} < wr_end_i;
+
+  // ---------------------------------------------------------------- banks
+  logic [7:0][31:0] bank_data, rd_data_q;
+  genvar b, v;
+  generate
+    for (v = 0; v < 8; v = v + 1) begin : gen_inside
+      assign wr_inside[v] = wr_above && wr_room > (A_W + 1)'(v);
+    end
+    for (b = 0; b < 8; b = b + 1) begin : gen_bank
+      localparam logic [2:0] BANK = 3'(b);
+      logic [2:0] rd_entry, wr_entry;
+      logic re_q;
+      logic [A_W-4:0] rd_row, wr_row;
+      logic [R_W-1:0] rd_row_q;
+      logic we;
+      assign rd_entry = BANK - rd_addr_i[2:0];
+      assign rd_row   = rd_addr_i[A_W-1:3] + (A_W - 3)'(BANK < rd_addr_i[2:0]) + (A_W - 3)'(vrow_q[rd_entry]);
+      always_ff @(posedge clk_i) begin
+        re_q     <= rd_valid_i && {1'b0, rd_entry} < rd_count_i;
+        rd_row_q <= rd_row[R_W-1:0];
+      end
+
+      assign wr_entry = BANK - wr_addr_q[2:0];
+      assign wr_row   = wr_addr_q[A_W-1:3] + (A_W - 3)'(BANK < wr_addr_q[2:0]);
+      assign we       = wr_valid_q && wr_mask_q[wr_entry] && wr_inside[wr_entry];
+
+      ram_1r1w #(
+          .WIDTH(32),
+          .DEPTH(BANK_WORDS),
+          .READ_OLD(0)
+      ) u_ram (
+          .clk_i  (clk_i),
+          .we_i   (we),
+          .waddr_i(wr_row[R_W-1:0]),
+          .wdata_i(wr_data_q[wr_entry]),
+          .re_i   (re_q),
+          .raddr_i(rd_row_q),
+          .rdata_o(bank_data[b])
+      );
+
+      logic [2:0] source;
+      assign source = BANK + rd_rotate_q;
+      always_ff @(posedge clk_i) rd_data_q[b] <= bank_data[source];
+    end
+  endgenerate
+  assign rd_data_o = rd_data_q;
+
+endmodule
+
+`default_nettype wire

@@ -1,0 +1,69 @@
+// Weight buffer: a first-in first-out memory that can replay.
+//
+// Purpose: holds the weight stream ahead of use.  Words stay in the buffer until commit_i; rewind_i goes back to the last commit, so that
+// the weights of an output-channel group serve every tile of a picture although they were received once.
+// Latency: data 1 cycle after re_i.  Throughput: one word in and one word out a cycle.  level_o counts words not yet read.
+`resetall
+`default_nettype none
+`timescale 1ns / 1ps
+
+module weight_buffer #(
+    parameter DEPTH = 4096  // power of two
+) (
+    input  wire logic                      clk_i,
+    input  wire logic                      rst_ni,
+    input  wire logic                      in_valid_i,
+    output wire logic                      in_ready_o,
+    input  wire logic [63:0]               in_data_i,
+    input  wire logic                      re_i,       // only while level_o > 0
+    output wire logic [63:0]               data_o,
+    output wire logic [$clog2(DEPTH):0]    level_o,
+    input  wire logic                      rewind_i,   // not together with re_i
+    input  wire logic                      commit_i    // frees all that was read, not together with re_i
+);
+
+  localparam int A_W = $clog2(DEPTH);
+
+`ifndef YOSYS
+  initial if (DEPTH < 2 || DEPTH != (1 << A_W)) $fatal(1, "weight_buffer: DEPTH must be a power of two, got %0d", DEPTH);
+`endif
+
+  // One bit more than an address, so that full and empty differ.
+  logic [A_W:0] write_q, read_q, base_q;
+  logic push, full;
+
+  assign full       = write_q == {!base_q[A_W], base_q[A_W-1:0]};
+  assign in_ready_o = !full;
+  assign push       = in_valid_i && in_ready_o;
+  assign level_o    = write_q - read_q;
+
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) begin
+      write_q <= '0;
+      read_q  <= '0;
+      base_q  <= '0;
+    end else begin
+      if (push) write_q <= write_q + 1'b1;
+      if (rewind_i) read_q <= base_q;
+      else if (re_i) read_q <= read_q + 1'b1;
+      if (commit_i) base_q <= read_q;
+    end
+  end
+
+  ram_1r1w #(
+      .WIDTH(64),
+      .DEPTH(DEPTH),
+      .READ_OLD(0)
+  ) u_ram (
+      .clk_i  (clk_i),
+      .we_i   (push),
+      .waddr_i(write_q[A_W-1:0]),
+      .wdata_i(in_data_i),
+      .re_i   (re_i),
+      .raddr_i(read_q[A_W-1:0]),
+      .rdata_o(data_o)
+  );
+
+endmodule
+
+`default_nettype wire

@@ -1,0 +1,179 @@
+// Weight loader: unpacks the weight stream into parameter memory and the shadow registers of the PEs' indices.
+//
+// Purpose: reads chunk after chunk out of the weight buffer, ahead of the layers that use them: the parameters of the output channels into
+// the parameter memory's other bank, then pass by pass BEATS words of 2-bit indices into the shadow registers.  A pass is begun only
+// when the buffer holds all its words, so that loading takes exactly BEATS cycles and the end can be foretold: ready_o rises LEAD cycles
+// before the last word is in place.  Groups are replayed n_tiles times.
+// The index waves through the chain one stage a cycle, and words arrive array by array; loading of the next pass starts START_DELAY cycles after
+// the switch, which keeps it behind the wave.
+// Latency: BEATS + START_DELAY + 4 cycles from the switch to the next complete shadow, which is also the shortest pass.
+`resetall
+`default_nettype none
+`timescale 1ns / 1ps
+
+module weight_loader #(
+    parameter NUM_MODULES = 4,
+    parameter LEVEL_W     = 13,
+    parameter LEAD        = 5
+) (
+    input  wire logic                           clk_i,
+    input  wire logic                           rst_ni,
+    // weight buffer
+    input  wire logic [LEVEL_W-1:0]             level_i,
+    output wire logic                           re_o,
+    input  wire logic [63:0]                    data_i,
+    output wire logic                           rewind_o,
+    output wire logic                           commit_o,
+    // parameter memory
+    output wire logic                           param_we_o,
+    output wire logic                           param_bank_o,
+    output wire logic [8:0]                     param_channel_o,
+    output wire logic [63:0]                    param_data_o,
+    input  wire logic                           layer_done_i,    // a layer with a chunk has finished: its bank is free
+    output wire logic                           params_ready_o,  // the current layer's parameters are in place
+    output wire logic                           idle_o,          // between chunks
+    // shadow registers of the PE indices, array-major
+    output wire logic [cq_pkg::ARRAYS*NUM_MODULES*2*cq_pkg::PES-1:0] idx_o,
+    output wire logic                           ready_o,
+    output wire logic                           full_o,
+    input  wire logic                           take_i,          // the pass has begun: its switch will follow
+    input  wire logic                           drop_i,          // skip this pass
+    input  wire logic                           switch_i         // first stage takes the indices over in this cycle
+);
+
+  localparam int IDX_W = cq_pkg::ARRAYS * NUM_MODULES * 2 * cq_pkg::PES;
+  localparam int BEATS = (IDX_W + 63) / 64;
+  // Array a's first word is word floor(a * IDX_W / 256); it is visible START_DELAY + 5 cycles (and its number) after switch_i, and must not be before
+  // the array's last stage has switched 5a + 4 cycles after switch_i.
+  localparam int START_DELAY = (NUM_MODULES == 4) ? 6 : 0;
+
+`ifndef YOSYS
+  initial if (NUM_MODULES != 4 && NUM_MODULES != 8 && NUM_MODULES != 16) $fatal(1, "weight_loader: NUM_MODULES must be 4, 8 or 16, got %0d", NUM_MODULES);
+`endif
+
+  localparam logic [2:0] HEADER = 3'd0, PARSE = 3'd1, PARAMS = 3'd2, WAIT = 3'd3, LOAD = 3'd4, FULL = 3'd5, TAKEN = 3'd6, HOLD = 3'd7;
+
+  logic [2:0] state_q;
+  logic [11:0] param_left_q;
+  logic [15:0] tiles_q, tile_q, passes_q, pass_q;
+  logic [19:0] group_left_q;
+  logic [8:0] channel_q, channel_d1_q;
+  logic [1:0] pending_q;  // chunks whose parameters are in place and whose layer has not finished
+  logic bank_q, bank_d1_q, param_valid_q;
+  logic [6:0] beat_q;
+  logic [3:0] hold_q;
+  logic taken_q;
+
+  logic enough, pass_over, last_pass, last_tile, last_group, chunk_end;
+  assign enough     = level_i >= LEVEL_W'(BEATS);
+  assign pass_over  = (state_q == FULL && drop_i) || (state_q == TAKEN && switch_i);
+  assign last_pass  = pass_q + 16'd1 == passes_q;
+  assign last_tile  = tile_q + 16'd1 == tiles_q;
+  assign last_group = group_left_q == 20'd1;
+  assign chunk_end  = pass_over && last_pass && last_tile && last_group;
+
+  // Reading: parameters and indices word after word, data one cycle later.
+  logic reading, header_read, param_read;
+  assign header_read = state_q == HEADER && level_i != '0;
+  assign param_read  = state_q == PARAMS && param_left_q != '0 && level_i != '0 && pending_q != 2'd2;
+  assign reading     = state_q == LOAD && beat_q != 7'(BEATS);
+  assign re_o        = header_read || param_read || reading;
+
+  // Pointers move when a pass's words have been read, and never together with a read.
+  logic group_read_q;
+  assign rewind_o = group_read_q && !last_tile;
+  assign commit_o = (group_read_q && last_tile) || state_q == PARSE || (state_q == PARAMS && param_left_q == '0);
+
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) begin
+      state_q       <= HEADER;
+      group_read_q  <= 1'b0;
+      taken_q       <= 1'b0;
+      bank_q        <= 1'b0;
+      param_valid_q <= 1'b0;
+      pending_q     <= '0;
+    end else begin
+      param_valid_q <= param_read;
+      group_read_q  <= state_q == LOAD && beat_q == 7'(BEATS) && last_pass;
+      if (state_q == PARAMS && param_left_q == '0 && !layer_done_i) pending_q <= pending_q + 2'd1;
+      else if (!(state_q == PARAMS && param_left_q == '0) && layer_done_i) pending_q <= pending_q - 2'd1;
+      if (take_i) taken_q <= 1'b1;
+      else if (switch_i) taken_q <= 1'b0;
+      case (state_q)
+        HEADER: if (header_read) state_q <= PARSE;
+        PARSE: state_q <= PARAMS;
+        PARAMS: if (param_left_q == '0) begin
+          state_q <= (group_left_q == '0) ? HEADER : WAIT;
+          bank_q  <= !bank_q;
+        end
+        WAIT: if (enough) state_q <= LOAD;
+        LOAD: if (beat_q == 7'(BEATS)) state_q <= (taken_q || take_i) ? TAKEN : FULL;
+        FULL: begin
+          if (drop_i) state_q <= chunk_end ? HEADER : WAIT;
+          else if (take_i) state_q <= TAKEN;
+        end
+        TAKEN: if (switch_i) state_q <= chunk_end ? HEADER : HOLD;
+        default: if (hold_q == '0) state_q <= WAIT;
+      endcase
+    end
+  end
+
+  always_ff @(posedge clk_i) begin
+    channel_d1_q <= channel_q;
+    bank_d1_q    <= bank_q;
+    hold_q       <= (state_q == HOLD) ? hold_q - 4'd1 : 4'(START_DELAY);
+    if (state_q == PARSE) begin
+      param_left_q <= data_i[11:0];
+      tiles_q      <= data_i[27:12];
+      passes_q     <= data_i[43:28];
+      group_left_q <= data_i[63:44];
+      channel_q    <= '0;
+      tile_q       <= '0;
+      pass_q       <= '0;
+    end
+    if (param_read) begin
+      param_left_q <= param_left_q - 12'd1;
+      channel_q    <= channel_q + 9'd1;
+    end
+    beat_q <= (state_q == LOAD) ? beat_q + 7'd1 : '0;
+    if (pass_over) begin
+      pass_q <= last_pass ? '0 : pass_q + 16'd1;
+      if (last_pass) begin
+        tile_q <= last_tile ? '0 : tile_q + 16'd1;
+        if (last_tile) group_left_q <= group_left_q - 20'd1;
+      end
+    end
+  end
+
+  assign param_we_o      = param_valid_q;
+  assign param_bank_o    = bank_d1_q;
+  assign param_channel_o = channel_d1_q;
+  assign param_data_o    = data_i;
+  assign params_ready_o  = pending_q != '0;
+  assign idle_o          = state_q == HEADER;
+
+  // Shadow registers: word w arrives in the cycle after it was read.
+  logic [IDX_W-1:0] shadow_q;
+  logic [6:0] word_q;
+  logic word_valid_q;
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) word_valid_q <= 1'b0;
+    else word_valid_q <= reading;
+    word_q <= beat_q;
+  end
+  genvar w;
+  generate
+    for (w = 0; w < BEATS; w = w + 1) begin : gen_shadow
+      localparam int BITS = (w == BEATS - 1) ? IDX_W - 64 * w : 64;
+      always_ff @(posedge clk_i) if (word_valid_q && word_q == 7'(w)) shadow_q[64*w+:BITS] <= data_i[BITS-1:0];
+    end
+  endgenerate
+  assign idx_o = shadow_q;
+
+  // Complete in the cycle after beat_q == BEATS; LEAD cycles before that a pass may start.
+  assign full_o  = state_q == FULL;
+  assign ready_o = !taken_q && (state_q == FULL || (state_q == LOAD && beat_q + 7'(LEAD) > 7'(BEATS)));
+
+endmodule
+
+`default_nettype wire

@@ -1,0 +1,89 @@
+// Sender of the result stream: a FIFO behind a register slice, so that back-pressure on m_axis never reaches a producer
+// that counts its free entries.
+//
+// Latency:    in_valid_i to m_axis_tvalid two cycles (four with DEPTH > 64, block RAM); sent_o one cycle after the handshake.
+// Throughput: one beat a cycle.
+// A producer with words in flight may rely on room_o: it counts the entries free for words that come from this cycle on.
+// clear_i drops everything inside, also a beat that is waiting on m_axis.
+`default_nettype none
+`timescale 1ns / 1ps
+
+module result_writer #(
+    parameter int DEPTH = 64,
+    localparam int ROOM_W = $clog2(DEPTH + 1)
+) (
+    input  wire logic              clk_i,
+    input  wire logic              rst_ni,
+    input  wire logic              clear_i,
+
+    input  wire logic              in_valid_i,
+    output logic                   in_ready_o,
+    input  wire logic [63:0]       in_data_i,
+    input  wire logic              in_half_i,   // only quad 0 (bits 31:0) counts: TKEEP 0x0f
+    input  wire logic              in_last_i,   // last beat of a tensor: TLAST
+    output logic      [ROOM_W-1:0] room_o,
+
+    output logic      [63:0]       m_axis_tdata,
+    output logic      [7:0]        m_axis_tkeep,
+    output logic                   m_axis_tvalid,
+    input  wire logic              m_axis_tready,
+    output logic                   m_axis_tlast,
+
+    output logic                   sent_o,      // pulse: a beat with TLAST was taken by the receiver
+    output logic                   empty_o      // level: nothing inside
+);
+
+  logic              rst_n;
+  logic              fifo_valid, fifo_ready;
+  logic [65:0]       fifo_data;
+  logic [ROOM_W-1:0] level;
+  logic              half;
+  logic              sent_q;
+  logic [31:0]       upper;
+
+  assign rst_n   = rst_ni && !clear_i;
+  assign upper   = in_half_i ? 32'b0 : in_data_i[63:32];
+  assign room_o  = ROOM_W'(DEPTH) - level;
+  assign empty_o = level == '0 && !m_axis_tvalid;
+
+  sync_fifo #(
+      .WIDTH(66),
+      .DEPTH(DEPTH)
+  ) u_fifo (
+      .clk_i      (clk_i),
+      .rst_ni     (rst_n),
+      .in_valid_i (in_valid_i),
+      .in_ready_o (in_ready_o),
+      .in_data_i  ({in_last_i, in_half_i, upper, in_data_i[31:0]}),
+      .out_valid_o(fifo_valid),
+      .out_ready_i(fifo_ready),
+      .out_data_o (fifo_data),
+      .level_o    (level)
+  );
+
+  skid_buffer #(
+      .WIDTH(66)
+  ) u_skid (
+      .clk_i      (clk_i),
+      .rst_ni     (rst_n),
+      .in_valid_i (fifo_valid),
+      .in_ready_o (fifo_ready),
+      .in_data_i  (fifo_data),
+      .out_valid_o(m_axis_tvalid),
+      .out_ready_i(m_axis_tready),
+      .out_data_o ({m_axis_tlast, half, m_axis_tdata})
+  );
+
+  assign m_axis_tkeep = half ? 8'h0f : 8'hff;
+
+  always_ff @(posedge clk_i) begin
+    if (!rst_n) sent_q <= 1'b0;
+    else sent_q <= m_axis_tvalid && m_axis_tready && m_axis_tlast;
+  end
+
+  assign sent_o = sent_q;
+
+endmodule
+
+`resetall
+`default_nettype wire

@@ -1,0 +1,1 @@
+"""Test benches and the tools that build, run and report them."""

@@ -1,0 +1,204 @@
+// The accelerator between models of the host's DMA engines (test bench only).
+//
+// Purpose: runs whole networks at the simulator's full speed: Python loads the streams' files, starts the engines, and waits for edges.  cycles_o
+// counts from the first beat accepted on an input stream of weights or images to the last result beat, as the product defines total_cycles, independently
+// of the accelerator's own counter.  The program is sent by the same engine as the weights, but before arm_i.
+`resetall
+`default_nettype none
+`timescale 1ns / 1ps
+
+module accel_harness #(
+    parameter NUM_MODULES  = 4,
+    parameter BANK_WORDS   = 11264,
+    parameter WEIGHT_WORDS = 4096,
+    parameter WEIGHT_DEPTH = 1048576,
+    parameter IMAGE_DEPTH  = 1048576,
+    parameter RESULT_DEPTH = 1048576
+) (
+    input  wire logic        clk_i,
+    input  wire logic        rst_ni,
+    output wire logic        irq_o,
+
+    input  wire logic        s_axil_awvalid,
+    output wire logic        s_axil_awready,
+    input  wire logic [11:0] s_axil_awaddr,
+    input  wire logic [2:0]  s_axil_awprot,
+    input  wire logic        s_axil_wvalid,
+    output wire logic        s_axil_wready,
+    input  wire logic [31:0] s_axil_wdata,
+    input  wire logic [3:0]  s_axil_wstrb,
+    output wire logic        s_axil_bvalid,
+    input  wire logic        s_axil_bready,
+    output wire logic [1:0]  s_axil_bresp,
+    input  wire logic        s_axil_arvalid,
+    output wire logic        s_axil_arready,
+    input  wire logic [11:0] s_axil_araddr,
+    input  wire logic [2:0]  s_axil_arprot,
+    output wire logic        s_axil_rvalid,
+    input  wire logic        s_axil_rready,
+    output wire logic [31:0] s_axil_rdata,
+    output wire logic [1:0]  s_axil_rresp,
+
+    input  wire logic        load_i,           // rising: read the streams' files
+    input  wire logic        prog_go_i,
+    input  wire logic [31:0] prog_base_i,
+    input  wire logic [31:0] prog_beats_i,
+    input  wire logic [15:0] prog_latency_i,
+    input  wire logic [8:0]  prog_rate_i,
+    input  wire logic [7:0]  prog_stall_i,
+    output wire logic        prog_busy_o,
+    input  wire logic        image_go_i,
+    input  wire logic [31:0] image_base_i,
+    input  wire logic [31:0] image_beats_i,
+    input  wire logic [15:0] image_latency_i,
+    input  wire logic [8:0]  image_rate_i,
+    input  wire logic [7:0]  image_stall_i,
+    output wire logic        image_busy_o,
+    input  wire logic        result_clear_i,
+    input  wire logic        result_dump_i,    // rising: write the results' file
+    input  wire logic [7:0]  result_stall_i,
+    output wire logic [31:0] result_beats_o,
+    output wire logic [31:0] result_packets_o,
+    output wire logic [31:0] result_errors_o,
+    input  wire logic        arm_i,            // the next beat in starts the count
+    output wire logic [31:0] cycles_o
+);
+
+  logic [63:0] prog_tdata, image_tdata, result_tdata;
+  logic [7:0] prog_tkeep, image_tkeep, result_tkeep;
+  logic prog_tvalid, prog_tready, prog_tlast, image_tvalid, image_tready, image_tlast, result_tvalid, result_tready, result_tlast;
+
+  dma_source #(
+      .FILE ("prog.hex"),
+      .DEPTH(WEIGHT_DEPTH),
+      .SEED (32'h13579bdf)
+  ) u_prog (
+      .clk_i        (clk_i),
+      .rst_ni       (rst_ni),
+      .load_i       (load_i),
+      .go_i         (prog_go_i),
+      .base_i       (prog_base_i),
+      .beats_i      (prog_beats_i),
+      .latency_i    (prog_latency_i),
+      .rate_i       (prog_rate_i),
+      .stall_i      (prog_stall_i),
+      .busy_o       (prog_busy_o),
+      .m_axis_tdata (prog_tdata),
+      .m_axis_tkeep (prog_tkeep),
+      .m_axis_tvalid(prog_tvalid),
+      .m_axis_tready(prog_tready),
+      .m_axis_tlast (prog_tlast)
+  );
+
+  dma_source #(
+      .FILE ("image.hex"),
+      .DEPTH(IMAGE_DEPTH),
+      .SEED (32'h2468ace1)
+  ) u_image (
+      .clk_i        (clk_i),
+      .rst_ni       (rst_ni),
+      .load_i       (load_i),
+      .go_i         (image_go_i),
+      .base_i       (image_base_i),
+      .beats_i      (image_beats_i),
+      .latency_i    (image_latency_i),
+      .rate_i       (image_rate_i),
+      .stall_i      (image_stall_i),
+      .busy_o       (image_busy_o),
+      .m_axis_tdata (image_tdata),
+      .m_axis_tkeep (image_tkeep),
+      .m_axis_tvalid(image_tvalid),
+      .m_axis_tready(image_tready),
+      .m_axis_tlast (image_tlast)
+  );
+
+  dma_sink #(
+      .FILE ("result.hex"),
+      .DEPTH(RESULT_DEPTH),
+      .SEED (32'h0badcafe)
+  ) u_result (
+      .clk_i        (clk_i),
+      .rst_ni       (rst_ni),
+      .clear_i      (result_clear_i),
+      .dump_i       (result_dump_i),
+      .stall_i      (result_stall_i),
+      .beats_o      (result_beats_o),
+      .packets_o    (result_packets_o),
+      .errors_o     (result_errors_o),
+      .s_axis_tdata (result_tdata),
+      .s_axis_tkeep (result_tkeep),
+      .s_axis_tvalid(result_tvalid),
+      .s_axis_tready(result_tready),
+      .s_axis_tlast (result_tlast)
+  );
+
+  clipq_accel #(
+      .NUM_MODULES (NUM_MODULES),
+      .BANK_WORDS  (BANK_WORDS),
+      .WEIGHT_WORDS(WEIGHT_WORDS)
+  ) u_accel (
+      .clk_i               (clk_i),
+      .rst_ni              (rst_ni),
+      .irq_o               (irq_o),
+      .s_axil_awvalid      (s_axil_awvalid),
+      .s_axil_awready      (s_axil_awready),
+      .s_axil_awaddr       (s_axil_awaddr),
+      .s_axil_awprot       (s_axil_awprot),
+      .s_axil_wvalid       (s_axil_wvalid),
+      .s_axil_wready       (s_axil_wready),
+      .s_axil_wdata        (s_axil_wdata),
+      .s_axil_wstrb        (s_axil_wstrb),
+      .s_axil_bvalid       (s_axil_bvalid),
+      .s_axil_bready       (s_axil_bready),
+      .s_axil_bresp        (s_axil_bresp),
+      .s_axil_arvalid      (s_axil_arvalid),
+      .s_axil_arready      (s_axil_arready),
+      .s_axil_araddr       (s_axil_araddr),
+      .s_axil_arprot       (s_axil_arprot),
+      .s_axil_rvalid       (s_axil_rvalid),
+      .s_axil_rready       (s_axil_rready),
+      .s_axil_rdata        (s_axil_rdata),
+      .s_axil_rresp        (s_axil_rresp),
+      .s_axis_prog_tdata   (prog_tdata),
+      .s_axis_prog_tkeep   (prog_tkeep),
+      .s_axis_prog_tvalid  (prog_tvalid),
+      .s_axis_prog_tready  (prog_tready),
+      .s_axis_prog_tlast   (prog_tlast),
+      .s_axis_image_tdata  (image_tdata),
+      .s_axis_image_tkeep  (image_tkeep),
+      .s_axis_image_tvalid (image_tvalid),
+      .s_axis_image_tready (image_tready),
+      .s_axis_image_tlast  (image_tlast),
+      .m_axis_result_tdata (result_tdata),
+      .m_axis_result_tkeep (result_tkeep),
+      .m_axis_result_tvalid(result_tvalid),
+      .m_axis_result_tready(result_tready),
+      .m_axis_result_tlast (result_tlast)
+  );
+
+  logic armed_q, counting_q;
+  logic [31:0] now_q, cycles_q;
+  logic beat_in, beat_out;
+  assign beat_in  = (prog_tvalid && prog_tready) || (image_tvalid && image_tready);
+  assign beat_out = result_tvalid && result_tready;
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) begin
+      armed_q    <= 1'b0;
+      counting_q <= 1'b0;
+    end else begin
+      if (arm_i) armed_q <= 1'b1;
+      else if (beat_in) armed_q <= 1'b0;
+      if (armed_q && beat_in) begin
+        counting_q <= 1'b1;
+        now_q      <= 32'd2;  // this cycle is the first, the next the second
+      end else begin
+        now_q <= now_q + 32'd1;
+      end
+      if (counting_q && beat_out) cycles_q <= now_q;
+    end
+  end
+  assign cycles_o = cycles_q;
+
+endmodule
+
+`default_nettype wire

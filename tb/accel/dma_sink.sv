@@ -1,0 +1,70 @@
+// Model of a DMA that receives an AXI-Stream into memory (test bench only).
+//
+// Purpose: takes beats with settable bandwidth and random stalls and writes them to FILE in the simulator's folder when dump_i rises.
+// clear_i empties it.  Packets are counted by TLAST; a beat that changes while it waits is counted as a protocol error.
+`resetall
+`default_nettype none
+`timescale 1ns / 1ps
+
+module dma_sink #(
+    parameter FILE  = "result.hex",
+    parameter DEPTH = 1048576,
+    parameter SEED  = 32'h1
+) (
+    input  wire logic        clk_i,
+    input  wire logic        rst_ni,
+    input  wire logic        clear_i,
+    input  wire logic        dump_i,
+    input  wire logic [7:0]  stall_i,
+    output wire logic [31:0] beats_o,
+    output wire logic [31:0] packets_o,
+    output wire logic [31:0] errors_o,
+    input  wire logic [63:0] s_axis_tdata,
+    input  wire logic [7:0]  s_axis_tkeep,
+    input  wire logic        s_axis_tvalid,
+    output wire logic        s_axis_tready,
+    input  wire logic        s_axis_tlast
+);
+
+  logic [63:0] mem[DEPTH];
+  always @(posedge dump_i) $writememh(FILE, mem, 0, (beats_q == 0) ? 0 : beats_q - 1);
+
+  logic [31:0] beats_q, packets_q, errors_q, lfsr_q;
+  logic        ready_q, waiting_q;
+  logic [72:0] beat, held_q;
+  assign beat = {s_axis_tlast, s_axis_tkeep, s_axis_tdata};
+
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) begin
+      beats_q   <= '0;
+      packets_q <= '0;
+      errors_q  <= '0;
+      lfsr_q    <= SEED;
+      ready_q   <= 1'b0;
+      waiting_q <= 1'b0;
+    end else begin
+      lfsr_q    <= {lfsr_q[30:0], lfsr_q[31] ^ lfsr_q[21] ^ lfsr_q[1] ^ lfsr_q[0]};
+      ready_q   <= lfsr_q[7:0] >= stall_i;
+      waiting_q <= s_axis_tvalid && !s_axis_tready;
+      held_q    <= beat;
+      if (waiting_q && (!s_axis_tvalid || beat !== held_q)) errors_q <= errors_q + 32'd1;
+      else if (s_axis_tvalid && s_axis_tready && s_axis_tkeep != 8'hff && !(s_axis_tkeep == 8'h0f && s_axis_tlast)) errors_q <= errors_q + 32'd1;
+      if (clear_i) begin
+        beats_q   <= '0;
+        packets_q <= '0;
+      end else if (s_axis_tvalid && s_axis_tready) begin
+        mem[beats_q[$clog2(DEPTH)-1:0]] <= s_axis_tdata;
+        beats_q   <= beats_q + 32'd1;
+        if (s_axis_tlast) packets_q <= packets_q + 32'd1;
+      end
+    end
+  end
+
+  assign s_axis_tready = ready_q;
+  assign beats_o   = beats_q;
+  assign packets_o = packets_q;
+  assign errors_o  = errors_q;
+
+endmodule
+
+`default_nettype wire

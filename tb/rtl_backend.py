@@ -1,0 +1,91 @@
+"""The RTL as a backend: compile a network, simulate the accelerator on images, decode what comes back."""
+from __future__ import annotations
+
+import pickle
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from model.compiler import Compiled, compile_network
+from model.compiler.hardware import Hardware
+from tb import runner
+from tb.accel.host import IDEAL, Traffic
+
+HARNESS = "accel_harness"
+
+
+class SimulationError(RuntimeError):
+    """The simulation failed; the message ends with the log's last lines."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What tb/accel/run_job.py gets: streams, images [N, C, H, W] and the behaviour of the host."""
+    compiled: Compiled
+    images: np.ndarray
+    limit_cycles: int
+    prog_traffic: Traffic = IDEAL
+    image_traffic: Traffic = IDEAL
+    result_stall: int = 0
+
+
+@dataclass(frozen=True)
+class RtlRun:
+    """tensors: {layer: int32 [N, C, H, W]} of the emitted layers; total_cycles int64 [N]; counters int64 [N, layers, 5] (cycles, stalls,
+    feature reads and writes in 32-bit words, weight words of 64 bits); seconds of simulation per image."""
+    tensors: dict
+    total_cycles: np.ndarray
+    counters: np.ndarray
+    seconds: np.ndarray
+
+    @property
+    def cycles(self):
+        """int64 [N, layers]"""
+        return self.counters[:, :, 0]
+
+
+def build_harness(hardware: Hardware, sim: str = "verilator", jobs: int = 2) -> runner.Model:
+    """The simulation model of an accelerator with these parameters, built if it is not there yet."""
+    return runner.build(HARNESS, parameters={"NUM_MODULES": hardware.num_modules, "BANK_WORDS": hardware.bank_words,
+                                             "WEIGHT_WORDS": hardware.weight_words}, sim=sim, jobs=jobs)
+
+
+def run_rtl(net, images: np.ndarray, hardware: Hardware = Hardware(), *, sim: str = "verilator", debug: bool = False, seed: int = 1,
+            traffic: tuple = (IDEAL, IDEAL, 0), compiled: Compiled | None = None, model: runner.Model | None = None,
+            timeout: float = 36000.0) -> RtlRun:
+    """Simulate the accelerator on integer images [N, C, H, W].
+
+    debug   every layer's tensor comes back, not only the last one's
+    traffic (program and weights engine, image engine, result stall of 256)
+    Raises CompileError if the network does not fit, SimulationError if the simulation fails.
+    """
+    compiled = compiled or compile_network(net, hardware, debug)
+    model = model or build_harness(hardware, sim)
+    limit = 20_000_000 + 40 * sum(layer.macs for layer in net.layers if layer.op == "conv") // (100 * hardware.num_modules)
+    with tempfile.TemporaryDirectory(prefix="clipq-") as folder:
+        job, out = Path(folder, "job.pickle"), Path(folder, "out.npz")
+        job.write_bytes(pickle.dumps(Job(compiled, images, limit, *traffic)))
+        result = runner.simulate(model, "tb.accel.run_job", seed=seed, env={"CLIPQ_JOB": str(job), "CLIPQ_OUT": str(out)},
+                                 run_dir=runner.BUILD / "run" / Path(folder).name, timeout=timeout)
+        if not result.passed:
+            tail = "\n".join(result.log.read_text(errors="replace").splitlines()[-30:]) if result.log else ""
+            raise SimulationError(f"{result.error}\n{tail}\n(log: {result.log})")
+        with np.load(out) as data:
+            beats, totals, counters, seconds = data["beats"], data["totals"], data["counters"], data["seconds"]
+    decoded = [compiled.decode_results(image) for image in beats]
+    tensors = {name: np.stack([tensor[name] for tensor in decoded]) for name in decoded[0]}
+    return RtlRun(tensors, totals, counters, seconds)
+
+
+def first_mismatch(name: str, expected: np.ndarray, got: np.ndarray) -> str:
+    """Empty if the tensors [N, C, H, W] are equal, else where they first differ: layer, image, channel, row, column, expected, got."""
+    if expected.shape != got.shape:
+        return f"layer {name!r}: shape {got.shape}, expected {expected.shape}"
+    where = np.argwhere(expected != got)
+    if not len(where):
+        return ""
+    image, channel, row, column = where[0]
+    return (f"layer {name!r}: {len(where)} of {expected.size} values differ, first at image {image}, channel {channel}, row {row}, "
+            f"column {column}: expected {expected[tuple(where[0])]}, got {got[tuple(where[0])]}")

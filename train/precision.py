@@ -1,0 +1,19 @@
+"""Number format of the training's convolutions."""
+
+from functools import cache
+from pathlib import Path
+
+import torch
+
+
+@cache
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 natively; elsewhere it is ten times slower than float32."""
+    flags = Path("/proc/cpuinfo")
+    text = flags.read_text() if flags.exists() else ""
+    return "avx512_bf16" in text or "amx_bf16" in text
+
+
+def autocast():
+    """Context in which convolutions run in bfloat16 where that is fast (integers up to 256 stay exact in it)."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16(), cache_enabled=False)

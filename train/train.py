@@ -1,0 +1,291 @@
+"""Train the NIN: a full-precision phase on growing pictures, then CLIP-Q fine-tuning. `python -m train.train --help`.
+
+Every epoch and every ten minutes the run is saved to its folder, and the same command goes on from there. Seeds fix the
+initial weights, the order and the augmentation; the best epoch is chosen on 5,000 pictures held back from training.
+"""
+
+import json
+import math
+import os
+import signal
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+import torch
+import torch.nn.functional as F
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from model.cifar import class_names
+from model.integer import run_integer
+from train import checkpoint, clipq, data
+from train.checkpoint import CLASSES
+from train.export import export, to_network
+from train.muon import Muon
+from train.nin import NIN, to_input
+from train.parallel import Workers
+from train.precision import autocast
+
+SAVE_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One learning-rate cycle. stages: (picture size, epochs) in turn; lr: Muon's peak, bn_lr: batch norm's."""
+
+    name: str
+    stages: tuple[tuple[int, int], ...]
+    lr: float = 0.05
+    bn_lr: float = 0.05
+    batch: int = 250
+    warmup: float = 0.1
+    smoothing: float = 0.1
+    cutout: int = 0
+    quantized: bool = False
+
+    @property
+    def sizes(self) -> list[int]:
+        """Picture size of each epoch."""
+        return [size for size, epochs in self.stages for _ in range(epochs)]
+
+
+# Small pictures first: the recipe of a full-precision training that a processor can afford.
+FLOAT = Phase("float", ((16, 4), (20, 3), (24, 3), (32, 3)))
+CLIPQ = Phase("clipq", ((24, 2), (32, 3)), lr=0.03, bn_lr=0.03, warmup=0.05, quantized=True)
+CLIP = 0.3  # fraction of either sign that CLIP-Q sets to zero, in every layer
+BOUND = 2.0  # shadow weights stay within so many standard deviations
+CALIBRATION_PICTURES = 250
+
+
+def learning_factor(done: float, warmup: float) -> float:
+    """Linear warm-up, then linear to zero; `done` in 0..1."""
+    return done / warmup if done < warmup else (1 - done) / (1 - warmup)
+
+
+def save_atomically(path: Path, state: dict) -> None:
+    """Write next to `path`, then rename: an interrupted run leaves the old checkpoint whole."""
+    temporary = path.with_suffix(".tmp")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
+def prefetch(source, pool):
+    """Yield the items of `source`, each computed on `pool` while the one before is used."""
+    job = pool.submit(next, source, None)
+    while (item := job.result()) is not None:
+        job = pool.submit(next, source, None)
+        yield item
+
+
+class Trainer:
+    """One phase of one run: network, optimizers, log and checkpoint."""
+
+    def __init__(self, net: NIN, phase: Phase, pictures: dict, dataset: str, seed: int, folder: Path, threads: int):
+        self.net, self.phase, self.dataset, self.seed, self.folder = net, phase, dataset, seed, folder
+        self.workers = Workers(net, threads)
+        self.stopping = False
+        signal.signal(signal.SIGTERM, self._stop)
+        self.train_set, self.val_set = pictures["train"], pictures["val"]
+        folder.mkdir(parents=True, exist_ok=True)
+        self.log = SummaryWriter(folder / "tensorboard" / phase.name)
+        convs = [b.conv.weight for _, b in net.blocks()]
+        norms = [p for _, b in net.blocks() for p in b.bn.parameters()]
+        self.muon = Muon(convs, lr=phase.lr)
+        self.sgd = torch.optim.SGD(norms, lr=phase.bn_lr, momentum=0.8, nesterov=True)
+        self.epoch, self.step, self.seconds, self.history = 0, 0, 0.0, []
+        self.steps_per_epoch = len(self.train_set[1]) // phase.batch
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / f"{self.phase.name}.pt"
+
+    def save(self) -> None:
+        save_atomically(self.checkpoint, {
+            "net": self.net.state_dict(), "muon": self.muon.state_dict(), "sgd": self.sgd.state_dict(),
+            "epoch": self.epoch, "step": self.step, "seconds": self.seconds, "history": self.history, "seed": self.seed,
+        })
+
+    def _stop(self, *_):
+        self.stopping = True
+
+    def resume(self) -> bool:
+        """Take up the saved run of this phase, if there is one."""
+        if not self.checkpoint.exists():
+            return False
+        state = torch.load(self.checkpoint, weights_only=True)
+        if state["seed"] != self.seed:
+            raise click.ClickException(f"{self.checkpoint} was made with seed {state['seed']}, not {self.seed}")
+        for name in ("net", "muon", "sgd"):
+            getattr(self, name).load_state_dict(state[name])
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.seconds, self.history = state["seconds"], state["history"]
+        return True
+
+    def run(self, after_epoch=None) -> None:
+        """Train to the end of the phase. `after_epoch(trainer)` is called when an epoch has been validated."""
+        sizes = self.phase.sizes
+        # A step costs about as its pixels do; the bar counts megapixels so that its time left is right.
+        cost = [self.steps_per_epoch * s * s / 1000 for s in sizes]
+        done = sum(cost[: self.epoch]) + self.step * sizes[min(self.epoch, len(sizes) - 1)] ** 2 / 1000
+        with tqdm(total=sum(cost), initial=done, desc=self.phase.name, unit="kpx", mininterval=5) as bar:
+            while self.epoch < len(sizes):
+                self._epoch(sizes[self.epoch], bar)
+                if after_epoch:
+                    after_epoch(self)
+                self.save()
+        self.log.close()
+
+    def _epoch(self, size: int, bar) -> None:
+        started = saved = time.monotonic()
+        self.net.train()
+        loss_sum = count = 0
+        source = data.batches(*self.train_set, self.phase.batch, 2 * self.seed + self.phase.quantized, self.epoch, size, self.step, self.phase.cutout)
+        for step, pixels, labels in prefetch(source, self.workers.pool):
+            loss_sum += self._step(pixels, labels)
+            count += 1
+            self.step = step + 1
+            bar.update(size * size / 1000)
+            if self.stopping or time.monotonic() - saved > SAVE_SECONDS:
+                saved = time.monotonic()
+                self.seconds += saved - started
+                started = saved
+                self.save()
+            if self.stopping:
+                raise click.ClickException(f"stopped and saved; the same command goes on from epoch {self.epoch + 1}, step {step + 1}")
+        accuracy = self.accuracy(self.val_set, 32 if self.phase.quantized else size)
+        self.seconds += time.monotonic() - started
+        self.epoch, self.step = self.epoch + 1, 0
+        row = {"epoch": self.epoch, "size": size, "loss": loss_sum / max(count, 1), "val": accuracy, "seconds": self.seconds}
+        self.history.append(row)
+        for key in ("loss", "val"):
+            self.log.add_scalar(key, row[key], self.epoch)
+        self.log.flush()
+        tqdm.write(f"{self.phase.name} epoch {self.epoch} {size}x{size}: loss {row['loss']:.4f} "
+                   f"validation {100 * accuracy:.2f} % after {self.seconds:.0f} s")
+
+    def _step(self, pixels, labels) -> float:
+        done = (self.epoch * self.steps_per_epoch + self.step) / (self.steps_per_epoch * len(self.phase.sizes))
+        factor = learning_factor(done, self.phase.warmup)
+        self.muon.param_groups[0]["lr"] = self.phase.lr * factor
+        self.sgd.param_groups[0]["lr"] = self.phase.bn_lr * factor
+        piece = 25 if pixels.shape[-1] > 20 else 42  # small enough to share out, large enough to be efficient
+        loss = self.workers.gradients(pixels, labels, piece, self.phase.smoothing, self._prepare)
+        if not math.isfinite(loss):
+            raise click.ClickException(f"{self.phase.name}: the loss is {loss} in epoch {self.epoch + 1}")
+        self.muon.step(self.workers.pool.map)
+        if self.phase.quantized:
+            for _, block in self.net.blocks():
+                clipq.bound(block.conv.weight, BOUND)
+        self.sgd.step()
+        return loss
+
+    def _prepare(self, pixels):
+        return to_input(pixels, self.dataset)
+
+    def accuracy(self, pictures, size: int = 32) -> float:
+        """Top-1 accuracy 0..1 on (uint8 pictures, labels), resized to `size`."""
+        pixels, labels = pictures
+        if size != pixels.shape[-1]:
+            pixels = torch.cat([data.resize(x.float(), size) for x in pixels.split(500)])
+        return (self.workers.logits(pixels, self._prepare).argmax(1) == labels).double().mean().item()
+
+
+def quantize_network(net: NIN, x: torch.Tensor) -> None:
+    """Turn a full-precision network into the start of CLIP-Q training; x: input integers to choose the scales with."""
+    for _, block in net.blocks():
+        block.setting = clipq.Setting(clip=CLIP)
+        clipq.bound(block.conv.weight, BOUND)
+    with autocast():
+        net.calibrate(x)
+
+
+class Shipper:
+    """Writes checkpoint and network file whenever the validation accuracy beats what `folder` holds."""
+
+    def __init__(self, dataset: str, folder: Path, classes: list[str], seed: int):
+        self.dataset, self.classes, self.seed = dataset, classes, seed
+        folder.mkdir(parents=True, exist_ok=True)
+        self.checkpoint = folder / f"nin-{dataset}.ckpt.npz"
+        self.network = folder / f"nin-{dataset}.clipq.npz"
+
+    def best(self) -> float:
+        """Validation accuracy 0..1 of the files that are there, 0 without."""
+        return checkpoint.read(self.checkpoint)[1]["validation"] if self.checkpoint.exists() else 0.0
+
+    def __call__(self, trainer: Trainer) -> None:
+        row = trainer.history[-1]
+        if row["val"] <= self.best():
+            return
+        candidate = trainer.folder / "candidate.ckpt.npz"
+        facts = {"seed": self.seed, "epoch": row["epoch"], "validation": row["val"], "classes": self.classes}
+        checkpoint.write(trainer.net, self.dataset, candidate, facts)
+        accuracy = check(candidate, trainer.val_set, self.dataset)
+        os.replace(candidate, self.checkpoint)
+        export(self.checkpoint, self.network)
+        tqdm.write(f"wrote {self.network}: {100 * accuracy:.1f} % of 200 validation pictures right in integers")
+
+
+def check(path: Path, pictures, dataset: str, count: int = 200) -> float:
+    """Accuracy of a checkpoint's network in the NumPy integer model; fails unless the training's own integers agree."""
+    net, _ = checkpoint.read(path)
+    x, labels = to_input(pictures[0][:count], dataset).long(), pictures[1][:count]
+    theirs = run_integer(to_network(net, dataset), x.numpy())
+    ours = net.integer_forward(x)["gap"].numpy()
+    if not (ours == theirs).all():
+        raise click.ClickException(f"{path}: the integer model's logits differ from the training's")
+    return float((theirs.reshape(count, -1).argmax(1) == labels.numpy()).mean())
+
+
+def record(folder: Path, key: str, value) -> None:
+    """Add one measured value to results.json of the run."""
+    path = folder / "results.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**results, key: value}, indent=1) + "\n")
+
+
+def run_phase(trainer: Trainer, pictures: dict, after_epoch=None) -> None:
+    """Train a phase to its end and measure it once on the test set, which has had no say in anything."""
+    trainer.run(after_epoch)
+    record(trainer.folder, trainer.phase.name, {
+        "history": trainer.history, "validation": trainer.accuracy(trainer.val_set), "test": trainer.accuracy(pictures["test"])})
+
+
+def shorten(phase: Phase) -> Phase:
+    """A setting that only shows that everything works."""
+    return replace(phase, stages=((16, 1),))
+
+
+@click.command()
+@click.option("--dataset", type=click.Choice(sorted(CLASSES)), default="cifar10", show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--run", "folder", type=click.Path(path_type=Path), help="Folder of checkpoints and logs. [build/train/...]")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the best checkpoint and network file. [the run's]")
+@click.option("--threads", default=os.cpu_count(), show_default=True)
+@click.option("--phase", type=click.Choice(["float", "clipq", "all"]), default="all", show_default=True)
+@click.option("--short", is_flag=True, help="One small epoch a phase on 5,000 pictures: minutes, and no useful network.")
+def main(dataset, seed, folder, out, threads, phase, short):
+    """Train the NIN in full precision, then with CLIP-Q, and export the best network. Resumes where it was stopped."""
+    folder = folder or Path("build/train") / f"nin-{dataset}-seed{seed}{'-short' if short else ''}"
+    pictures = data.load(dataset)
+    if short:
+        pictures = {split: (x[:n], y[:n]) for (split, (x, y)), n in zip(pictures.items(), (5000, 500, 500))}
+    first, second = (shorten(FLOAT), shorten(CLIPQ)) if short else (FLOAT, CLIPQ)
+    torch.manual_seed(seed)
+    net = NIN(CLASSES[dataset])
+    trainer = Trainer(net, first, pictures, dataset, seed, folder, threads)
+    resumed = trainer.resume()
+    if phase != "clipq":
+        run_phase(trainer, pictures)
+    elif not resumed:
+        raise click.ClickException(f"{trainer.checkpoint} does not exist: run the float phase first")
+    if phase != "float":
+        quantize_network(net, to_input(pictures["train"][0][:CALIBRATION_PICTURES], dataset))
+        trainer = Trainer(net, second, pictures, dataset, seed, folder, threads)
+        trainer.resume()
+        run_phase(trainer, pictures, Shipper(dataset, out or folder, class_names(dataset), seed))
+
+
+if __name__ == "__main__":
+    main()
