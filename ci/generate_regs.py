@@ -115,7 +115,8 @@ def _register_block(top: AddrmapNode) -> str:
     with tempfile.TemporaryDirectory() as directory:
         RegblockExporter().export(top, directory, cpuif_cls=AXI4Lite_Cpuif_flattened, address_width=ADDRESS_WIDTH,
                                   default_reset_activelow=True, default_reset_async=False, in_str="hwif_in",
-                                  out_str="hwif_out", err_if_bad_addr=True, err_if_bad_rw=True)
+                                  out_str="hwif_out", err_if_bad_addr=True, err_if_bad_rw=True,
+                                  retime_read_response=True)
         text = (Path(directory) / f"{top.inst_name}.sv").read_text(encoding="utf-8")
     # the generator leaves decoder strobes of registers without storage, and AxPROT, unused: one pragma for all of the file
     text = "\n".join(line.rstrip() for line in text.splitlines() if "verilator lint_" not in line)

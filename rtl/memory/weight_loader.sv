@@ -79,22 +79,23 @@ module weight_loader #(
   assign reading     = state_q == LOAD && beat_q != 7'(BEATS);
   assign re_o        = header_read || param_read || reading;
 
-  // Pointers move when a pass's words have been read, and never together with a read.
-  logic group_read_q;
-  assign rewind_o = group_read_q && !last_tile;
-  assign commit_o = (group_read_q && last_tile) || state_q == PARSE || (state_q == PARAMS && param_left_q == '0);
+  // Pointers move when a pass's words have been read, and never together with a read.  The last tile frees them pass by pass, so that a
+  // group larger than the buffer streams through it.
+  logic pass_read_q;
+  assign rewind_o = pass_read_q && last_pass && !last_tile;
+  assign commit_o = (pass_read_q && last_tile) || state_q == PARSE || (state_q == PARAMS && param_left_q == '0);
 
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
       state_q       <= HEADER;
-      group_read_q  <= 1'b0;
+      pass_read_q   <= 1'b0;
       taken_q       <= 1'b0;
       bank_q        <= 1'b0;
       param_valid_q <= 1'b0;
       pending_q     <= '0;
     end else begin
       param_valid_q <= param_read;
-      group_read_q  <= state_q == LOAD && beat_q == 7'(BEATS) && last_pass;
+      pass_read_q   <= state_q == LOAD && beat_q == 7'(BEATS);
       if (state_q == PARAMS && param_left_q == '0 && !layer_done_i) pending_q <= pending_q + 2'd1;
       else if (!(state_q == PARAMS && param_left_q == '0) && layer_done_i) pending_q <= pending_q - 2'd1;
       if (take_i) taken_q <= 1'b1;

@@ -5,8 +5,10 @@
 // Latency:    handshake to wr_valid_o two cycles; done_o one cycle after the last wr_valid_o; err_valid_o two cycles after the
 //             handshake of the wrong beat; first_beat_o one cycle after its handshake, always.
 // Throughput: one beat a cycle; a beat that straddles a row end (odd row_quads_i) takes two.
-// The stream is held (tready low) unless an image is expected: from enable_i rising to TLAST. enable_i stays high until done_o
-// or err_valid_o and has to go low before the next image; base_i .. n_rows_i must be stable while it is high.
+// The stream is held (tready low) unless an image is expected: from enable_i rising to TLAST; enable_i has to go low before the
+// next image. base_i .. n_rows_i are taken over in the first cycle of enable_i.
+// enable_i falling before the first beat cancels: that beat is not accepted in a cycle with enable_i low, and first_beat_o
+// tells in the cycle after whether it was before. An image that has begun is loaded to its end whatever enable_i does.
 // After an error every beat is taken and dropped until clear_i.
 `default_nettype none
 `timescale 1ns / 1ps
@@ -57,18 +59,21 @@ module image_loader #(
   // ------------------------------------------------------------------------------------------------ input register slice
   logic        rst_n;
   logic [1:0]  state_q, state_d;
-  logic        starting;
+  logic        starting, cancelled;
+  logic        gate;
   logic        open_q;   // beats are accepted: until TLAST, so that no beat of the next image is
-  logic        first_q;  // the next beat is the first one
+  logic        first_q;  // no beat was accepted yet
   logic        first_beat_q;
   logic        skid_ready, handshake;
   logic        beat_valid, beat_ready, beat_last, beat_keep_both, beat_keep_half;
   logic [63:0] beat_data;
 
   assign rst_n         = rst_ni && !clear_i;
-  assign s_axis_tready = skid_ready && open_q;
+  assign gate          = open_q && (enable_i || !first_q);
+  assign s_axis_tready = skid_ready && gate;
   assign handshake     = s_axis_tvalid && s_axis_tready;
   assign starting      = state_q == ST_IDLE && enable_i;
+  assign cancelled     = state_q == ST_LOAD && first_q && !enable_i;
 
   always_ff @(posedge clk_i) begin
     if (!rst_n) begin
@@ -76,8 +81,8 @@ module image_loader #(
       first_q      <= 1'b0;
       first_beat_q <= 1'b0;
     end else begin
-      if (starting || state_d == ST_DROP) open_q <= 1'b1;
-      else if (handshake && s_axis_tlast) open_q <= 1'b0;
+      if (starting || state_q == ST_DROP) open_q <= 1'b1;
+      else if (cancelled || (handshake && s_axis_tlast)) open_q <= 1'b0;
       if (starting) first_q <= 1'b1;
       else if (handshake) first_q <= 1'b0;
       first_beat_q <= handshake && first_q;
@@ -91,7 +96,7 @@ module image_loader #(
   ) u_skid (
       .clk_i      (clk_i),
       .rst_ni     (rst_n),
-      .in_valid_i (s_axis_tvalid && open_q),
+      .in_valid_i (s_axis_tvalid && gate),
       .in_ready_o (skid_ready),
       .in_data_i  ({s_axis_tlast, s_axis_tkeep == KEEP_BOTH, s_axis_tkeep == KEEP_HALF, s_axis_tdata}),
       .out_valid_o(beat_valid),
@@ -106,17 +111,15 @@ module image_loader #(
   logic [ROWS_W-1:0] rows_left_q; // this row included
   logic              second_q;    // quad 0 of the beat is written, quad 1 begins this row
   logic              step;        // a write takes place
-  logic              one_left, two_left, last_row;
+  // left_q == 1, left_q == 2 and rows_left_q == 1 as registers, and the first two for a fresh row: they decide everything
+  logic              one_left_q, two_left_q, last_row_q, row_one_q, row_two_q;
   logic              pair;        // both quads of the beat belong to this row
   logic              row_ends, straddles, final_beat;
 
-  assign one_left   = left_q == ADDR_W'(1);
-  assign two_left   = left_q == ADDR_W'(2);
-  assign last_row   = rows_left_q == ROWS_W'(1);
-  assign pair       = !second_q && !one_left;
-  assign row_ends   = pair ? two_left : one_left;
-  assign straddles  = !second_q && one_left && !last_row;
-  assign final_beat = row_ends && last_row;
+  assign pair       = !second_q && !one_left_q;
+  assign row_ends   = pair ? two_left_q : one_left_q;
+  assign straddles  = !second_q && one_left_q && !last_row_q;
+  assign final_beat = row_ends && last_row_q;
   assign step       = beat_valid && state_q == ST_LOAD;
   assign beat_ready = (state_q == ST_LOAD && !straddles) || state_q == ST_DROP;
 
@@ -127,16 +130,26 @@ module image_loader #(
       left_q      <= row_quads_i;
       rows_left_q <= n_rows_i;
       second_q    <= 1'b0;
+      one_left_q  <= row_quads_i == ADDR_W'(1);
+      two_left_q  <= row_quads_i == ADDR_W'(2);
+      row_one_q   <= row_quads_i == ADDR_W'(1);
+      row_two_q   <= row_quads_i == ADDR_W'(2);
+      last_row_q  <= n_rows_i == ROWS_W'(1);
     end else if (step) begin
       second_q <= straddles;
       if (row_ends) begin
         addr_q      <= next_row_q;
         next_row_q  <= next_row_q + row_stride_i;
         left_q      <= row_quads_i;
+        one_left_q  <= row_one_q;
+        two_left_q  <= row_two_q;
         rows_left_q <= rows_left_q - ROWS_W'(1);
+        last_row_q  <= rows_left_q == ROWS_W'(2);
       end else begin
-        addr_q <= addr_q + (pair ? ADDR_W'(2) : ADDR_W'(1));
-        left_q <= left_q - (pair ? ADDR_W'(2) : ADDR_W'(1));
+        addr_q     <= addr_q + (pair ? ADDR_W'(2) : ADDR_W'(1));
+        left_q     <= left_q - (pair ? ADDR_W'(2) : ADDR_W'(1));
+        one_left_q <= left_q == (pair ? ADDR_W'(3) : ADDR_W'(2));
+        two_left_q <= left_q == (pair ? ADDR_W'(4) : ADDR_W'(3));
       end
     end
   end
@@ -163,7 +176,8 @@ module image_loader #(
     case (state_q)
       ST_IDLE: if (enable_i) state_d = ST_LOAD;
       ST_LOAD: begin
-        if (error) state_d = ST_DROP;
+        if (cancelled) state_d = ST_IDLE;
+        else if (error) state_d = ST_DROP;
         else if (step && final_beat) state_d = ST_DONE;
       end
       ST_DONE: if (!enable_i) state_d = ST_IDLE;

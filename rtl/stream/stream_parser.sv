@@ -1,8 +1,9 @@
 // Receiver of the program and weights stream: takes the packets apart and checks magic, length, CRC-32, TKEEP and TLAST.
 //
 // A packet is a header beat {length[31:0], magic[31:0]}, `length` payload beats and a trailer beat {32'b0, crc32} with TLAST.
-// Latency:    from the handshake on s_axis: payload at weights_* one cycle, prog_we_o two cycles, *_done_o and err_valid_o
-//             two cycles, first_beat_o one cycle (always exactly: it is taken before the skid buffer).
+// Latency:    from the handshake on s_axis: payload at weights_* one cycle, prog_we_o, prog_start_o and err_valid_o two
+//             cycles (PACKET_CRC: three), *_done_o three cycles, so that prog_done_o may coincide with prog_start_o of the
+//             next packet; first_beat_o one cycle, always exactly (it is taken before the skid buffer).
 // Throughput: one beat a cycle, packets back to back; only weights_ready_i low holds the stream.
 // The payload is handed on before its CRC is known: whoever uses it must wait for prog_valid_o, or abort at err_valid_o.
 // After an error every beat is taken and dropped, without a second error, until clear_i; clear_i also drops a packet that
@@ -59,20 +60,30 @@ module stream_parser #(
   logic        rst_n;
   logic        beat_valid, beat_ready, beat_last, beat_keep_ok;
   logic [63:0] beat_data;
+  // What a beat means if it is a header, decided before the slice so that no wide comparison is left behind it.
+  logic        in_program, in_weights, in_empty, in_single, in_fits;
+  logic        header_program, header_weights, length_empty, length_single, length_fits;
 
-  assign rst_n = rst_ni && !clear_i;
+  assign rst_n      = rst_ni && !clear_i;
+  assign in_program = s_axis_tdata[31:0] == MAGIC_PROGRAM;
+  assign in_weights = s_axis_tdata[31:0] == MAGIC_WEIGHTS;
+  assign in_empty   = s_axis_tdata[63:32] == 32'd0;
+  assign in_single  = s_axis_tdata[63:32] == 32'd1;
+  assign in_fits    = !in_empty && s_axis_tdata[63:32] <= 32'(PROG_WORDS);
 
   skid_buffer #(
-      .WIDTH(66)
+      .WIDTH(71)
   ) u_skid (
       .clk_i      (clk_i),
       .rst_ni     (rst_n),
       .in_valid_i (s_axis_tvalid),
       .in_ready_o (s_axis_tready),
-      .in_data_i  ({s_axis_tlast, &s_axis_tkeep, s_axis_tdata}),
+      .in_data_i  ({in_program, in_weights, in_empty, in_single, in_fits, s_axis_tlast, &s_axis_tkeep, s_axis_tdata}),
       .out_valid_o(beat_valid),
       .out_ready_i(beat_ready),
-      .out_data_o ({beat_last, beat_keep_ok, beat_data})
+      .out_data_o ({
+        header_program, header_weights, length_empty, length_single, length_fits, beat_last, beat_keep_ok, beat_data
+      })
   );
 
   // Packet borders at the pins, so that first_beat_o has a fixed latency even when the skid buffer is full.
@@ -84,7 +95,7 @@ module stream_parser #(
       first_beat_q   <= 1'b0;
     end else begin
       if (s_axis_tvalid && s_axis_tready) packet_start_q <= s_axis_tlast;
-      first_beat_q <= s_axis_tvalid && s_axis_tready && packet_start_q && s_axis_tdata[31:0] == MAGIC_WEIGHTS;
+      first_beat_q <= s_axis_tvalid && s_axis_tready && packet_start_q && in_weights;
     end
   end
 
@@ -98,17 +109,14 @@ module stream_parser #(
   logic [31:0] crc_q, crc_next;
   logic [10:0] addr_q;
   logic        take, payload_ok;
-  logic        header_program, header_weights;
-  logic [31:0] length;
-  logic        error;
+  logic        beat_error;
   logic [7:0]  error_code;
+  logic        check_q, crc_wrong_q, check_program_q;  // a trailer was taken in the cycle before
+  logic        crc_error;
 
-  assign take           = beat_valid && beat_ready;
-  assign beat_ready     = state_q != ST_WEIGHTS || weights_ready_i;
-  assign payload_ok     = beat_keep_ok && !beat_last;
-  assign length         = beat_data[63:32];
-  assign header_program = beat_data[31:0] == MAGIC_PROGRAM;
-  assign header_weights = beat_data[31:0] == MAGIC_WEIGHTS;
+  assign take       = beat_valid && beat_ready;
+  assign beat_ready = state_q != ST_WEIGHTS || weights_ready_i;
+  assign payload_ok = beat_keep_ok && !beat_last;
 
   assign weights_valid_o = beat_valid && state_q == ST_WEIGHTS && payload_ok;
   assign weights_data_o  = beat_data;
@@ -119,7 +127,7 @@ module stream_parser #(
       .crc_o (crc_next)
   );
 
-  // the error of this beat, the first that applies
+  // the error of this beat, the first that applies; the CRC comes later
   always_comb begin
     error_code = clipq_error_pkg::NONE;
     if (state_q != ST_DROP) begin
@@ -127,28 +135,37 @@ module stream_parser #(
       else if (state_q == ST_HEADER) begin
         if (!header_program && !header_weights) error_code = clipq_error_pkg::PACKET_MAGIC;
         else if (header_program && busy_i) error_code = clipq_error_pkg::PROGRAM_BUSY;
-        else if (header_program && (length == 32'd0 || length > 32'(PROG_WORDS))) error_code = clipq_error_pkg::PROGRAM_LENGTH;
+        else if (header_program && !length_fits) error_code = clipq_error_pkg::PROGRAM_LENGTH;
         else if (beat_last) error_code = clipq_error_pkg::PACKET_TRUNCATED;
       end else if (state_q == ST_TRAILER) begin
         if (!beat_last) error_code = clipq_error_pkg::PACKET_OVERLONG;
-        else if (beat_data != {32'b0, ~crc_q}) error_code = clipq_error_pkg::PACKET_CRC;
       end else if (beat_last) error_code = clipq_error_pkg::PACKET_TRUNCATED;
     end
   end
 
-  assign error = take && error_code != clipq_error_pkg::NONE;
+  assign beat_error = take && error_code != clipq_error_pkg::NONE;
+
+  // The CRC is compared in one cycle and acted upon in the next one, where it overrules what the next packet's header does.
+  always_ff @(posedge clk_i) begin
+    if (!rst_n) check_q <= 1'b0;
+    else check_q <= take && state_q == ST_TRAILER && !beat_error;
+    crc_wrong_q     <= !length_empty || beat_data[31:0] != ~crc_q;
+    check_program_q <= is_program_q;
+  end
+
+  assign crc_error = check_q && crc_wrong_q;
 
   always_comb begin
     state_d      = state_q;
     is_program_d = is_program_q;
-    if (error) begin
+    if (beat_error || crc_error) begin
       state_d = ST_DROP;
     end else if (take) begin
       case (state_q)
         ST_HEADER: begin
           is_program_d = header_program;
           if (header_program) state_d = ST_PROGRAM;
-          else state_d = (length == 32'd0) ? ST_TRAILER : ST_WEIGHTS;
+          else state_d = length_empty ? ST_TRAILER : ST_WEIGHTS;
         end
         ST_PROGRAM, ST_WEIGHTS: if (left_one_q) state_d = ST_TRAILER;
         ST_TRAILER: state_d = ST_HEADER;
@@ -166,8 +183,8 @@ module stream_parser #(
     if (take) begin
       is_program_q <= is_program_d;
       if (state_q == ST_HEADER) begin
-        left_q     <= length;
-        left_one_q <= length == 32'd1;
+        left_q     <= beat_data[63:32];
+        left_one_q <= length_single;
         crc_q      <= CRC_INIT;
         addr_q     <= '0;
       end else begin
@@ -185,8 +202,8 @@ module stream_parser #(
   logic       program_begins, packet_ends;
 
   // a program that is too long or empty also replaces the old one; one that comes while busy does not
-  assign program_begins = take && state_q == ST_HEADER && beat_keep_ok && header_program && !busy_i;
-  assign packet_ends    = take && state_q == ST_TRAILER && !error;
+  assign program_begins = take && state_q == ST_HEADER && !crc_error && beat_keep_ok && header_program && !busy_i;
+  assign packet_ends    = check_q && !crc_wrong_q;
 
   always_ff @(posedge clk_i) begin
     if (!rst_n) begin
@@ -198,9 +215,9 @@ module stream_parser #(
     end else begin
       prog_we_q      <= take && state_q == ST_PROGRAM && payload_ok;
       prog_start_q   <= program_begins;
-      prog_done_q    <= packet_ends && is_program_q;
-      weights_done_q <= packet_ends && !is_program_q;
-      err_valid_q    <= error;
+      prog_done_q    <= packet_ends && check_program_q;
+      weights_done_q <= packet_ends && !check_program_q;
+      err_valid_q    <= beat_error || crc_error;
     end
   end
 
@@ -210,8 +227,9 @@ module stream_parser #(
       err_code_q   <= clipq_error_pkg::NONE;
     end else if (!clear_i) begin
       if (program_begins) prog_valid_q <= 1'b0;
-      else if (packet_ends && is_program_q) prog_valid_q <= 1'b1;
-      if (error) err_code_q <= error_code;
+      else if (packet_ends && check_program_q) prog_valid_q <= 1'b1;
+      if (crc_error) err_code_q <= clipq_error_pkg::PACKET_CRC;
+      else if (beat_error) err_code_q <= error_code;
     end
   end
 

@@ -39,6 +39,14 @@ class ErrorCode(IntEnum):
     IMAGE_TRUNCATED = 0x08  # Image stream: TLAST before the last beat of the picture.
     IMAGE_OVERLONG = 0x09  # Image stream: no TLAST on the last beat of the picture.
     IMAGE_TKEEP = 0x0a  # Image stream: TKEEP other than 0xff (0x0f is allowed on the last beat of an odd picture).
+    NO_PROGRAM = 0x10  # START without a valid program.
+    START_BUSY = 0x11  # START during a run.
+    PROGRAM_HEADER = 0x12  # Version, number of layers or image region of the program cannot be.
+    NUM_MODULES = 0x13  # The program was compiled for another number of conv modules.
+    DESCRIPTOR = 0x14  # A layer descriptor has an unknown operation, a size of zero, or a region beyond the feature buffer.
+    OUT_OF_BOUNDS = 0x15  # A write outside the output region of the layer; it was not done.
+    WEIGHTS_SHORT = 0x16  # The weights packet ended before all layers had theirs.
+    WEIGHTS_LONG = 0x17  # Weights were left over at the end of an image.
 
 
 # {register: {field: (high bit, low bit, access, reset value or None if it is a live input)}}

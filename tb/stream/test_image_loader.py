@@ -257,3 +257,41 @@ async def clear_in_the_middle(dut):
         await bench.disable()
         await bench.clear()
         await bench.check_good(random_shape(bench.rng))
+
+
+@cocotb.test(timeout_time=2, timeout_unit="ms")
+async def cancelled_before_first_beat(dut):
+    """enable_i falling around the first beat: either nothing was accepted, or the whole image is loaded; first_beat_o tells."""
+    bench = Bench(dut, by_hand=True)
+    await bench.start()
+    outcomes = set()
+    for _ in range(40):
+        wanted, other = random_shape(bench.rng), random_shape(bench.rng)
+        beats, memory = image(bench.rng, wanted)
+        bench.forget()
+        enabled, sent = bench.rng.integers(1, 6, 2)
+        await bench.enable(wanted)
+        sender = cocotb.start_soon(_send_after(dut, beats, int(sent)))
+        await ClockCycles(dut.clk_i, int(enabled))
+        await bench.disable()
+        await RisingEdge(dut.clk_i)
+        await FallingEdge(dut.clk_i)
+        begun = bool(bench.times["first_beat"])
+        outcomes.add(begun)
+        await ClockCycles(dut.clk_i, 10)
+        if begun:
+            await bench.finish("done")
+            assert bench.memory == memory
+            await RisingEdge(dut.clk_i)
+            await bench.check_good(other)
+        else:
+            assert bench.times["beat"] == [], "a beat was accepted after the cancellation"
+            # the image still waits at the port: the next run takes it
+            await bench.check_sent(wanted, memory)
+        await sender
+    assert outcomes == {False, True}
+
+
+async def _send_after(dut, beats: list[b.Beat], cycles: int) -> None:
+    await ClockCycles(dut.clk_i, cycles)
+    await b.send_by_hand(dut, beats, iter(lambda: False, True))

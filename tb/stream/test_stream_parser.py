@@ -53,7 +53,7 @@ class Bench:
             now = int(get_sim_time("ns")) // clocking.PERIOD_NS
             for name in CONTROL:
                 assert str(getattr(dut, name).value) in "01", f"{name} is {getattr(dut, name).value}"
-            for name in ("prog_start", "prog_done", "weights_done", "first_beat", "err_valid", "prog_we"):
+            for name in ("prog_done", "weights_done", "prog_start", "first_beat", "err_valid", "prog_we"):
                 if getattr(dut, f"{name}_o").value == 1:
                     self.times.setdefault(name, []).append(now)
                     if name in ("prog_start", "prog_done", "weights_done"):
@@ -88,18 +88,25 @@ class Bench:
         self.dut.clear_i.value = 0
         await RisingEdge(self.dut.clk_i)
 
+    def _payload(self, count: int) -> list[int]:
+        """Random words, some of which look like headers."""
+        words = b.random_words(self.rng, count)
+        for i in np.flatnonzero(self.rng.random(count) < 0.2):
+            words[i] = int(self.rng.integers(9)) << 32 | [b.MAGIC_PROGRAM, b.MAGIC_WEIGHTS][self.rng.integers(2)]
+        return words
+
     async def check_good(self, n_packets: int) -> None:
         """Send good packets of both kinds in random order and compare everything that comes out."""
         self.forget()
         packets, weights, program, events = [], [], {}, []
         for _ in range(n_packets):
             if self.rng.random() < 0.5:
-                words = b.random_words(self.rng, int(self.rng.integers(1, 40)))
+                words = self._payload(int(self.rng.integers(1, 40)))
                 packets.append(b.packet(b.MAGIC_PROGRAM, words))
                 program.update(enumerate(words))
                 events += ["prog_start", "prog_done"]
             else:
-                words = b.random_words(self.rng, int(self.rng.integers(0, 60)))
+                words = self._payload(int(self.rng.integers(0, 60)))
                 packets.append(b.packet(b.MAGIC_WEIGHTS, words))
                 weights += words
                 events += ["weights_done"]
@@ -160,6 +167,7 @@ def _bad_packets(rng: np.random.Generator) -> dict[str, tuple[list[b.Beat], Erro
                                 ErrorCode.PACKET_CRC),
         "TKEEP with a hole": (b.with_keep(good, position, 0xFF ^ 1 << int(rng.integers(8))), ErrorCode.PACKET_TKEEP),
         "empty program": (b.packet(b.MAGIC_PROGRAM, []), ErrorCode.PROGRAM_LENGTH),
+        "program of 4096 + 3 words": (b.packet(b.MAGIC_PROGRAM, words, length=4099), ErrorCode.PROGRAM_LENGTH),
         "program of 2^32 - 1 words": (b.packet(b.MAGIC_PROGRAM, words, length=b.MASK_32), ErrorCode.PROGRAM_LENGTH),
     }
 
@@ -182,11 +190,26 @@ async def every_error(dut):
         program_began = "prog_start" in bench.events
         is_program = beats[0].data & b.MASK_32 == b.MAGIC_PROGRAM and beats[0].keep == 0xFF
         assert program_began == is_program, name
+        payload = _payload_before_error(beats, code)
+        assert bench.program == (dict(enumerate(payload)) if is_program else {}), f"{name}: a bad beat was written"
+        assert bench.weights == ([] if is_program else payload), f"{name}: a bad beat was handed on"
         assert dut.prog_valid_o.value == (not program_began), name
         assert "prog_done" not in bench.events and "weights_done" not in bench.events, name
         await _nothing_comes_out(bench, name)
         await bench.clear()
         await bench.check_good(3)
+
+
+def _payload_before_error(beats: list[b.Beat], code: ErrorCode) -> list[int]:
+    """The payload words in front of the beat that is wrong."""
+    if code in (ErrorCode.PACKET_MAGIC, ErrorCode.PROGRAM_LENGTH) or beats[0].last or beats[0].keep != 0xFF:
+        return []
+    words = []
+    for beat in beats[1:1 + (beats[0].data >> 32)]:
+        if beat.last or beat.keep != 0xFF:
+            break
+        words.append(beat.data)
+    return words
 
 
 async def _nothing_comes_out(bench: Bench, name: str) -> None:
@@ -245,11 +268,28 @@ async def throughput_and_latency(dut):
     beats = bench.times["beat"]
     assert beats == list(range(beats[0], beats[0] + sum(map(len, packets)))), "the stream was held"
     assert bench.times["first_beat"] == [beats[0] + 1, beats[37] + 1, beats[40] + 1]
-    assert bench.times["weights_done"] == [beats[31] + 2, beats[39] + 2]
+    assert bench.times["weights_done"] == [beats[31] + 3, beats[39] + 3]
     assert bench.times["prog_start"] == [beats[32] + 2]
     assert bench.times["prog_we"] == [t + 2 for t in beats[33:36]]
-    assert bench.times["prog_done"] == [beats[36] + 2]
-    assert bench.times["err_valid"] == [beats[42] + 2]
+    assert bench.times["prog_done"] == [beats[36] + 3]
+    assert bench.times["err_valid"] == [beats[42] + 3]
+
+
+@cocotb.test(timeout_time=2, timeout_unit="ms")
+async def error_before_next_packet(dut):
+    """A packet right behind a bad one, without a cycle between them, does nothing, not even start."""
+    bench = Bench(dut, by_hand=True)
+    await bench.start()
+    for name in _bad_packets(bench.rng):
+        await bench.send(b.packet(b.MAGIC_PROGRAM, [1, 2]))
+        bench.forget()
+        beats, code = _bad_packets(bench.rng)[name]
+        last_start = int(beats[0].data & b.MASK_32 == b.MAGIC_PROGRAM and beats[0].keep == 0xFF)
+        await bench.send(beats, b.packet(b.MAGIC_PROGRAM, [3, 4]), b.packet(0, [5]))
+        assert bench.errors == [code], f"{name}: {bench.errors}"
+        assert bench.events == ["prog_start"] * last_start, f"{name}: {bench.events}"
+        assert dut.prog_valid_o.value == (not last_start), name
+        await bench.clear()
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")

@@ -1,0 +1,59 @@
+// Parameter memory: bias, multiplier and shift of every output channel, for NUM_MODULES lanes at once.
+//
+// Purpose: channel o lives in lane o mod NUM_MODULES, word o / NUM_MODULES.  Two banks of 512 channels: one is read by the running layer while
+// the weight loader fills the other with the next layer's.  Words arrive as in the weights stream:
+// {11'b0, shift[52:48], 1'b0, mult[46:32], bias[31:0]}.
+// Latency: 1 cycle from re_i to the parameters, which stay while re_i is low.  Throughput: one read and one write a cycle.
+// A word that is written and read in the same cycle reads as X; the banks keep that from happening.
+`resetall
+`default_nettype none
+`timescale 1ns / 1ps
+
+module parameter_memory #(
+    parameter  NUM_MODULES = 4,
+    localparam LANE_W      = $clog2(NUM_MODULES),
+    localparam WORD_W      = $clog2(512 / NUM_MODULES)
+) (
+    input  wire logic                         clk_i,
+    input  wire logic                         we_i,
+    input  wire logic                         bank_i,
+    input  wire logic [LANE_W-1:0]            lane_i,
+    input  wire logic [WORD_W-1:0]            word_i,
+    input  wire logic [63:0]                  data_i,
+    input  wire logic                         re_i,
+    input  wire logic [WORD_W:0]              addr_i,  // {bank, word}
+    output wire logic [NUM_MODULES-1:0][31:0] bias_o,
+    output wire logic [NUM_MODULES-1:0][14:0] mult_o,
+    output wire logic [NUM_MODULES-1:0][4:0]  shift_o
+);
+
+`ifndef YOSYS
+  initial if (NUM_MODULES != 4 && NUM_MODULES != 8 && NUM_MODULES != 16)
+    $fatal(1, "parameter_memory: NUM_MODULES must be 4, 8 or 16, got %0d", NUM_MODULES);
+`endif
+
+  logic unused_reserved;
+  assign unused_reserved = &{data_i[63:53], data_i[47]};
+
+  genvar m;
+  generate
+    for (m = 0; m < NUM_MODULES; m = m + 1) begin : gen_lane
+      ram_1r1w #(
+          .WIDTH   (52),
+          .DEPTH   (2 << WORD_W),
+          .READ_OLD(0)
+      ) u_ram (
+          .clk_i  (clk_i),
+          .we_i   (we_i && lane_i == LANE_W'(m)),
+          .waddr_i({bank_i, word_i}),
+          .wdata_i({data_i[52:48], data_i[46:32], data_i[31:0]}),
+          .re_i   (re_i),
+          .raddr_i(addr_i),
+          .rdata_o({shift_o[m], mult_o[m], bias_o[m]})
+      );
+    end
+  endgenerate
+
+endmodule
+
+`default_nettype wire

@@ -1,0 +1,182 @@
+// Pool planner: for every output pixel, the part of its window that lies inside the picture.
+//
+// Purpose: walks over the output picture in raster order and clips each window: quad address of its first pixel, rows and columns left.
+// Every legal window keeps at least one pixel (padding is smaller than the kernel).
+// Addresses advance by sums only; the four products that this needs (strides and paddings times address steps) are made first, bit by bit.
+// Latency: start_i to the first window 5 + bit length of (stride_h | stride_w | pad_h | pad_w) cycles.  Throughput: one window a cycle.
+`resetall
+`default_nettype none
+`timescale 1ns / 1ps
+
+module pool_planner (
+    input  wire logic                            clk_i,
+    input  wire logic                            rst_ni,
+    input  wire logic                            start_i,  // configuration stable from here to the last window
+    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]  in_base_i,
+    input  wire logic [cq_pkg::DIM_W-1:0]        in_w_i,
+    input  wire logic [cq_pkg::DIM_W-1:0]        in_h_i,
+    input  wire logic [cq_pkg::QUADS_W-1:0]      q_i,
+    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]  in_row_stride_i,
+    input  wire logic [cq_pkg::DIM_W-1:0]        out_w_i,
+    input  wire logic [cq_pkg::DIM_W-1:0]        out_h_i,
+    input  wire logic [cq_pkg::DIM_W-1:0]        kernel_h_i,
+    input  wire logic [cq_pkg::DIM_W-1:0]        kernel_w_i,
+    input  wire logic [cq_pkg::DIM_W-1:0]        stride_h_i,
+    input  wire logic [cq_pkg::DIM_W-1:0]        stride_w_i,
+    input  wire logic [cq_pkg::DIM_W-1:0]        pad_h_i,
+    input  wire logic [cq_pkg::DIM_W-1:0]        pad_w_i,
+    // windows
+    output wire logic                            valid_o,
+    input  wire logic                            ready_i,
+    output wire logic [cq_pkg::QUAD_ADDR_W-1:0]  addr_o,
+    output wire logic [cq_pkg::DIM_W-1:0]        rows_o,
+    output wire logic [cq_pkg::DIM_W-1:0]        cols_o,
+    output wire logic                            row_end_o,  // last output pixel of its row
+    output wire logic                            last_o      // last output pixel
+);
+
+  localparam int A_W = cq_pkg::QUAD_ADDR_W;
+  localparam int D_W = cq_pkg::DIM_W;
+
+  // ---------------------------------------------------------------- products, from the highest bit that any factor has
+  localparam logic [1:0] IDLE = 2'd0, MULTIPLY = 2'd1, FIRST = 2'd2;
+
+  function automatic logic [3:0] highest_bit(input logic [D_W-1:0] bits);
+    highest_bit = '0;
+    for (int i = 0; i < D_W; i = i + 1) if (bits[i]) highest_bit = 4'(i);
+  endfunction
+
+  logic [1:0] state_q;
+  logic [3:0] bit_q;
+  logic [A_W-1:0] y_step_q, x_step_q, y_pad_q, x_pad_q;  // addresses are modulo the address space
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) begin
+      state_q <= IDLE;
+    end else begin
+      case (state_q)
+        IDLE: if (start_i) state_q <= MULTIPLY;
+        MULTIPLY: if (bit_q == '0) state_q <= FIRST;
+        default: state_q <= IDLE;
+      endcase
+    end
+    if (state_q == IDLE) begin
+      bit_q    <= highest_bit(stride_h_i | stride_w_i | pad_h_i | pad_w_i);
+      y_step_q <= '0;
+      x_step_q <= '0;
+      y_pad_q  <= '0;
+      x_pad_q  <= '0;
+    end else if (state_q == MULTIPLY) begin
+      bit_q    <= bit_q - 4'd1;
+      y_step_q <= (y_step_q << 1) + (stride_h_i[bit_q] ? in_row_stride_i : '0);
+      x_step_q <= (x_step_q << 1) + (stride_w_i[bit_q] ? A_W'(q_i) : '0);
+      y_pad_q  <= (y_pad_q << 1) - (pad_h_i[bit_q] ? in_row_stride_i : '0);
+      x_pad_q  <= (x_pad_q << 1) - (pad_w_i[bit_q] ? A_W'(q_i) : '0);
+    end
+  end
+
+  // ---------------------------------------------------------------- 1: position of the window's first pixel, outside included
+  logic advance, first, step, row_end, picture_end, last_row;
+  logic p1_valid_q, p2_valid_q, p3_valid_q;
+  logic [D_W:0] y_q, x_q;  // signed
+  logic [A_W-1:0] y_addr_q, x_addr_q;
+  assign advance     = !p3_valid_q || ready_i;
+  assign first       = state_q == FIRST;
+  assign step        = advance && p1_valid_q;
+  assign picture_end = row_end && last_row;
+
+  loop_counter #(
+      .WIDTH(D_W)
+  ) u_columns (
+      .clk_i  (clk_i),
+      .load_i (first || (step && row_end)),
+      .count_i(out_w_i),
+      .step_i (step),
+      .last_o (row_end)
+  );
+
+  loop_counter #(
+      .WIDTH(D_W)
+  ) u_rows (
+      .clk_i  (clk_i),
+      .load_i (first),
+      .count_i(out_h_i),
+      .step_i (step && row_end),
+      .last_o (last_row)
+  );
+
+  always_ff @(posedge clk_i) begin
+    if (first || (step && row_end)) begin
+      x_q      <= -{1'b0, pad_w_i};
+      x_addr_q <= x_pad_q;
+    end else if (step) begin
+      x_q      <= x_q + {1'b0, stride_w_i};
+      x_addr_q <= x_addr_q + x_step_q;
+    end
+    if (first) begin
+      y_q      <= -{1'b0, pad_h_i};
+      y_addr_q <= in_base_i + y_pad_q;
+    end else if (step && row_end) begin
+      y_q      <= y_q + {1'b0, stride_h_i};
+      y_addr_q <= y_addr_q + y_step_q;
+    end
+  end
+
+  // ---------------------------------------------------------------- 2: kernel rows and columns after the padding; pixels up to the far edge
+  logic above, left;
+  logic [D_W-1:0] kernel_rows_q, kernel_cols_q, rows_below_q, cols_right_q;
+  logic [A_W-1:0] row_addr_q, col_addr_q;
+  logic p2_row_end_q, p2_last_q;
+  assign above = y_q[D_W];
+  assign left  = x_q[D_W];
+  always_ff @(posedge clk_i) begin
+    if (advance) begin
+      kernel_rows_q <= kernel_h_i + (above ? y_q[D_W-1:0] : '0);
+      kernel_cols_q <= kernel_w_i + (left ? x_q[D_W-1:0] : '0);
+      rows_below_q  <= in_h_i - (above ? '0 : y_q[D_W-1:0]);
+      cols_right_q  <= in_w_i - (left ? '0 : x_q[D_W-1:0]);
+      row_addr_q    <= above ? in_base_i : y_addr_q;
+      col_addr_q    <= left ? '0 : x_addr_q;
+      p2_row_end_q  <= row_end;
+      p2_last_q     <= picture_end;
+    end
+  end
+
+  // ---------------------------------------------------------------- 3: the window
+  logic [A_W-1:0] addr_q;
+  logic [D_W-1:0] rows_q, cols_q;
+  logic row_end_q, last_q;
+  always_ff @(posedge clk_i) begin
+    if (advance) begin
+      addr_q    <= row_addr_q + col_addr_q;
+      rows_q    <= kernel_rows_q < rows_below_q ? kernel_rows_q : rows_below_q;
+      cols_q    <= kernel_cols_q < cols_right_q ? kernel_cols_q : cols_right_q;
+      row_end_q <= p2_row_end_q;
+      last_q    <= p2_last_q;
+    end
+  end
+
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) begin
+      p1_valid_q <= 1'b0;
+      p2_valid_q <= 1'b0;
+      p3_valid_q <= 1'b0;
+    end else begin
+      if (first) p1_valid_q <= 1'b1;
+      else if (step && picture_end) p1_valid_q <= 1'b0;
+      if (advance) begin
+        p2_valid_q <= p1_valid_q;
+        p3_valid_q <= p2_valid_q;
+      end
+    end
+  end
+
+  assign valid_o   = p3_valid_q;
+  assign addr_o    = addr_q;
+  assign rows_o    = rows_q;
+  assign cols_o    = cols_q;
+  assign row_end_o = row_end_q;
+  assign last_o    = last_q;
+
+endmodule
+
+`default_nettype wire

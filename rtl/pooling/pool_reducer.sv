@@ -1,0 +1,52 @@
+// Pool reducer: maximum or sum of the reads of a window.
+//
+// Purpose: 32 channels of running maxima, NUM_MODULES channels of running sums.
+// Latency: 1 cycle from a window's last read data to its result, which stays for that one cycle.  Throughput: one read a cycle.
+`resetall
+`default_nettype none
+`timescale 1ns / 1ps
+
+module pool_reducer #(
+    parameter NUM_MODULES = 4
+) (
+    input  wire logic                                      clk_i,
+    input  wire logic                                      signed_i,
+    input  wire logic                                      valid_i,
+    input  wire logic                                      first_i,  // of a window
+    input  wire logic [7:0][31:0]                          data_i,
+    output wire logic [7:0][31:0]                          max_o,
+    output wire logic [NUM_MODULES-1:0][cq_pkg::ACC_W-1:0] sum_o
+);
+
+`ifndef YOSYS
+  initial if (NUM_MODULES != 4 && NUM_MODULES != 8 && NUM_MODULES != 16)
+    $fatal(1, "pool_reducer: NUM_MODULES must be 4, 8 or 16, got %0d", NUM_MODULES);
+`endif
+
+  logic [31:0][7:0] channel;
+  assign channel = data_i;
+
+  genvar c;
+  generate
+    for (c = 0; c < 32; c = c + 1) begin : gen_max
+      logic [7:0] max_q;
+      logic larger;
+      // Signed numbers are in the order of unsigned ones once their top bit is inverted.
+      assign larger = {channel[c][7] ^ signed_i, channel[c][6:0]} > {max_q[7] ^ signed_i, max_q[6:0]};
+      always_ff @(posedge clk_i) if (valid_i && (first_i || larger)) max_q <= channel[c];
+      assign max_o[c/4][8*(c%4)+:8] = max_q;
+    end
+    for (c = 0; c < NUM_MODULES; c = c + 1) begin : gen_sum
+      logic [cq_pkg::ACC_W-1:0] sum_q;
+      logic sign;
+      assign sign = signed_i && channel[c][7];
+      always_ff @(posedge clk_i) begin
+        if (valid_i) sum_q <= (first_i ? '0 : sum_q) + {{(cq_pkg::ACC_W - 8){sign}}, channel[c]};
+      end
+      assign sum_o[c] = sum_q;
+    end
+  endgenerate
+
+endmodule
+
+`default_nettype wire

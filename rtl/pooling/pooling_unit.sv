@@ -1,0 +1,218 @@
+// Pooling unit: max pooling from and to the feature buffer, average pooling into the output stage.
+//
+// Purpose: for each output pixel, group of channels by group, reads what the window covers of the picture.  Max pooling takes 8 quads (32
+// channels) a read and writes the maxima; average pooling takes NUM_MODULES channels a read and hands their 32-bit sums to the output stage,
+// which are in pixel order, then channel groups.  Padding is never read: it cannot win a maximum and adds nothing to a sum.
+// All inputs from avg_i to pad_w_i are stable from start_i to done_o.  start_i only while idle.
+// Latency: start_i to done_o = reads + bit length of (stride_h | stride_w | pad_h | pad_w) + RD_LATENCY + 5 cycles while sum_ready_i is
+// high (model/pool_cycles.py).  Throughput: one read a cycle, no gap between windows, groups and pixels.
+// done_o comes together with the last write or sum.  After sum_ready_i falls, at most RD_LATENCY + 2 more sums follow.
+`resetall
+`default_nettype none
+`timescale 1ns / 1ps
+
+module pooling_unit #(
+    parameter NUM_MODULES = 4,
+    parameter RD_LATENCY  = cq_pkg::RD_LATENCY
+) (
+    input  wire logic                                      clk_i,
+    input  wire logic                                      rst_ni,
+    input  wire logic                                      start_i,
+    output wire logic                                      done_o,         // pulse
+    // layer
+    input  wire logic                                      avg_i,          // average, not max
+    input  wire logic                                      signed_i,
+    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]            in_base_i,
+    input  wire logic [cq_pkg::DIM_W-1:0]                  in_w_i,
+    input  wire logic [cq_pkg::DIM_W-1:0]                  in_h_i,
+    input  wire logic [cq_pkg::QUADS_W-1:0]                q_i,            // quads per pixel of both pictures
+    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]            in_row_stride_i,
+    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]            out_base_i,
+    input  wire logic [cq_pkg::DIM_W-1:0]                  out_w_i,
+    input  wire logic [cq_pkg::DIM_W-1:0]                  out_h_i,
+    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]            out_row_stride_i,
+    input  wire logic [cq_pkg::DIM_W-1:0]                  kernel_h_i,
+    input  wire logic [cq_pkg::DIM_W-1:0]                  kernel_w_i,
+    input  wire logic [cq_pkg::DIM_W-1:0]                  stride_h_i,
+    input  wire logic [cq_pkg::DIM_W-1:0]                  stride_w_i,
+    input  wire logic [cq_pkg::DIM_W-1:0]                  pad_h_i,
+    input  wire logic [cq_pkg::DIM_W-1:0]                  pad_w_i,
+    // feature buffer
+    output wire logic                                      rd_valid_o,
+    output wire logic [cq_pkg::QUAD_ADDR_W-1:0]            rd_addr_o,
+    input  wire logic [7:0][31:0]                          rd_data_i,      // RD_LATENCY cycles later
+    output wire logic                                      wr_valid_o,
+    output wire logic [cq_pkg::QUAD_ADDR_W-1:0]            wr_addr_o,
+    output wire logic [7:0]                                wr_mask_o,
+    output wire logic [7:0][31:0]                          wr_data_o,
+    // output stage
+    input  wire logic                                      sum_ready_i,    // RD_LATENCY + 2 more sums can be taken, at least
+    output wire logic                                      sum_valid_o,
+    output wire logic [NUM_MODULES-1:0][cq_pkg::ACC_W-1:0] sum_o,
+    output wire logic [8:0]                                sum_word_o,     // channel / NUM_MODULES
+    output wire logic [cq_pkg::QUAD_ADDR_W-1:0]            sum_addr_o,     // destination of the first quad
+    output wire logic [NUM_MODULES/4-1:0]                  sum_mask_o,     // quads that the pixel has
+    output wire logic                                      sum_last_o
+);
+
+  localparam int A_W = cq_pkg::QUAD_ADDR_W;
+  localparam int Q_W = cq_pkg::QUADS_W;
+  localparam int QUADS = NUM_MODULES / 4;
+  localparam int SHIFT = $clog2(QUADS);
+
+`ifndef YOSYS
+  initial if (NUM_MODULES != 4 && NUM_MODULES != 8 && NUM_MODULES != 16)
+    $fatal(1, "pooling_unit: NUM_MODULES must be 4, 8 or 16, got %0d", NUM_MODULES);
+  initial if (RD_LATENCY < 2) $fatal(1, "pooling_unit: RD_LATENCY must be at least 2, got %0d", RD_LATENCY);
+`endif
+
+  // ---------------------------------------------------------------- groups: 8 quads or NUM_MODULES channels
+  logic [Q_W-1:0] last_quad, groups;
+  logic [3:0] group_step;
+  logic [2:0] rest;  // quads of a pixel's last group, less one
+  assign last_quad  = q_i - Q_W'(1);
+  assign groups     = (avg_i ? last_quad >> SHIFT : last_quad >> 3) + Q_W'(1);
+  assign group_step = avg_i ? 4'(QUADS) : 4'd8;
+  assign rest       = last_quad[2:0] & (avg_i ? 3'(QUADS - 1) : 3'd7);
+
+  // ---------------------------------------------------------------- reads
+  logic window_valid, window_ready, window_row_end, window_last;
+  logic [A_W-1:0] window_addr;
+  logic [cq_pkg::DIM_W-1:0] window_rows, window_cols;
+
+  pool_planner u_planner (
+      .clk_i          (clk_i),
+      .rst_ni         (rst_ni),
+      .start_i        (start_i),
+      .in_base_i      (in_base_i),
+      .in_w_i         (in_w_i),
+      .in_h_i         (in_h_i),
+      .q_i            (q_i),
+      .in_row_stride_i(in_row_stride_i),
+      .out_w_i        (out_w_i),
+      .out_h_i        (out_h_i),
+      .kernel_h_i     (kernel_h_i),
+      .kernel_w_i     (kernel_w_i),
+      .stride_h_i     (stride_h_i),
+      .stride_w_i     (stride_w_i),
+      .pad_h_i        (pad_h_i),
+      .pad_w_i        (pad_w_i),
+      .valid_o        (window_valid),
+      .ready_i        (window_ready),
+      .addr_o         (window_addr),
+      .rows_o         (window_rows),
+      .cols_o         (window_cols),
+      .row_end_o      (window_row_end),
+      .last_o         (window_last)
+  );
+
+  logic room_q;
+  always_ff @(posedge clk_i) room_q <= sum_ready_i;
+
+  logic first, last, group_end, row_end, picture_end;
+  pool_walker u_walker (
+      .clk_i        (clk_i),
+      .rst_ni       (rst_ni),
+      .room_i       (room_q || !avg_i),
+      .q_i          (q_i),
+      .row_stride_i (in_row_stride_i),
+      .groups_i     (groups),
+      .group_step_i (group_step),
+      .valid_i      (window_valid),
+      .ready_o      (window_ready),
+      .addr_i       (window_addr),
+      .rows_i       (window_rows),
+      .cols_i       (window_cols),
+      .row_end_i    (window_row_end),
+      .last_i       (window_last),
+      .rd_valid_o   (rd_valid_o),
+      .rd_addr_o    (rd_addr_o),
+      .first_o      (first),
+      .last_o       (last),
+      .group_end_o  (group_end),
+      .row_end_o    (row_end),
+      .picture_end_o(picture_end)
+  );
+
+  // ---------------------------------------------------------------- data
+  logic [RD_LATENCY-1:0] valid_q;  // which of the last cycles had a read
+  logic data_valid, data_first, data_last, data_group_end, data_row_end, data_picture_end;
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) valid_q <= '0;
+    else valid_q <= {valid_q[RD_LATENCY-2:0], rd_valid_o};
+  end
+  assign data_valid = valid_q[RD_LATENCY-1];
+
+  delay_line #(
+      .WIDTH(5),
+      .DEPTH(RD_LATENCY)
+  ) u_flags (
+      .clk_i(clk_i),
+      .d_i  ({first, last, group_end, row_end, picture_end}),
+      .d_o  ({data_first, data_last, data_group_end, data_row_end, data_picture_end})
+  );
+
+  pool_reducer #(
+      .NUM_MODULES(NUM_MODULES)
+  ) u_reducer (
+      .clk_i   (clk_i),
+      .signed_i(signed_i),
+      .valid_i (data_valid),
+      .first_i (data_first),
+      .data_i  (rd_data_i),
+      .max_o   (wr_data_o),
+      .sum_o   (sum_o)
+  );
+
+  // ---------------------------------------------------------------- results and where they go
+  logic result_q, group_end_q, row_end_q, done_q;
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) begin
+      result_q <= 1'b0;
+      done_q   <= 1'b0;
+    end else begin
+      result_q <= data_valid && data_last;
+      done_q   <= data_valid && data_last && data_group_end && data_picture_end;
+    end
+    group_end_q <= data_group_end;
+    row_end_q   <= data_row_end;
+  end
+
+  logic [8:0] word_q;
+  logic [A_W-1:0] addr_q, pixel_addr_q, row_addr_q, addr_d;
+  always_comb begin
+    if (start_i) addr_d = out_base_i;
+    else if (!group_end_q) addr_d = addr_q + A_W'(group_step);
+    else if (!row_end_q) addr_d = pixel_addr_q + A_W'(q_i);
+    else addr_d = row_addr_q + out_row_stride_i;
+  end
+  always_ff @(posedge clk_i) begin
+    if (start_i || result_q) begin
+      addr_q <= addr_d;
+      word_q <= (start_i || group_end_q) ? '0 : word_q + 9'd1;
+    end
+    if (start_i || (result_q && group_end_q)) pixel_addr_q <= addr_d;
+    if (start_i || (result_q && group_end_q && row_end_q)) row_addr_q <= addr_d;
+  end
+
+  logic [7:0] mask;
+  genvar v;
+  generate
+    for (v = 0; v < 8; v = v + 1) begin : gen_mask
+      assign mask[v] = !group_end_q || 4'(v) < {1'b0, rest} + 4'd1;
+    end
+  endgenerate
+
+  assign wr_valid_o  = result_q && !avg_i;
+  assign wr_addr_o   = addr_q;
+  assign wr_mask_o   = mask;
+  assign sum_valid_o = result_q && avg_i;
+  assign sum_word_o  = word_q;
+  assign sum_addr_o  = addr_q;
+  assign sum_mask_o  = mask[QUADS-1:0];
+  assign sum_last_o  = sum_valid_o && done_q;
+  assign done_o      = done_q;
+
+endmodule
+
+`default_nettype wire

@@ -1,0 +1,93 @@
+"""The shipped network: reproducible from the shipped checkpoint, and the same integers in all three models."""
+
+import numpy as np
+import pytest
+import torch
+
+from model.integer import run_integer
+from model.network import load_network
+from model.torch_net import TorchNet
+from train import checkpoint
+from train.export import ZOO, export, to_network
+from train.nin import NIN, to_input
+
+SHIPPED = sorted(ZOO.glob("*.ckpt.npz"))
+
+
+@pytest.fixture(params=SHIPPED, ids=lambda p: p.name)
+def shipped(request):
+    return request.param
+
+
+def test_something_is_shipped():
+    assert "nin-cifar10.ckpt.npz" in [p.name for p in SHIPPED]
+
+
+def test_export_reproduces_the_shipped_network(shipped, tmp_path):
+    target = tmp_path / "net.clipq.npz"
+    export(shipped, target)
+    assert target.read_bytes() == shipped.with_name(shipped.name.replace(".ckpt.", ".clipq.")).read_bytes()
+
+
+def test_layers_agree_to_the_bit(shipped):
+    """The trained module in its integer mode, TorchNet and the NumPy reference, every layer of random and extreme inputs."""
+    net, facts = checkpoint.read(shipped)
+    network = to_network(net, facts["dataset"])
+    x = np.random.default_rng(7).integers(-128, 128, (4, 3, 32, 32))
+    x[2], x[3] = 127, -128
+    trained = net.integer_forward(torch.from_numpy(x))
+    torch_net = TorchNet(network)(torch.from_numpy(x), keep=True)
+    integer = run_integer(network, x, keep=True)
+    assert set(trained) == set(integer) == set(torch_net)
+    for name, tensor in trained.items():
+        assert np.array_equal(tensor.numpy(), integer[name]), name
+        assert torch.equal(tensor.int(), torch_net[name]), name
+
+
+def test_fake_quantized_evaluation_agrees(shipped):
+    """Training's evaluation in float32 differs from the integers by roundings of the scales only."""
+    net, _ = checkpoint.read(shipped)
+    x = torch.from_numpy(np.random.default_rng(8).integers(-100, 100, (4, 3, 32, 32)))
+    with torch.no_grad():
+        fake = net(x.float())
+    exact = net.integer_forward(x)["gap"].flatten(1) / 64 / net.conv9.steps
+    assert (fake - exact).abs().max() < 0.1 * exact.std()
+
+
+def test_input_integers_are_those_of_the_file(shipped):
+    """Pixels become the same integers in training and by the scale and offset of the file, for every value."""
+    _, facts = checkpoint.read(shipped)
+    network = load_network(shipped.with_name(shipped.name.replace(".ckpt.", ".clipq.")))
+    pixels = np.broadcast_to(np.arange(256, dtype=np.uint8), (1, 3, 256))[..., None]
+    scale, offset = (np.reshape(v, (1, 3, 1, 1)) for v in (network.scale, network.offset))
+    expected = np.clip(np.rint(pixels * scale + offset), -128, 127)
+    assert np.array_equal(to_input(torch.from_numpy(pixels.copy()), facts["dataset"]).numpy(), expected)
+
+
+def test_checkpoint_round_trip(tmp_path):
+    torch.manual_seed(0)
+    net = NIN(10)
+    path, again = tmp_path / "a.ckpt.npz", tmp_path / "b.ckpt.npz"
+    checkpoint.write(net, "cifar10", path, {"seed": 0})
+    restored, facts = checkpoint.read(path)
+    checkpoint.write(restored, "cifar10", again, {"seed": 0})
+    assert facts == {"dataset": "cifar10", "seed": 0}
+    assert path.read_bytes() == again.read_bytes()
+
+
+def test_incomplete_checkpoint_names_the_array(tmp_path):
+    path = tmp_path / "a.ckpt.npz"
+    checkpoint.write(NIN(10), "cifar10", path, {})
+    arrays = dict(np.load(path))
+    del arrays["conv4.bn.bias"]
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match="conv4.bn.bias"):
+        checkpoint.read(path)
+
+
+def test_negative_batch_norm_scale_names_the_layer():
+    net = NIN(10)
+    with torch.no_grad():
+        net.conv5.bn.weight[17] = -1
+    with pytest.raises(ValueError, match="conv5: channel 17"):
+        to_network(net, "cifar10")

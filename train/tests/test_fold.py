@@ -1,0 +1,55 @@
+"""Folding batch norm into bias, mult and shift."""
+
+import numpy as np
+import pytest
+import torch
+
+from train.fold import fold, mult_and_shift
+from train.nin import ConvBlock
+
+
+def test_mult_and_shift_are_close_and_in_range():
+    factor = np.exp(np.random.default_rng(0).uniform(np.log(1e-5), np.log(2e4), 1000))
+    mult, shift = mult_and_shift(factor)
+    assert mult.min() >= 1 and mult.max() <= 32767 and shift.min() >= 0 and shift.max() <= 31
+    assert np.abs(mult / 2.0**shift / factor - 1).max() < 2**-14
+
+
+def test_factor_that_rounds_up_to_a_power_of_two():
+    mult, shift = mult_and_shift(np.array([1 - 2**-20]))
+    assert (mult[0], shift[0]) == (16384, 14)
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, 1e6, 1e-12])
+def test_inexpressible_factor_names_its_channel(bad):
+    with pytest.raises(ValueError, match="channel 1"):
+        mult_and_shift(np.array([1.0, bad, 2.0]))
+
+
+def random_block(seed: int, last: bool = False) -> ConvBlock:
+    torch.manual_seed(seed)
+    block = ConvBlock(6, 9, 3, last)
+    with torch.no_grad():
+        block.bn.running_mean.normal_(0, 2000)
+        block.bn.running_var.uniform_(1e7, 1e8)
+        block.bn.weight.uniform_(0.5, 1.5)
+        block.bn.bias.normal_(0, 0.3)
+    block.steps = torch.tensor(50.0)
+    block.quantized = True
+    return block.eval()
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_integers_follow_the_float_block(last):
+    """The rounding of bias and mult moves an output by at most one step, and hardly ever."""
+    block = random_block(3, last)
+    x = torch.randint(0, 256, (4, 6, 12, 12), generator=torch.Generator().manual_seed(4)).float()
+    with torch.no_grad():
+        difference = block.integer_forward(x) - block(x).long()
+    assert difference.abs().max() <= 1
+    assert (difference != 0).double().mean() < 0.01
+
+
+def test_fold_is_repeatable():
+    first, second = fold(random_block(5)), fold(random_block(5))
+    assert all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(first, second))

@@ -1,0 +1,165 @@
+"""Batches, optimizer, threads and resumption."""
+
+import click
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from train import data, train
+from train.muon import Muon, orthogonalize
+from train.nin import NIN
+from train.parallel import Workers
+from train.train import Phase, Trainer, learning_factor
+
+
+def pictures(count: int, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    labels = torch.from_numpy(rng.integers(0, 10, count))
+    pixels = rng.integers(0, 256, (count, 3, 32, 32)).astype(np.uint8)
+    return torch.from_numpy(pixels), labels
+
+
+def test_augmentation_keeps_pixels_and_depends_on_the_seed_alone():
+    x, _ = pictures(20)
+    one, same, other = (data.augment(x, data.generator(1, 2, s)) for s in (3, 3, 4))
+    assert torch.equal(one, same) and not torch.equal(one, other)
+    assert set(one[0].flatten().tolist()) <= set(x[0].flatten().tolist())
+
+
+def test_augmentation_is_flip_and_shift():
+    x, _ = pictures(30)
+    y = data.augment(x, data.generator(5))
+    padded = F.pad(x.float(), (4,) * 4, mode="reflect")
+    for i in range(30):
+        crops = [padded[i, :, t : t + 32, u : u + 32] for t in range(9) for u in range(9)]
+        assert any(torch.equal(y[i], c) for c in crops) or any(torch.equal(y[i].flip(2), c) for c in crops)
+
+
+def test_cutout_blanks_a_square():
+    x = torch.full((50, 3, 32, 32), 200, dtype=torch.uint8)
+    x[:25] = 100
+    cut = data.augment(x, data.generator(6), cutout=8) == 150
+    assert cut[:, 0].flatten(1).sum(1).min() >= 16 and cut[:, 0].flatten(1).sum(1).max() == 64
+
+
+def test_resumed_epoch_sees_the_same_batches():
+    x, y = pictures(100)
+    whole = list(data.batches(x, y, 20, 0, 3, 16))
+    rest = list(data.batches(x, y, 20, 0, 3, 16, first=3))
+    assert [s for s, *_ in rest] == [3, 4]
+    for (_, a, la), (_, b, lb) in zip(whole[3:], rest):
+        assert torch.equal(a, b) and torch.equal(la, lb)
+
+
+def test_orthogonalized_matrix_has_singular_values_near_one():
+    for shape in ((30, 200), (200, 30)):
+        matrix = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+        values = torch.linalg.svdvals(orthogonalize(matrix))
+        assert values.min() > 0.5 and values.max() < 1.3
+
+
+def test_muon_descends():
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(8, 4, 3, 3))
+    target = F.normalize(torch.randn(8, 36), dim=1)
+    optimizer = Muon([weight], lr=0.05)
+    losses = []
+    for _ in range(60):
+        loss = (F.normalize(weight.flatten(1), dim=1) - target).square().sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.2 * losses[0]
+
+
+def test_learning_rate_rises_and_falls_to_zero():
+    values = [learning_factor(i / 100, 0.1) for i in range(101)]
+    assert values[0] == 0 and max(values) == values[10] == 1 and abs(values[100]) < 1e-12
+
+
+def scaled_gradient(net, threads):
+    x, y = pictures(24)
+    workers = Workers(net, threads)
+    loss = workers.gradients(x.float(), y, 8, 0.1, lambda p: p - 128)
+    return loss, [p.grad.clone() for p in net.parameters()], net.conv4.bn.running_var.clone()
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_number_of_threads_changes_nothing(quantized):
+    results = []
+    for threads in (1, 2):
+        torch.manual_seed(3)
+        net = NIN(10)
+        if quantized:
+            net.calibrate(pictures(8)[0].float() - 128)
+        results.append(scaled_gradient(net, threads))
+    (loss, grads, variance), (loss2, grads2, variance2) = results
+    assert loss == loss2 and torch.equal(variance, variance2)
+    assert all(torch.equal(a, b) for a, b in zip(grads, grads2))
+
+
+def test_one_piece_is_ordinary_backpropagation(monkeypatch):
+    import contextlib
+    monkeypatch.setattr("train.parallel.autocast", contextlib.nullcontext)
+    torch.manual_seed(4)
+    net = NIN(10)
+    net.calibrate(pictures(8)[0].float() - 128)
+    x, y = pictures(6, seed=1)
+    Workers(net, 1).gradients(x.float(), y, 6, 0.1, lambda p: p - 128)
+    ours = [p.grad.clone() for p in net.parameters()]
+    net.zero_grad()
+    net.train()
+    F.cross_entropy(net(x.float() - 128), y, label_smoothing=0.1).backward()
+    for a, p in zip(ours, net.parameters()):
+        assert torch.allclose(a, p.grad, rtol=1e-3, atol=1e-6 + 1e-3 * p.grad.abs().max())
+
+
+def make_trainer(folder):
+    torch.manual_seed(5)
+    phase = Phase("float", ((16, 2),), batch=20)
+    sets = {"train": pictures(60), "val": pictures(20, seed=1)}
+    return Trainer(NIN(10), phase, sets, "cifar10", 0, folder, 1)
+
+
+def test_stopped_run_resumes_to_the_same_network(tmp_path):
+    straight = make_trainer(tmp_path / "a")
+    straight.run()
+    stopped = make_trainer(tmp_path / "b")
+    step, count = stopped._step, []
+
+    def stop_after_four(*batch):
+        count.append(1)
+        stopped.stopping = len(count) == 4
+        return step(*batch)
+
+    stopped._step = stop_after_four
+    with pytest.raises(click.ClickException, match="epoch 2, step 1"):
+        stopped.run()
+    resumed = make_trainer(tmp_path / "b")
+    assert resumed.resume() and (resumed.epoch, resumed.step) == (1, 1)
+    resumed.run()
+    for a, b in zip(straight.net.state_dict().values(), resumed.net.state_dict().values()):
+        assert torch.equal(a, b)
+
+
+def test_other_seed_is_refused(tmp_path):
+    trainer = make_trainer(tmp_path)
+    trainer.save()
+    trainer.seed = 1
+    with pytest.raises(click.ClickException, match="seed 0, not 1"):
+        trainer.resume()
+
+
+def test_shipper_keeps_the_better_network(tmp_path):
+    trainer = make_trainer(tmp_path / "run")
+    trainer.net.calibrate(pictures(8)[0].float() - 128)
+    ship = train.Shipper("cifar10", tmp_path / "zoo", list("abcdefghij"), 0)
+    trainer.val_set = tuple(v[:4] for v in trainer.val_set)
+    trainer.history = [{"val": 0.5, "epoch": 1}]
+    ship(trainer)
+    before = ship.network.read_bytes()
+    trainer.history.append({"val": 0.4, "epoch": 2})
+    ship(trainer)
+    assert ship.best() == 0.5 and ship.network.read_bytes() == before
