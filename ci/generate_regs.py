@@ -1,6 +1,7 @@
 """Generates everything that follows from rtl/control/clipq_regs.rdl, the one source of the registers and error codes.
 
-    rtl/control/generated/clipq_regs.sv       register block with AXI4-Lite (PeakRDL-etana)
+    rtl/control/generated/clipq_regs_block.sv register block (PeakRDL-etana)
+    rtl/control/generated/clipq_regs.sv       the block behind rtl/control/axil_slave.sv
     rtl/control/generated/clipq_error_pkg.sv  error codes for the RTL
     tb/control/register_map.py                offsets, fields and error codes for Python
     docs/registers.md                         the same to read
@@ -9,6 +10,7 @@ With --check nothing is written: exit status 1 and the names of the files that a
 """
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from pathlib import Path
 import click
 import jinja2
 from peakrdl_etana import RegblockExporter
-from peakrdl_etana.cpuif.axi4lite import AXI4Lite_Cpuif_flattened
+from peakrdl_etana.cpuif.passthrough import PassthroughCpuif
 from peakrdl_etana.udps import ALL_UDPS
 from systemrdl import RDLCompileError, RDLCompiler
 from systemrdl.node import AddrmapNode, FieldNode
@@ -25,13 +27,17 @@ from systemrdl.node import AddrmapNode, FieldNode
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "rtl" / "control" / "clipq_regs.rdl"
 ERROR_ENUM_FIELD = ("ERROR", "CODE")
-ADDRESS_WIDTH = 12  # one 4 KiB page, so that there are unmapped addresses to answer with SLVERR
+AXIL_ADDRESS_WIDTH = 12  # one 4 KiB page, so that there are unmapped addresses to answer with SLVERR
+AXIL_SIGNALS = ("awvalid awready awaddr wvalid wready wdata wstrb bvalid bready bresp arvalid arready araddr rvalid rready "
+                "rdata rresp").split()
 TEMPLATES = {
+    "rtl/control/generated/clipq_regs.sv": "clipq_regs.sv.j2",
     "rtl/control/generated/clipq_error_pkg.sv": "clipq_error_pkg.sv.j2",
     "tb/control/register_map.py": "register_map.py.j2",
     "docs/registers.md": "registers.md.j2",
 }
-REGBLOCK = "rtl/control/generated/clipq_regs.sv"
+BLOCK = "rtl/control/generated/clipq_regs_block.sv"
+_BLOCK_PORT = re.compile(r"^ *(input|output) (?:wire|logic) (\[\d+:0\] )?(hwif_\w+)", re.M)
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,15 @@ class Register:
     title: str
     desc: str
     fields: tuple[Field, ...]
+
+
+@dataclass(frozen=True)
+class Port:
+    """A port of the register block towards the hardware: "input" or "output", range like "[7:0] " or "", name."""
+
+    direction: str
+    range: str
+    name: str
 
 
 @dataclass(frozen=True)
@@ -105,20 +120,23 @@ def generate(top: AddrmapNode) -> dict[str, str]:
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(ROOT / "ci" / "templates"), undefined=jinja2.StrictUndefined,
                                      trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     environment.filters["hex"] = lambda value, digits: f"{value:0{digits}x}"
+    block = _register_block(top)
     data = {"title": top.get_property("name"), "desc": top.get_property("desc"), "registers": registers(top),
-            "errors": error_codes(top)}
-    files = {path: environment.get_template(name).render(data) for path, name in TEMPLATES.items()}
-    return {REGBLOCK: _register_block(top), **files}
+            "errors": error_codes(top), "ports": [Port(*p) for p in _BLOCK_PORT.findall(block)], "axil": AXIL_SIGNALS,
+            "axil_addr_w": AXIL_ADDRESS_WIDTH, "addr_w": (top.size - 1).bit_length()}
+    return {BLOCK: block} | {path: environment.get_template(name).render(data) for path, name in TEMPLATES.items()}
 
 
 def _register_block(top: AddrmapNode) -> str:
+    # Its own AXI4-Lite front end joins arbitration, decoding and the read multiplexer in one cycle (115 MHz on an ECP5, where
+    # the rest of the accelerator reaches more), hence the plain request port and axil_slave.
+    name = Path(BLOCK).stem
     with tempfile.TemporaryDirectory() as directory:
-        RegblockExporter().export(top, directory, cpuif_cls=AXI4Lite_Cpuif_flattened, address_width=ADDRESS_WIDTH,
-                                  default_reset_activelow=True, default_reset_async=False, in_str="hwif_in",
-                                  out_str="hwif_out", err_if_bad_addr=True, err_if_bad_rw=True,
-                                  retime_read_response=True)
-        text = (Path(directory) / f"{top.inst_name}.sv").read_text(encoding="utf-8")
-    # the generator leaves decoder strobes of registers without storage, and AxPROT, unused: one pragma for all of the file
+        RegblockExporter().export(top, directory, cpuif_cls=PassthroughCpuif, module_name=name, default_reset_activelow=True,
+                                  default_reset_async=False, in_str="hwif_in", out_str="hwif_out", err_if_bad_addr=True,
+                                  err_if_bad_rw=True)
+        text = (Path(directory) / f"{name}.sv").read_text(encoding="utf-8")
+    # the generator leaves decoder strobes of registers without storage unused: one pragma for all of the file
     text = "\n".join(line.rstrip() for line in text.splitlines() if "verilator lint_" not in line)
     return f"/* verilator lint_off UNUSEDSIGNAL */\n{text}\n/* verilator lint_on UNUSEDSIGNAL */\n"
 

@@ -13,6 +13,7 @@ from .compiler.conv_plan import ceil_div
 from .compiler.weights import replayed
 from .pool_cycles import pool_cycles, pool_reads
 
+FIRST_WORD = 3        # first beat of the weights packet to its first word being in the buffer
 FETCH = 17            # cycles to fetch a descriptor (16 words and the memory's latency)
 SETTLE = 17           # cycles for results in flight after a unit has ended
 FIRST_SETUP = 12      # start to the first pass being ready
@@ -26,8 +27,9 @@ DRAIN_TO_IDLE = 5     # last drain read to the conv unit being idle
 RAW_FIFO = 40         # steps of 32-bit results that may wait for the result stream
 RAW_FLIGHT = 14       # cycles from a drain read to the fifo
 IMAGE_TO_FETCH = 3    # last image beat to the first layer's fetch
-EMIT_LATENCY = 6      # emission of a tensor beyond its reads
-RESULT_LATENCY = 8    # end of the last layer to the last result beat
+EMIT_LATENCY = 4      # emission of a tensor beyond its reads
+RAW_TO_LAST = 4       # 32-bit results waiting: last beat out of the FIFO to the last result beat
+RESULT_LATENCY = {"int8": 2, "int32": 3}  # end of the last layer to the last result beat
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ class _Loader:
         self.stream = stream
         self.clock = 0             # cycle in which it waits for the next word or pass
         self.layers_done = []      # cycles in which layers with a chunk ended
+        self.held = 0              # words read that will be replayed
+        self.results = None        # 32-bit results of the last layer
 
     def chunk(self, n_params, number, groups):
         """Header and parameters of chunk `number`; returns the cycle in which its layer may start."""
@@ -121,7 +125,7 @@ class _Loader:
 def predict(compiled):
     """Compiled network -> ImageCycles."""
     hardware = compiled.hardware
-    stream = _Stream(hardware.weight_words, 4)
+    stream = _Stream(hardware.weight_words, FIRST_WORD)
     loader = _Loader(hardware, stream)
     image = compiled.tensors["input"]
     beats = ceil_div(image.row_quads * image.shape[1], 2)
@@ -149,7 +153,8 @@ def predict(compiled):
         if emits and layer.out != "int32":
             reads += 2 * _emit_reads(compiled, layer)
         layers.append(LayerCycles(layer.name, clock - begin + 1, ideal, _macs(layer), reads, writes, words + (params + 1 if has_params else 0)))
-    return ImageCycles(tuple(layers), clock + RESULT_LATENCY)
+    backlog = loader.results.last + RAW_TO_LAST if loader.results else 0
+    return ImageCycles(tuple(layers), max(clock + RESULT_LATENCY[compiled.net.layers[-1].out], backlog))
 
 
 def _macs(layer):
@@ -164,20 +169,18 @@ def _emit_reads(compiled, layer):
 def _emit_cycles(compiled, layer):
     if layer.out == "int32":
         return 1
-    odd = compiled.tensors[layer.name].row_quads % 2
-    return _emit_reads(compiled, layer) + EMIT_LATENCY + (1 if odd and layer.out_shape[1] % 2 == 0 and False else 0)
+    return _emit_reads(compiled, layer) + EMIT_LATENCY
 
 
 def _pool(compiled, layer, start, loader):
     """Last busy cycle of a pooling layer, and its traffic."""
     hardware = compiled.hardware
     quads = compiled.tensors[layer.inputs[0]].quads
-    arguments = dict(num_modules=hardware.num_modules, avg=layer.op == "avgpool", in_h=layer.in_shape[1], in_w=layer.in_shape[2], quads=quads,
-                     out_h=layer.out_shape[1], out_w=layer.out_shape[2], kernel=layer.kernel, stride=layer.stride, pad=layer.pad)
-    reads = pool_reads(**arguments)
+    arguments = (layer.op, layer.in_shape, layer.kernel, layer.stride, layer.pad, hardware.num_modules)
+    reads = pool_reads(*arguments)
     words = 8 if layer.op == "maxpool" else hardware.num_modules // 4
     writes = 0 if layer.out == "int32" else layer.out_shape[1] * layer.out_shape[2] * quads
-    return start + pool_cycles(**arguments), (reads * words, writes, 0, reads)
+    return start + pool_cycles(*arguments), (reads * words, writes, 0, reads)
 
 
 def _conv(compiled, layer, start, loader):
@@ -185,7 +188,7 @@ def _conv(compiled, layer, start, loader):
     hardware, plan = compiled.hardware, compiled.plans[layer.name]
     replay = replayed(plan, hardware)
     words_out = ceil_div(layer.out_shape[0], hardware.num_modules)
-    raw = _RawResults(hardware.num_modules) if layer.out == "int32" else None
+    raw = loader.results = _RawResults(hardware.num_modules) if layer.out == "int32" else None
     ready_at = start + FIRST_SETUP       # the next pass is set up
     free_at = start                      # the last slot was issued; the next pass may start
     delay = None
@@ -232,7 +235,6 @@ def _conv(compiled, layer, start, loader):
 
 def _replay_load(loader, hardware, plan, mode):
     if mode == "first":                  # words that stay for other tiles: count them as read without freeing them
-        loader.held = getattr(loader, "held", 0)
         start = loader.stream.available(loader.held + hardware.pass_words, loader.clock) + 1
         loader.held += hardware.pass_words
         return start
@@ -243,23 +245,36 @@ def _replay_load(loader, hardware, plan, mode):
 
 
 class _RawResults:
-    """Drain of 32-bit results, which the result stream takes two a cycle."""
+    """Drain of 32-bit results: the result stream takes two a cycle, and a step is read only while the FIFO before it has room."""
 
     def __init__(self, num_modules):
         self.beats = num_modules // 2
-        self.leaves = deque(maxlen=RAW_FIFO)   # cycles in which the last steps leave the fifo
-        self.last = 0
+        self.entering = deque()    # cycles from which steps count in the FIFO's level
+        self.leaving = deque()     # cycles from which they do not any more
+        self.level = 0
+        self.last = 0              # cycle in which the last step's last beat left
 
     def drain(self, begin, steps):
         """Cycle of the last read of `steps` steps from cycle `begin` on."""
         at = begin - 1
         for _ in range(steps):
             at += 1
-            if len(self.leaves) == RAW_FIFO:
-                at = max(at, self.leaves[0] - RAW_FLIGHT * 0 + 1 - 0)
-            self.last = max(self.last + self.beats, at + RAW_FLIGHT + self.beats)
-            self.leaves.append(self.last)
+            while not self._room(at):
+                at += 1
+            enters = at + RAW_FLIGHT
+            self.last = max(enters, self.last + 1) + self.beats - 1
+            self.entering.append(enters)
+            self.leaving.append(self.last + 1)
         return at
+
+    def _room(self, cycle):
+        while self.entering and self.entering[0] <= cycle:
+            self.entering.popleft()
+            self.level += 1
+        while self.leaving and self.leaving[0] <= cycle:
+            self.leaving.popleft()
+            self.level -= 1
+        return self.level < RAW_FIFO
 
 
 def fractions(prediction, num_modules):

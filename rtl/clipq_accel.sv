@@ -76,6 +76,7 @@ module clipq_accel #(
   logic busy, done, stopped, error, error_pulse, prog_valid, done_q;
   logic [7:0] error_code, error_layer;
   logic [5:0] layer_sel;
+  logic [2:0] unused_irq_enable;  // masked inside the register block
   logic [31:0] layer_cycles, layer_stalls, layer_reads, layer_writes, layer_weights, total_cycles, images_done;
 
   always_ff @(posedge clk_i) core_rst_n <= rst_ni && !soft_reset;
@@ -122,9 +123,9 @@ module clipq_accel #(
       .hwif_in_irq_status_done      (done),
       .hwif_in_irq_status_error     (error_pulse),
       .hwif_in_irq_status_stopped   (stopped),
-      .hwif_out_irq_enable_done     (),
-      .hwif_out_irq_enable_error    (),
-      .hwif_out_irq_enable_stopped  (),
+      .hwif_out_irq_enable_done     (unused_irq_enable[0]),
+      .hwif_out_irq_enable_error    (unused_irq_enable[1]),
+      .hwif_out_irq_enable_stopped  (unused_irq_enable[2]),
       .hwif_out_layer_sel_layer     (layer_sel),
       .hwif_in_layer_cycles_value   (layer_cycles),
       .hwif_in_layer_stalls_value   (layer_stalls),
@@ -136,7 +137,7 @@ module clipq_accel #(
   );
 
   // ---------------------------------------------------------------- program and weights stream
-  logic parser_error, prog_we, parser_ready, prog_start, prog_done;
+  logic parser_error, prog_we, parser_ready, unused_prog_start, prog_done;
   logic weights_valid, weights_ready, weights_done, weights_first, buffer_ready, image_end;
   logic [7:0] parser_code;
   logic [10:0] prog_waddr, prog_raddr;
@@ -166,7 +167,7 @@ module clipq_accel #(
       .prog_addr_o    (prog_waddr),
       .prog_data_o    (prog_wdata),
       .prog_valid_o   (prog_valid),
-      .prog_start_o   (prog_start),
+      .prog_start_o   (unused_prog_start),
       .prog_done_o    (prog_done),
       .weights_valid_o(weights_valid),
       .weights_ready_i(weights_ready),
@@ -481,7 +482,7 @@ module clipq_accel #(
   );
 
   // ---------------------------------------------------------------- pooling
-  logic pool_sum_valid, pool_sum_last;
+  logic pool_sum_valid, unused_pool_sum_last;
   logic [NUM_MODULES-1:0][cq_pkg::ACC_W-1:0] pool_sum;
   logic [8:0] pool_sum_word;
   logic [A_W-1:0] pool_sum_addr;
@@ -524,7 +525,7 @@ module clipq_accel #(
       .sum_word_o      (pool_sum_word),
       .sum_addr_o      (pool_sum_addr),
       .sum_mask_o      (pool_sum_mask),
-      .sum_last_o      (pool_sum_last)
+      .sum_last_o      (unused_pool_sum_last)
   );
 
   // ---------------------------------------------------------------- output stage and write-back
@@ -533,6 +534,8 @@ module clipq_accel #(
   logic [NUM_MODULES-1:0][cq_pkg::ACC_W-1:0] stage_acc, result_sum;
   logic [NUM_MODULES-1:0][7:0] result_y;
   logic [TAG_W-1:0] stage_tag, result_tag;
+  logic unused_stage_word;
+  assign unused_stage_word = &stage_word[8:WORD_W];
   assign stage_valid = conv_acc_valid || pool_sum_valid;
   assign stage_acc   = conv_acc_valid ? conv_acc : pool_sum;
   assign stage_word  = conv_acc_valid ? conv_acc_word : pool_sum_word;
@@ -566,7 +569,7 @@ module clipq_accel #(
   assign room = room_raw || !raw;
 
   // ---------------------------------------------------------------- results
-  logic tensor_valid, tensor_half, tensor_last, beat_valid, beat_ready, beat_half, beat_last, packer_empty, writer_empty, result_sent;
+  logic tensor_valid, tensor_half, tensor_last, beat_valid, beat_ready, beat_half, beat_last, packer_empty, writer_empty, unused_result_sent;
   logic [63:0] tensor_data, beat_data;
   logic [ROOM_W-1:0] result_room;
 
@@ -629,7 +632,7 @@ module clipq_accel #(
       .m_axis_tvalid(m_axis_result_tvalid),
       .m_axis_tready(m_axis_result_tready),
       .m_axis_tlast (m_axis_result_tlast),
-      .sent_o       (result_sent),
+      .sent_o       (unused_result_sent),
       .empty_o      (writer_empty)
   );
   assign results_empty = packer_empty && writer_empty;

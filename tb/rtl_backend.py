@@ -1,7 +1,9 @@
 """The RTL as a backend: compile a network, simulate the accelerator on images, decode what comes back."""
 from __future__ import annotations
 
+import contextlib
 import pickle
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ from model.compiler import Compiled, compile_network
 from model.compiler.hardware import Hardware
 from tb import runner
 from tb.accel.host import IDEAL, Traffic
+from tb.progress import Heartbeat
 
 HARNESS = "accel_harness"
 
@@ -47,18 +50,24 @@ class RtlRun:
 
 
 def build_harness(hardware: Hardware, sim: str = "verilator", jobs: int = 2) -> runner.Model:
-    """The simulation model of an accelerator with these parameters, built if it is not there yet."""
-    return runner.build(HARNESS, parameters={"NUM_MODULES": hardware.num_modules, "BANK_WORDS": hardware.bank_words,
-                                             "WEIGHT_WORDS": hardware.weight_words}, sim=sim, jobs=jobs)
+    """The simulation model of an accelerator with these parameters, built if it is not there yet (then it says so every ten seconds)."""
+    parameters = {"NUM_MODULES": hardware.num_modules}
+    default = Hardware()
+    for name, value, usual in (("BANK_WORDS", hardware.bank_words, default.bank_words), ("WEIGHT_WORDS", hardware.weight_words, default.weight_words)):
+        if value != usual:
+            parameters[name] = value
+    with Heartbeat(lambda: f"building the {sim} model of the accelerator with {hardware.num_modules} modules (once)"):
+        return runner.build(HARNESS, parameters=parameters, sim=sim, jobs=jobs)
 
 
 def run_rtl(net, images: np.ndarray, hardware: Hardware = Hardware(), *, sim: str = "verilator", debug: bool = False, seed: int = 1,
             traffic: tuple = (IDEAL, IDEAL, 0), compiled: Compiled | None = None, model: runner.Model | None = None,
-            timeout: float = 36000.0) -> RtlRun:
+            timeout: float = 36000.0, show: bool = False) -> RtlRun:
     """Simulate the accelerator on integer images [N, C, H, W].
 
     debug   every layer's tensor comes back, not only the last one's
     traffic (program and weights engine, image engine, result stall of 256)
+    show    say every ten seconds how many images are done
     Raises CompileError if the network does not fit, SimulationError if the simulation fails.
     """
     compiled = compiled or compile_network(net, hardware, debug)
@@ -67,16 +76,31 @@ def run_rtl(net, images: np.ndarray, hardware: Hardware = Hardware(), *, sim: st
     with tempfile.TemporaryDirectory(prefix="clipq-") as folder:
         job, out = Path(folder, "job.pickle"), Path(folder, "out.npz")
         job.write_bytes(pickle.dumps(Job(compiled, images, limit, *traffic)))
-        result = runner.simulate(model, "tb.accel.run_job", seed=seed, env={"CLIPQ_JOB": str(job), "CLIPQ_OUT": str(out)},
-                                 run_dir=runner.BUILD / "run" / Path(folder).name, timeout=timeout)
+        run_dir = runner.BUILD / "run" / Path(folder).name
+        with Heartbeat(lambda: _progress(run_dir, len(images))) if show else contextlib.nullcontext():
+            result = runner.simulate(model, "tb.accel.run_job", seed=seed, env={"CLIPQ_JOB": str(job), "CLIPQ_OUT": str(out)},
+                                     run_dir=run_dir, timeout=timeout)
         if not result.passed:
-            tail = "\n".join(result.log.read_text(errors="replace").splitlines()[-30:]) if result.log else ""
-            raise SimulationError(f"{result.error}\n{tail}\n(log: {result.log})")
+            raise SimulationError(f"{result.error}\n{_reason(result.log)}\n(log: {result.log})")
+        shutil.rmtree(run_dir, ignore_errors=True)  # streams of a network: tens of megabytes
         with np.load(out) as data:
             beats, totals, counters, seconds = data["beats"], data["totals"], data["counters"], data["seconds"]
     decoded = [compiled.decode_results(image) for image in beats]
     tensors = {name: np.stack([tensor[name] for tensor in decoded]) for name in decoded[0]}
     return RtlRun(tensors, totals, counters, seconds)
+
+
+def _progress(run_dir: Path, images: int) -> str:
+    log = run_dir / "sim.log"
+    done = log.read_text(errors="replace").count("@image ") if log.exists() else 0
+    return f"simulating, {done} of {images} images done"
+
+
+def _reason(log: Path | None) -> str:
+    """The lines of the log that say what went wrong, without the traceback."""
+    lines = log.read_text(errors="replace").splitlines() if log else []
+    errors = [line.strip() for line in lines if "Error" in line and "Traceback" not in line]
+    return "\n".join(errors[-3:] or lines[-10:])
 
 
 def first_mismatch(name: str, expected: np.ndarray, got: np.ndarray) -> str:

@@ -44,6 +44,12 @@ class Phase:
     smoothing: float = 0.1
     cutout: int = 0
     quantized: bool = False
+    end: float | None = None  # epoch, possibly fractional, at which the phase ends early
+
+    @property
+    def length(self) -> float:
+        """Epochs until the learning rate is zero and the phase is over."""
+        return min(len(self.sizes), self.end or math.inf)
 
     @property
     def sizes(self) -> list[int]:
@@ -130,7 +136,7 @@ class Trainer:
         cost = [self.steps_per_epoch * s * s / 1000 for s in sizes]
         done = sum(cost[: self.epoch]) + self.step * sizes[min(self.epoch, len(sizes) - 1)] ** 2 / 1000
         with tqdm(total=sum(cost), initial=done, desc=self.phase.name, unit="kpx", mininterval=5) as bar:
-            while self.epoch < len(sizes):
+            while self.epoch < self.phase.length:
                 self._epoch(sizes[self.epoch], bar)
                 if after_epoch:
                     after_epoch(self)
@@ -146,6 +152,7 @@ class Trainer:
             loss_sum += self._step(pixels, labels)
             count += 1
             self.step = step + 1
+            ended = self.epoch + self.step / self.steps_per_epoch >= self.phase.length
             bar.update(size * size / 1000)
             if self.stopping or time.monotonic() - saved > SAVE_SECONDS:
                 saved = time.monotonic()
@@ -154,6 +161,8 @@ class Trainer:
                 self.save()
             if self.stopping:
                 raise click.ClickException(f"stopped and saved; the same command goes on from epoch {self.epoch + 1}, step {step + 1}")
+            if ended:
+                break
         accuracy = self.accuracy(self.val_set, 32 if self.phase.quantized else size)
         self.seconds += time.monotonic() - started
         self.epoch, self.step = self.epoch + 1, 0
@@ -166,8 +175,8 @@ class Trainer:
                    f"validation {100 * accuracy:.2f} % after {self.seconds:.0f} s")
 
     def _step(self, pixels, labels) -> float:
-        done = (self.epoch * self.steps_per_epoch + self.step) / (self.steps_per_epoch * len(self.phase.sizes))
-        factor = learning_factor(done, self.phase.warmup)
+        done = (self.epoch * self.steps_per_epoch + self.step) / (self.steps_per_epoch * self.phase.length)
+        factor = learning_factor(min(done, 1.0), self.phase.warmup)
         self.muon.param_groups[0]["lr"] = self.phase.lr * factor
         self.sgd.param_groups[0]["lr"] = self.phase.bn_lr * factor
         piece = 25 if pixels.shape[-1] > 20 else 42  # small enough to share out, large enough to be efficient
@@ -264,14 +273,16 @@ def shorten(phase: Phase) -> Phase:
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the best checkpoint and network file. [the run's]")
 @click.option("--threads", default=os.cpu_count(), show_default=True)
 @click.option("--phase", type=click.Choice(["float", "clipq", "all"]), default="all", show_default=True)
+@click.option("--end", type=float, help="End the last phase after so many epochs (fractions allowed), with learning rate zero there.")
 @click.option("--short", is_flag=True, help="One small epoch a phase on 5,000 pictures: minutes, and no useful network.")
-def main(dataset, seed, folder, out, threads, phase, short):
+def main(dataset, seed, folder, out, threads, phase, end, short):
     """Train the NIN in full precision, then with CLIP-Q, and export the best network. Resumes where it was stopped."""
     folder = folder or Path("build/train") / f"nin-{dataset}-seed{seed}{'-short' if short else ''}"
     pictures = data.load(dataset)
     if short:
         pictures = {split: (x[:n], y[:n]) for (split, (x, y)), n in zip(pictures.items(), (5000, 500, 500))}
     first, second = (shorten(FLOAT), shorten(CLIPQ)) if short else (FLOAT, CLIPQ)
+    second = replace(second, end=end)
     torch.manual_seed(seed)
     net = NIN(CLASSES[dataset])
     trainer = Trainer(net, first, pictures, dataset, seed, folder, threads)

@@ -25,16 +25,6 @@ package cq_pkg;
   localparam logic [3:0] OP_MAXPOOL = 4'd2;
   localparam logic [3:0] OP_AVGPOOL = 4'd3;
 
-  // Errors that the main controller finds (the streams' own: clipq_regs.rdl).
-  localparam logic [7:0] ERR_NO_PROGRAM     = 8'h10;  // START without a valid program
-  localparam logic [7:0] ERR_START_BUSY     = 8'h11;  // START during a run
-  localparam logic [7:0] ERR_PROGRAM_HEADER = 8'h12;  // version, layer count or image region
-  localparam logic [7:0] ERR_NUM_MODULES    = 8'h13;  // compiled for another number of conv modules
-  localparam logic [7:0] ERR_DESCRIPTOR     = 8'h14;  // unknown operation, zero size, or region beyond the feature buffer
-  localparam logic [7:0] ERR_OUT_OF_BOUNDS  = 8'h15;  // a write outside the layer's output region (left out)
-  localparam logic [7:0] ERR_WEIGHTS_SHORT  = 8'h16;  // the weights packet ended before the layers had theirs
-  localparam logic [7:0] ERR_WEIGHTS_LONG   = 8'h17;  // weights left over at the end of an image
-
   // Conv modes: the width of the kernel pieces that an array holds.
   localparam logic [1:0] MODE_1 = 2'd0;  // 8 input channels x 3 output channels
   localparam logic [1:0] MODE_3 = 2'd1;  // 8 input channels x 3 horizontal taps

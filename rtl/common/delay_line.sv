@@ -19,13 +19,9 @@ module delay_line #(
     if (DEPTH == 0) begin : gen_wire
       assign d_o = d_i;
     end else begin : gen_shift
-      logic [DEPTH-1:0][WIDTH-1:0] shift_q;
-      if (DEPTH == 1) begin : gen_one
-        always_ff @(posedge clk_i) shift_q <= d_i;
-      end else begin : gen_many
-        always_ff @(posedge clk_i) shift_q <= {shift_q[DEPTH-2:0], d_i};
-      end
-      assign d_o = shift_q[DEPTH-1];
+      logic [DEPTH*WIDTH-1:0] shift_q;  // oldest word on top
+      always_ff @(posedge clk_i) shift_q <= (DEPTH * WIDTH)'({shift_q, d_i});
+      assign d_o = shift_q[(DEPTH-1)*WIDTH+:WIDTH];
     end
   endgenerate
 

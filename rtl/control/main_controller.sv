@@ -75,7 +75,8 @@ module main_controller #(
   localparam logic [cq_pkg::QUAD_ADDR_W:0] CAPACITY = (cq_pkg::QUAD_ADDR_W + 1)'(8 * BANK_WORDS);
 
   localparam logic [3:0] IDLE = 4'd0, HEADER = 4'd1, CHECK_HEADER = 4'd2, IMAGE = 4'd3, FETCH = 4'd4, CHECK = 4'd5, WAIT_PARAMS = 4'd6,
-      START = 4'd7, RUN = 4'd8, DRAIN = 4'd9, EMIT = 4'd10, LAYER_END = 4'd11, FINISH = 4'd12, ERROR = 4'd13;
+      START = 4'd7, RUN = 4'd8, DRAIN = 4'd9, EMIT = 4'd10, LAYER_END = 4'd11, FINISH = 4'd12, ERROR = 4'd13,
+      STOPPING = 4'd14;
 
   logic [3:0] state_q;
   logic [4:0] word_q, settle_q;
@@ -131,22 +132,22 @@ module main_controller #(
       code_d  = image_code_i;
     end else if (oob_i) begin
       error_d = 1'b1;
-      code_d  = cq_pkg::ERR_OUT_OF_BOUNDS;
+      code_d  = clipq_error_pkg::OUT_OF_BOUNDS;
     end else if (start_i) begin
       error_d = busy_o || !prog_valid_i;
-      code_d  = busy_o ? cq_pkg::ERR_START_BUSY : cq_pkg::ERR_NO_PROGRAM;
+      code_d  = busy_o ? clipq_error_pkg::START_BUSY : clipq_error_pkg::NO_PROGRAM;
     end else if (state_q == CHECK_HEADER && (header_bad || modules_q != 8'(NUM_MODULES))) begin
       error_d = 1'b1;
-      code_d  = header_bad ? cq_pkg::ERR_PROGRAM_HEADER : cq_pkg::ERR_NUM_MODULES;
+      code_d  = header_bad ? clipq_error_pkg::PROGRAM_HEADER : clipq_error_pkg::NUM_MODULES;
     end else if (state_q == CHECK && desc_bad) begin
       error_d = 1'b1;
-      code_d  = cq_pkg::ERR_DESCRIPTOR;
+      code_d  = clipq_error_pkg::DESCRIPTOR;
     end else if (short_q == 12'(SHORT_LIMIT)) begin
       error_d = 1'b1;
-      code_d  = cq_pkg::ERR_WEIGHTS_SHORT;
+      code_d  = clipq_error_pkg::WEIGHTS_SHORT;
     end else if (state_q == FINISH && weights_done_q && !weights_empty_i) begin
       error_d = 1'b1;
-      code_d  = cq_pkg::ERR_WEIGHTS_LONG;
+      code_d  = clipq_error_pkg::WEIGHTS_LONG;
     end
   end
 
@@ -186,7 +187,12 @@ module main_controller #(
           CHECK_HEADER: state_q <= IMAGE;
           IMAGE: begin
             if (image_done_i) state_q <= FETCH;
-            else if (stop_q && !image_started_q) begin
+            else if (stop_q && !image_started_q) state_q <= STOPPING;
+          end
+          // A beat accepted just before the image loader was closed is seen here: then the image is finished first.
+          STOPPING: begin
+            if (image_started_q) state_q <= IMAGE;
+            else if (settle_q == 5'd3) begin
               state_q <= IDLE;
               stop_q  <= 1'b0;
             end
@@ -226,7 +232,7 @@ module main_controller #(
     end
     if (state_q == IMAGE) layer_q <= '0;
     else if (state_q == LAYER_END) layer_q <= layer_q + 6'd1;
-    settle_q <= (state_q == DRAIN) ? settle_q + 5'd1 : '0;
+    settle_q <= (state_q == DRAIN || state_q == STOPPING) ? settle_q + 5'd1 : '0;
   end
 
   genvar w;
@@ -256,7 +262,7 @@ module main_controller #(
 
   assign prog_addr_o        = addr_q;
   assign desc_o             = desc_q;
-  assign image_enable_o     = state_q == IMAGE;
+  assign image_enable_o     = state_q == IMAGE && (!stop_q || image_started_q);
   assign image_base_o       = image_base_q;
   assign image_end_addr_o   = image_end_q;
   assign image_row_quads_o  = image_row_quads_q;
@@ -271,7 +277,7 @@ module main_controller #(
   assign busy_o             = state_q != IDLE && state_q != ERROR;
   assign image_end_o        = state_q == FINISH && weights_done_q && results_empty_i && !error_d;
   assign done_o             = image_end_o;
-  assign stopped_o          = (image_end_o && stop_q) || (state_q == IMAGE && stop_q && !image_started_q && !image_done_i);
+  assign stopped_o          = (image_end_o && stop_q) || (state_q == STOPPING && settle_q == 5'd3 && !image_started_q);
   assign error_o            = state_q == ERROR;
   assign error_pulse_o      = error_pulse_q;
   assign error_code_o       = code_q;

@@ -221,22 +221,22 @@ module conv_unit #(
     drain_lane_q  <= {drain_lane_q[1:0], drain_lane};
   end
 
+  logic [NUM_MODULES-1:0][cq_pkg::ARRAYS-1:0][2*cq_pkg::PES-1:0] idx;
+  logic [NUM_MODULES-1:0][1:0][2:0][cq_pkg::ACC_W-1:0] drain;  // [module][buffer][lane]
+  logic [NUM_MODULES-1:0][2:0][cq_pkg::ACC_W-1:0] lanes;
   genvar m, a;
   generate
     for (m = 0; m < NUM_MODULES; m = m + 1) begin : gen_module
-      logic [cq_pkg::ARRAYS-1:0][2*cq_pkg::PES-1:0] idx;
-      logic [1:0][2:0][cq_pkg::ACC_W-1:0] drain;
-      logic [2:0][cq_pkg::ACC_W-1:0] lanes;
       logic [cq_pkg::ACC_W-1:0] acc_q;
       for (a = 0; a < cq_pkg::ARRAYS; a = a + 1) begin : gen_idx
-        assign idx[a] = idx_i[2*cq_pkg::PES*(NUM_MODULES*a+m)+:2*cq_pkg::PES];
+        assign idx[m][a] = idx_i[2*cq_pkg::PES*(NUM_MODULES*a+m)+:2*cq_pkg::PES];
       end
       conv_module u_module (
           .clk_i       (clk_i),
           .mode_i      (mode_i),
           .codebook_i  (codebook_i),
           .load_i      (load),
-          .idx_i       (idx),
+          .idx_i       (idx[m]),
           .single_i    (single),
           .x_i         (x),
           .y_i         (y),
@@ -246,14 +246,14 @@ module conv_unit #(
           .acc_addr_i  (acc_pixel),
           .acc_first_i (acc_first),
           .drain_addr_i(drain_pixel_q),
-          .drain_o     (drain)
+          .drain_o     (drain[m])
       );
-      assign lanes = drain_buf_q[2] ? drain[1] : drain[0];
+      assign lanes[m] = drain_buf_q[2] ? drain[m][1] : drain[m][0];
       always_ff @(posedge clk_i) begin
         case (drain_lane_q[2])
-          2'd0:    acc_q <= lanes[0];
-          2'd1:    acc_q <= lanes[1];
-          default: acc_q <= lanes[2];
+          2'd0:    acc_q <= lanes[m][0];
+          2'd1:    acc_q <= lanes[m][1];
+          default: acc_q <= lanes[m][2];
         endcase
       end
       assign acc_o[m] = acc_q;

@@ -76,6 +76,19 @@ module pass_sequencer (
 
   localparam logic [2:0] IDLE = 3'd0, BOUNDS = 3'd1, LIMITS = 3'd2, EXTENT = 3'd3, SCAN = 3'd4, READY = 3'd5;
 
+  // The layer's sizes as signed numbers.
+  logic signed [S_W-1:0] neg_pad_h, neg_pad_w, in_w_s, in_h_s, out_w_s, out_h_s, rows_s, cols_s, window_s, kr_step_s;
+  assign neg_pad_h = -$signed({{(S_W - 4) {1'b0}}, pad_h_i});
+  assign neg_pad_w = -$signed({{(S_W - 4) {1'b0}}, pad_w_i});
+  assign in_w_s    = {{(S_W - cq_pkg::DIM_W) {1'b0}}, in_w_i};
+  assign in_h_s    = {{(S_W - cq_pkg::DIM_W) {1'b0}}, in_h_i};
+  assign out_w_s   = {{(S_W - cq_pkg::DIM_W) {1'b0}}, out_w_i};
+  assign out_h_s   = {{(S_W - cq_pkg::DIM_W) {1'b0}}, out_h_i};
+  assign rows_s    = {{(S_W - 9) {1'b0}}, tile_rows_i};
+  assign cols_s    = {{(S_W - 9) {1'b0}}, tile_cols_i};
+  assign window_s  = {{(S_W - 3) {1'b0}}, window_i};
+  assign kr_step_s = {{(S_W - 4) {1'b0}}, kr_step_i};
+
   // ---------------------------------------------------------------- loops
   logic [2:0] state_q;
   logic [7:0] og_q, cg_q;
@@ -92,19 +105,9 @@ module pass_sequencer (
   assign last_piece = piece_q + 4'd1 == piece_count_i;
   assign last_kr    = kr_q + 4'd1 == kr_count_i;
   assign last_cg    = cg_q + 8'd1 == cg_count_i;
-  assign last_tx    = x0_q + S_W'($signed({1'b0, tile_cols_i})) >= S_W'($signed({1'b0, out_w_i}));
-  assign last_ty    = y0_q + S_W'($signed({1'b0, tile_rows_i})) >= S_W'($signed({1'b0, out_h_i}));
+  assign last_tx    = x0_q + cols_s >= out_w_s;
+  assign last_ty    = y0_q + rows_s >= out_h_s;
   assign last_og    = og_q + 8'd1 == og_count_i;
-
-  logic signed [S_W-1:0] neg_pad_h, neg_pad_w, in_w_s, in_h_s, out_w_s, out_h_s, rows_s, cols_s;
-  assign neg_pad_h = -S_W'($signed({1'b0, pad_h_i}));
-  assign neg_pad_w = -S_W'($signed({1'b0, pad_w_i}));
-  assign in_w_s    = S_W'($signed({1'b0, in_w_i}));
-  assign in_h_s    = S_W'($signed({1'b0, in_h_i}));
-  assign out_w_s   = S_W'($signed({1'b0, out_w_i}));
-  assign out_h_s   = S_W'($signed({1'b0, out_h_i}));
-  assign rows_s    = S_W'($signed({1'b0, tile_rows_i}));
-  assign cols_s    = S_W'($signed({1'b0, tile_cols_i}));
 
   // ---------------------------------------------------------------- set-up of the next pass
   logic next_consumed;  // the prepared pass was taken or dropped
@@ -169,7 +172,7 @@ module pass_sequencer (
     end else if (step_ty) begin
       tile_row_d      = tile_row_q + rows_s;
       tile_row_addr_d = tile_row_addr_q + tile_row_step_i;
-      tile_psum_d     = tile_psum_q - 20'($signed({1'b0, tile_pixels_i}));
+      tile_psum_d     = tile_psum_q - $signed({11'b0, tile_pixels_i});
     end
     tile_col_d      = tile_col_q;
     tile_col_addr_d = tile_col_addr_q;
@@ -188,9 +191,9 @@ module pass_sequencer (
       row_addr_d = tile_row_addr_d;
       psum_d     = tile_psum_d;
     end else if (step_kr) begin
-      row_d      = row_q + S_W'($signed({1'b0, kr_step_i}));
+      row_d      = row_q + kr_step_s;
       row_addr_d = row_addr_q + kr_addr_step_i;
-      psum_d     = psum_q - 20'($signed({1'b0, tile_cols_i}));
+      psum_d     = psum_q - $signed({11'b0, tile_cols_i});
     end
   end
 
@@ -208,7 +211,7 @@ module pass_sequencer (
       col_addr_q <= tile_col_addr_d;
       piece_q    <= '0;
     end else if (next_consumed) begin
-      col_q      <= col_q + S_W'($signed({1'b0, window_i}));
+      col_q      <= col_q + window_s;
       col_addr_q <= col_addr_q + piece_addr_step_i;
       piece_q    <= piece_q + 4'd1;
     end
@@ -235,10 +238,9 @@ module pass_sequencer (
   end
 
   // The geometry of the pass: one addition or comparison per register and state.
-  logic signed [S_W-1:0] left_over_h, left_over_w, window_s;
+  logic signed [S_W-1:0] left_over_h, left_over_w;
   assign left_over_h = out_h_s - y0_q;
   assign left_over_w = out_w_s - x0_q;
-  assign window_s    = S_W'($signed({1'b0, window_i}));
 
   logic outside_left;  // even the rightmost column of the first window lies left of the picture
   assign outside_left = right_q < 0;

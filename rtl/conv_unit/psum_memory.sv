@@ -36,11 +36,11 @@ module psum_memory (
   assign raddr[0] = (acc_ren_i && !acc_buf_i) ? acc_addr_i : drain_addr_i;
   assign raddr[1] = (acc_ren_i && acc_buf_i) ? acc_addr_i : drain_addr_i;
 
+  logic [2:0][1:0][cq_pkg::ACC_W-1:0] read_q;  // [lane][buffer]
   genvar l, b;
   generate
     for (l = 0; l < 3; l = l + 1) begin : gen_lane
       logic [cq_pkg::ACC_W-1:0] sum_q;
-      logic [1:0][cq_pkg::ACC_W-1:0] read_q;
       for (b = 0; b < 2; b = b + 1) begin : gen_buf
         logic [cq_pkg::ACC_W-1:0] rdata;
         ram_1r1w #(
@@ -56,11 +56,11 @@ module psum_memory (
             .raddr_i(raddr[b]),
             .rdata_o(rdata)
         );
-        always_ff @(posedge clk_i) read_q[b] <= rdata;
-        assign drain_o[b][l] = read_q[b];
+        always_ff @(posedge clk_i) read_q[l][b] <= rdata;
+        assign drain_o[b][l] = read_q[l][b];
       end
       always_ff @(posedge clk_i) begin
-        sum_q <= (first_q[1] ? '0 : (buf_q[1] ? read_q[1] : read_q[0])) +
+        sum_q <= (first_q[1] ? '0 : (buf_q[1] ? read_q[l][1] : read_q[l][0])) +
             cq_pkg::ACC_W'($signed(product_i[l]));
       end
     end

@@ -15,7 +15,8 @@ module weight_decoder (
     output wire logic [cq_pkg::PRODUCT_W-1:0]      product_o    // signed
 );
 
-  localparam int FULL_W = cq_pkg::SUM_W + 10;
+  // At most 36 activations of 255 in a segment: 9180 * 383 and the sums of three such products fit.
+  localparam int FULL_W = cq_pkg::PRODUCT_W;
 
   logic signed [9:0] both_q;  // w3 - w1 - w2: -382..383
   logic signed [FULL_W-1:0] m0_q, m1_q, m2_q, r0_q, r1_q, r2_q;
@@ -29,8 +30,8 @@ module weight_decoder (
     r0_q <= m0_q;
     r1_q <= m1_q;
     r2_q <= m2_q;
-    a_q <= cq_pkg::PRODUCT_W'(r0_q + r1_q);
-    b_q <= cq_pkg::PRODUCT_W'(r2_q);
+    a_q <= r0_q + r1_q;
+    b_q <= r2_q;
     y_q <= a_q + b_q;
   end
 

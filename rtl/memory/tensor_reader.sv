@@ -33,6 +33,9 @@ module tensor_reader #(
 
   localparam logic [1:0] IDLE = 2'd0, RUN = 2'd1, FLUSH = 2'd2;
 
+  logic unused_rd_data;
+  assign unused_rd_data = &rd_data_i[7:2];
+
   logic [1:0] state_q;
   logic [A_W-1:0] row_q, addr_q, left_q;
   logic [cq_pkg::DIM_W-1:0] rows_q;

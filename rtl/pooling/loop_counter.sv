@@ -1,6 +1,7 @@
 // Down counter of one loop: tells beforehand which round is the last one.
 //
 // Purpose: last_o comes out of a register, so that several nested loops can be decided within one cycle.
+// The caller also says whether there is just one round, which it can find out earlier than count_i is chosen.
 // Latency: 1 cycle.  load_i starts count_i rounds (1 or more; it wins over step_i), step_i ends one; last_o is high during the last round.
 `resetall
 `default_nettype none
@@ -12,6 +13,7 @@ module loop_counter #(
     input  wire logic             clk_i,
     input  wire logic             load_i,
     input  wire logic [WIDTH-1:0] count_i,
+    input  wire logic             one_i,    // count_i is 1
     input  wire logic             step_i,
     output wire logic             last_o
 );
@@ -25,7 +27,7 @@ module loop_counter #(
   always_ff @(posedge clk_i) begin
     if (load_i) begin
       left_q <= count_i;
-      last_q <= count_i == WIDTH'(1);
+      last_q <= one_i;
     end else if (step_i) begin
       left_q <= left_q - 1'b1;
       last_q <= left_q == WIDTH'(2);

@@ -31,6 +31,8 @@ module pool_planner (
     output wire logic [cq_pkg::QUAD_ADDR_W-1:0]  addr_o,
     output wire logic [cq_pkg::DIM_W-1:0]        rows_o,
     output wire logic [cq_pkg::DIM_W-1:0]        cols_o,
+    output wire logic                            one_row_o,
+    output wire logic                            one_col_o,
     output wire logic                            row_end_o,  // last output pixel of its row
     output wire logic                            last_o      // last output pixel
 );
@@ -47,7 +49,8 @@ module pool_planner (
   endfunction
 
   logic [1:0] state_q;
-  logic [3:0] bit_q;
+  logic [4:0] bit_q;  // -1 after the last one
+  logic y_step_bit_q, x_step_bit_q, y_pad_bit_q, x_pad_bit_q;
   logic [A_W-1:0] y_step_q, x_step_q, y_pad_q, x_pad_q;  // addresses are modulo the address space
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
@@ -55,22 +58,24 @@ module pool_planner (
     end else begin
       case (state_q)
         IDLE: if (start_i) state_q <= MULTIPLY;
-        MULTIPLY: if (bit_q == '0) state_q <= FIRST;
+        MULTIPLY: if (bit_q[4]) state_q <= FIRST;
         default: state_q <= IDLE;
       endcase
     end
-    if (state_q == IDLE) begin
-      bit_q    <= highest_bit(stride_h_i | stride_w_i | pad_h_i | pad_w_i);
-      y_step_q <= '0;
-      x_step_q <= '0;
-      y_pad_q  <= '0;
-      x_pad_q  <= '0;
+    if (start_i) begin
+      bit_q <= {1'b0, highest_bit(stride_h_i | stride_w_i | pad_h_i | pad_w_i)};
+      {y_step_bit_q, x_step_bit_q, y_pad_bit_q, x_pad_bit_q} <= '0;
+      {y_step_q, x_step_q, y_pad_q, x_pad_q} <= '0;
     end else if (state_q == MULTIPLY) begin
-      bit_q    <= bit_q - 4'd1;
-      y_step_q <= (y_step_q << 1) + (stride_h_i[bit_q] ? in_row_stride_i : '0);
-      x_step_q <= (x_step_q << 1) + (stride_w_i[bit_q] ? A_W'(q_i) : '0);
-      y_pad_q  <= (y_pad_q << 1) - (pad_h_i[bit_q] ? in_row_stride_i : '0);
-      x_pad_q  <= (x_pad_q << 1) - (pad_w_i[bit_q] ? A_W'(q_i) : '0);
+      bit_q        <= bit_q - 5'd1;
+      y_step_bit_q <= stride_h_i[bit_q[3:0]];
+      x_step_bit_q <= stride_w_i[bit_q[3:0]];
+      y_pad_bit_q  <= pad_h_i[bit_q[3:0]];
+      x_pad_bit_q  <= pad_w_i[bit_q[3:0]];
+      y_step_q     <= (y_step_q << 1) + (y_step_bit_q ? in_row_stride_i : '0);
+      x_step_q     <= (x_step_q << 1) + (x_step_bit_q ? A_W'(q_i) : '0);
+      y_pad_q      <= (y_pad_q << 1) - (y_pad_bit_q ? in_row_stride_i : '0);
+      x_pad_q      <= (x_pad_q << 1) - (x_pad_bit_q ? A_W'(q_i) : '0);
     end
   end
 
@@ -90,6 +95,7 @@ module pool_planner (
       .clk_i  (clk_i),
       .load_i (first || (step && row_end)),
       .count_i(out_w_i),
+      .one_i  (out_w_i == D_W'(1)),
       .step_i (step),
       .last_o (row_end)
   );
@@ -100,6 +106,7 @@ module pool_planner (
       .clk_i  (clk_i),
       .load_i (first),
       .count_i(out_h_i),
+      .one_i  (out_h_i == D_W'(1)),
       .step_i (step && row_end),
       .last_o (last_row)
   );
@@ -144,12 +151,14 @@ module pool_planner (
   // ---------------------------------------------------------------- 3: the window
   logic [A_W-1:0] addr_q;
   logic [D_W-1:0] rows_q, cols_q;
-  logic row_end_q, last_q;
+  logic one_row_q, one_col_q, row_end_q, last_q;
   always_ff @(posedge clk_i) begin
     if (advance) begin
       addr_q    <= row_addr_q + col_addr_q;
       rows_q    <= kernel_rows_q < rows_below_q ? kernel_rows_q : rows_below_q;
       cols_q    <= kernel_cols_q < cols_right_q ? kernel_cols_q : cols_right_q;
+      one_row_q <= kernel_rows_q == D_W'(1) || rows_below_q == D_W'(1);
+      one_col_q <= kernel_cols_q == D_W'(1) || cols_right_q == D_W'(1);
       row_end_q <= p2_row_end_q;
       last_q    <= p2_last_q;
     end
@@ -174,6 +183,8 @@ module pool_planner (
   assign addr_o    = addr_q;
   assign rows_o    = rows_q;
   assign cols_o    = cols_q;
+  assign one_row_o = one_row_q;
+  assign one_col_o = one_col_q;
   assign row_end_o = row_end_q;
   assign last_o    = last_q;
 

@@ -1,7 +1,7 @@
 // Pool walker: reads the windows out of the feature buffer, one read a cycle.
 //
 // Purpose: for each window: group of quads by group, row by row, pixel by pixel.  Windows, groups and rows follow each other without a gap.
-// room_i is asked for once a group, before the first read of its window.
+// room_i is asked for once a group: in the cycle before the first read of its window.
 // Latency: 1 cycle from a window to its first read.  Throughput: one read a cycle.
 `resetall
 `default_nettype none
@@ -14,6 +14,7 @@ module pool_walker (
     input  wire logic [cq_pkg::QUADS_W-1:0]      q_i,
     input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]  row_stride_i,
     input  wire logic [cq_pkg::QUADS_W-1:0]      groups_i,      // of a pixel
+    input  wire logic                            one_group_i,   // groups_i is 1
     input  wire logic [3:0]                      group_step_i,  // quads
     // windows
     input  wire logic                            valid_i,
@@ -21,6 +22,8 @@ module pool_walker (
     input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]  addr_i,
     input  wire logic [cq_pkg::DIM_W-1:0]        rows_i,
     input  wire logic [cq_pkg::DIM_W-1:0]        cols_i,
+    input  wire logic                            one_row_i,     // rows_i is 1
+    input  wire logic                            one_col_i,
     input  wire logic                            row_end_i,
     input  wire logic                            last_i,
     // reads
@@ -36,33 +39,42 @@ module pool_walker (
   localparam int A_W = cq_pkg::QUAD_ADDR_W;
   localparam int D_W = cq_pkg::DIM_W;
 
-  logic valid_q, first_q, row_end_q, picture_end_q;
+  logic pending_q, go_q;  // addr_q is to be read; it is read in this cycle
+  logic first_q, one_row_q, one_col_q, row_end_q, picture_end_q;
   logic [D_W-1:0] rows_q, cols_q;
   logic last_col, last_row, last_group;
 
-  logic issue, end_row, end_window, end_pixel, take, restart;
-  assign issue      = valid_q && (!first_q || room_i);
-  assign end_row    = issue && last_col;
-  assign end_window = end_row && last_row;
-  assign end_pixel  = end_window && last_group;
-  assign ready_o    = !valid_q || end_pixel;
+  logic end_row, end_window, end_pixel, take, restart;
+  assign end_row    = go_q && last_col;
+  assign end_window = go_q && last_col && last_row;
+  assign end_pixel  = go_q && last_col && last_row && last_group;
+  assign ready_o    = !pending_q || end_pixel;
   assign take       = ready_o && valid_i;
   assign restart    = take || end_window;  // of rows and columns
 
+  logic pending_d, first_d;
+  assign pending_d = ready_o ? valid_i : 1'b1;
+  assign first_d   = restart || (first_q && !go_q);
   always_ff @(posedge clk_i) begin
-    if (!rst_ni) valid_q <= 1'b0;
-    else if (ready_o) valid_q <= valid_i;
+    if (!rst_ni) begin
+      pending_q <= 1'b0;
+      go_q      <= 1'b0;
+    end else begin
+      pending_q <= pending_d;
+      go_q      <= pending_d && (room_i || !first_d);
+    end
   end
 
   always_ff @(posedge clk_i) begin
     if (take) begin
       rows_q        <= rows_i;
       cols_q        <= cols_i;
+      one_row_q     <= one_row_i;
+      one_col_q     <= one_col_i;
       row_end_q     <= row_end_i;
       picture_end_q <= last_i;
     end
-    if (restart) first_q <= 1'b1;
-    else if (issue) first_q <= 1'b0;
+    first_q <= first_d;
   end
 
   // ---------------------------------------------------------------- loops
@@ -72,7 +84,8 @@ module pool_walker (
       .clk_i  (clk_i),
       .load_i (take || end_row),
       .count_i(take ? cols_i : cols_q),
-      .step_i (issue),
+      .one_i  (take ? one_col_i : one_col_q),
+      .step_i (go_q),
       .last_o (last_col)
   );
 
@@ -82,6 +95,7 @@ module pool_walker (
       .clk_i  (clk_i),
       .load_i (restart),
       .count_i(take ? rows_i : rows_q),
+      .one_i  (take ? one_row_i : one_row_q),
       .step_i (end_row),
       .last_o (last_row)
   );
@@ -92,6 +106,7 @@ module pool_walker (
       .clk_i  (clk_i),
       .load_i (take),
       .count_i(groups_i),
+      .one_i  (one_group_i),
       .step_i (end_window),
       .last_o (last_group)
   );
@@ -105,12 +120,12 @@ module pool_walker (
     else addr_d = addr_q + A_W'(q_i);
   end
   always_ff @(posedge clk_i) begin
-    if (take || issue) addr_q <= addr_d;
+    if (take || go_q) addr_q <= addr_d;
     if (take || end_row) row_addr_q <= addr_d;
     if (restart) group_addr_q <= addr_d;
   end
 
-  assign rd_valid_o    = issue;
+  assign rd_valid_o    = go_q;
   assign rd_addr_o     = addr_q;
   assign first_o       = first_q;
   assign last_o        = last_col && last_row;

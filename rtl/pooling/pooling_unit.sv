@@ -4,7 +4,7 @@
 // channels) a read and writes the maxima; average pooling takes NUM_MODULES channels a read and hands their 32-bit sums to the output stage,
 // which are in pixel order, then channel groups.  Padding is never read: it cannot win a maximum and adds nothing to a sum.
 // All inputs from avg_i to pad_w_i are stable from start_i to done_o.  start_i only while idle.
-// Latency: start_i to done_o = reads + bit length of (stride_h | stride_w | pad_h | pad_w) + RD_LATENCY + 5 cycles while sum_ready_i is
+// Latency: start_i to done_o = reads + bit length of (stride_h | stride_w | pad_h | pad_w) + RD_LATENCY + 6 cycles while sum_ready_i is
 // high (model/pool_cycles.py).  Throughput: one read a cycle, no gap between windows, groups and pixels.
 // done_o comes together with the last write or sum.  After sum_ready_i falls, at most RD_LATENCY + 2 more sums follow.
 `resetall
@@ -67,16 +67,21 @@ module pooling_unit #(
 `endif
 
   // ---------------------------------------------------------------- groups: 8 quads or NUM_MODULES channels
-  logic [Q_W-1:0] last_quad, groups;
-  logic [3:0] group_step;
-  logic [2:0] rest;  // quads of a pixel's last group, less one
+  // Constants of the layer, ready long before the first window.
+  logic [Q_W-1:0] last_quad, last_group, groups_q;
+  logic [3:0] group_step_q, rest_q;  // quads of a group, quads of a pixel's last group
+  logic one_group_q;
   assign last_quad  = q_i - Q_W'(1);
-  assign groups     = (avg_i ? last_quad >> SHIFT : last_quad >> 3) + Q_W'(1);
-  assign group_step = avg_i ? 4'(QUADS) : 4'd8;
-  assign rest       = last_quad[2:0] & (avg_i ? 3'(QUADS - 1) : 3'd7);
+  assign last_group = avg_i ? last_quad >> SHIFT : last_quad >> 3;
+  always_ff @(posedge clk_i) begin
+    groups_q     <= last_group + Q_W'(1);
+    one_group_q  <= last_group == '0;
+    group_step_q <= avg_i ? 4'(QUADS) : 4'd8;
+    rest_q       <= {1'b0, last_quad[2:0] & (avg_i ? 3'(QUADS - 1) : 3'd7)} + 4'd1;
+  end
 
   // ---------------------------------------------------------------- reads
-  logic window_valid, window_ready, window_row_end, window_last;
+  logic window_valid, window_ready, window_one_row, window_one_col, window_row_end, window_last;
   logic [A_W-1:0] window_addr;
   logic [cq_pkg::DIM_W-1:0] window_rows, window_cols;
 
@@ -102,27 +107,29 @@ module pooling_unit #(
       .addr_o         (window_addr),
       .rows_o         (window_rows),
       .cols_o         (window_cols),
+      .one_row_o      (window_one_row),
+      .one_col_o      (window_one_col),
       .row_end_o      (window_row_end),
       .last_o         (window_last)
   );
-
-  logic room_q;
-  always_ff @(posedge clk_i) room_q <= sum_ready_i;
 
   logic first, last, group_end, row_end, picture_end;
   pool_walker u_walker (
       .clk_i        (clk_i),
       .rst_ni       (rst_ni),
-      .room_i       (room_q || !avg_i),
+      .room_i       (sum_ready_i || !avg_i),
       .q_i          (q_i),
       .row_stride_i (in_row_stride_i),
-      .groups_i     (groups),
-      .group_step_i (group_step),
+      .groups_i     (groups_q),
+      .one_group_i  (one_group_q),
+      .group_step_i (group_step_q),
       .valid_i      (window_valid),
       .ready_o      (window_ready),
       .addr_i       (window_addr),
       .rows_i       (window_rows),
       .cols_i       (window_cols),
+      .one_row_i    (window_one_row),
+      .one_col_i    (window_one_col),
       .row_end_i    (window_row_end),
       .last_i       (window_last),
       .rd_valid_o   (rd_valid_o),
@@ -182,7 +189,7 @@ module pooling_unit #(
   logic [A_W-1:0] addr_q, pixel_addr_q, row_addr_q, addr_d;
   always_comb begin
     if (start_i) addr_d = out_base_i;
-    else if (!group_end_q) addr_d = addr_q + A_W'(group_step);
+    else if (!group_end_q) addr_d = addr_q + A_W'(group_step_q);
     else if (!row_end_q) addr_d = pixel_addr_q + A_W'(q_i);
     else addr_d = row_addr_q + out_row_stride_i;
   end
@@ -199,7 +206,7 @@ module pooling_unit #(
   genvar v;
   generate
     for (v = 0; v < 8; v = v + 1) begin : gen_mask
-      assign mask[v] = !group_end_q || 4'(v) < {1'b0, rest} + 4'd1;
+      assign mask[v] = !group_end_q || 4'(v) < rest_q;
     end
   endgenerate
 

@@ -38,7 +38,7 @@ module result_packer #(
   initial if (DEPTH <= MARGIN) $fatal(1, "result_packer: DEPTH %0d must exceed MARGIN %0d", DEPTH, MARGIN);
 `endif
 
-  logic fifo_valid, fifo_ready, fifo_in_ready;
+  logic fifo_valid, fifo_ready, unused_fifo_in_ready;
   logic [BEATS-1:0][63:0] fifo_data;
   logic [LEVEL_W-1:0] level;
 
@@ -49,7 +49,7 @@ module result_packer #(
       .clk_i      (clk_i),
       .rst_ni     (rst_ni),
       .in_valid_i (raw_valid_i),
-      .in_ready_o (fifo_in_ready),
+      .in_ready_o (unused_fifo_in_ready),
       .in_data_i  (raw_i),
       .out_valid_o(fifo_valid),
       .out_ready_i(fifo_ready),

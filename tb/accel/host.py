@@ -128,6 +128,7 @@ class Host:
     async def start_run(self) -> None:
         await self.write(Register.IRQ_ENABLE, IRQ_DONE | IRQ_ERROR | IRQ_STOPPED)
         await self.write(Register.CTRL, START)
+        await ClockCycles(self.dut.clk_i, 40)  # the program's header is read: not part of an image's cycles
 
     async def stop_run(self) -> None:
         await self.write(Register.CTRL, STOP)

@@ -1,5 +1,7 @@
 """Batches, optimizer, threads and resumption."""
 
+from dataclasses import replace
+
 import click
 import numpy as np
 import pytest
@@ -163,3 +165,13 @@ def test_shipper_keeps_the_better_network(tmp_path):
     trainer.history.append({"val": 0.4, "epoch": 2})
     ship(trainer)
     assert ship.best() == 0.5 and ship.network.read_bytes() == before
+
+
+def test_phase_may_end_inside_an_epoch(tmp_path):
+    trainer = make_trainer(tmp_path)
+    trainer.phase = replace(trainer.phase, end=1.4)
+    rates, step = [], trainer._step
+    trainer._step = lambda *batch: (step(*batch), rates.append(trainer.muon.param_groups[0]["lr"]))[0]
+    trainer.run()
+    assert len(rates) == 5 and trainer.epoch == 2 and len(trainer.history) == 2
+    assert rates[-1] < 0.1 * max(rates)

@@ -1,0 +1,35 @@
+"""Reads and cycles of the pooling unit (rtl/pooling/pooling_unit.sv), exactly, while the output stage takes every sum."""
+from model.compiler.conv_plan import ceil_div
+
+READ_LATENCY = 3       # feature buffer, request to data
+MAX_GROUP_QUADS = 8    # quads (four channels) that a read of max pooling takes
+
+
+def pool_reads(op, in_shape, kernel, stride, pad, num_modules):
+    """Feature-buffer reads of one pooling layer.
+
+    op: "maxpool" or "avgpool". in_shape: (C, H, W). kernel, stride, pad: (vertical, horizontal), a legal layer. num_modules: 4, 8 or 16.
+    Each group of channels reads the pixels of every window that lie inside the picture. Raises ValueError for another op.
+    """
+    if op not in ("maxpool", "avgpool"):
+        raise ValueError(f"{op!r} is not a pooling operation")
+    channels, *size = in_shape
+    group_quads = MAX_GROUP_QUADS if op == "maxpool" else num_modules // 4
+    groups = ceil_div(ceil_div(channels, 4), group_quads)
+    rows, cols = (_covered(*axis) for axis in zip(size, kernel, stride, pad))
+    return groups * rows * cols
+
+
+def pool_cycles(op, in_shape, kernel, stride, pad, num_modules, read_latency=READ_LATENCY):
+    """Cycles from the pooling unit's start_i to its done_o; arguments as in pool_reads.
+
+    The address steps are multiplied bit by bit first, then there is a read in every cycle.
+    """
+    bits = (stride[0] | stride[1] | pad[0] | pad[1]).bit_length()
+    return bits + pool_reads(op, in_shape, kernel, stride, pad, num_modules) + read_latency + 6
+
+
+def _covered(size, kernel, stride, pad):
+    """Sum over all windows of one axis of their positions inside the picture."""
+    starts = range(-pad, size + pad - kernel + 1, stride)
+    return sum(min(start + kernel, size) - max(start, 0) for start in starts)

@@ -1,0 +1,1 @@
+"""Tests of whole networks on the accelerator, every layer compared with PyTorch."""

@@ -1,0 +1,126 @@
+"""Runs networks on the harness inside a simulation and compares every tensor that comes back with PyTorch and NumPy."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cocotb
+import numpy as np
+import torch
+
+from model.compiler import Compiled, compile_network
+from model.compiler.hardware import Hardware
+from model.integer import run_integer
+from model.torch_net import TorchNet
+from tb.accel.host import IDEAL, Host, Traffic, random_traffic
+from tb.rtl_backend import first_mismatch
+
+torch.set_num_threads(1)  # the regression runs one simulation per core
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came back: {layer: int32 [N, C, H, W]}, total_cycles int64 [N], and the compiled network."""
+    tensors: dict
+    total_cycles: np.ndarray
+    compiled: Compiled
+
+
+def expected_tensors(net, images: np.ndarray) -> dict:
+    """{layer: int32 [N, C, H, W]} of PyTorch; NumPy must agree with it."""
+    tensors = {name: tensor.numpy() for name, tensor in TorchNet(net)(torch.from_numpy(images), keep=True).items()}
+    for name, tensor in run_integer(net, images, keep=True).items():
+        if problem := first_mismatch(name, tensors[name], tensor):
+            raise AssertionError(f"NumPy (got) and PyTorch (expected) disagree: {problem}")
+    return tensors
+
+
+def compare(expected: dict, got: dict) -> int:
+    """Compare tensors {layer: [N, C, H, W]} in the order of `got`; returns the number of values compared.
+
+    Raises AssertionError for the first layer that differs: layer, image, channel, row, column, expected, got.
+    """
+    assert got, "nothing came back to compare"
+    for name, tensor in got.items():
+        if problem := first_mismatch(name, expected[name], tensor):
+            raise AssertionError(problem)
+    return sum(tensor.size for tensor in got.values())
+
+
+def random_generator() -> np.random.Generator:
+    """The test's numpy generator, seeded by cocotb."""
+    return np.random.default_rng(cocotb.RANDOM_SEED)
+
+
+def on_icarus() -> bool:
+    """Whether the simulator is Icarus, which does about 150 cycles a second on the whole accelerator."""
+    return "icarus" in cocotb.SIM_NAME.lower()
+
+
+def hardware_of(dut) -> Hardware:
+    """The parameters that the harness was built with."""
+    return Hardware(*(int(getattr(dut, name).value) for name in ("NUM_MODULES", "BANK_WORDS", "WEIGHT_WORDS")))
+
+
+def cycle_limit(compiled: Compiled, slowdown: int = 64) -> int:
+    """Cycles after which a run counts as hanging: every beat `slowdown` cycles late and a tenth of the PEs busy."""
+    image_quads = int(np.prod(compiled.tensors["input"].shape[1:])) * compiled.tensors["input"].quads
+    beats = len(compiled.weights) + image_quads + compiled.total_result_beats
+    work = sum(layer.macs for layer in compiled.net.layers) // (10 * compiled.hardware.num_modules)
+    pixels = sum(int(np.prod(layer.in_shape) * np.prod(layer.kernel)) for layer in compiled.net.layers if layer.op != "conv")
+    return 50_000 + slowdown * beats + work + pixels
+
+
+class Bench:
+    """One harness and its host; networks are run one after the other without a reset in between."""
+
+    def __init__(self, dut):
+        self.dut = dut
+        self.host = Host(dut)
+        self.hardware = hardware_of(dut)
+        self.values_checked = 0
+
+    async def start(self) -> Bench:
+        """Clock, reset, register master."""
+        await self.host.start()
+        return self
+
+    async def run(self, net, images: np.ndarray, *, debug: bool = True, traffic: tuple = (IDEAL, IDEAL, 0)) -> Outcome:
+        """Load a network's program, run the images (integers [N, C, H, W]), stop.
+
+        debug: every layer's tensor is sent. traffic: (program and weights engine, image engine, result stall of 256).
+        """
+        compiled = compile_network(net, self.hardware, debug)
+        self.host.set_traffic(*traffic)
+        await self.host.load_network(compiled, images)
+        await self.host.start_run()
+        beats, totals = [], []
+        for number in range(len(images)):
+            result, total = await self.host.run_image(number, cycle_limit(compiled))
+            beats.append(result)
+            totals.append(total)
+        await self.host.stop_run()
+        decoded = [compiled.decode_results(words) for words in beats]
+        tensors = {name: np.stack([image[name] for image in decoded]) for name in decoded[0]}
+        return Outcome(tensors, np.array(totals), compiled)
+
+    async def check(self, net, images: np.ndarray, **options) -> Outcome:
+        """Run and compare all that comes back with PyTorch; `options` as for `run`."""
+        expected = expected_tensors(net, images)
+        outcome = await self.run(net, images, **options)
+        self.values_checked += compare(expected, outcome.tensors)
+        self.dut._log.info("%s: %s equal, %s cycles", net.name, ", ".join(
+            f"{name} {list(expected[name].shape[1:])}" for name in outcome.tensors), outcome.total_cycles.tolist())
+        return outcome
+
+    async def check_alive(self, net, images: np.ndarray, **options) -> Outcome:
+        """As `check`, for hand-made networks: also refuses tensors in which nothing varies, since they would prove nothing."""
+        outcome = await self.check(net, images, **options)
+        for name, tensor in outcome.tensors.items():
+            if tensor.size >= 64 and len(np.unique(tensor)) <= 2:
+                raise AssertionError(f"layer {name!r} of {net.name!r} is all but constant: a test without content")
+        return outcome
+
+
+def random_streams(rng: np.random.Generator) -> tuple[Traffic, Traffic, int]:
+    """Random behaviour of the weights engine, the image engine and the receiver of the results."""
+    return random_traffic(rng), random_traffic(rng), int(rng.choice([0, 20, 128, 230]))

@@ -1,0 +1,39 @@
+"""Network-in-Network on real CIFAR-10 images: every layer, and the whole network within its cycles."""
+import cocotb
+import numpy as np
+
+from tb.network.bench import Bench, random_generator
+from tb.network.nin import load_nin, nin_images
+
+CYCLE_LIMIT = {4: 600_000, 16: 170_000}  # total_cycles of an image by number of conv modules
+IMAGES = 2
+
+
+@cocotb.test()
+async def nin_layers(dut):
+    """The debug program sends every layer's tensor; all equal PyTorch's."""
+    rng = random_generator()
+    bench = await Bench(dut).start()
+    net = load_nin()
+    images, _ = nin_images(net, 1, rng)
+    outcome = await bench.check_alive(net, images)
+    assert list(outcome.tensors) == [layer.name for layer in net.layers]
+    table = await bench.host.layer_counters(len(net.layers))
+    for layer, row in zip(net.layers, table):
+        dut._log.info("%-10s %7d cycles %7d stalls %9d reads %8d writes %7d weight words", layer.name, *row)
+        assert row[0] > 0, f"layer {layer.name!r} counted no cycles"
+
+
+@cocotb.test()
+async def nin_image(dut):
+    """Logits of real images equal PyTorch's and NumPy's, within the cycles that the product promises."""
+    rng = random_generator()
+    bench = await Bench(dut).start()
+    net = load_nin()
+    images, labels = nin_images(net, IMAGES, rng)
+    outcome = await bench.check(net, images, debug=False)
+    logits = outcome.tensors[net.output.name]
+    assert logits.shape == (IMAGES, 10, 1, 1)
+    dut._log.info("classes %s, labels %s, cycles %s", np.argmax(logits[:, :, 0, 0], 1), labels, outcome.total_cycles)
+    limit = CYCLE_LIMIT.get(bench.hardware.num_modules)
+    assert limit is None or outcome.total_cycles.max() <= limit, f"{outcome.total_cycles.max()} cycles an image, at most {limit} are allowed"

@@ -1,0 +1,1 @@
+"""A UVM environment (pyuvm) for the whole accelerator: agents, predictor, scoreboard, coverage."""

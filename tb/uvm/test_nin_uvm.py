@@ -1,0 +1,31 @@
+"""Network-in-Network on a real image in the UVM environment."""
+import cocotb
+
+from model.compiler import compile_network
+from tb.network.bench import hardware_of, random_generator
+from tb.network.nin import load_nin, nin_images
+from tb.uvm.base_test import AcceleratorTest, run
+from tb.uvm.sequences import NetworkSequence
+
+
+class NinTest(AcceleratorTest):
+    """The whole network on one bundled test image, every layer emitted."""
+
+    async def stimulus(self):
+        compiled, = self.config.networks
+        images, _ = nin_images(compiled.net, 1, random_generator())
+        await NetworkSequence(self.env, compiled, images).start()
+
+
+@cocotb.test()
+async def nin_uvm(dut):
+    """Every layer of the network equals the predictor's."""
+    net = load_nin()
+    cells = frozenset((kind, sign) for kind, sign in _nin_cells(net, hardware_of(dut)))
+    await run(NinTest, dut, networks=[compile_network(net, hardware_of(dut), debug=True)], coverage_goal=cells)
+
+
+def _nin_cells(net, hardware):
+    sign = "signed" if net.input_signed else "unsigned"
+    return [("conv 5 wide", sign), ("conv vertical taps", sign), ("conv several tiles", sign), ("conv 1 wide", "unsigned"),
+            ("conv 3 wide", "unsigned"), ("maxpool", "unsigned")]
