@@ -69,7 +69,7 @@ $(VENV)/.stamp: requirements.txt ci/setup.sh ci/verilator-shim.sh
 	@ci/setup.sh
 
 demo: $(VENV)/.stamp ## CIFAR-10 images through the RTL, every layer compared with PyTorch
-	@$(PY) -m tb.demo $(if $(MODULES),--modules $(MODULES)) $(ARGS)
+	@$(PY) -m tb.demo $(if $(MODULES),--modules $(MODULES)) $(if $(NET),--net '$(NET)') $(ARGS)
 
 sim: $(VENV)/.stamp ## one test: TEST=name [SIM=] [SEED=n] [WAVES=1] [MODULES=]; without TEST it lists them
 	@$(PY) -m tb.sim --test '$(TEST)' $(if $(SIM),--sim $(SIM)) $(if $(SEED),--seed $(SEED)) \
@@ -93,7 +93,7 @@ vectors: $(VENV)/.stamp ## shipped networks and weight vectors again from the sh
 	@$(PY) -m train.export $(ARGS)
 
 perf: $(VENV)/.stamp ## cycles, utilization and memory accesses per layer, measured and predicted
-	@$(PY) -m tb.perf $(if $(MODULES),--modules $(MODULES)) $(ARGS)
+	@$(PY) -m tb.perf $(if $(MODULES),--modules $(MODULES)) $(if $(NET),--net '$(NET)') $(ARGS)
 
 lint: $(VENV)/.stamp ## Verilator, Icarus and Yosys over all RTL, generated files up to date
 	@$(PY) -m tb.lint $(if $(JOBS),--jobs $(JOBS))

@@ -192,7 +192,8 @@ def _conv(compiled, layer, start, loader):
     ready_at = start + FIRST_SETUP       # the next pass is set up
     free_at = start                      # the last slot was issued; the next pass may start
     delay = None
-    drained = deque([0, 0], maxlen=2)    # cycles in which the last two tiles were drained
+    freed = deque([0, 0], maxlen=2)      # cycles in which the last two tiles gave their buffers back
+    early = plan.mode != 0 and raw is None and (plan.vertical or plan.kr_count == 1)
     drain_end = 0
     tiles = [(plan.tile_size(*origin), plan.tile_passes(*origin)) for origin in plan.tile_origins()]
     words = 0
@@ -207,7 +208,7 @@ def _conv(compiled, layer, start, loader):
                     words += hardware.pass_words
                     at = ready_at
                     if first:
-                        at = max(at, drained[0] + 1)
+                        at = max(at, freed[0] + 1)
                         first = False
                     if geometry.rows == 0:
                         at = max(at, free_at + 1, load + hardware.pass_words + 1)
@@ -225,7 +226,7 @@ def _conv(compiled, layer, start, loader):
                     ready_at = at + SETUP
             begin = max(last + END_TO_DRAIN, drain_end + DRAIN_GAP)
             drain_end = raw.drain(begin, rows * cols * steps) if raw else begin + rows * cols * steps - 1
-            drained.append(drain_end)
+            freed.append(begin - 1 if early else drain_end)
     # After the chunk's last pass the loader goes straight to the next header.
     loader.clock = last_switch + 1 if geometry.rows else loader.clock
     pixels = plan.out_shape[1] * plan.out_shape[2]

@@ -245,12 +245,14 @@ module clipq_accel #(
   );
 
   // ---------------------------------------------------------------- image stream
-  logic image_enable, image_first, image_done, image_error, image_wr_valid;
+  logic image_enable, image_first, image_done, image_error, image_wr_valid, image_ready;
   logic [7:0] image_code, image_wr_mask;
   logic [A_W-1:0] image_base, image_row_quads, image_row_stride, image_wr_addr;
   logic [A_W:0] image_end_addr;
   logic [cq_pkg::DIM_W-1:0] image_rows;
   logic [7:0][31:0] image_wr_data;
+
+  assign s_axis_image_tready = image_ready || error;  // after an error the stream is emptied
 
   image_loader u_image_loader (
       .clk_i        (clk_i),
@@ -263,8 +265,8 @@ module clipq_accel #(
       .n_rows_i     (image_rows),
       .s_axis_tdata (s_axis_image_tdata),
       .s_axis_tkeep (s_axis_image_tkeep),
-      .s_axis_tvalid(s_axis_image_tvalid),
-      .s_axis_tready(s_axis_image_tready),
+      .s_axis_tvalid(s_axis_image_tvalid && !error),
+      .s_axis_tready(image_ready),
       .s_axis_tlast (s_axis_image_tlast),
       .wr_valid_o   (image_wr_valid),
       .wr_addr_o    (image_wr_addr),
@@ -474,6 +476,7 @@ module clipq_accel #(
       .rd_addr_o          (conv_rd_addr),
       .rd_data_i          (rd_data),
       .room_i             (room),
+      .always_room_i      (!raw),
       .acc_valid_o        (conv_acc_valid),
       .acc_o              (conv_acc),
       .acc_word_o         (conv_acc_word),
@@ -650,6 +653,7 @@ module clipq_accel #(
   ) u_perf_counters (
       .clk_i         (clk_i),
       .rst_ni        (core_rst_n),
+      .start_i       (start && !busy),
       .layer_active_i(layer_active),
       .layer_end_i   (layer_end),
       .layer_i       (layer),

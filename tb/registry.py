@@ -43,7 +43,6 @@ class CocotbTest:
     toplevel: str
     module: str
     sources: tuple[str, ...] = ()
-    matrix: tuple[dict[str, object], ...] = ({},)
     simulators: dict[str, tuple[dict[str, object], ...]] = field(default_factory=dict)
     defines: dict[str, object] = field(default_factory=dict)
     public: tuple[str, ...] = ()
@@ -125,7 +124,7 @@ def _test(entry: dict) -> CocotbTest:
     simulators = {sim: tuple(matrix if own is None else _points(name, own)) for sim, own in allowed.items()}
     return CocotbTest(
         name=name, about=entry["about"], toplevel=entry["toplevel"], module=entry["module"],
-        sources=tuple(entry.get("sources") or ()), matrix=tuple(matrix), simulators=simulators,
+        sources=tuple(entry.get("sources") or ()), simulators=simulators,
         defines=entry.get("defines") or {}, public=tuple(entry.get("public") or ()),
         env={k: str(v) for k, v in (entry.get("env") or {}).items()}, filter=entry.get("filter"),
         **_common(entry))

@@ -6,18 +6,22 @@ nothing ran, or if a module under rtl/ lies in no registered test.
 from __future__ import annotations
 
 import concurrent.futures as futures
+import heapq
+import itertools
 import json
 import os
 import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
 import xml.etree.ElementTree as ET
 import zlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Callable
 
 import click
 import jinja2
@@ -47,63 +51,97 @@ class Report:
 
 
 class Regression:
-    """The jobs of one regression and the state that its threads share."""
+    """The jobs of one regression and the state that its threads share.
+
+    A model that several cases need is built once, by a job of its own; its cases wait for that job, not for a thread.
+    """
 
     def __init__(self, sim: str | None, seed: int, jobs: int, nightly: bool):
         self.sim, self.seed, self.jobs, self.nightly = sim, seed, jobs, nightly
         self.index = RtlIndex()
         self.registry = registry.load()
-        self.running: dict[str, float] = {}
         self.history = _load_history()
+        self.running: dict[str, float] = {}
+        self.reports: list[Report] = []
+        self.queue = JobQueue()
 
     def work(self) -> list[registry.Case | registry.PytestSuite]:
-        """Everything to run, longest first so that the last jobs are short."""
+        """All cases and suites to run."""
         items = [*self.registry.suites.values(),
                  *(c for t in self.registry.tests.values() for c in t.cases(self.sim))]
-        chosen = [i for i in items if self.nightly or "nightly" not in _entry(i).tags]
-        return sorted(chosen, key=lambda i: -self.history.get(i.key, _entry(i).seconds))
+        return [i for i in items if self.nightly or "nightly" not in _entry(i).tags]
 
     def run_all(self, work) -> list[Report]:
-        """Run `work` on `jobs` threads (each waits for a simulator process), printing each result as it comes."""
-        reports = []
+        """Run `work` on `jobs` threads (each waits for a compiler or simulator), printing each result as it comes.
+
+        The longest jobs start first, so that the last ones are short; a model counts as much as all that waits for it.
+        """
+        models: dict[str, list[registry.Case]] = {}
+        for item in work:
+            if isinstance(item, registry.Case) and not runner.missing(item.sim):
+                models.setdefault(_model_key(item), []).append(item)
+            else:
+                self.queue.add(self._expected(item), lambda item=item: self._run(item, len(work)))
+        for cases in models.values():
+            priority = 1e6 + sum(map(self._expected, cases))
+            self.queue.add(priority, lambda cases=cases: self._build(cases, len(work)))
         with futures.ThreadPoolExecutor(self.jobs) as pool, Heartbeat(self._what_runs, 20.0):
-            pending = [pool.submit(self._run, item) for item in work]
+            threads = [pool.submit(self.queue.work) for _ in range(self.jobs)]
             try:
-                for done in futures.as_completed(pending):
-                    reports.append(done.result())
-                    _print_line(len(reports), len(work), reports[-1])
+                for thread in threads:
+                    thread.result()
             except BaseException:
-                for job in pending:
-                    job.cancel()
+                self.queue.stop()
                 process.kill_all()
                 raise
-        _save_history(self.history, reports)
-        return reports
+        _save_history(self.history, self.reports)
+        return self.reports
+
+    def _expected(self, item) -> float:
+        return self.history.get(item.key, _entry(item).seconds)
 
     def _what_runs(self) -> str:
         now = time.monotonic()
         return "running " + ", ".join(f"{k} ({now - t:.0f} s)" for k, t in list(self.running.items()))
 
-    def _run(self, item) -> Report:
+    def _build(self, cases: list[registry.Case], total: int) -> None:
+        """Build the model that `cases` share, then queue them."""
+        name = f"build {cases[0].test.toplevel} for {cases[0].key}"
+        start = self.running[name] = time.monotonic()
+        try:
+            model, error = runner.build_case(cases[0], jobs=2, index=self.index), None
+        except Exception as problem:  # all its cases fail, by name; the others go on
+            model, error = None, problem
+        del self.running[name]
+        if time.monotonic() - start > 20:
+            print(f"          built {cases[0].test.toplevel} ({cases[0].sim}) in {time.monotonic() - start:.0f} s", flush=True)
+        for case in cases:
+            self.queue.add(self._expected(case), lambda case=case: self._run(case, total, model, error))
+
+    def _run(self, item, total: int, model: runner.Model | None = None, error: Exception | None = None) -> None:
         self.running[item.key] = time.monotonic()
         try:
-            return self._suite(item) if isinstance(item, registry.PytestSuite) else self._case(item)
-        except Exception as error:  # a broken entry must fail alone, by name
-            return _failed(item.key, _entry(item).about, f"{type(error).__name__}: {error}")
-        finally:
-            del self.running[item.key]
+            report = self._suite(item) if isinstance(item, registry.PytestSuite) else self._case(item, model, error)
+        except Exception as problem:  # a broken entry must fail alone, by name
+            report = _failed(item.key, _entry(item).about, f"{type(problem).__name__}: {problem}")
+        del self.running[item.key]
+        self.reports.append(report)
+        _print_line(len(self.reports), total, report)
 
-    def _case(self, case: registry.Case) -> Report:
+    def _case(self, case: registry.Case, model: runner.Model | None, error: Exception | None) -> Report:
         seed = zlib.crc32(f"{self.seed} {case.key}".encode()) >> 1
         modules = case.parameters.get("NUM_MODULES")
         again = f"make sim TEST={case.test.name} SIM={case.sim} SEED={seed}" + (f" MODULES={modules}" if modules else "")
         if reason := runner.missing(case.sim):
             return Report(case.key, case.test.about, 0.0, (TestOutcome(case.key, "skipped", 0.0, reason),), again)
-        result = runner.run_case(case, seed, index=None if case.test.sources else self.index)
+        if model is None:
+            outcome = TestOutcome(case.key, "failed", 0.0, str(error))
+            return Report(case.key, case.test.about, 0.0, (outcome,), again, getattr(error, "log", None))
+        result = runner.run_case(case, seed, model=model)
         tests = result.tests
         if not result.passed and not any(t.status == "failed" for t in tests):
             tests = (*tests, TestOutcome(case.key, "failed", 0.0, result.error))
-        return Report(case.key, case.test.about, result.seconds + result.build_seconds, tests, again, result.log)
+        return Report(case.key, case.test.about, result.seconds, tests, again, result.log)
 
     def _suite(self, suite: registry.PytestSuite) -> Report:
         folder = OUT / "pytest"
@@ -126,6 +164,50 @@ class Regression:
             tests = (TestOutcome(suite.name, "failed", 0.0, "no test was executed"),)
         again = f".venv/bin/python -m pytest {suite.pytest}"
         return Report(suite.key, suite.about, time.monotonic() - start, tests, again, log)
+
+
+class JobQueue:
+    """Jobs by priority, highest first; a job may add further ones."""
+
+    def __init__(self):
+        self._jobs: list[tuple[float, int, Callable[[], None]]] = []
+        self._ids = itertools.count()
+        self._unfinished = 0
+        self._changed = threading.Condition()
+
+    def add(self, priority: float, job: Callable[[], None]) -> None:
+        """Queue `job`; from any thread."""
+        with self._changed:
+            heapq.heappush(self._jobs, (-priority, next(self._ids), job))
+            self._unfinished += 1
+            self._changed.notify()
+
+    def work(self) -> None:
+        """Run jobs until none is left and none that runs could add one."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._jobs or not self._unfinished)
+                if not self._jobs:
+                    return
+                job = heapq.heappop(self._jobs)[2]
+            try:
+                job()
+            finally:
+                with self._changed:
+                    self._unfinished -= 1
+                    self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Forget the jobs that have not begun."""
+        with self._changed:
+            self._unfinished -= len(self._jobs)
+            self._jobs.clear()
+            self._changed.notify_all()
+
+
+def _model_key(case: registry.Case) -> str:
+    test = case.test
+    return json.dumps([test.toplevel, case.sim, case.parameters, test.defines, test.public, test.sources], default=str)
 
 
 def _entry(item) -> registry.CocotbTest | registry.PytestSuite:

@@ -17,6 +17,7 @@ from tb.accel.host import IDEAL, Traffic
 from tb.progress import Heartbeat
 
 HARNESS = "accel_harness"
+DMA_WORDS = 1 << 20  # depth of the harness's stream memories, 64-bit words
 
 
 class SimulationError(RuntimeError):
@@ -49,9 +50,14 @@ class RtlRun:
         return self.counters[:, :, 0]
 
 
-def build_harness(hardware: Hardware, sim: str = "verilator", jobs: int = 2) -> runner.Model:
-    """The simulation model of an accelerator with these parameters, built if it is not there yet (then it says so every ten seconds)."""
+def build_harness(hardware: Hardware, sim: str = "verilator", jobs: int = 2, stream_words: int = 0) -> runner.Model:
+    """The simulation model of an accelerator with these parameters, built if it is not there yet (then it says so every ten seconds).
+
+    stream_words: program and weights that the modelled DMA must hold; more than usual takes a model of its own.
+    """
     parameters = {"NUM_MODULES": hardware.num_modules}
+    if stream_words > DMA_WORDS:
+        parameters["WEIGHT_DEPTH"] = 1 << stream_words.bit_length()
     default = Hardware()
     for name, value, usual in (("BANK_WORDS", hardware.bank_words, default.bank_words), ("WEIGHT_WORDS", hardware.weight_words, default.weight_words)):
         if value != usual:
@@ -71,8 +77,18 @@ def run_rtl(net, images: np.ndarray, hardware: Hardware = Hardware(), *, sim: st
     Raises CompileError if the network does not fit, SimulationError if the simulation fails.
     """
     compiled = compiled or compile_network(net, hardware, debug)
-    model = model or build_harness(hardware, sim)
-    limit = 20_000_000 + 40 * sum(layer.macs for layer in net.layers if layer.op == "conv") // (100 * hardware.num_modules)
+    model = model or build_harness(hardware, sim, stream_words=len(compiled.program) + len(compiled.weights))
+    share = max(1, DMA_WORDS // len(compiled.encode_image(images[0])))  # images that the modelled DMA holds
+    parts = [_simulate(compiled, images[i:i + share], model, seed, traffic, timeout, show) for i in range(0, len(images), share)]
+    decoded = [compiled.decode_results(image) for part in parts for image in part["beats"]]
+    tensors = {name: np.stack([tensor[name] for tensor in decoded]) for name in decoded[0]}
+    return RtlRun(tensors, *(np.concatenate([part[key] for part in parts]) for key in ("totals", "counters", "seconds")))
+
+
+def _simulate(compiled: Compiled, images: np.ndarray, model: runner.Model, seed: int, traffic: tuple, timeout: float, show: bool) -> dict:
+    """One simulation; the arrays that tb/accel/run_job.py writes."""
+    hardware = compiled.hardware
+    limit = 20_000_000 + 40 * sum(layer.macs for layer in compiled.net.layers if layer.op == "conv") // (100 * hardware.num_modules)
     with tempfile.TemporaryDirectory(prefix="clipq-") as folder:
         job, out = Path(folder, "job.pickle"), Path(folder, "out.npz")
         job.write_bytes(pickle.dumps(Job(compiled, images, limit, *traffic)))
@@ -84,10 +100,7 @@ def run_rtl(net, images: np.ndarray, hardware: Hardware = Hardware(), *, sim: st
             raise SimulationError(f"{result.error}\n{_reason(result.log)}\n(log: {result.log})")
         shutil.rmtree(run_dir, ignore_errors=True)  # streams of a network: tens of megabytes
         with np.load(out) as data:
-            beats, totals, counters, seconds = data["beats"], data["totals"], data["counters"], data["seconds"]
-    decoded = [compiled.decode_results(image) for image in beats]
-    tensors = {name: np.stack([tensor[name] for tensor in decoded]) for name in decoded[0]}
-    return RtlRun(tensors, totals, counters, seconds)
+            return dict(data)
 
 
 def _progress(run_dir: Path, images: int) -> str:

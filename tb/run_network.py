@@ -43,8 +43,7 @@ def run_torch(net, images: np.ndarray) -> dict:
 def run_rtl(net, images: np.ndarray, modules: int) -> dict:
     hardware = Hardware(num_modules=modules)
     compiled = compile_network(net, hardware)
-    model = rtl_backend.build_harness(hardware)
-    run = rtl_backend.run_rtl(net, images, hardware, compiled=compiled, model=model, show=True)
+    run = rtl_backend.run_rtl(net, images, hardware, compiled=compiled, show=True)
     return {"y": run.tensors[net.layers[-1].name], "cycles": run.cycles, "total_cycles": run.total_cycles}
 
 

@@ -45,6 +45,7 @@ class Phase:
     cutout: int = 0
     quantized: bool = False
     end: float | None = None  # epoch, possibly fractional, at which the phase ends early
+    minutes: float | None = None  # wall-clock time after which it does: then the clock drives the learning rate
 
     @property
     def length(self) -> float:
@@ -60,6 +61,8 @@ class Phase:
 # Small pictures first: the recipe of a full-precision training that a processor can afford.
 FLOAT = Phase("float", ((16, 4), (20, 3), (24, 3), (32, 3)))
 CLIPQ = Phase("clipq", ((24, 2), (32, 3)), lr=0.03, bn_lr=0.03, warmup=0.05, quantized=True)
+# A second cycle at a lower rate, for the time that is left.
+REFINE = Phase("refine", ((32, 3),), lr=0.015, bn_lr=0.015, warmup=0.05, quantized=True)
 CLIP = 0.3  # fraction of either sign that CLIP-Q sets to zero, in every layer
 BOUND = 2.0  # shadow weights stay within so many standard deviations
 CALIBRATION_PICTURES = 250
@@ -101,6 +104,7 @@ class Trainer:
         self.muon = Muon(convs, lr=phase.lr)
         self.sgd = torch.optim.SGD(norms, lr=phase.bn_lr, momentum=0.8, nesterov=True)
         self.epoch, self.step, self.seconds, self.history = 0, 0, 0.0, []
+        self.started = time.monotonic()
         self.steps_per_epoch = len(self.train_set[1]) // phase.batch
 
     @property
@@ -136,15 +140,22 @@ class Trainer:
         cost = [self.steps_per_epoch * s * s / 1000 for s in sizes]
         done = sum(cost[: self.epoch]) + self.step * sizes[min(self.epoch, len(sizes) - 1)] ** 2 / 1000
         with tqdm(total=sum(cost), initial=done, desc=self.phase.name, unit="kpx", mininterval=5) as bar:
-            while self.epoch < self.phase.length:
+            while self.epoch < len(sizes) and self.progress() < 1:
                 self._epoch(sizes[self.epoch], bar)
                 if after_epoch:
                     after_epoch(self)
                 self.save()
         self.log.close()
 
+    def progress(self) -> float:
+        """How much of the phase is over, 0..1."""
+        steps = (self.epoch + self.step / self.steps_per_epoch) / self.phase.length
+        if self.phase.minutes is None:
+            return steps
+        return max(steps, (self.seconds + time.monotonic() - self.started) / (60 * self.phase.minutes))
+
     def _epoch(self, size: int, bar) -> None:
-        started = saved = time.monotonic()
+        self.started = saved = time.monotonic()
         self.net.train()
         loss_sum = count = 0
         source = data.batches(*self.train_set, self.phase.batch, 2 * self.seed + self.phase.quantized, self.epoch, size, self.step, self.phase.cutout)
@@ -152,19 +163,20 @@ class Trainer:
             loss_sum += self._step(pixels, labels)
             count += 1
             self.step = step + 1
-            ended = self.epoch + self.step / self.steps_per_epoch >= self.phase.length
+            ended = self.progress() >= 1
             bar.update(size * size / 1000)
             if self.stopping or time.monotonic() - saved > SAVE_SECONDS:
                 saved = time.monotonic()
-                self.seconds += saved - started
-                started = saved
+                self.seconds += saved - self.started
+                self.started = saved
                 self.save()
             if self.stopping:
                 raise click.ClickException(f"stopped and saved; the same command goes on from epoch {self.epoch + 1}, step {step + 1}")
             if ended:
                 break
         accuracy = self.accuracy(self.val_set, 32 if self.phase.quantized else size)
-        self.seconds += time.monotonic() - started
+        self.seconds += time.monotonic() - self.started
+        self.started = time.monotonic()
         self.epoch, self.step = self.epoch + 1, 0
         row = {"epoch": self.epoch, "size": size, "loss": loss_sum / max(count, 1), "val": accuracy, "seconds": self.seconds}
         self.history.append(row)
@@ -175,8 +187,7 @@ class Trainer:
                    f"validation {100 * accuracy:.2f} % after {self.seconds:.0f} s")
 
     def _step(self, pixels, labels) -> float:
-        done = (self.epoch * self.steps_per_epoch + self.step) / (self.steps_per_epoch * self.phase.length)
-        factor = learning_factor(min(done, 1.0), self.phase.warmup)
+        factor = learning_factor(min(self.progress(), 1.0), self.phase.warmup)
         self.muon.param_groups[0]["lr"] = self.phase.lr * factor
         self.sgd.param_groups[0]["lr"] = self.phase.bn_lr * factor
         piece = 25 if pixels.shape[-1] > 20 else 42  # small enough to share out, large enough to be efficient
@@ -272,30 +283,33 @@ def shorten(phase: Phase) -> Phase:
 @click.option("--run", "folder", type=click.Path(path_type=Path), help="Folder of checkpoints and logs. [build/train/...]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the best checkpoint and network file. [the run's]")
 @click.option("--threads", default=os.cpu_count(), show_default=True)
-@click.option("--phase", type=click.Choice(["float", "clipq", "all"]), default="all", show_default=True)
+@click.option("--phase", type=click.Choice(["float", "clipq", "refine", "all"]), default="all", show_default=True)
 @click.option("--end", type=float, help="End the last phase after so many epochs (fractions allowed), with learning rate zero there.")
+@click.option("--minutes", type=float, help="End the last phase after so many minutes: the clock drives its learning rate.")
 @click.option("--short", is_flag=True, help="One small epoch a phase on 5,000 pictures: minutes, and no useful network.")
-def main(dataset, seed, folder, out, threads, phase, end, short):
+def main(dataset, seed, folder, out, threads, phase, end, minutes, short):
     """Train the NIN in full precision, then with CLIP-Q, and export the best network. Resumes where it was stopped."""
     folder = folder or Path("build/train") / f"nin-{dataset}-seed{seed}{'-short' if short else ''}"
     pictures = data.load(dataset)
     if short:
         pictures = {split: (x[:n], y[:n]) for (split, (x, y)), n in zip(pictures.items(), (5000, 500, 500))}
-    first, second = (shorten(FLOAT), shorten(CLIPQ)) if short else (FLOAT, CLIPQ)
-    second = replace(second, end=end)
+    phases = [shorten(p) if short else p for p in (FLOAT, CLIPQ, REFINE)]
+    names = [p.name for p in phases]
+    last = len(phases) if phase == "all" else names.index(phase) + 1
+    phases = phases[:last]
+    phases[-1] = replace(phases[-1], end=end, minutes=minutes)
     torch.manual_seed(seed)
     net = NIN(CLASSES[dataset])
-    trainer = Trainer(net, first, pictures, dataset, seed, folder, threads)
-    resumed = trainer.resume()
-    if phase != "clipq":
-        run_phase(trainer, pictures)
-    elif not resumed:
-        raise click.ClickException(f"{trainer.checkpoint} does not exist: run the float phase first")
-    if phase != "float":
-        quantize_network(net, to_input(pictures["train"][0][:CALIBRATION_PICTURES], dataset))
-        trainer = Trainer(net, second, pictures, dataset, seed, folder, threads)
-        trainer.resume()
-        run_phase(trainer, pictures, Shipper(dataset, out or folder, class_names(dataset), seed))
+    ship = Shipper(dataset, out or folder, class_names(dataset), seed)
+    for current in phases:
+        if current.name == "clipq":
+            quantize_network(net, to_input(pictures["train"][0][:CALIBRATION_PICTURES], dataset))
+        trainer = Trainer(net, current, pictures, dataset, seed, folder, threads)
+        resumed = trainer.resume()
+        if phase in ("all", current.name):
+            run_phase(trainer, pictures, ship if current.quantized else None)
+        elif not resumed:
+            raise click.ClickException(f"{trainer.checkpoint} does not exist: run the {current.name} phase first")
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ module main_controller #(
   assign is_pool    = op == cq_pkg::OP_MAXPOOL || op == cq_pkg::OP_AVGPOOL;
   assign last_layer = {10'b0, layer_q} + 16'd1 == n_layers_q;
 
-  logic header_bad, desc_bad, conv_bad, pool_bad, region_bad;
+  logic header_bad, desc_bad, conv_bad, pool_bad, size_bad, region_bad;
   assign header_bad = version_q != 8'd1 || n_layers_q == '0 || n_layers_q > 16'(MAX_LAYERS) || image_rows_q == '0 ||
       image_row_quads_q == '0 || image_end_q > CAPACITY;
   assign conv_bad = desc_q[0][5:4] == 2'd3 || desc_q[10][8:0] == '0 || desc_q[10][24:16] == '0 || desc_q[10][40:32] == '0 ||
@@ -115,10 +115,12 @@ module main_controller #(
       desc_q[11][39:32] == '0 || desc_q[11][47:40] == '0 ||
       (desc_q[11][26:24] != 3'd1 && desc_q[11][26:24] != 3'd3 && desc_q[11][26:24] != 3'd5);
   assign pool_bad = desc_q[0][31:16] == '0 || desc_q[0][47:32] == '0 || desc_q[13][15:0] == '0 || desc_q[13][31:16] == '0;
-  assign region_bad = desc_q[2][15:0] == '0 || desc_q[2][31:16] == '0 || desc_q[2][39:32] == '0 || desc_q[2][47:40] == '0 ||
-      desc_q[4][15:0] == '0 || desc_q[4][31:16] == '0 || desc_q[4][32+:cq_pkg::QUAD_ADDR_W+1] > CAPACITY ||
+  assign size_bad = desc_q[2][15:0] == '0 || desc_q[2][31:16] == '0 || desc_q[2][39:32] == '0 || desc_q[2][47:40] == '0 ||
+      desc_q[4][15:0] == '0 || desc_q[4][31:16] == '0;
+  assign region_bad = desc_q[4][32+:cq_pkg::QUAD_ADDR_W+1] > CAPACITY ||
       {1'b0, desc_q[3][0+:cq_pkg::QUAD_ADDR_W]} >= desc_q[4][32+:cq_pkg::QUAD_ADDR_W+1];
-  assign desc_bad = !(is_conv || is_pool) || (is_conv && conv_bad) || (is_pool && pool_bad) || (!raw && region_bad);
+  // 32-bit results go to the stream: they have no region.
+  assign desc_bad = !(is_conv || is_pool) || size_bad || (is_conv && conv_bad) || (is_pool && pool_bad) || (!raw && region_bad);
 
   // ---------------------------------------------------------------- errors
   always_comb begin
@@ -230,7 +232,7 @@ module main_controller #(
       // a fetch reads one word ahead
       else if (state_q == CHECK) addr_q <= addr_q - 11'd1;
     end
-    if (state_q == IMAGE) layer_q <= '0;
+    if (!rst_ni || state_q == IDLE || state_q == IMAGE) layer_q <= '0;
     else if (state_q == LAYER_END) layer_q <= layer_q + 6'd1;
     settle_q <= (state_q == DRAIN || state_q == STOPPING) ? settle_q + 5'd1 : '0;
   end

@@ -12,6 +12,7 @@ module perf_counters #(
 ) (
     input  wire logic       clk_i,
     input  wire logic       rst_ni,
+    input  wire logic       start_i,        // images are counted from here
     input  wire logic       layer_active_i,
     input  wire logic       layer_end_i,
     input  wire logic [5:0] layer_i,
@@ -42,7 +43,7 @@ module perf_counters #(
       stalls_q  <= '0;
       reads_q   <= '0;
       writes_q  <= '0;
-      weights_q <= '0;
+      weights_q <= {31'b0, rst_ni && weight_i};  // fetched ahead in a layer's last cycle
     end else begin
       if (layer_active_i) begin
         cycles_q <= cycles_q + 32'd1;
@@ -64,10 +65,11 @@ module perf_counters #(
       if (image_end_i) begin
         counting_q <= 1'b0;
         total_q    <= running_q;
-        images_q   <= images_q + 32'd1;
       end else if (first_beat_i) begin
         counting_q <= 1'b1;
       end
+      if (start_i) images_q <= '0;
+      else if (image_end_i) images_q <= images_q + 32'd1;
       running_q <= counting_q ? running_q + 32'd1 : 32'd2;  // the first beat's own cycle and the one in which it is seen
     end
   end

@@ -67,6 +67,7 @@ module conv_unit #(
     input  wire logic [7:0][31:0]                              rd_data_i,
     // finished sums
     input  wire logic                                          room_i,
+    input  wire logic                                          always_room_i,  // room_i stays high during this layer
     output wire logic                                          acc_valid_o,
     output wire logic [NUM_MODULES-1:0][cq_pkg::ACC_W-1:0]     acc_o,
     output wire logic [8:0]                                    acc_word_o,
@@ -277,6 +278,7 @@ module conv_unit #(
       .start_i         (start_i),
       .tile_done_i     (done_q[TAG_TO_DATA+DATA_TO_READ+READ_TO_DONE-1]),
       .room_i          (room_i),
+      .early_i         (mode_i != cq_pkg::MODE_1 && always_room_i && (vertical_i || kr_count_i == 4'd1)),
       .tile_freed_o    (tile_freed),
       .busy_o          (drain_busy),
       .three_steps_i   (mode_i == cq_pkg::MODE_1),

@@ -2,6 +2,8 @@
 //
 // Purpose: follows the pass sequencer tile by tile (output-channel group, tile row, tile column), pixel by pixel, and for 1-wide kernels step by
 // step (three output channels a module).  Steps beyond the tensor's last quad are left out.
+// With early_i the buffer is handed back when its drain begins: the next tile's first sums are written 32 cycles behind the reads, pixel by
+// pixel in the same order.  Allowed if a pixel takes one step, results are always taken, and a tile's first pass starts at its first pixel.
 // Latency: 3 cycles from a finished tile to its first read.  Throughput: one step (NUM_MODULES results) a cycle; 2 idle cycles a tile.
 `resetall
 `default_nettype none
@@ -15,7 +17,8 @@ module drain_sequencer #(
     input  wire logic                            start_i,          // of a layer; configuration stable from here on
     input  wire logic                            tile_done_i,      // all sums of a tile are in the memory
     input  wire logic                            room_i,           // results can be taken
-    output wire logic                            tile_freed_o,     // the tile's buffer has been read
+    input  wire logic                            early_i,          // a new tile may be written behind the reads of this one
+    output wire logic                            tile_freed_o,     // the tile's buffer may be taken again
     output wire logic                            busy_o,
     // layer
     input  wire logic                            three_steps_i,    // 1-wide kernels
@@ -146,7 +149,7 @@ module drain_sequencer #(
   assign pixel_o      = pixel_q;
   assign word_o       = word_q;
   assign addr_o       = pixel_addr_q + A_W'(quad);
-  assign tile_freed_o = tile_end;
+  assign tile_freed_o = early_i ? state_q == BOUNDS : tile_end;
   assign busy_o       = state_q != IDLE || tiles_q != '0;
 
 endmodule

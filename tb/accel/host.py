@@ -44,7 +44,7 @@ def write_hex(path: Path, words: np.ndarray) -> None:
 
 def read_hex(path: Path, count: int) -> np.ndarray:
     """First `count` words of a file that $writememh wrote."""
-    lines = [line for line in Path(path).read_text().split() if not line.startswith(("//", "@"))]
+    lines = [line for line in Path(path).read_text().splitlines() if line and not line.startswith(("//", "@"))]
     if count and any("x" in line for line in lines[:count]):
         raise AssertionError("unknown (X) bits in the result stream")
     return np.array([int(line, 16) for line in lines[:count]], "<u8")

@@ -10,7 +10,8 @@ from tb.common import clocking
 from tb.common.stalls import PATTERNS, random_pattern, stalls
 from tb.conv_unit.layers import DRAIN_FIELDS, make_layer
 
-INPUTS = ("start_i", "tile_done_i", "room_i", "three_steps_i", "out_base_i", "out_row_stride_i", "out_quads_i", "out_w_i", "out_h_i")
+INPUTS = ("start_i", "tile_done_i", "room_i", "three_steps_i", "out_base_i", "out_row_stride_i", "out_quads_i", "out_w_i", "out_h_i",
+          "early_i")
 
 
 async def _start(dut):
@@ -30,14 +31,15 @@ def _random_layer(rng, modules):
     return make_layer(rng, mode, False, modules, (4, *size), int(rng.integers(1, 6 * modules)), kernel, (mode, mode))
 
 
-async def _run(dut, rng, layer, buffer, room, late):
-    """One layer; returns the cycles of its steps. late: stall pattern of tile_done_i."""
+async def _run(dut, rng, layer, buffer, room, late, early=False):
+    """One layer; returns the cycles of its steps. late: stall pattern of tile_done_i; early: buffers are handed back when their drain begins."""
     steps = deque(drain_schedule(layer.plan, layer.target))
     sizes = deque(np.bincount([s.tile for s in steps]).tolist())
     tiles, sent, freed, done_pending = len(sizes), 0, 0, 0
     values = {**layer.ports(DRAIN_FIELDS), "three_steps_i": int(layer.plan.mode == 0), "out_base_i": layer.target.base,
               "out_row_stride_i": layer.target.row_stride, "out_quads_i": layer.target.quads, "out_w_i": layer.plan.out_shape[2],
-              "out_h_i": layer.plan.out_shape[1]}
+              "out_h_i": layer.plan.out_shape[1], "early_i": int(early)}
+    fresh, handed_back = True, None  # before a tile's first step; cycle of the last early tile_freed_o
     for port, value in values.items():
         getattr(dut, port).value = value
     dut.start_i.value = 1
@@ -61,13 +63,20 @@ async def _run(dut, rng, layer, buffer, room, late):
             assert got == want, f"{layer}: step {got}, expected {want}"
             assert int(dut.buf_o.value) == buffer, f"{layer}: tile {freed} drained from the wrong buffer"
             assert sent - finish > freed, f"{layer}: tile {freed} drained before it was finished"
+            assert not (early and fresh) or handed_back == cycle - 1, f"{layer}: tile {freed} not handed back just before its first step"
+            fresh = False
             sizes[0] -= 1
             cycles.append(cycle)
         else:
             assert dut.valid_o.value == 0
-        assert dut.tile_freed_o.value == (bool(sizes) and sizes[0] == 0), f"{layer}: tile {freed} freed at the wrong step"
+        if not early:
+            assert dut.tile_freed_o.value == (bool(sizes) and sizes[0] == 0), f"{layer}: tile {freed} freed at the wrong step"
+        elif dut.tile_freed_o.value == 1:
+            assert fresh and handed_back != cycle - 1, f"{layer}: tile {freed} handed back twice or late"
+            handed_back = cycle
         if sizes and sizes[0] == 0:
             sizes.popleft()
+            fresh = True
             freed += 1
             buffer ^= 1
         if freed == tiles:
@@ -84,7 +93,9 @@ async def random_layers(dut):
     buffer = 0
     for i in range(10 if cocotb.SIM_NAME.startswith("Icarus") else 32):
         layer = _random_layer(rng, int(dut.NUM_MODULES.value))
-        _, buffer = await _run(dut, rng, layer, buffer, stalls(rng, PATTERNS[i % 4]), stalls(rng, random_pattern(rng)))
+        early = layer.plan.mode != 0 and i % 2 == 0
+        room = stalls(rng, "none" if early else PATTERNS[i % 4])
+        _, buffer = await _run(dut, rng, layer, buffer, room, stalls(rng, random_pattern(rng)), early)
 
 
 @cocotb.test(timeout_time=5, timeout_unit="ms")

@@ -211,6 +211,23 @@ async def no_bubbles(dut):
         assert bubbles == 0, f"{run.layer}: {bubbles} cycles without a read"
 
 
+@cocotb.test(timeout_time=50, timeout_unit="ms")
+async def smallest_gaps(dut):
+    """Where a pass has a smaller delay than the one before, it begins just late enough that tags keep their order."""
+    rng = await _start(dut)
+    for mode, shape, kernel, pad in ((1, (8, 12, 12), (3, 7), (1, 3)), (2, (8, 9, 12), (3, 9), (1, 4)), (1, (40, 2, 300), (1, 3), (0, 1))):
+        run = Run(dut, rng, make_layer(rng, mode, False, MODULES, shape, 2 * MODULES, kernel, pad), instant=True)
+        await run.run()
+        plan = run.layer.plan
+        passes = [p for _ in range(plan.output_groups) for origin in plan.tile_origins() for _ in range(plan.channel_groups)
+                  for p in plan.tile_passes(*origin)]
+        assert all(p.rows * p.length >= 12 for p in passes), "a pass too short for its successor's set-up"
+        delays = [p.delay for p in passes]
+        expected = int(np.maximum(0, -np.diff(delays)).sum())
+        bubbles = run.read_cycles[-1] - run.read_cycles[0] + 1 - run.reads
+        assert expected and bubbles == expected, f"{run.layer}: {bubbles} cycles without a read, expected {expected}"
+
+
 @cocotb.test(timeout_time=5, timeout_unit="ms")
 async def latency(dut):
     """The first read comes 13 cycles after start_i, passes follow each other after 12; a reset within a layer leaves nothing behind."""

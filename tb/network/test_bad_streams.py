@@ -146,8 +146,8 @@ def payload(words: np.ndarray) -> np.ndarray:
 
 
 def few(cases: list) -> list:
-    """All cases, or for Icarus the first two."""
-    return cases[:2] if on_icarus() else cases
+    """All cases, or for Icarus the first one."""
+    return cases[:1] if on_icarus() else cases
 
 
 @cocotb.test()
@@ -264,7 +264,7 @@ async def other_modules(dut):
     """A program for another number of conv modules is refused at START."""
     bench = await FaultBench(dut).start()
     others = [m for m in MODULE_COUNTS if m != bench.hardware.num_modules]
-    for modules in few(others)[:1] if on_icarus() else others:
+    for modules in few(others):
         foreign = compile_network(bench.net, Hardware(modules, bench.hardware.bank_words, bench.hardware.weight_words), debug=True)
         await _started_alone(bench, ErrorCode.NUM_MODULES, foreign.program)
     assert bench.good_runs and bench.values_checked
@@ -296,7 +296,7 @@ async def soft_resets(dut):
     bench = await FaultBench(dut).start()
     await bench.good_run()
     whole = int(dut.cycles_o.value)
-    for _ in range(2 if on_icarus() else 25):
+    for _ in range(1 if on_icarus() else 25):
         slow = Traffic(0, int(bench.rng.choice([256, 100])), int(bench.rng.choice([0, 128])))
         bench.host.set_traffic(slow, slow, 0)
         await bench.host.write(Register.CTRL, START)
@@ -312,7 +312,7 @@ async def soft_resets(dut):
         await ClockCycles(dut.clk_i, 6)
         await bench.soft_reset()
         await bench.good_run(reload=bool(bench.rng.integers(2)))
-    assert bench.good_runs >= 3 and bench.values_checked
+    assert bench.good_runs >= 2 and bench.values_checked
 
 
 @cocotb.test()
@@ -322,7 +322,7 @@ async def reset_inside_packets(dut):
     await bench.good_run()
     program, weights = bench.compiled.program, bench.compiled.weights
     rest = ErrorCode.PACKET_MAGIC
-    for words in few([program, weights]):
+    for words in (program, weights):
         bench.host.set_traffic(Traffic(0, 128, 0), Traffic(0, 128, 0), 0)
         if words is weights:
             await bench.host.write(Register.CTRL, START)

@@ -1,6 +1,6 @@
 """Random networks with random traffic on every stream, one after the other in one simulation.
 
-Environment: NETWORKS how many (default 24; a network that does not fit the memories does not count).
+Environment: NETWORKS how many (default 16; a network that does not fit the memories does not count).
 """
 import os
 
@@ -32,7 +32,7 @@ async def random_networks(dut):
     """Every layer of every network equals PyTorch, whatever the streams do; with and without the debug program."""
     rng = random_generator()
     bench = await Bench(dut).start()
-    wanted = int(os.environ.get("NETWORKS") or (2 if on_icarus() else 24))
+    wanted = int(os.environ.get("NETWORKS") or (2 if on_icarus() else 16))
     assert wanted > 0, "NETWORKS must be at least 1"
     done = skipped = 0
     while done < wanted:

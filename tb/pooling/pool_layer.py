@@ -42,6 +42,23 @@ class PoolLayer:
     def cycles(self, modules: int, read_latency: int) -> int:
         return pool_cycles(self.op, self.shape, self.kernel, self.stride, self.pad, modules, read_latency)
 
+    def stalled_cycles(self, modules: int, read_latency: int, blocked: list[bool]) -> int:
+        """Cycles from start_i to done_o when the output stage has no room in the cycles `blocked`, counted from start_i.
+
+        A window waits for room in the cycle before its first read; once begun it is read to its end.
+        """
+        axes = []
+        for size, kernel, stride, pad, count in zip(self.shape[1:], self.kernel, self.stride, self.pad, self.out_size):
+            starts = np.arange(count) * stride - pad
+            axes.append(np.minimum(starts + kernel, size) - np.maximum(starts, 0))
+        windows = np.outer(*axes).reshape(-1)
+        now = self.cycles(modules, read_latency) - self.reads(modules) - read_latency  # cycle of the first read
+        for reads in np.repeat(windows, self.reads(modules) // windows.sum()).tolist():
+            while blocked[now - 1]:
+                now += 1
+            now += reads
+        return now + read_latency
+
     def ports(self) -> dict[str, int]:
         """Values of the unit's configuration inputs."""
         (height, width), (out_height, out_width) = self.shape[1:], self.out_size
