@@ -7,8 +7,8 @@
 // during the last outputs of the row before, so a tag trails its read by d_q = 0..4 slots.
 //   slots of a row = max(output columns, columns to read)
 // A pass starts when its weights are (nearly) in the shadow registers and, for the first pass of a tile, a partial-sum buffer is free.
-// Latency: 14 cycles from start_i to the first read when nothing is waited for.  Tags leave d + 1 cycles after the read of their slot.
-// Throughput: one slot a cycle; set-up of a pass takes 14 cycles.
+// Latency: 13 cycles from start_i to the first read when nothing is waited for.  Tags leave d + 1 cycles after the read of their slot.
+// Throughput: one slot a cycle; set-up of a pass takes 12 cycles.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps

@@ -33,8 +33,9 @@ module psum_memory (
   end
 
   logic [1:0][cq_pkg::TILE_W-1:0] raddr;
-  assign raddr[0] = (acc_ren_i && !acc_buf_i) ? acc_addr_i : drain_addr_i;
-  assign raddr[1] = (acc_ren_i && acc_buf_i) ? acc_addr_i : drain_addr_i;
+  // First sums need no read, so that they may follow the drain of the same buffer.
+  assign raddr[0] = (acc_ren_i && !acc_first_i && !acc_buf_i) ? acc_addr_i : drain_addr_i;
+  assign raddr[1] = (acc_ren_i && !acc_first_i && acc_buf_i) ? acc_addr_i : drain_addr_i;
 
   logic [2:0][1:0][cq_pkg::ACC_W-1:0] read_q;  // [lane][buffer]
   genvar l, b;

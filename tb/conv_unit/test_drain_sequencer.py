@@ -10,7 +10,7 @@ from tb.common import clocking
 from tb.common.stalls import PATTERNS, random_pattern, stalls
 from tb.conv_unit.layers import DRAIN_FIELDS, make_layer
 
-INPUTS = ("start_i", "tile_done_i", "room_i", "three_steps_i", "out_base_i", "out_row_stride_i", "out_quads_i", "out_w_i", "out_h_i",
+INPUTS = ("start_i", "tile_done_i", "room_i", "early_i", "three_steps_i", "out_base_i", "out_row_stride_i", "out_quads_i", "out_w_i", "out_h_i",
           "early_i")
 
 
