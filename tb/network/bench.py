@@ -9,19 +9,22 @@ import torch
 
 from model.compiler import Compiled, compile_network
 from model.compiler.hardware import Hardware
+from model.cycle_model import predict
 from model.integer import run_integer
 from model.torch_net import TorchNet
 from tb.accel.host import IDEAL, Host, Traffic, random_traffic
 from tb.rtl_backend import first_mismatch
 
 torch.set_num_threads(1)  # the regression runs one simulation per core
+IDEAL_TRAFFIC = (IDEAL, IDEAL, 0)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came back: {layer: int32 [N, C, H, W]}, total_cycles int64 [N], and the compiled network."""
+    """What came back: {layer: int32 [N, C, H, W]}, total_cycles int64 [N], cycles int64 [layers] of the last image, and the compiled network."""
     tensors: dict
     total_cycles: np.ndarray
+    cycles: np.ndarray
     compiled: Compiled
 
 
@@ -44,6 +47,15 @@ def compare(expected: dict, got: dict) -> int:
         if problem := first_mismatch(name, expected[name], tensor):
             raise AssertionError(problem)
     return sum(tensor.size for tensor in got.values())
+
+
+def compare_cycles(outcome: Outcome) -> None:
+    """Hold the cycle model against the counters of a run with ideal streams: each layer and the image within 1 % or 16 cycles."""
+    prediction = predict(outcome.compiled)
+    rows = [(layer.name, layer.cycles, int(measured)) for layer, measured in zip(prediction.layers, outcome.cycles)]
+    for name, predicted, measured in [*rows, ("image", prediction.total_cycles, int(outcome.total_cycles[-1]))]:
+        difference = abs(predicted - measured)
+        assert difference <= 16 or difference <= 0.01 * measured, f"{name}: {measured} cycles in the RTL, {predicted} predicted"
 
 
 def random_generator() -> np.random.Generator:
@@ -84,7 +96,7 @@ class Bench:
         await self.host.start()
         return self
 
-    async def run(self, net, images: np.ndarray, *, debug: bool = True, traffic: tuple = (IDEAL, IDEAL, 0)) -> Outcome:
+    async def run(self, net, images: np.ndarray, *, debug: bool = True, traffic: tuple = IDEAL_TRAFFIC) -> Outcome:
         """Load a network's program, run the images (integers [N, C, H, W]), stop.
 
         debug: every layer's tensor is sent. traffic: (program and weights engine, image engine, result stall of 256).
@@ -98,16 +110,19 @@ class Bench:
             result, total = await self.host.run_image(number, cycle_limit(compiled))
             beats.append(result)
             totals.append(total)
+        cycles = np.array([await self.host.layer_cycles(layer) for layer in range(len(net.layers))])
         await self.host.stop_run()
         decoded = [compiled.decode_results(words) for words in beats]
         tensors = {name: np.stack([image[name] for image in decoded]) for name in decoded[0]}
-        return Outcome(tensors, np.array(totals), compiled)
+        return Outcome(tensors, np.array(totals), cycles, compiled)
 
     async def check(self, net, images: np.ndarray, **options) -> Outcome:
         """Run and compare all that comes back with PyTorch; `options` as for `run`."""
         expected = expected_tensors(net, images)
         outcome = await self.run(net, images, **options)
         self.values_checked += compare(expected, outcome.tensors)
+        if options.get("traffic", IDEAL_TRAFFIC) == IDEAL_TRAFFIC:
+            compare_cycles(outcome)
         self.dut._log.info("%s: %s equal, %s cycles", net.name, ", ".join(
             f"{name} {list(expected[name].shape[1:])}" for name in outcome.tensors), outcome.total_cycles.tolist())
         return outcome
