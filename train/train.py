@@ -61,8 +61,10 @@ class Phase:
 # Small pictures first: the recipe of a full-precision training that a processor can afford.
 FLOAT = Phase("float", ((16, 4), (20, 3), (24, 3), (32, 3)))
 CLIPQ = Phase("clipq", ((24, 2), (32, 3)), lr=0.03, bn_lr=0.03, warmup=0.05, quantized=True)
-# A second cycle at a lower rate, for the time that is left.
+# Further cycles at lower rates.
 REFINE = Phase("refine", ((32, 3),), lr=0.015, bn_lr=0.015, warmup=0.05, quantized=True)
+REFINE2 = replace(REFINE, name="refine2", lr=0.01, bn_lr=0.01)
+PHASES = (FLOAT, CLIPQ, REFINE, REFINE2)
 CLIP = 0.3  # fraction of either sign that CLIP-Q sets to zero, in every layer
 BOUND = 2.0  # shadow weights stay within so many standard deviations
 CALIBRATION_PICTURES = 250
@@ -283,7 +285,7 @@ def shorten(phase: Phase) -> Phase:
 @click.option("--run", "folder", type=click.Path(path_type=Path), help="Folder of checkpoints and logs. [build/train/...]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the best checkpoint and network file. [the run's]")
 @click.option("--threads", default=os.cpu_count(), show_default=True)
-@click.option("--phase", type=click.Choice(["float", "clipq", "refine", "all"]), default="all", show_default=True)
+@click.option("--phase", type=click.Choice([*(p.name for p in PHASES), "all"]), default="all", show_default=True)
 @click.option("--end", type=float, help="End the last phase after so many epochs (fractions allowed), with learning rate zero there.")
 @click.option("--minutes", type=float, help="End the last phase after so many minutes: the clock drives its learning rate.")
 @click.option("--short", is_flag=True, help="One small epoch a phase on 5,000 pictures: minutes, and no useful network.")
@@ -293,7 +295,7 @@ def main(dataset, seed, folder, out, threads, phase, end, minutes, short):
     pictures = data.load(dataset)
     if short:
         pictures = {split: (x[:n], y[:n]) for (split, (x, y)), n in zip(pictures.items(), (5000, 500, 500))}
-    phases = [shorten(p) if short else p for p in (FLOAT, CLIPQ, REFINE)]
+    phases = [shorten(p) if short else p for p in PHASES]
     names = [p.name for p in phases]
     last = len(phases) if phase == "all" else names.index(phase) + 1
     phases = phases[:last]
