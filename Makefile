@@ -22,7 +22,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 one_of = $(if $($(1)),$(if $(filter 1,$(words $($(1)))),$(if $(filter $($(1)),$(2)),,$(call bad,$(1),$(2))),$(call bad,$(1),$(2))))
 bad    = $(error $(1)=$($(1)): must be one of $(2))
-number = $(if $($(1)),$(if $(shell echo '$($(1))' | grep -Ex '[0-9]{1,9}'),,$(error $(1)=$($(1)): must be a whole number)))
+number = $(if $($(1)),$(if $(shell echo '$($(1))' | grep -Ex '[0-9]{1,10}'),,$(error $(1)=$($(1)): must be a whole number)))
 given  = $(if $(strip $($(1))),,$(error $(1) is missing: $(2)))
 exists = $(if $(wildcard $($(1))),,$(error $(1)=$($(1)): no such file))
 

@@ -12,6 +12,16 @@ from model.random_networks import random_codebook, random_scaling
 
 EXTREME_CODEBOOKS = ((-128, 127, -128), (127, 127, 127), (-128, -128, -128), (1, -1, 127))
 CLAMPS = ((0, 255), (-128, 127), (0, 255), (-100, 90), (7, 200))
+ATTEMPTS = 50  # draws of a convolution until its output is alive
+
+
+def alive(tensor: np.ndarray) -> bool:
+    """Whether enough varies in a tensor [N, C, H, W] for a comparison to prove something: in some channel of a picture, over all channels of
+    a few pixels. Tensors of less than 64 values always pass."""
+    if tensor.size < 64:
+        return True
+    parts = tensor.swapaxes(0, 1) if tensor.shape[2] * tensor.shape[3] >= 16 else [tensor]
+    return any(len(np.unique(part)) > 2 for part in parts)
 
 
 class Chain:
@@ -38,6 +48,14 @@ class Chain:
     def conv(self, channels: int, kernel: tuple, pad: tuple = (0, 0), *, codebook=None, index: int | None = None,
              raw: bool = False) -> Chain:
         """A convolution of stride 1. codebook: its entries 1..3, random if None; index: the same one for all weights; raw: int32 output."""
+        for _ in range(ATTEMPTS):
+            fields = self._draw_conv(channels, kernel, pad, codebook, index, raw)
+            if alive(self._run(Layer(name="drawn", inputs=("input",), out="int32" if raw else "int8", **fields))[:1]):
+                break
+        return self._append(kernel, raw, **fields)
+
+    def _draw_conv(self, channels: int, kernel: tuple, pad: tuple, codebook, index, raw: bool) -> dict:
+        """Fields of a random convolution, scaled for what it reads."""
         rng = self.rng
         entries = random_codebook(rng) if codebook is None else np.array([0, *codebook], np.int8)
         if not entries.any():
@@ -48,7 +66,7 @@ class Chain:
         sums = self._run(Layer(name="sums", inputs=("input",), out="int32", bias=np.zeros(channels, np.int32), **fields))
         bias, mult, shift, clamp = self._scaling(sums)
         scaling = {} if raw else dict(mult=mult, shift=shift, out_min=clamp[0], out_max=clamp[1])
-        return self._append(kernel, raw, bias=bias, **fields, **scaling)
+        return dict(bias=bias, **fields, **scaling)
 
     def _scaling(self, sums):
         """Per channel (bias, mult, shift) that spreads these sums [N, C, H, W] over most of a clamp range; some channels at random."""
