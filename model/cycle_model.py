@@ -28,6 +28,7 @@ RAW_FIFO = 40         # steps of 32-bit results that may wait for the result str
 RAW_FLIGHT = 14       # cycles from a drain read to the fifo
 IMAGE_TO_FETCH = 3    # last image beat to the first layer's fetch
 EMIT_LATENCY = 4      # emission of a tensor beyond its reads
+POOL_FLIGHT = 9       # cycles from an average pool's window to the fifo, beyond the pooling unit's own latency
 RAW_TO_LAST = 4       # 32-bit results waiting: last beat out of the FIFO to the last result beat
 RESULT_LATENCY = {"int8": 2, "int32": 3}  # end of the last layer to the last result beat
 
@@ -179,8 +180,23 @@ def _pool(compiled, layer, start, loader):
     arguments = (layer.op, layer.in_shape, layer.kernel, layer.stride, layer.pad, hardware.num_modules)
     reads = pool_reads(*arguments)
     words = 8 if layer.op == "maxpool" else hardware.num_modules // 4
-    writes = 0 if layer.out == "int32" else layer.out_shape[1] * layer.out_shape[2] * quads
+    if layer.out == "int32":
+        return _raw_pool(hardware, layer, quads, start + pool_cycles(*arguments) - reads, loader), (reads * words, 0, 0, reads)
+    writes = layer.out_shape[1] * layer.out_shape[2] * quads
     return start + pool_cycles(*arguments), (reads * words, writes, 0, reads)
+
+
+def _raw_pool(hardware, layer, quads, begin, loader):
+    """Last busy cycle of an average pool with 32-bit results, whose windows wait for room in the result FIFO."""
+    raw = loader.results = _RawResults(hardware.num_modules)
+    spans = [[min(size, at * stride - pad + kernel) - max(0, at * stride - pad) for at in range(count)]
+             for size, count, stride, pad, kernel in zip(layer.in_shape[1:], layer.out_shape[1:], layer.stride, layer.pad, layer.kernel)]
+    at = begin
+    for rows in spans[0]:
+        for cols in spans[1]:
+            for _ in range(ceil_div(4 * quads, hardware.num_modules)):
+                at = raw.enter(at, rows * cols)
+    return at
 
 
 def _conv(compiled, layer, start, loader):
@@ -267,6 +283,16 @@ class _RawResults:
             self.entering.append(enters)
             self.leaving.append(self.last + 1)
         return at
+
+    def enter(self, at, reads):
+        """A window of `reads` cycles from cycle `at` on, when there is room; returns its end."""
+        while not self._room(at):
+            at += 1
+        enters = at + reads + POOL_FLIGHT
+        self.last = max(enters, self.last + 1) + self.beats - 1
+        self.entering.append(enters)
+        self.leaving.append(self.last + 1)
+        return at + reads
 
     def _room(self, cycle):
         while self.entering and self.entering[0] <= cycle:

@@ -69,6 +69,7 @@ class Host:
         await RisingEdge(dut.clk_i)
 
     def set_traffic(self, prog: Traffic, image: Traffic, result_stall: int) -> None:
+        self.ideal_weights = prog == IDEAL
         for name, traffic in (("prog", prog), ("image", image)):
             getattr(self.dut, f"{name}_latency_i").value = traffic.latency
             getattr(self.dut, f"{name}_rate_i").value = traffic.rate
@@ -158,7 +159,8 @@ class Host:
         assert beats == self.result_beats, f"image {number}: {beats} result beats, expected {self.result_beats}"
         total = int(dut.cycles_o.value)
         counted = await self.read(Register.TOTAL_CYCLES)
-        assert abs(counted - total) <= 4, f"TOTAL_CYCLES {counted}, the harness counted {total}"
+        # The register also waits for the weights packet's trailer, which a slow stream delivers after the last result.
+        assert counted >= total - 4 and (counted <= total + 4 or not self.ideal_weights), f"TOTAL_CYCLES {counted}, the harness counted {total}"
         await self.pulse("result_dump_i")
         return read_hex(Path("result.hex"), beats), total
 
