@@ -7,8 +7,6 @@ The host is ideal: weights and image come one beat a cycle from cycle 0 on, resu
 from collections import deque
 from dataclasses import dataclass
 
-import numpy as np
-
 from .compiler.conv_plan import ceil_div
 from .compiler.weights import replayed
 from .pool_cycles import pool_cycles, pool_reads
@@ -102,7 +100,7 @@ class _Loader:
         self.held = 0              # words read that will be replayed
         self.results = None        # 32-bit results of the last layer
 
-    def chunk(self, n_params, number, groups):
+    def chunk(self, n_params, number):
         """Header and parameters of chunk `number`; returns the cycle in which its layer may start."""
         header = self.stream.available(1, self.clock)
         self.stream.take(1, header + 1)
@@ -113,13 +111,12 @@ class _Loader:
             at = self.stream.available(1, at) + 1
             self.stream.take(1, at)
         self.clock = at + 1        # first cycle of WAIT or HEADER
-        return at + 1 if groups else at + 1
+        return at + 1
 
-    def load(self, words_stay):
-        """Begin loading a pass; returns the cycle of its first read. words_stay: they will be replayed."""
-        start = (self.clock if words_stay == "replay" else self.stream.available(self.beats, self.clock)) + 1
-        if words_stay == "last":
-            self.stream.take(self.beats, start + self.beats + 1)
+    def load(self):
+        """Begin loading a pass whose words are not replayed after it; returns the cycle of its first read."""
+        start = self.stream.available(self.beats, self.clock) + 1
+        self.stream.take(self.beats, start + self.beats + 1)
         return start
 
 
@@ -139,7 +136,7 @@ def predict(compiled):
         params = ceil_div(layer.out_shape[0], hardware.num_modules) * hardware.num_modules
         has_params = layer.op != "maxpool"
         if has_params:
-            ready = loader.chunk(params, chunks, layer.op == "conv")
+            ready = loader.chunk(params, chunks)
             start = max(start, ready) + 1
             chunks += 1
         run, traffic = (_conv if layer.op == "conv" else _pool)(compiled, layer, start, loader)
@@ -258,7 +255,7 @@ def _replay_load(loader, hardware, plan, mode):
     if mode == "replay":
         return loader.clock + 1
     loader.held = 0
-    return loader.load("last")
+    return loader.load()
 
 
 class _RawResults:
@@ -302,8 +299,3 @@ class _RawResults:
             self.leaving.popleft()
             self.level -= 1
         return self.level < RAW_FIFO
-
-
-def fractions(prediction, num_modules):
-    """float64 [layers]: utilization of every layer (0 where nothing is multiplied)."""
-    return np.array([layer.utilization(num_modules) for layer in prediction.layers])

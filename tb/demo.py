@@ -17,7 +17,7 @@ from model.network import load_network
 from model.torch_net import TorchNet
 from tb import rtl_backend
 
-FMAX_NOTE = "at 100 MHz"
+CLOCK_NOTE = "at 100 MHz"
 CLOCK_HZ = 100e6
 
 
@@ -49,7 +49,7 @@ def compare_images(net, images, labels, hardware, model, console) -> bool:
     with torch.no_grad():
         expected = TorchNet(net).eval()(torch.from_numpy(images)).numpy()
     table = Table(title=f"{len(images)} test images through the RTL, {hardware.num_modules} conv modules")
-    for column in ("image", "is a", "the RTL says", "logits = PyTorch", "cycles", f"frames/s {FMAX_NOTE}"):
+    for column in ("image", "is a", "the RTL says", "logits = PyTorch", "cycles", f"frames/s {CLOCK_NOTE}"):
         table.add_column(column, justify="right" if column[0] in "cf" else "left")
     for number, (label, got, want, cycles) in enumerate(zip(labels, logits, expected, run.total_cycles)):
         table.add_row(str(number), net.classes[label], net.classes[int(got.reshape(-1).argmax())],

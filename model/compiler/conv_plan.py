@@ -10,7 +10,6 @@ from .hardware import TILE_PIXELS
 
 WINDOW = (1, 3, 5)        # kernel columns that an array holds in conv mode 0, 1, 2
 CHANNEL_QUADS = (8, 8, 5)  # quads (four input channels) of a pass
-MAX_DELAY_GAP = 4
 
 
 def ceil_div(a, b):
