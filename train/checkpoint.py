@@ -1,4 +1,7 @@
-"""The shipped checkpoint: half-precision shadow weights, batch norm and scales in one reproducible .npz."""
+"""The shipped checkpoint: half-precision (shadow) weights, batch norm and scales in one reproducible .npz.
+
+A quantized network's file ends in .ckpt.npz, a full-precision one's in .float.npz and has the weights' scales as well.
+"""
 
 import json
 import os
@@ -20,19 +23,23 @@ def write(net: NIN, dataset: str, path: Path, facts: dict) -> None:
     arrays = {"meta": np.array(json.dumps({"dataset": dataset, **facts}, sort_keys=True))}
     for name, block in net.blocks():
         # The smallest normal float16 is 6e-5: bring weights of any scale well inside its range.
-        weights = block.conv.weight.detach()
-        arrays[f"{name}.weight"] = (weights / weights.abs().max()).numpy().astype(np.float16)
-        arrays[f"{name}.clip"] = np.float64(block.setting.clip)
-        arrays[f"{name}.steps"] = np.float32(block.steps)
+        weights = block.conv.weight.detach().cpu()
+        peak = weights.abs().max()
+        arrays[f"{name}.weight"] = (weights / peak).numpy().astype(np.float16)
+        if net.mode == "float":
+            arrays[f"{name}.scale"] = np.float32(peak)
+        else:
+            arrays[f"{name}.clip"] = np.float64(block.quantizer.clip)
+            arrays[f"{name}.steps"] = np.float32(block.steps.cpu())
         for key in BN:
-            arrays[f"{name}.bn.{key}"] = getattr(block.bn, key).detach().numpy().astype(np.float32)
+            arrays[f"{name}.bn.{key}"] = getattr(block.bn, key).detach().cpu().numpy().astype(np.float32)
     temporary = path.with_suffix(".tmp")
     write_npz(temporary, arrays)
     os.replace(temporary, path)
 
 
 def read(path: Path) -> tuple[NIN, dict]:
-    """(quantized network, facts). Raises ValueError that names the missing or misshapen array."""
+    """(network in mode "float" or "fake", facts). Raises ValueError that names the missing or misshapen array."""
     with np.load(path, allow_pickle=False) as archive:
         arrays = dict(archive)
     facts = json.loads(str(arrays["meta"]))
@@ -41,9 +48,12 @@ def read(path: Path) -> tuple[NIN, dict]:
         _copy(arrays, f"{name}.weight", block.conv.weight)
         for key in BN:
             _copy(arrays, f"{name}.bn.{key}", getattr(block.bn, key))
+        if f"{name}.scale" in arrays:
+            block.conv.weight.data *= float(arrays[f"{name}.scale"])
+            continue
         _copy(arrays, f"{name}.steps", block.steps)
-        block.setting = clipq.Setting(clip=float(arrays[f"{name}.clip"]))
-    net.set_quantized(True)
+        block.quantizer = clipq.Setting(clip=float(arrays[f"{name}.clip"]))
+    net.mode = "float" if "conv1.scale" in arrays else "fake"
     return net.eval(), facts
 
 

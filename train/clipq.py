@@ -23,11 +23,13 @@ class Setting:
     clip: fraction of the weights that becomes zero, 0 <= clip < 1.
     bits: index width B; 2^B - 1 segments beside zero, the negative side has the odd one.
     by_sign: clip this fraction of either sign (CLIP-Q) or of all magnitudes together (the 2022 paper's worked example).
+    fraction_bits: None for a codebook whose scale is free, else its fixed-point format (5: the 2022 paper's Q3.5).
     """
 
     clip: float = 0.2
     bits: int = 2
     by_sign: bool = True
+    fraction_bits: int | None = None
 
     def __post_init__(self):
         if not 0 <= self.clip < 1:
@@ -39,6 +41,17 @@ class Setting:
     def segments(self) -> tuple[int, int]:
         """(negative, positive) segments."""
         return 2 ** (self.bits - 1), 2 ** (self.bits - 1) - 1
+
+    def quantize(self, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(index int64 of the weights' shape, codebook int64 [2^bits], entry 0 zero)."""
+        index = partition(weights, self)
+        means = segment_means(weights, index, 2**self.bits)
+        return index, scaled(means) if self.fraction_bits is None else fixed_point(means, self.fraction_bits)
+
+    def integers(self, weights: torch.Tensor) -> torch.Tensor:
+        """Codebook entries in place of the weights, as floats of their type, without gradient."""
+        index, codebook = self.quantize(weights)
+        return codebook.to(weights.dtype)[index]
 
 
 def _smallest(magnitudes: torch.Tensor, fraction: float) -> torch.Tensor:
@@ -83,7 +96,7 @@ def partition(weights: torch.Tensor, setting: Setting) -> torch.Tensor:
     below = list(range(1, len(outer) + 1)) + [n_neg]
     above = list(range(n_neg + 1, n_neg + 2 + len(upper)))
     place = torch.bucketize(w, torch.stack(edges), right=True)
-    return torch.tensor(below + [0] + above)[place].reshape(weights.shape)
+    return torch.tensor(below + [0] + above, device=w.device)[place].reshape(weights.shape)
 
 
 def segment_means(weights: torch.Tensor, index: torch.Tensor, levels: int) -> torch.Tensor:
@@ -91,11 +104,11 @@ def segment_means(weights: torch.Tensor, index: torch.Tensor, levels: int) -> to
 
     The sums run in float64 and in order of memory, so that every machine gets the same means to the bit.
     """
-    flat, where = weights.detach().flatten().double().numpy(), index.flatten().numpy()
+    flat, where = weights.detach().flatten().double().cpu().numpy(), index.flatten().cpu().numpy()
     sums = np.bincount(where, weights=flat, minlength=levels)
     means = sums / np.maximum(np.bincount(where, minlength=levels), 1)
     means[0] = 0
-    return torch.from_numpy(means)
+    return torch.from_numpy(means).to(weights.device)
 
 
 def fixed_point(means: torch.Tensor, fraction_bits: int = 5) -> torch.Tensor:
@@ -112,13 +125,6 @@ def scaled(means: torch.Tensor) -> torch.Tensor:
     return torch.round(means.double() * (127 / peak)).long()
 
 
-def quantize(weights: torch.Tensor, setting: Setting, q35: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-    """(index int64 of the weights' shape, codebook int64 [2^B])."""
-    index = partition(weights, setting)
-    means = segment_means(weights, index, 2**setting.bits)
-    return index, fixed_point(means) if q35 else scaled(means)
-
-
 @torch.no_grad()
 def bound(weights: torch.Tensor, sigmas: float) -> None:
     """Clamp shadow weights to +-`sigmas` standard deviations, in place.
@@ -127,12 +133,6 @@ def bound(weights: torch.Tensor, sigmas: float) -> None:
     """
     limit = sigmas * weights.square().mean().sqrt()
     weights.clamp_(-limit, limit)
-
-
-def integer_weights(weights: torch.Tensor, setting: Setting, q35: bool = False) -> torch.Tensor:
-    """Codebook entries in place of the weights, as floats of their type, without gradient."""
-    index, codebook = quantize(weights, setting, q35)
-    return codebook.to(weights.dtype)[index]
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -145,6 +145,9 @@ class _StraightThrough(torch.autograd.Function):
         return grad, None
 
 
-def fake_quantize(weights: torch.Tensor, setting: Setting, q35: bool = False) -> torch.Tensor:
-    """`integer_weights` with the straight-through gradient to the shadow `weights`, clipped ones included."""
-    return _StraightThrough.apply(weights, integer_weights(weights, setting, q35))
+def fake_quantize(weights: torch.Tensor, setting) -> torch.Tensor:
+    """`setting.integers` with the straight-through gradient to the shadow `weights`, clipped ones included.
+
+    setting: a Setting or another quantizer with `integers(weights)`.
+    """
+    return _StraightThrough.apply(weights, setting.integers(weights))

@@ -1,6 +1,6 @@
 """CIFAR as tensors: validation split, augmentation, batches.
 
-Pictures stay uint8 [N, 3, 32, 32] in memory; a batch is augmented as a whole. Every batch has its own random generator,
+Pictures stay uint8 [N, 3, 32, 32] in the memory of the device that trains; a batch is augmented there as a whole. Every batch has its own random generator,
 seeded with (seed, epoch, step), so a run that resumes in the middle of an epoch sees the pictures it would have seen.
 """
 
@@ -42,20 +42,20 @@ def augment(pixels: torch.Tensor, rng: torch.Generator, shift: int = 4, cutout: 
     """
     n, _, height, width = pixels.shape
     x = pixels.float()
-    flip = torch.rand(n, generator=rng) < 0.5
+    flip = (torch.rand(n, generator=rng) < 0.5).to(x.device)
     x = torch.where(flip[:, None, None, None], x.flip(3), x)
     x = F.pad(x, (shift,) * 4, mode="reflect")
-    top, left = torch.randint(0, 2 * shift + 1, (2, n), generator=rng)
-    rows = top[:, None] + torch.arange(height)
-    cols = left[:, None] + torch.arange(width)
-    x = x[torch.arange(n)[:, None, None], :, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)
+    top, left = torch.randint(0, 2 * shift + 1, (2, n), generator=rng).to(x.device)
+    rows = top[:, None] + torch.arange(height, device=x.device)
+    cols = left[:, None] + torch.arange(width, device=x.device)
+    x = x[torch.arange(n, device=x.device)[:, None, None], :, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)
     return _cut(x, cutout, rng) if cutout else x
 
 
 def _cut(x, size, rng):
     n, _, height, width = x.shape
-    top, left = torch.randint(-(size // 2), height - size // 2, (2, n), generator=rng)
-    y, z = torch.arange(height), torch.arange(width)
+    top, left = torch.randint(-(size // 2), height - size // 2, (2, n), generator=rng).to(x.device)
+    y, z = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
     inside_y = (y >= top[:, None]) & (y < top[:, None] + size)
     inside_x = (z >= left[:, None]) & (z < left[:, None] + size)
     hole = inside_y[:, None, :, None] & inside_x[:, None, None, :]
@@ -69,10 +69,10 @@ def resize(x: torch.Tensor, size: int) -> torch.Tensor:
     return F.interpolate(x, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
 
 
-def batches(pixels, labels, batch: int, seed: int, epoch: int, size: int, first: int = 0, cutout: int = 0):
-    """Yield (step, pictures float32 [batch, 3, size, size], labels) of one shuffled epoch, from step `first` on."""
-    order = torch.randperm(len(labels), generator=generator(seed, epoch))
-    for step in range(first, len(labels) // batch):
-        chosen = order[step * batch : (step + 1) * batch]
+def batches(pixels, batch: int, seed: int, epoch: int, size: int, first: int = 0, cutout: int = 0):
+    """Yield (step, pictures float32 [batch, 3, size, size], their numbers int64 [batch]) of one shuffled epoch, from step `first` on."""
+    order = torch.randperm(len(pixels), generator=generator(seed, epoch))
+    for step in range(first, len(pixels) // batch):
+        chosen = order[step * batch : (step + 1) * batch].to(pixels.device)
         x = augment(pixels[chosen], generator(seed, epoch, step + 1), cutout=cutout)
-        yield step, resize(x, size), labels[chosen]
+        yield step, resize(x, size), chosen

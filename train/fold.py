@@ -4,8 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from train import clipq
-
 MULT_BITS = 15  # mult is 1..32767
 SHIFT_MAX = 31
 
@@ -21,7 +19,7 @@ class FoldedConv(NamedTuple):
 
 
 def _float64(tensor):
-    return tensor.detach().numpy().astype(np.float64)
+    return tensor.detach().cpu().numpy().astype(np.float64)
 
 
 def mult_and_shift(factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -39,15 +37,19 @@ def mult_and_shift(factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mult, shift
 
 
-def fold(block) -> FoldedConv:
-    """Arrays of a ConvBlock of train.nin, in float64 and in fixed order of summation: the same bits on every machine.
+def fold_scales(block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(bias int32, mult int32, shift uint8), [O] each, of a ConvBlock of train.nin; float64, in fixed order of operations.
 
     Raises ValueError that names the channel if a scale cannot be expressed.
     """
-    index, codebook = clipq.quantize(block.conv.weight, block.setting)
     bn, steps = block.bn, float(block.steps)
     factor = steps * _float64(bn.weight) / np.sqrt(_float64(bn.running_var) + bn.eps)
-    bias = steps * _float64(bn.bias) / factor - _float64(bn.running_mean)
     mult, shift = mult_and_shift(factor)
-    return FoldedConv(index.numpy().astype(np.uint8), codebook.numpy().astype(np.int8), np.rint(bias).astype(np.int32),
-                      mult.astype(np.int32), shift.astype(np.uint8))
+    bias = steps * _float64(bn.bias) / factor - _float64(bn.running_mean)
+    return np.rint(bias).astype(np.int32), mult.astype(np.int32), shift.astype(np.uint8)
+
+
+def fold(block) -> FoldedConv:
+    """Arrays of a ConvBlock of train.nin whose quantizer has a codebook: the same bits on every machine."""
+    index, codebook = block.quantizer.quantize(block.conv.weight)
+    return FoldedConv(index.cpu().numpy().astype(np.uint8), codebook.cpu().numpy().astype(np.int8), *fold_scales(block))

@@ -3,15 +3,18 @@
 Both modes take the integer picture of the network file (`to_input`) and share all parameters. In quantized mode each
 convolution works on integers held in floats: weights are codebook entries, activations 0..255 (conv9: -128..127), and
 batch norm's affine part, in steps of the output integer, is what export turns into bias, mult and shift.
+
+Modes: "float"; "fake" (integers times integers, batch norm in floats, rounded to 8 bits); "exact" (batch norm's statistics
+frozen, every output the very integer that the exported layer computes, the gradient that of "fake").
 """
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.requantize import requantize
 from train import clipq
-from train.fold import fold
+from train.exact import ReplaceForward, exact_outputs
+from train.fold import fold_scales
 
 # name, input channels, output channels (None: classes), kernel
 LAYERS = (
@@ -33,7 +36,7 @@ INPUT_UNIT = 57.0  # input integers per unit of the full-precision network, abou
 
 def to_input(pixels: torch.Tensor, dataset: str) -> torch.Tensor:
     """Pixels 0..255 (any real dtype) [N, 3, H, W] -> float32 in integer units; rounded where the pixels are uint8."""
-    mean = torch.tensor(MEAN[dataset], dtype=torch.float64).view(1, 3, 1, 1)
+    mean = torch.tensor(MEAN[dataset], dtype=torch.float64, device=pixels.device).view(1, 3, 1, 1)
     x = pixels.double() * STEP[dataset] - mean * STEP[dataset]
     if pixels.dtype == torch.uint8:
         x = x.round().clamp(-128, 127)
@@ -56,17 +59,18 @@ class _Round8(torch.autograd.Function):
 
 
 class ConvBlock(nn.Module):
-    """Convolution without bias, batch norm, and ReLU (or, in quantized mode, rounding to 8 bits)."""
+    """Convolution without bias, batch norm, and ReLU (or, in the quantized modes, rounding to 8 bits)."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, last: bool):
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
         self.bn = nn.BatchNorm2d(outputs)
         self.last = last
-        self.setting = clipq.Setting()
-        self.quantized = False
+        self.quantizer = clipq.Setting()
+        self.mode = "float"
         self.calibrating = False
-        self.ready = False  # the weight tensor already holds codebook entries
+        self.ready = False  # the weight tensor already holds integers, `scales` what `frozen_scales` gives
+        self.scales = None
         # Integer steps per unit of the batch norm's output: fixed by `calibrate` when quantization starts.
         self.register_buffer("steps", torch.tensor(1.0))
 
@@ -75,26 +79,33 @@ class ConvBlock(nn.Module):
         """Range of the output integers."""
         return (-128, 127) if self.last else (0, 255)
 
+    def frozen_scales(self) -> tuple[torch.Tensor, ...]:
+        """(bias, mult, shift) of the exported layer, int64 [O] each."""
+        return tuple(torch.from_numpy(v.astype("int64")).to(self.conv.weight.device) for v in fold_scales(self))
+
+    @torch.no_grad()
     def integer_forward(self, x: torch.Tensor) -> torch.Tensor:
         """Exactly what the exported layer computes: integers 0..255 or -128..127 in, int64 out."""
-        layer = fold(self)
-        weights = torch.from_numpy(layer.codebook[layer.index]).double()
-        sums = F.conv2d(x.double(), weights, padding=self.conv.padding).round().long()
-        bias, mult, shift = (torch.from_numpy(v.astype("int64")).view(-1, 1, 1) for v in (layer.bias, layer.mult, layer.shift))
-        return requantize(sums, bias, mult, shift, *self.limits)
+        weights = self.quantizer.integers(self.conv.weight)
+        return exact_outputs(x, weights, self.conv.padding, self.frozen_scales(), self.limits)
 
     def forward(self, x):
-        if not self.quantized:
+        if self.mode == "float":
             x = self.bn(self.conv(x))
             return x if self.last else F.relu_(x)
-        weight = self.conv.weight if self.ready else clipq.fake_quantize(self.conv.weight, self.setting)
-        x = F.conv2d(x, weight, padding=self.conv.padding)
-        bn = self.bn
+        weight = self.conv.weight if self.ready else clipq.fake_quantize(self.conv.weight, self.quantizer)
+        bn, exact = self.bn, self.mode == "exact"
+        if exact:
+            scales = self.scales if self.ready else self.frozen_scales()
+            integers = exact_outputs(x, weight, self.conv.padding, scales, self.limits)
+            if not self.training:
+                return integers.float()
+        sums = F.conv2d(x, weight, padding=self.conv.padding)
         if self.calibrating:
-            self._calibrate(F.batch_norm(x, None, None, bn.weight, bn.bias, True, 0.0, bn.eps))
-        x = F.batch_norm(x, bn.running_mean, bn.running_var, bn.weight * self.steps, bn.bias * self.steps,
-                         bn.training, bn.momentum, bn.eps)
-        return _Round8.apply(x, *self.limits)
+            self._calibrate(F.batch_norm(sums, None, None, bn.weight, bn.bias, True, 0.0, bn.eps))
+        soft = F.batch_norm(sums, bn.running_mean, bn.running_var, bn.weight * self.steps, bn.bias * self.steps,
+                            bn.training and not exact, bn.momentum, bn.eps)
+        return ReplaceForward.apply(soft, integers, *self.limits) if exact else _Round8.apply(soft, *self.limits)
 
     def _calibrate(self, y):
         """Choose the steps so that one output in ten thousand is clamped."""
@@ -108,7 +119,6 @@ class NIN(nn.Module):
 
     def __init__(self, classes: int = 10):
         super().__init__()
-        self.quantized = False
         for name, inputs, outputs, kernel in LAYERS:
             self.add_module(name, ConvBlock(inputs, outputs or classes, kernel, name == LAST))
 
@@ -116,15 +126,20 @@ class NIN(nn.Module):
         """(name, ConvBlock) in order."""
         return [(name, getattr(self, name)) for name, *_ in LAYERS]
 
-    def set_quantized(self, quantized: bool) -> None:
-        self.quantized = quantized
+    @property
+    def mode(self) -> str:
+        """"float", "fake" or "exact"."""
+        return self.conv1.mode
+
+    @mode.setter
+    def mode(self, mode: str) -> None:
         for _, block in self.blocks():
-            block.quantized = quantized
+            block.mode = mode
 
     @torch.no_grad()
     def calibrate(self, x: torch.Tensor) -> None:
         """Set activation scales and running statistics of the quantized network from input integers [N, 3, H, W]."""
-        self.set_quantized(True)
+        self.mode = "fake"
         self.train()
         for _, block in self.blocks():
             block.calibrating, block.bn.momentum = True, 1.0
@@ -144,7 +159,7 @@ class NIN(nn.Module):
         return tensors
 
     def forward(self, x):
-        if not self.quantized:
+        if self.mode == "float":
             x = x / INPUT_UNIT
         x = x.contiguous(memory_format=torch.channels_last)
         for name, block in self.blocks():
@@ -152,4 +167,4 @@ class NIN(nn.Module):
             if name in POOL_AFTER:
                 x = F.max_pool2d(x, 2)
         logits = x.float().mean((2, 3))
-        return logits / self.conv9.steps if self.quantized else logits
+        return logits if self.mode == "float" else logits / self.conv9.steps

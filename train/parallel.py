@@ -11,9 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 
 import torch
-import torch.nn.functional as F
 
-from train import clipq
+from train.loss import Loss
 from train.nin import NIN
 from train.precision import autocast
 
@@ -40,41 +39,56 @@ class Workers:
                 parameter.data = shared.data
         return twin
 
-    def gradients(self, pixels, labels, piece: int, smoothing: float, prepare) -> float:
-        """Set the gradients of the mean loss over the batch and update the running statistics; return the loss."""
-        weights = self._weights()
-        jobs = [self.pool.submit(self._piece, x, y, smoothing, prepare, weights)
-                for x, y in zip(pixels.split(piece), labels.split(piece))]
+    def gradients(self, pixels, labels, soft, piece: int, loss: Loss, prepare) -> float:
+        """Set the gradients of the mean loss over the batch and update the running statistics; return the loss.
+
+        soft: the teacher's probabilities [N, classes], or None.
+        """
+        prepared = self._prepared()
+        soft = [None] * len(labels) if soft is None else soft.split(piece)
+        jobs = [self.pool.submit(self._piece, x, y, t, loss, prepare, prepared)
+                for x, y, t in zip(pixels.split(piece), labels.split(piece), soft)]
         results = [job.result() for job in jobs]
         share = [len(y) / len(labels) for y in labels.split(piece)]
         for i, parameter in enumerate(self.net.parameters()):
             parameter.grad = sum(s * r[1][i] for s, r in zip(share, results))
-        self._update_statistics([r[2] for r in results], share)
+        if self.net.mode != "exact":
+            self._update_statistics([r[2] for r in results], share)
         return sum(s * r[0] for s, r in zip(share, results))
 
-    def _weights(self):
-        if not self.net.quantized:
+    def _prepared(self):
+        """What all pieces share: (integer weights, scales or None) of each block; None in full precision."""
+        if self.net.mode == "float":
             return None
-        return list(self.pool.map(lambda b: clipq.integer_weights(b[1].conv.weight, b[1].setting), self.net.blocks()))
+        exact = self.net.mode == "exact"
+        return list(self.pool.map(lambda b: (b[1].quantizer.integers(b[1].conv.weight.detach()), b[1].frozen_scales() if exact else None),
+                                  self.net.blocks()))
 
-    def _piece(self, pixels, labels, smoothing, prepare, weights):
+    def _piece(self, pixels, labels, soft, loss, prepare, prepared):
         net = self.copies.get()
         try:
             net.train()
-            net.set_quantized(self.net.quantized)
+            net.mode = self.net.mode
             for i, (name, block) in enumerate(net.blocks()):
                 block.steps = getattr(self.net, name).steps
-                block.ready = weights is not None
-                if weights is not None:
-                    block.conv.weight.data = weights[i]
+                block.ready = prepared is not None
+                if prepared is not None:
+                    block.conv.weight.data, block.scales = prepared[i]
+            if net.mode == "exact":
+                self._copy_statistics(net)
             with autocast():
                 logits = net(prepare(pixels))
-            loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
-            grads = torch.autograd.grad(loss, list(net.parameters()))
+            value = loss(logits, labels, soft)
+            grads = torch.autograd.grad(value, list(net.parameters()))
             statistics = [(b.bn.running_mean.clone(), b.bn.running_var.clone()) for _, b in net.blocks()]
-            return loss.item(), grads, statistics
+            return value.item(), grads, statistics
         finally:
             self.copies.put(net)
+
+    def _copy_statistics(self, twin):
+        for (_, block), (_, original) in zip(twin.blocks(), self.net.blocks()):
+            block.bn.running_mean.copy_(original.bn.running_mean)
+            block.bn.running_var.copy_(original.bn.running_var)
 
     def _update_statistics(self, pieces, share):
         for i, (_, block) in enumerate(self.net.blocks()):
@@ -85,12 +99,13 @@ class Workers:
             block.bn.running_var.lerp_(square - mean**2, BN_MOMENTUM)
 
     @torch.no_grad()
-    def logits(self, pixels, prepare, piece: int = 100) -> torch.Tensor:
-        """Logits [N, classes] in evaluation mode."""
-        self.net.eval()
+    def logits(self, pixels, prepare, piece: int = 100, net: NIN | None = None) -> torch.Tensor:
+        """Logits [N, classes] of the network (or of `net`) in evaluation mode."""
+        net = net or self.net
+        net.eval()
 
         def run(x):
             with autocast(), torch.no_grad():
-                return self.net(prepare(x))
+                return net(prepare(x))
 
         return torch.cat(list(self.pool.map(run, pixels.split(piece))))

@@ -14,6 +14,7 @@ def has_bfloat16() -> bool:
     return "avx512_bf16" in text or "amx_bf16" in text
 
 
-def autocast():
+def autocast(device: str = "cpu"):
     """Context in which convolutions run in bfloat16 where that is fast (integers up to 256 stay exact in it)."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16(), cache_enabled=False)
+    fast = has_bfloat16() if device == "cpu" else torch.cuda.is_bf16_supported()
+    return torch.autocast(device, torch.bfloat16, enabled=fast, cache_enabled=False)

@@ -1,4 +1,4 @@
-"""Train the NIN: a full-precision phase on growing pictures, then CLIP-Q fine-tuning. `python -m train.train --help`.
+"""Train the NIN: full precision on growing pictures, CLIP-Q, then the integer arithmetic itself. `python -m train.train --help`.
 
 Every epoch and every ten minutes the run is saved to its folder, and the same command goes on from there. Seeds fix the
 initial weights, the order and the augmentation; the best epoch is chosen on 5,000 pictures held back from training.
@@ -14,19 +14,20 @@ from pathlib import Path
 
 import click
 import torch
-import torch.nn.functional as F
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from model.cifar import class_names
+from model.cifar import CifarError, class_names
 from model.integer import run_integer
 from train import checkpoint, clipq, data
 from train.checkpoint import CLASSES
 from train.export import export, to_network
+from train.loss import Loss, teacher_probabilities
 from train.muon import Muon
 from train.nin import NIN, to_input
 from train.parallel import Workers
 from train.precision import autocast
+from train.replica import Replica, join_group, rank, world
 
 SAVE_SECONDS = 600
 
@@ -41,9 +42,9 @@ class Phase:
     bn_lr: float = 0.05
     batch: int = 250
     warmup: float = 0.1
-    smoothing: float = 0.1
+    loss: Loss = Loss()
     cutout: int = 0
-    quantized: bool = False
+    mode: str = "float"  # of the network, see train.nin
     end: float | None = None  # epoch, possibly fractional, at which the phase ends early
     minutes: float | None = None  # wall-clock time after which it does: then the clock drives the learning rate
 
@@ -53,20 +54,26 @@ class Phase:
         return min(len(self.sizes), self.end or math.inf)
 
     @property
+    def quantized(self) -> bool:
+        """Whether the network computes with integer weights and activations."""
+        return self.mode != "float"
+
+    @property
     def sizes(self) -> list[int]:
         """Picture size of each epoch."""
         return [size for size, epochs in self.stages for _ in range(epochs)]
 
 
 # Small pictures first: the recipe of a full-precision training that a processor can afford.
-FLOAT = Phase("float", ((16, 4), (20, 3), (24, 3), (32, 3)))
-CLIPQ = Phase("clipq", ((24, 2), (32, 3)), lr=0.03, bn_lr=0.03, warmup=0.05, quantized=True)
-# Further cycles at lower rates.
-REFINE = Phase("refine", ((32, 3),), lr=0.015, bn_lr=0.015, warmup=0.05, quantized=True)
-REFINE2 = replace(REFINE, name="refine2", lr=0.01, bn_lr=0.01)
-PHASES = (FLOAT, CLIPQ, REFINE, REFINE2)
-CLIP = 0.3  # fraction of either sign that CLIP-Q sets to zero, in every layer
+FLOAT = Phase("float", ((16, 4), (20, 3), (24, 3), (32, 4)))
+CLIPQ = Phase("clipq", ((24, 2), (32, 8)), lr=0.03, bn_lr=0.03, warmup=0.05, mode="fake", loss=Loss(share=0.5))
+# The end: integer arithmetic in the forward pass, so that what is validated is what the hardware computes.
+EXACT = Phase("exact", ((32, 1),), lr=0.003, bn_lr=0.003, warmup=0.05, mode="exact", loss=Loss(share=0.5))
+PHASES = (FLOAT, CLIPQ, EXACT)
+CLIP = 0.5  # fraction of either sign that CLIP-Q sets to zero, in every layer
 BOUND = 2.0  # shadow weights stay within so many standard deviations
+NEAR = 0.005  # a network whose quick validation is this close to the best is validated in integers
+MIN_SCALE = 0.01  # batch norm's scale in quantized phases: the file's mult cannot be zero or negative
 CALIBRATION_PICTURES = 250
 
 
@@ -75,7 +82,7 @@ def learning_factor(done: float, warmup: float) -> float:
     return done / warmup if done < warmup else (1 - done) / (1 - warmup)
 
 
-def save_atomically(path: Path, state: dict) -> None:
+def save_atomically(path: Path, state) -> None:
     """Write next to `path`, then rename: an interrupted run leaves the old checkpoint whole."""
     temporary = path.with_suffix(".tmp")
     torch.save(state, temporary)
@@ -93,16 +100,17 @@ def prefetch(source, pool):
 class Trainer:
     """One phase of one run: network, optimizers, log and checkpoint."""
 
-    def __init__(self, net: NIN, phase: Phase, pictures: dict, dataset: str, seed: int, folder: Path, threads: int):
-        self.net, self.phase, self.dataset, self.seed, self.folder = net, phase, dataset, seed, folder
-        self.workers = Workers(net, threads)
+    def __init__(self, workers: Workers | Replica, phase: Phase, pictures: dict, dataset: str, seed: int, folder: Path):
+        self.workers, self.net = workers, workers.net
+        self.phase, self.dataset, self.seed, self.folder = phase, dataset, seed, folder
         self.stopping = False
         signal.signal(signal.SIGTERM, self._stop)
         self.train_set, self.val_set = pictures["train"], pictures["val"]
+        self.soft = None  # the teacher's probabilities of the training pictures, where the loss asks for them
         folder.mkdir(parents=True, exist_ok=True)
-        self.log = SummaryWriter(folder / "tensorboard" / phase.name)
-        convs = [b.conv.weight for _, b in net.blocks()]
-        norms = [p for _, b in net.blocks() for p in b.bn.parameters()]
+        self.log = SummaryWriter(folder / "tensorboard" / phase.name) if rank() == 0 else None
+        convs = [b.conv.weight for _, b in self.net.blocks()]
+        norms = [p for _, b in self.net.blocks() for p in b.bn.parameters()]
         self.muon = Muon(convs, lr=phase.lr)
         self.sgd = torch.optim.SGD(norms, lr=phase.bn_lr, momentum=0.8, nesterov=True)
         self.epoch, self.step, self.seconds, self.history = 0, 0, 0.0, []
@@ -114,6 +122,9 @@ class Trainer:
         return self.folder / f"{self.phase.name}.pt"
 
     def save(self) -> None:
+        """Write the checkpoint of this phase."""
+        if rank():
+            return
         save_atomically(self.checkpoint, {
             "net": self.net.state_dict(), "muon": self.muon.state_dict(), "sgd": self.sgd.state_dict(),
             "epoch": self.epoch, "step": self.step, "seconds": self.seconds, "history": self.history, "seed": self.seed,
@@ -126,7 +137,7 @@ class Trainer:
         """Take up the saved run of this phase, if there is one."""
         if not self.checkpoint.exists():
             return False
-        state = torch.load(self.checkpoint, weights_only=True)
+        state = torch.load(self.checkpoint, weights_only=True, map_location=next(self.net.parameters()).device)
         if state["seed"] != self.seed:
             raise click.ClickException(f"{self.checkpoint} was made with seed {state['seed']}, not {self.seed}")
         for name in ("net", "muon", "sgd"):
@@ -141,13 +152,14 @@ class Trainer:
         # A step costs about as its pixels do; the bar counts megapixels so that its time left is right.
         cost = [self.steps_per_epoch * s * s / 1000 for s in sizes]
         done = sum(cost[: self.epoch]) + self.step * sizes[min(self.epoch, len(sizes) - 1)] ** 2 / 1000
-        with tqdm(total=sum(cost), initial=done, desc=self.phase.name, unit="kpx", mininterval=5) as bar:
+        with tqdm(total=sum(cost), initial=done, desc=self.phase.name, unit="kpx", mininterval=5, disable=rank() > 0) as bar:
             while self.epoch < len(sizes) and self.progress() < 1:
                 self._epoch(sizes[self.epoch], bar)
                 if after_epoch:
                     after_epoch(self)
                 self.save()
-        self.log.close()
+        if self.log:
+            self.log.close()
 
     def progress(self) -> float:
         """How much of the phase is over, 0..1."""
@@ -160,9 +172,9 @@ class Trainer:
         self.started = saved = time.monotonic()
         self.net.train()
         loss_sum = count = 0
-        source = data.batches(*self.train_set, self.phase.batch, 2 * self.seed + self.phase.quantized, self.epoch, size, self.step, self.phase.cutout)
-        for step, pixels, labels in prefetch(source, self.workers.pool):
-            loss_sum += self._step(pixels, labels)
+        source = data.batches(self.train_set[0], self.phase.batch, 2 * self.seed + self.phase.quantized, self.epoch, size, self.step, self.phase.cutout)
+        for step, pixels, chosen in prefetch(source, self.workers.pool):
+            loss_sum += self._step(pixels, chosen)
             count += 1
             self.step = step + 1
             ended = self.progress() >= 1
@@ -182,25 +194,29 @@ class Trainer:
         self.epoch, self.step = self.epoch + 1, 0
         row = {"epoch": self.epoch, "size": size, "loss": loss_sum / max(count, 1), "val": accuracy, "seconds": self.seconds}
         self.history.append(row)
+        if not self.log:
+            return
         for key in ("loss", "val"):
             self.log.add_scalar(key, row[key], self.epoch)
         self.log.flush()
         tqdm.write(f"{self.phase.name} epoch {self.epoch} {size}x{size}: loss {row['loss']:.4f} "
                    f"validation {100 * accuracy:.2f} % after {self.seconds:.0f} s")
 
-    def _step(self, pixels, labels) -> float:
+    def _step(self, pixels, chosen) -> float:
         factor = learning_factor(min(self.progress(), 1.0), self.phase.warmup)
         self.muon.param_groups[0]["lr"] = self.phase.lr * factor
         self.sgd.param_groups[0]["lr"] = self.phase.bn_lr * factor
         piece = 25 if pixels.shape[-1] > 20 else 42  # small enough to share out, large enough to be efficient
-        loss = self.workers.gradients(pixels, labels, piece, self.phase.smoothing, self._prepare)
+        labels, soft = self.train_set[1][chosen], None if self.soft is None else self.soft[chosen].float()
+        loss = self.workers.gradients(pixels, labels, soft, piece, self.phase.loss, self._prepare)
         if not math.isfinite(loss):
             raise click.ClickException(f"{self.phase.name}: the loss is {loss} in epoch {self.epoch + 1}")
         self.muon.step(self.workers.pool.map)
+        self.sgd.step()
         if self.phase.quantized:
             for _, block in self.net.blocks():
                 clipq.bound(block.conv.weight, BOUND)
-        self.sgd.step()
+                block.bn.weight.data.clamp_(min=MIN_SCALE)
         return loss
 
     def _prepare(self, pixels):
@@ -211,53 +227,99 @@ class Trainer:
         pixels, labels = pictures
         if size != pixels.shape[-1]:
             pixels = torch.cat([data.resize(x.float(), size) for x in pixels.split(500)])
-        return (self.workers.logits(pixels, self._prepare).argmax(1) == labels).double().mean().item()
+        return (self.workers.logits(pixels, self._prepare).argmax(1) == labels.cpu()).double().mean().item()
 
 
 def quantize_network(net: NIN, x: torch.Tensor) -> None:
     """Turn a full-precision network into the start of CLIP-Q training; x: input integers to choose the scales with."""
     for _, block in net.blocks():
-        block.setting = clipq.Setting(clip=CLIP)
+        block.quantizer = clipq.Setting(clip=CLIP)
         clipq.bound(block.conv.weight, BOUND)
-    with autocast():
+    with autocast(x.device.type):
         net.calibrate(x)
+
+
+def teach(workers, teacher: NIN, pixels: torch.Tensor, dataset: str, folder: Path) -> torch.Tensor:
+    """Probabilities [N, classes], float16, that the full-precision `teacher` gives the training pictures; kept in `folder`."""
+    path = folder / "teacher.pt"
+    if path.exists():
+        return torch.load(path, weights_only=True, map_location=pixels.device)
+    soft = teacher_probabilities(lambda p: workers.logits(p, lambda x: to_input(x, dataset), net=teacher), pixels,
+                                 CLIPQ.loss.temperature).half().to(pixels.device)
+    if rank() == 0:
+        save_atomically(path, soft)
+    return soft
+
+
+def take_up(net: NIN, path: Path) -> None:
+    """Make `net` the quantized network of the checkpoint at `path`."""
+    read, _ = checkpoint.read(path)
+    net.load_state_dict(read.state_dict())
+    for (_, block), (_, source) in zip(net.blocks(), read.blocks()):
+        block.quantizer = source.quantizer
+    net.mode = "fake"
 
 
 class Shipper:
     """Writes checkpoint and network file whenever the validation accuracy beats what `folder` holds."""
 
     def __init__(self, dataset: str, folder: Path, classes: list[str], seed: int):
-        self.dataset, self.classes, self.seed = dataset, classes, seed
+        self.dataset, self.folder, self.classes, self.seed = dataset, folder, classes, seed
         folder.mkdir(parents=True, exist_ok=True)
         self.checkpoint = folder / f"nin-{dataset}.ckpt.npz"
         self.network = folder / f"nin-{dataset}.clipq.npz"
 
+    @property
+    def full_precision(self) -> Path:
+        """Half-precision copy of the full-precision network: the baseline, and the teacher of a run that takes up a checkpoint."""
+        return self.folder / f"nin-{self.dataset}.float.npz"
+
+    def float_network(self, trainer: Trainer, folder: Path) -> None:
+        """Write the full-precision network, unless a finished one of this run has been written already."""
+        if rank() or (folder / "teacher.pt").exists():
+            return
+        checkpoint.write(trainer.net, self.dataset, self.full_precision, {"seed": self.seed, "phase": "float", "classes": self.classes})
+
     def best(self) -> float:
-        """Validation accuracy 0..1 of the files that are there, 0 without."""
-        return checkpoint.read(self.checkpoint)[1]["validation"] if self.checkpoint.exists() else 0.0
+        """Integer validation accuracy 0..1 of the files that are there, -1 without."""
+        return checkpoint.read(self.checkpoint)[1]["validation"] if self.checkpoint.exists() else -1.0
 
     def __call__(self, trainer: Trainer) -> None:
+        """Validate the network of a finished epoch in integers and write it if it is the best so far."""
         row = trainer.history[-1]
-        if row["val"] <= self.best():
+        if rank() or row["val"] < self.best() - NEAR:
             return
         candidate = trainer.folder / "candidate.ckpt.npz"
-        facts = {"seed": self.seed, "epoch": row["epoch"], "validation": row["val"], "classes": self.classes}
+        facts = {"seed": self.seed, "phase": trainer.phase.name, "epoch": row["epoch"], "classes": self.classes}
         checkpoint.write(trainer.net, self.dataset, candidate, facts)
-        accuracy = check(candidate, trainer.val_set, self.dataset)
+        accuracy = integer_accuracy(candidate, trainer)
+        row["integer"] = accuracy
+        tqdm.write(f"integer validation {100 * accuracy:.2f} %, best so far {max(0, 100 * self.best()):.2f} %")
+        if accuracy <= self.best():
+            return
+        checkpoint.write(trainer.net, self.dataset, candidate, {**facts, "validation": accuracy})
         os.replace(candidate, self.checkpoint)
         export(self.checkpoint, self.network)
-        tqdm.write(f"wrote {self.network}: {100 * accuracy:.1f} % of 200 validation pictures right in integers")
+        tqdm.write(f"wrote {self.network}")
 
 
-def check(path: Path, pictures, dataset: str, count: int = 200) -> float:
-    """Accuracy of a checkpoint's network in the NumPy integer model; fails unless the training's own integers agree."""
+def integer_accuracy(path: Path, trainer: Trainer, count: int = 100) -> float:
+    """Top-1 0..1 of a checkpoint as the hardware computes it, on the validation pictures.
+
+    Half-precision weights have been read back, so this is the file's accuracy, not its source's. The first `count` pictures go
+    through the NumPy reference too, which must agree to the bit.
+    """
     net, _ = checkpoint.read(path)
-    x, labels = to_input(pictures[0][:count], dataset).long(), pictures[1][:count]
-    theirs = run_integer(to_network(net, dataset), x.numpy())
-    ours = net.integer_forward(x)["gap"].numpy()
-    if not (ours == theirs).all():
+    net.mode = "exact"
+    pixels, labels = trainer.val_set
+    logits = trainer.workers.logits(pixels, trainer._prepare, net=net)
+    x = to_input(pixels[:count].cpu(), trainer.dataset)
+    net.cpu()
+    reference = run_integer(to_network(net, trainer.dataset), x.long().numpy()).reshape(len(x), -1)
+    ours = net.integer_forward(x)["gap"].flatten(1)
+    if not (ours.numpy() == reference).all() or not (logits[:count].argmax(1) == ours.argmax(1)).all():
         raise click.ClickException(f"{path}: the integer model's logits differ from the training's")
-    return float((theirs.reshape(len(labels), -1).argmax(1) == labels.numpy()).mean())
+    return (logits.argmax(1) == labels.cpu()).double().mean().item()
 
 
 def record(folder: Path, key: str, value) -> None:
@@ -270,6 +332,8 @@ def record(folder: Path, key: str, value) -> None:
 def run_phase(trainer: Trainer, pictures: dict, after_epoch=None) -> None:
     """Train a phase to its end and measure it once on the test set, which has had no say in anything."""
     trainer.run(after_epoch)
+    if rank():
+        return
     record(trainer.folder, trainer.phase.name, {
         "history": trainer.history, "validation": trainer.accuracy(trainer.val_set), "test": trainer.accuracy(pictures["test"])})
 
@@ -284,15 +348,24 @@ def shorten(phase: Phase) -> Phase:
 @click.option("--seed", default=0, show_default=True)
 @click.option("--run", "folder", type=click.Path(path_type=Path), help="Folder of checkpoints and logs. [build/train/...]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the best checkpoint and network file. [the run's]")
-@click.option("--threads", default=os.cpu_count(), show_default=True)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Several GPUs: torchrun -m train.train.")
+@click.option("--threads", default=os.cpu_count(), show_default=True, help="Of the CPU.")
 @click.option("--phase", type=click.Choice([*(p.name for p in PHASES), "all"]), default="all", show_default=True)
+@click.option("--start", type=click.Path(path_type=Path, exists=True), help="Begin with the quantized phases, from this .ckpt.npz.")
 @click.option("--end", type=float, help="End the last phase after so many epochs (fractions allowed), with learning rate zero there.")
 @click.option("--minutes", type=float, help="End the last phase after so many minutes: the clock drives its learning rate.")
 @click.option("--short", is_flag=True, help="One small epoch a phase on 5,000 pictures: minutes, and no useful network.")
-def main(dataset, seed, folder, out, threads, phase, end, minutes, short):
+def main(dataset, seed, folder, out, device, threads, phase, start, end, minutes, short):
     """Train the NIN in full precision, then with CLIP-Q, and export the best network. Resumes where it was stopped."""
     folder = folder or Path("build/train") / f"nin-{dataset}-seed{seed}{'-short' if short else ''}"
-    pictures = data.load(dataset)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = join_group(device)
+    try:
+        pictures = {split: (x.to(device), y.to(device)) for split, (x, y) in data.load(dataset).items()}
+        classes = class_names(dataset)
+    except CifarError as error:
+        raise click.ClickException(str(error)) from error
     if short:
         pictures = {split: (x[:n], y[:n]) for (split, (x, y)), n in zip(pictures.items(), (5000, 500, 500))}
     phases = [shorten(p) if short else p for p in PHASES]
@@ -302,11 +375,21 @@ def main(dataset, seed, folder, out, threads, phase, end, minutes, short):
     phases[-1] = replace(phases[-1], end=end, minutes=minutes)
     torch.manual_seed(seed)
     net = NIN(CLASSES[dataset])
-    ship = Shipper(dataset, out or folder, class_names(dataset), seed)
+    workers = Workers(net, threads) if device.type == "cpu" and world() == 1 else Replica(net, device)
+    ship = Shipper(dataset, out or folder, classes, seed)
+    teacher = None
+    if start:
+        teacher = teach(workers, checkpoint.read(ship.full_precision)[0], pictures["train"][0], dataset, folder)
+        take_up(net, start)
+        phases = [p for p in phases if p.quantized]
     for current in phases:
-        if current.name == "clipq":
+        trainer = Trainer(workers, current, pictures, dataset, seed, folder)
+        if current.quantized and net.mode == "float":
+            ship.float_network(trainer, folder)
+            teacher = teach(workers, net, pictures["train"][0], dataset, folder)
             quantize_network(net, to_input(pictures["train"][0][:CALIBRATION_PICTURES], dataset))
-        trainer = Trainer(net, current, pictures, dataset, seed, folder, threads)
+        net.mode = current.mode
+        trainer.soft = teacher if current.loss.share else None
         resumed = trainer.resume()
         if phase in ("all", current.name):
             run_phase(trainer, pictures, ship if current.quantized else None)

@@ -1,5 +1,7 @@
 """CLIP-Q against the worked example of the paper, hand-made partitions and the straight-through gradient."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -23,7 +25,7 @@ def test_worked_example_means():
 
 
 def test_worked_example_in_q35():
-    index, codebook = clipq.quantize(KERNEL, PAPER, q35=True)
+    index, codebook = replace(PAPER, fraction_bits=5).quantize(KERNEL)
     assert codebook.tolist() == [0, -33, -13, 29]  # -1.03125, -0.40625, 0.90625
 
 
@@ -55,7 +57,7 @@ def test_segments_have_equal_width():
 @pytest.mark.parametrize("bits", [2, 3, 4])
 def test_three_bits_and_more(bits):
     weights = torch.randn(5000, generator=torch.Generator().manual_seed(bits))
-    index, codebook = clipq.quantize(weights, Setting(clip=0.1, bits=bits))
+    index, codebook = Setting(clip=0.1, bits=bits).quantize(weights)
     assert index.min() == 0 and index.max() == 2**bits - 1 and codebook[0] == 0
     used = codebook[1:][torch.bincount(index, minlength=2**bits)[1:] > 0]
     assert torch.equal(used, used.sort().values)  # segments run from the most negative to the most positive
@@ -63,7 +65,7 @@ def test_three_bits_and_more(bits):
 
 @pytest.mark.parametrize("weights", [torch.zeros(4), torch.ones(4), -torch.ones(4), torch.tensor([1.0, -1.0, 0.0])])
 def test_degenerate_weights(weights):
-    index, codebook = clipq.quantize(weights, Setting(clip=0))
+    index, codebook = Setting(clip=0).quantize(weights)
     assert torch.equal(codebook[index], (127 * weights).long())
 
 

@@ -67,12 +67,25 @@ def test_input_integers_are_those_of_the_file(shipped):
 def test_checkpoint_round_trip(tmp_path):
     torch.manual_seed(0)
     net = NIN(10)
+    net.mode = "fake"
     path, again = tmp_path / "a.ckpt.npz", tmp_path / "b.ckpt.npz"
     checkpoint.write(net, "cifar10", path, {"seed": 0})
     restored, facts = checkpoint.read(path)
     checkpoint.write(restored, "cifar10", again, {"seed": 0})
     assert facts == {"dataset": "cifar10", "seed": 0}
     assert path.read_bytes() == again.read_bytes()
+
+
+def test_full_precision_round_trip(tmp_path):
+    """Only the rounding to float16 changes the network."""
+    torch.manual_seed(1)
+    net, path = NIN(10).eval(), tmp_path / "a.float.npz"
+    checkpoint.write(net, "cifar10", path, {})
+    restored, _ = checkpoint.read(path)
+    x = torch.randint(-128, 128, (2, 3, 32, 32)).float()
+    with torch.no_grad():
+        a, b = net(x), restored(x)
+    assert restored.mode == "float" and (a - b).abs().max() < 0.01 * a.std()
 
 
 def test_incomplete_checkpoint_names_the_array(tmp_path):

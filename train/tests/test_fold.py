@@ -35,7 +35,7 @@ def random_block(seed: int, last: bool = False) -> ConvBlock:
         block.bn.weight.uniform_(0.5, 1.5)
         block.bn.bias.normal_(0, 0.3)
     block.steps = torch.tensor(50.0)
-    block.quantized = True
+    block.mode = "fake"
     return block.eval()
 
 

@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from click.testing import CliRunner
 
-from train import data, train
+from model.integer import run_integer
+from train import checkpoint, data, train
+from train.export import to_network
+from train.loss import Loss, teacher_probabilities
 from train.muon import Muon, orthogonalize
-from train.nin import NIN
+from train.nin import NIN, to_input
 from train.parallel import Workers
 from train.train import Phase, Trainer, learning_factor
 
@@ -46,9 +50,9 @@ def test_cutout_blanks_a_square():
 
 
 def test_resumed_epoch_sees_the_same_batches():
-    x, y = pictures(100)
-    whole = list(data.batches(x, y, 20, 0, 3, 16))
-    rest = list(data.batches(x, y, 20, 0, 3, 16, first=3))
+    x, _ = pictures(100)
+    whole = list(data.batches(x, 20, 0, 3, 16))
+    rest = list(data.batches(x, 20, 0, 3, 16, first=3))
     assert [s for s, *_ in rest] == [3, 4]
     for (_, a, la), (_, b, lb) in zip(whole[3:], rest):
         assert torch.equal(a, b) and torch.equal(la, lb)
@@ -84,18 +88,19 @@ def test_learning_rate_rises_and_falls_to_zero():
 def scaled_gradient(net, threads):
     x, y = pictures(24)
     workers = Workers(net, threads)
-    loss = workers.gradients(x.float(), y, 8, 0.1, lambda p: p - 128)
+    loss = workers.gradients(x.float(), y, None, 8, Loss(), lambda p: p - 128)
     return loss, [p.grad.clone() for p in net.parameters()], net.conv4.bn.running_var.clone()
 
 
-@pytest.mark.parametrize("quantized", [False, True])
-def test_number_of_threads_changes_nothing(quantized):
+@pytest.mark.parametrize("mode", ["float", "fake", "exact"])
+def test_number_of_threads_changes_nothing(mode):
     results = []
     for threads in (1, 2):
         torch.manual_seed(3)
         net = NIN(10)
-        if quantized:
+        if mode != "float":
             net.calibrate(pictures(8)[0].float() - 128)
+        net.mode = mode
         results.append(scaled_gradient(net, threads))
     (loss, grads, variance), (loss2, grads2, variance2) = results
     assert loss == loss2 and torch.equal(variance, variance2)
@@ -109,7 +114,7 @@ def test_one_piece_is_ordinary_backpropagation(monkeypatch):
     net = NIN(10)
     net.calibrate(pictures(8)[0].float() - 128)
     x, y = pictures(6, seed=1)
-    Workers(net, 1).gradients(x.float(), y, 6, 0.1, lambda p: p - 128)
+    Workers(net, 1).gradients(x.float(), y, None, 6, Loss(), lambda p: p - 128)
     ours = [p.grad.clone() for p in net.parameters()]
     net.zero_grad()
     net.train()
@@ -122,7 +127,7 @@ def make_trainer(folder):
     torch.manual_seed(5)
     phase = Phase("float", ((16, 2),), batch=20)
     sets = {"train": pictures(60), "val": pictures(20, seed=1)}
-    return Trainer(NIN(10), phase, sets, "cifar10", 0, folder, 1)
+    return Trainer(Workers(NIN(10), 1), phase, sets, "cifar10", 0, folder)
 
 
 def test_stopped_run_resumes_to_the_same_network(tmp_path):
@@ -154,17 +159,32 @@ def test_other_seed_is_refused(tmp_path):
         trainer.resume()
 
 
-def test_shipper_keeps_the_better_network(tmp_path):
+def test_shipper_keeps_the_network_with_the_better_integers(tmp_path, monkeypatch):
     trainer = make_trainer(tmp_path / "run")
     trainer.net.calibrate(pictures(8)[0].float() - 128)
     ship = train.Shipper("cifar10", tmp_path / "zoo", list("abcdefghij"), 0)
-    trainer.val_set = tuple(v[:4] for v in trainer.val_set)
-    trainer.history = [{"val": 0.5, "epoch": 1}]
+    written = []
+    for integer in (0.0, 0.5, 0.4, 0.6):
+        monkeypatch.setattr(train, "integer_accuracy", lambda *_: integer)
+        trainer.net.conv1.bn.bias.data += 1
+        trainer.history.append({"val": 0.7, "epoch": len(trainer.history) + 1})
+        ship(trainer)
+        written.append(ship.network.read_bytes())
+    assert ship.best() == 0.6 and written[1] == written[2] and len(set(written)) == 3
+    trainer.history.append({"val": 0.5, "epoch": 5})
+    monkeypatch.setattr(train, "integer_accuracy", lambda *_: pytest.fail("far from the best: not worth the time"))
     ship(trainer)
-    before = ship.network.read_bytes()
-    trainer.history.append({"val": 0.4, "epoch": 2})
-    ship(trainer)
-    assert ship.best() == 0.5 and ship.network.read_bytes() == before
+
+
+def test_integer_accuracy_is_that_of_the_file(tmp_path):
+    trainer = make_trainer(tmp_path)
+    trainer.net.calibrate(pictures(8)[0].float() - 128)
+    path = tmp_path / "net.ckpt.npz"
+    checkpoint.write(trainer.net, "cifar10", path, {})
+    pixels, labels = trainer.val_set
+    scores = run_integer(to_network(checkpoint.read(path)[0], "cifar10"), to_input(pixels, "cifar10").long().numpy())
+    expected = (scores.reshape(len(labels), -1).argmax(1) == labels.numpy()).mean()
+    assert train.integer_accuracy(path, trainer, count=7) == expected
 
 
 def test_phase_may_end_inside_an_epoch(tmp_path):
@@ -175,3 +195,43 @@ def test_phase_may_end_inside_an_epoch(tmp_path):
     trainer.run()
     assert len(rates) == 5 and trainer.epoch == 2 and len(trainer.history) == 2
     assert rates[-1] < 0.1 * max(rates)
+
+
+def test_teacher_pulls_the_loss():
+    logits, labels = torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([0])
+    assert Loss(0.0)(logits, labels) == F.cross_entropy(logits, labels)
+    same = F.softmax(logits / 2, 1)
+    alone = Loss(share=1.0)
+    assert alone(logits, labels, same) < alone(logits, labels, same.flip(1))
+    grown = logits.clone().requires_grad_()
+    alone(grown, labels, same).backward()
+    assert grown.grad.abs().max() < 1e-6  # a network that agrees with its teacher is at the minimum
+
+
+def test_teacher_sees_both_sides():
+    pixels = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
+    pixels[..., 0] = 4
+    soft = teacher_probabilities(lambda p: p[:, 0, 0].float(), pixels, 2.0)
+    assert torch.allclose(soft, torch.tensor([[0.5, 0.5]]))
+
+
+def test_all_phases_and_their_resumption(tmp_path, monkeypatch):
+    """Two runs of every phase on few pictures, one of them interrupted in each phase, ship the same bytes."""
+    monkeypatch.setattr(train.data, "load", lambda dataset: {"train": pictures(60), "val": pictures(20, 1), "test": pictures(20, 2)})
+    monkeypatch.setattr(train, "class_names", lambda dataset: list("abcdefghij"))
+    monkeypatch.setattr(train, "PHASES", tuple(replace(p, batch=20) for p in train.PHASES))
+    run_main = lambda folder: CliRunner().invoke(train.main, ["--short", "--run", str(folder), "--threads", "1"])
+    straight = run_main(tmp_path / "a")
+    assert straight.exit_code == 0, straight.output
+    step, count = Trainer._step, []
+
+    def stop_now_and_then(self, *batch):
+        count.append(1)
+        self.stopping = len(count) in (2, 4, 7)
+        return step(self, *batch)
+
+    monkeypatch.setattr(Trainer, "_step", stop_now_and_then)
+    stops = [run_main(tmp_path / "b").exit_code for _ in range(4)]
+    assert stops == [1, 1, 1, 0]
+    names = [f"nin-cifar10.{kind}.npz" for kind in ("ckpt", "clipq")]
+    assert all((tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes() for n in names)
