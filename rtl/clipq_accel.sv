@@ -138,7 +138,7 @@ module clipq_accel #(
 
   // ---------------------------------------------------------------- program and weights stream
   logic parser_error, prog_we, parser_ready, unused_prog_start, prog_done;
-  logic weights_valid, weights_ready, weights_done, weights_first, buffer_ready, image_end;
+  logic weights_valid, weights_ready, weights_done, weights_first, buffer_ready, results_done, image_end;
   logic [7:0] parser_code;
   logic [10:0] prog_waddr, prog_raddr;
   logic [63:0] prog_wdata, prog_rdata, weights_data;
@@ -303,6 +303,7 @@ module clipq_accel #(
       .layer_o           (layer),
       .layer_end_o       (layer_end),
       .layer_active_o    (layer_active),
+      .results_done_o    (results_done),
       .image_end_o       (image_end),
       .parser_error_i    (parser_error),
       .parser_code_i     (parser_code),
@@ -662,6 +663,7 @@ module clipq_accel #(
       .writes_i      (wr_valid ? written : 4'd0),
       .weight_i      (weight_re),
       .first_beat_i  (weights_first || image_first),
+      .results_done_i(results_done),
       .image_end_i   (image_end),
       .sel_i         (layer_sel),
       .cycles_o      (layer_cycles),

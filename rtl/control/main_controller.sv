@@ -29,7 +29,8 @@ module main_controller #(
     output wire logic [5:0]                      layer_o,
     output wire logic                            layer_end_o,      // pulse: the layer's counters are final
     output wire logic                            layer_active_o,   // between FETCH and layer_end_o
-    output wire logic                            image_end_o,      // pulse: the image's last result beat was taken
+    output wire logic                            results_done_o,   // level: the image's last result beat was taken
+    output wire logic                            image_end_o,      // pulse: that, and its weights packet has ended
     // errors found elsewhere
     input  wire logic                            parser_error_i,
     input  wire logic [7:0]                      parser_code_i,
@@ -119,8 +120,9 @@ module main_controller #(
       desc_q[4][15:0] == '0 || desc_q[4][31:16] == '0;
   assign region_bad = desc_q[4][32+:cq_pkg::QUAD_ADDR_W+1] > CAPACITY ||
       {1'b0, desc_q[3][0+:cq_pkg::QUAD_ADDR_W]} >= desc_q[4][32+:cq_pkg::QUAD_ADDR_W+1];
-  // 32-bit results go to the stream: they have no region.
-  assign desc_bad = !(is_conv || is_pool) || size_bad || (is_conv && conv_bad) || (is_pool && pool_bad) || (!raw && region_bad);
+  // 32-bit results go to the stream: they have no region. A max pool writes whatever that bit says.
+  assign desc_bad = !(is_conv || is_pool) || size_bad || (is_conv && conv_bad) || (is_pool && pool_bad) ||
+      ((!raw || op == cq_pkg::OP_MAXPOOL) && region_bad);
 
   // ---------------------------------------------------------------- errors
   always_comb begin
@@ -278,6 +280,7 @@ module main_controller #(
   assign params_bank_o      = bank_q;
   assign busy_o             = state_q != IDLE && state_q != ERROR;
   assign image_end_o        = state_q == FINISH && weights_done_q && results_empty_i && !error_d;
+  assign results_done_o     = state_q == FINISH && results_empty_i;
   assign done_o             = image_end_o;
   assign stopped_o          = (image_end_o && stop_q) || (state_q == STOPPING && settle_q == 5'd3 && !image_started_q);
   assign error_o            = state_q == ERROR;

@@ -21,6 +21,7 @@ module perf_counters #(
     input  wire logic [3:0] writes_i,
     input  wire logic       weight_i,       // a 64-bit word left the weight buffer
     input  wire logic       first_beat_i,
+    input  wire logic       results_done_i, // level: the image's results are all sent; its weights packet may still end
     input  wire logic       image_end_i,
     input  wire logic [5:0] sel_i,
     output wire logic [31:0] cycles_o,
@@ -70,7 +71,9 @@ module perf_counters #(
       end
       if (start_i) images_q <= '0;
       else if (image_end_i) images_q <= images_q + 32'd1;
-      running_q <= counting_q ? running_q + 32'd1 : 32'd2;  // the first beat's own cycle and the one in which it is seen
+      // Starts at the first beat's own cycle and the one in which it is seen.
+      if (!counting_q) running_q <= 32'd2;
+      else if (!results_done_i) running_q <= running_q + 32'd1;
     end
   end
 

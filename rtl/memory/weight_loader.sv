@@ -72,6 +72,10 @@ module weight_loader #(
   assign last_group = group_left_q == 20'd1;
   assign chunk_end  = pass_over && last_pass && last_tile && last_group;
 
+  // A chunk without parameters, which no program needs, waits for a free bank like any other.
+  logic params_end;
+  assign params_end = state_q == PARAMS && param_left_q == '0 && pending_q != 2'd2;
+
   // Reading: parameters and indices word after word, data one cycle later.
   logic reading, header_read, param_read;
   assign header_read = state_q == HEADER && level_i != '0;
@@ -83,7 +87,7 @@ module weight_loader #(
   // group larger than the buffer streams through it.
   logic pass_read_q;
   assign rewind_o = pass_read_q && last_pass && !last_tile;
-  assign commit_o = (pass_read_q && last_tile) || state_q == PARSE || (state_q == PARAMS && param_left_q == '0);
+  assign commit_o = (pass_read_q && last_tile) || state_q == PARSE || params_end;
 
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
@@ -96,14 +100,14 @@ module weight_loader #(
     end else begin
       param_valid_q <= param_read;
       pass_read_q   <= state_q == LOAD && beat_q == 7'(BEATS);
-      if (state_q == PARAMS && param_left_q == '0 && !layer_done_i) pending_q <= pending_q + 2'd1;
-      else if (!(state_q == PARAMS && param_left_q == '0) && layer_done_i) pending_q <= pending_q - 2'd1;
+      if (params_end && !layer_done_i) pending_q <= pending_q + 2'd1;
+      else if (!params_end && layer_done_i) pending_q <= pending_q - 2'd1;
       if (take_i) taken_q <= 1'b1;
       else if (switch_i) taken_q <= 1'b0;
       case (state_q)
         HEADER: if (header_read) state_q <= PARSE;
         PARSE: state_q <= PARAMS;
-        PARAMS: if (param_left_q == '0) begin
+        PARAMS: if (params_end) begin
           state_q <= (group_left_q == '0) ? HEADER : WAIT;
           bank_q  <= !bank_q;
         end

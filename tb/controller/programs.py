@@ -83,13 +83,14 @@ def bad_descriptors(rng, capacity):
     conv = {"mode": (3,), "tile_rows": (0, 257), "tile_cols": (0, 257), "tile_pixels": (0, 257), "kr_count": (0,), "pieces": (0,),
             "channel_groups": (0,), "output_groups": (0,), "window": (0, 2, 4, 6, 7)}
     cases = []
-    for op, raw in ((OP_CONV, False), (OP_CONV, True), (OP_MAXPOOL, False), (OP_AVGPOOL, False), (OP_AVGPOOL, True)):
+    for op, raw in ((OP_CONV, False), (OP_CONV, True), (OP_MAXPOOL, False), (OP_MAXPOOL, True), (OP_AVGPOOL, False), (OP_AVGPOOL, True)):
         rules = {**common, **(conv if op == OP_CONV else {name: (0,) for name in POOL})}
-        if not raw:
+        writes = not raw or op == OP_MAXPOOL  # a max pool writes whatever the bit says
+        if writes:
             rules["out_end"] = (capacity + 1, (1 << 18) - 1, 0)
         for name, values in rules.items():
             cases += [(f"op {op}, raw {raw}: {name} = {v}", descriptor(rng, capacity, op, raw).changed(**{name: v})) for v in values]
-        if not raw:
+        if writes:
             cases.append((f"op {op}: empty region", descriptor(rng, capacity, op, raw).changed(out_base=100, out_end=100)))
     cases += [(f"op = {op}", descriptor(rng, capacity, OP_MAXPOOL).changed(op=op)) for op in (0, *range(4, 16))]
     return cases

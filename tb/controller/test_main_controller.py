@@ -1,10 +1,11 @@
 """Tests of rtl/control/main_controller.sv with models of the units: order of starts, every error code, STOP, reset, counters' events."""
 import cocotb
 import numpy as np
-from cocotb.triggers import RisingEdge
+from cocotb.triggers import FallingEdge, RisingEdge
 
-from tb.common import clocking
+from tb.common import clocking, coverage
 from tb.controller import programs
+from tb.cover_groups import STATES
 
 SETTLE = 16
 SHORT_LIMIT = 4095
@@ -18,6 +19,8 @@ EVENTS = ("conv_start_o", "pool_start_o", "emit_start_o", "raw_flush_o", "params
 
 class Bench:
     """The controller's surroundings. `cycle` plays one clock cycle and appends (event, cycle, layer) to `events`.
+
+    It also watches the states: a step that tb/cover_groups.py does not list is an error.
 
     pace: longest random wait of a unit. Switches: send_image, send_weights, starve, params, leftover (weights that nobody takes).
     """
@@ -35,6 +38,7 @@ class Bench:
         self.descs = []
         self.driven = {}             # input port: its value
         self.weights_sent = False
+        self.state = None
 
     def load(self, header, layers):
         self.header, self.layers = header, layers
@@ -52,9 +56,18 @@ class Bench:
             self.driven[port] = value
             getattr(self.dut, port).value = value
 
-    async def reset(self):
+    async def reset(self, at_once=False):
+        """A reset from the next clock edge on, or at_once: from the one that `reach` has stopped in front of."""
+        if not at_once:
+            await FallingEdge(self.dut.clk_i)
+        before = self.state_now()
+        for port in ("start_i", "stop_i", "oob_i", "image_first_i"):
+            self.drive(port, 0)
         await clocking.reset(self.dut)
         await RisingEdge(self.dut.clk_i)
+        assert self.state_now() == "IDLE", f"state {self.state_now()} after a reset in {before}"
+        coverage.hit("controller_transition", f"reset in {before}")
+        self.state = "IDLE"
         self.pulses, self.events, self.conv_until, self.image_pending, self.weights_sent = {}, [], 0, False, False
         self.descs = []
 
@@ -79,8 +92,27 @@ class Bench:
         self.observe()
         self.now += 1
 
+    def state_now(self):
+        return STATES[self.dut.state_q.value.to_unsigned()]
+
+    async def reach(self, state, limit=3000):
+        """Cycles until the controller is in `state`; then its next clock edge has not come yet."""
+        for _ in range(limit):
+            await FallingEdge(self.dut.clk_i)
+            if self.state_now() == state:
+                return
+            await self.cycle()
+        raise AssertionError(f"state {state} was not reached in {limit} cycles")
+
+    def observe_state(self):
+        state = self.state_now()
+        if self.state not in (None, state):
+            coverage.hit("controller_transition", f"{self.state} -> {state}")
+        self.state = state
+
     def observe(self):
         dut = self.dut
+        self.observe_state()
         for name in EVENTS:
             value = int(getattr(dut, name).value)
             if value:
@@ -299,6 +331,73 @@ async def unit_errors(dut):
         code = int(rng.integers(1, 16)), int(rng.integers(1, 16))
         await bench.cycle(parser_error_i=parser, parser_code_i=code[0], image_error_i=image, image_code_i=code[1], oob_i=oob)
         await bench.expect_error(code[0] if parser else code[1] if image else OUT_OF_BOUNDS, limit=5)
+
+
+async def _enter(bench, state):
+    """From IDLE into `state`, with a program that passes through all of them."""
+    rng, capacity = bench.rng, 8 * int(bench.dut.BANK_WORDS.value)
+    header = programs.header(rng, 2, int(bench.dut.NUM_MODULES.value), capacity)
+    layer = programs.descriptor(rng, capacity, programs.OP_CONV, False).changed(emit=1)
+    bench.load(header, [layer, layer])
+    if state == "IDLE":
+        return
+    await bench.cycle(start_i=1)
+    if state == "STOPPING":
+        bench.send_image = False
+        await bench.reach("IMAGE")
+        await bench.cycle(stop_i=1)
+    await bench.reach(state)
+    bench.send_image = True
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def errors_in_every_state(dut):
+    """A write out of bounds in each state ends in ERROR at the next edge."""
+    _, bench = await _start(dut, pace=2)
+    for state in STATES:
+        if state == "ERROR":
+            continue
+        await _enter(bench, state)
+        await bench.cycle(oob_i=1)
+        await FallingEdge(dut.clk_i)
+        assert bench.state_now() == "ERROR", f"{bench.state_now()} after an error in {state}"
+        await bench.expect_error(OUT_OF_BOUNDS, limit=3)
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def resets_in_every_state(dut):
+    """A reset in each state leads to IDLE, from where a whole image is computed."""
+    _, bench = await _start(dut, pace=2)
+    for state in STATES:
+        if state == "ERROR":
+            await bench.cycle(oob_i=1)
+            await bench.cycle()
+        else:
+            await _enter(bench, state)
+        await bench.reset(at_once=state not in ("IDLE", "ERROR"))
+        dut._log.info("reset in %s", state)
+        await bench.cycle(start_i=1)
+        await bench.until("image_end_o", 5000)
+        bench.check_image()
+        await bench.reset()
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def image_begins_while_stopping(dut):
+    """The first beat of an image that arrives with STOP: the image is finished, then the run ends."""
+    _, bench = await _start(dut, pace=2)
+    for wait in range(3):
+        await _enter(bench, "STOPPING")
+        bench.send_image = False
+        for _ in range(wait):
+            await bench.cycle()
+        await bench.cycle(image_first_i=1)
+        await bench.reach("IMAGE")
+        bench.send_image = True
+        await bench.until("image_end_o", 5000)
+        await bench.cycle()
+        assert dut.busy_o.value == 0 and any(e[0] == "stopped_o" for e in bench.events), "the run goes on after STOP"
+        await bench.reset()
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")

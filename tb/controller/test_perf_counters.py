@@ -5,7 +5,8 @@ from cocotb.triggers import RisingEdge
 
 from tb.common import clocking
 
-INPUTS = ("layer_active_i", "layer_end_i", "layer_i", "stall_i", "reads_i", "writes_i", "weight_i", "first_beat_i", "image_end_i", "sel_i")
+INPUTS = ("start_i", "layer_active_i", "layer_end_i", "layer_i", "stall_i", "reads_i", "writes_i", "weight_i", "first_beat_i", "results_done_i", "image_end_i",
+          "sel_i")
 OUTPUTS = ("cycles_o", "stalls_o", "reads_o", "writes_o", "weights_o")
 
 
@@ -17,13 +18,14 @@ class Bench:
         self.now = dict.fromkeys(OUTPUTS, 0)
         self.image_cycles = None
 
-    async def cycle(self, active=False, end=False, first=False, image_end=False):
+    async def cycle(self, active=False, end=False, first=False, results_done=False, image_end=False):
         """One clock cycle with random events."""
         dut, rng = self.dut, self.rng
         stall, weight = int(rng.integers(2)), int(rng.integers(2))
         reads, writes = (int(n) for n in rng.integers(0, 9, 2))
         for port, value in (("layer_active_i", active), ("layer_end_i", end), ("stall_i", stall), ("weight_i", weight), ("reads_i", reads),
-                            ("writes_i", writes), ("first_beat_i", first), ("image_end_i", image_end)):
+                            ("writes_i", writes), ("first_beat_i", first), ("results_done_i", results_done),
+                            ("image_end_i", image_end)):
             getattr(dut, port).value = int(value)
         if active:
             for port, amount in (("cycles_o", 1), ("stalls_o", stall), ("reads_o", reads), ("writes_o", writes)):
@@ -74,13 +76,32 @@ async def layers_and_images(dut):
             stored[layer], bench.now = bench.now, {**dict.fromkeys(OUTPUTS, 0), "weights_o": bench.next_weights}
             for _ in range(int(rng.integers(0, 5))):
                 await bench.cycle()
-        await bench.cycle(image_end=True)
-        dut.first_beat_i.value = dut.image_end_i.value = dut.weight_i.value = 0
+        # The weights packet may end long after the last result: these cycles are not the image's.
+        late = int(rng.choice([0, 1, 30]))
+        for _ in range(late):
+            await bench.cycle(results_done=True)
+        await bench.cycle(results_done=True, image_end=True)
+        dut.first_beat_i.value = dut.results_done_i.value = dut.image_end_i.value = dut.weight_i.value = 0
         # The first beat is seen a cycle after it was accepted; both cycles and the one of the last result beat count.
-        total, bench.image_cycles = bench.image_cycles + 1, None
+        total, bench.image_cycles = bench.image_cycles + 1 - late, None
         await RisingEdge(dut.clk_i)
         assert dut.images_o.value.to_unsigned() == image
         assert dut.total_cycles_o.value.to_unsigned() == total, f"{dut.total_cycles_o.value.to_unsigned()} cycles, expected {total}"
         for layer, want in stored.items():
             got = await _read(dut, layer)
             assert got == want, f"image {image}, layer {layer}: {got}, expected {want}"
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def start_counts_anew(dut):
+    """START clears the number of images, also in the cycle of an image's end, and nothing else; images are counted again from there."""
+    rng = await _start(dut)
+    images = 0
+    for _ in range(40):
+        start, end = bool(rng.random() < 0.2), bool(rng.integers(2))
+        dut.start_i.value, dut.image_end_i.value, dut.first_beat_i.value = int(start), int(end), int(not end)
+        await RisingEdge(dut.clk_i)
+        images = 0 if start else images + int(end)
+        dut.start_i.value = dut.image_end_i.value = 0
+        await RisingEdge(dut.clk_i)
+        assert dut.images_o.value.to_unsigned() == images
