@@ -35,6 +35,14 @@ def _sums(rng, parameters) -> np.ndarray:
     return np.clip(total - bias, *vectors.INT32)
 
 
+def _clamp(rng, layer: int) -> tuple[int, int]:
+    """Limits of a layer: first the usual ones, then any legal ones, also a lower limit above 0 and an upper one below."""
+    if layer < 3:
+        return vectors.CLAMPS[layer]
+    low, high = sorted(int(v) for v in rng.integers(-128, 128, 2))
+    return (low + 128, high + 128) if layer % 2 else (low, high)
+
+
 async def _start(dut):
     modules, words = int(dut.NUM_MODULES.value), CHANNELS // int(dut.NUM_MODULES.value)
     rng = np.random.default_rng(cocotb.RANDOM_SEED)
@@ -56,7 +64,7 @@ async def layers(dut):
         await pipeline.step()
     results = set()
     for layer in range(6):
-        bank, clamp = layer % 2, vectors.CLAMPS[layer % 3]
+        bank, clamp = layer % 2, _clamp(rng, layer)
         following, unwritten = _parameters(rng), rng.permutation(CHANNELS).tolist()
         dut.out_min_i.value, dut.out_max_i.value = clamp[0] & 0x3FF, clamp[1] & 0x3FF
         stall = stalls(rng, PATTERNS[layer % 4])

@@ -1,0 +1,90 @@
+"""Loaded by cocotb behind a test module: runs its tests once for each mutant of the model, each in a forked process.
+
+Python, cocotb and the test bench are loaded once (seconds) instead of once a mutant. A child begins in a folder of its own with
+the number of its mutant in `mutant.txt`, which the model reads at time 0 (netlist.py), and goes on as if it were alone. The parent
+watches the child's log, ends it at the first failed test or past the limit, and appends a line to `verdicts.jsonl`.
+
+The unmutated design comes first, as number 0: if it fails, nothing else is tried; its time sets the limit of the mutants, and its log
+tells which variants occur in the model. The environment variable CLIPQ_MUTANTS holds {"folder": ..., "variants": {number: variant},
+"marker": ..., "limit": seconds}.
+"""
+import json
+import os
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+
+FAILED = re.compile(r"cocotb\.regression\s+(\S+) (?:failed|errored)\b|^(?:ERROR|FATAL|Assertion failed)\b.*|^.*%(?:Error|Fatal)\b.*", re.M)
+SUMMARY = re.compile(r"TESTS=(\d+) PASS=(\d+) FAIL=(\d+)")
+POLL = 0.1  # seconds
+
+
+def limit_of(usual: float) -> float:
+    """Time limit of a mutant in seconds: far above what the unmutated run took, `usual`."""
+    return 30 + 3 * usual
+
+
+def verdict(log: str, status: int | None, limit: float) -> str:
+    """Why a run failed, empty if it passed: `status` is the exit status of its process, None past the limit."""
+    if match := FAILED.search(log):
+        return f"{match[1]} failed" if match[1] else match[0].strip()
+    if status is None:
+        return f"no end after {limit:g} s"
+    summary = SUMMARY.search(log)
+    if not summary:
+        return f"the simulator ended with status {status} before the tests did"
+    if int(summary[3]) or not int(summary[2]) or status:
+        return f"{summary[0]}, status {status}"
+    return ""
+
+
+def _watch(child: int, log: Path, limit: float) -> str:
+    start = time.monotonic()
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        text = log.read_text(errors="replace") if log.exists() else ""
+        if ended:
+            return verdict(text, os.waitstatus_to_exitcode(status), limit)
+        late = time.monotonic() - start > limit
+        if late or FAILED.search(text):
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return verdict(text, None, limit)
+        time.sleep(POLL)
+
+
+def _begin(folder: Path, number: int) -> None:
+    """In the child: its own folder and log."""
+    folder.mkdir(parents=True)
+    os.chdir(folder)
+    Path("mutant.txt").write_text(str(number))
+    log = os.open("sim.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+
+
+def run_all() -> None:
+    """Fork for number 0 and one mutant after the other; returns only in the children."""
+    job = json.loads(os.environ["CLIPQ_MUTANTS"])
+    folder, todo, limit = Path(job["folder"]), [0], job["limit"]
+    for number in todo:
+        sys.stdout.flush()
+        start = time.monotonic()
+        child = os.fork()
+        if not child:
+            return _begin(folder / str(number), number)
+        error = _watch(child, folder / str(number) / "sim.log", limit)
+        seconds = time.monotonic() - start
+        with open(folder / "verdicts.jsonl", "a") as verdicts:
+            verdicts.write(json.dumps({"number": number, "error": error, "seconds": seconds}) + "\n")
+        if number == 0 and not error:
+            found = set(re.findall(rf"^{job['marker']} (\w+)$", (folder / "0" / "sim.log").read_text(errors="replace"), re.M))
+            todo += [int(n) for n, variant in job["variants"].items() if variant in found]
+            limit = min(limit, limit_of(seconds))
+    os._exit(0)
+
+
+if "CLIPQ_MUTANTS" in os.environ:
+    run_all()
