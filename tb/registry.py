@@ -12,7 +12,7 @@ from tb.rtl_index import ROOT
 SIMULATORS = ("verilator", "icarus")
 REGISTRY = ROOT / "tb" / "tests.yaml"
 _TEST_KEYS = {"name", "about", "toplevel", "module", "sources", "matrix", "simulators", "defines", "public", "env",
-              "filter", "timeout", "seconds", "tags"}
+              "filter", "timeout", "seconds", "tags", "netlist"}
 _SUITE_KEYS = {"name", "about", "pytest", "timeout", "seconds", "tags"}
 
 
@@ -48,6 +48,7 @@ class CocotbTest:
     public: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
     filter: str | None = None
+    netlist: str | None = None
     timeout: float = 600.0
     seconds: float = 20.0
     tags: tuple[str, ...] = ()
@@ -126,7 +127,7 @@ def _test(entry: dict) -> CocotbTest:
         name=name, about=entry["about"], toplevel=entry["toplevel"], module=entry["module"],
         sources=tuple(entry.get("sources") or ()), simulators=simulators,
         defines=entry.get("defines") or {}, public=tuple(entry.get("public") or ()),
-        env={k: str(v) for k, v in (entry.get("env") or {}).items()}, filter=entry.get("filter"),
+        env={k: str(v) for k, v in (entry.get("env") or {}).items()}, filter=entry.get("filter"), netlist=entry.get("netlist"),
         **_common(entry))
 
 

