@@ -1,7 +1,7 @@
 """`make regress`: runs every case of tb/tests.yaml and reports what passed, failed and was skipped.
 
-Besides the screen it writes build/regress/junit.xml and build/regress/report.html. It fails if anything failed, if
-nothing ran, or if a module under rtl/ lies in no registered test.
+Besides the screen it writes build/regress/junit.xml, coverage.json (functional coverage) and report.html. It fails if anything failed, if
+nothing ran, if a module under rtl/ lies in no registered test, or if the testplan does not hold (tb/testplan.py).
 """
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from typing import Callable
 import click
 import jinja2
 
-from tb import process, registry, runner
+from tb import process, registry, runner, testplan
+from tb.common import coverage
 from tb.progress import Heartbeat
 from tb.rtl_index import ROOT, RtlIndex, SourceError
 from tb.runner import TestOutcome
@@ -207,7 +208,7 @@ class JobQueue:
 
 def _model_key(case: registry.Case) -> str:
     test = case.test
-    return json.dumps([test.toplevel, case.sim, case.parameters, test.defines, test.public, test.sources], default=str)
+    return json.dumps([test.toplevel, case.sim, case.parameters, test.defines, test.public, test.sources, test.netlist], default=str)
 
 
 def _entry(item) -> registry.CocotbTest | registry.PytestSuite:
@@ -232,6 +233,18 @@ def registry_report(tests: registry.Registry, index: RtlIndex) -> Report:
         outcomes.append(TestOutcome(f"{unit.path.relative_to(ROOT)} is tested", "passed" if known else "failed", 0.0,
                                     "" if known else f"module {unit.name} lies in no test of tb/tests.yaml"))
     return Report("registry", "Every module under rtl/ lies in a registered test", 0.0, tuple(outcomes), "make regress")
+
+
+def plan_report(entries, tests: registry.Registry, reports: list[Report]) -> tuple[Report, testplan.PlanReport]:
+    """The testplan as one more report, from the outcomes of all cases and the coverage of those that passed."""
+    outcomes: dict[str, list[TestOutcome]] = {}
+    for r in reports:
+        outcomes.setdefault(r.key.partition("[")[0], []).extend(r.tests)
+    hits = coverage.merge(r.log.with_name(coverage.FILE) for r in reports if r.log and not r.count("failed"))
+    testplan.write_coverage(hits, OUT / testplan.COVERAGE_FILE)
+    plan = testplan.evaluate(entries, tests, outcomes, hits)
+    about = "Every promise has a passing test, every coverage point was hit"
+    return Report("testplan", about, 0.0, plan.outcomes(), ".venv/bin/python -m tb.testplan"), plan
 
 
 # ------------------------------------------------------------------------------------------------------ reporting
@@ -328,21 +341,25 @@ def main(sim: str | None, jobs: int, seed: str, nightly: bool) -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     try:
+        entries = testplan.load()
         regression = Regression(sim, base, jobs, nightly)
-    except (registry.RegistryError, SourceError) as error:
+    except (registry.RegistryError, testplan.PlanError, SourceError) as error:
         raise SystemExit(f"error: {error}") from None
     work = regression.work()
     print(f"regress: {len(work)} cases, {jobs} at a time, seed {base}", flush=True)
     reports = [registry_report(regression.registry, regression.index), *regression.run_all(work)]
     _print_line(len(work), len(work), reports[0])
+    executed = sum(r.count("passed") for r in reports[1:])
+    verdict, plan = plan_report(entries, regression.registry, reports)
+    reports.append(verdict)
     seconds = time.monotonic() - start
     closing = summarize(reports)
+    print(testplan.summary(plan))
     write_junit(reports, OUT / "junit.xml")
-    write_html(reports, OUT / "report.html", closing=closing, seed=base, seconds=seconds, jobs=jobs, revision=_revision(),
+    write_html(reports, OUT / "report.html", plan=plan, closing=closing, seed=base, seconds=seconds, jobs=jobs, revision=_revision(),
                sim=sim or "all", python=sys.version.split()[0], when=time.strftime("%Y-%m-%d %H:%M:%S"))
     print(f"reports: {(OUT / 'junit.xml').relative_to(ROOT)}, {(OUT / 'report.html').relative_to(ROOT)}; {seconds:.0f} s")
     print(closing)
-    executed = sum(r.count("passed") for r in reports[1:])
     sys.exit(0 if executed and not any(r.count("failed") for r in reports) else 1)
 
 

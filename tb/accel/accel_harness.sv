@@ -46,20 +46,25 @@ module accel_harness #(
     input  wire logic [15:0] prog_latency_i,
     input  wire logic [8:0]  prog_rate_i,
     input  wire logic [7:0]  prog_stall_i,
+    input  wire logic [7:0]  prog_keep_i,      // TKEEP of a packet's last beat
     output wire logic        prog_busy_o,
+    output wire logic [127:0] prog_monitor_o,  // since prog_go_i: see port_monitor
     input  wire logic        image_go_i,
     input  wire logic [31:0] image_base_i,
     input  wire logic [31:0] image_beats_i,
     input  wire logic [15:0] image_latency_i,
     input  wire logic [8:0]  image_rate_i,
     input  wire logic [7:0]  image_stall_i,
+    input  wire logic [7:0]  image_keep_i,
     output wire logic        image_busy_o,
+    output wire logic [127:0] image_monitor_o,
     input  wire logic        result_clear_i,
     input  wire logic        result_dump_i,    // rising: write the results' file
-    input  wire logic [7:0]  result_stall_i,
+    input  wire logic [8:0]  result_stall_i,
     output wire logic [31:0] result_beats_o,
     output wire logic [31:0] result_packets_o,
     output wire logic [31:0] result_errors_o,
+    output wire logic [127:0] result_monitor_o,  // since result_clear_i
     input  wire logic        arm_i,            // the next beat in starts the count
     output wire logic [31:0] cycles_o
 );
@@ -82,6 +87,7 @@ module accel_harness #(
       .latency_i    (prog_latency_i),
       .rate_i       (prog_rate_i),
       .stall_i      (prog_stall_i),
+      .keep_i       (prog_keep_i),
       .busy_o       (prog_busy_o),
       .m_axis_tdata (prog_tdata),
       .m_axis_tkeep (prog_tkeep),
@@ -104,6 +110,7 @@ module accel_harness #(
       .latency_i    (image_latency_i),
       .rate_i       (image_rate_i),
       .stall_i      (image_stall_i),
+      .keep_i       (image_keep_i),
       .busy_o       (image_busy_o),
       .m_axis_tdata (image_tdata),
       .m_axis_tkeep (image_tkeep),
@@ -174,6 +181,36 @@ module accel_harness #(
       .m_axis_result_tvalid(result_tvalid),
       .m_axis_result_tready(result_tready),
       .m_axis_result_tlast (result_tlast)
+  );
+
+  port_monitor u_prog_monitor (
+      .clk_i    (clk_i),
+      .rst_ni   (rst_ni),
+      .clear_i  (prog_go_i),
+      .valid_i  (prog_tvalid),
+      .ready_i  (prog_tready),
+      .last_i   (prog_tlast),
+      .monitor_o(prog_monitor_o)
+  );
+
+  port_monitor u_image_monitor (
+      .clk_i    (clk_i),
+      .rst_ni   (rst_ni),
+      .clear_i  (image_go_i),
+      .valid_i  (image_tvalid),
+      .ready_i  (image_tready),
+      .last_i   (image_tlast),
+      .monitor_o(image_monitor_o)
+  );
+
+  port_monitor u_result_monitor (
+      .clk_i    (clk_i),
+      .rst_ni   (rst_ni),
+      .clear_i  (result_clear_i),
+      .valid_i  (result_tvalid),
+      .ready_i  (result_tready),
+      .last_i   (result_tlast),
+      .monitor_o(result_monitor_o)
   );
 
   logic armed_q, counting_q;

@@ -1,6 +1,7 @@
 // Model of a DMA that receives an AXI-Stream into memory (test bench only).
 //
 // Purpose: takes beats with settable bandwidth and random stalls and writes them to FILE in the simulator's folder when dump_i rises.
+// stall_i / 256 is the probability that it takes nothing in a cycle; at 256 it takes nothing for ever.
 // clear_i empties it.  Packets are counted by TLAST; a beat that changes while it waits is counted as a protocol error.
 `resetall
 `default_nettype none
@@ -15,7 +16,7 @@ module dma_sink #(
     input  wire logic        rst_ni,
     input  wire logic        clear_i,
     input  wire logic        dump_i,
-    input  wire logic [7:0]  stall_i,
+    input  wire logic [8:0]  stall_i,
     output wire logic [31:0] beats_o,
     output wire logic [31:0] packets_o,
     output wire logic [31:0] errors_o,
@@ -44,7 +45,7 @@ module dma_sink #(
       waiting_q <= 1'b0;
     end else begin
       lfsr_q    <= {lfsr_q[30:0], lfsr_q[31] ^ lfsr_q[21] ^ lfsr_q[1] ^ lfsr_q[0]};
-      ready_q   <= lfsr_q[7:0] >= stall_i;
+      ready_q   <= {1'b0, lfsr_q[7:0]} >= stall_i;
       waiting_q <= s_axis_tvalid && !s_axis_tready;
       held_q    <= beat;
       if (waiting_q && (!s_axis_tvalid || beat !== held_q)) errors_q <= errors_q + 32'd1;

@@ -3,6 +3,7 @@
 // Purpose: what the host side of a real system does, with settable latency, bandwidth and random stalls, without a line of Python per beat.
 // The memory is read from FILE in the simulator's folder when load_i rises.  A pulse on go_i sends beats_i words from base_i, TLAST on the last:
 // the first after latency_i cycles, on average rate_i / 256 beats a cycle, and with a probability of stall_i / 256 a pause before any beat.
+// TKEEP of the last beat is keep_i, so that a wrong one can be sent.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps
@@ -21,6 +22,7 @@ module dma_source #(
     input  wire logic [15:0] latency_i,
     input  wire logic [8:0]  rate_i,
     input  wire logic [7:0]  stall_i,
+    input  wire logic [7:0]  keep_i,
     output wire logic        busy_o,
     output wire logic [63:0] m_axis_tdata,
     output wire logic [7:0]  m_axis_tkeep,
@@ -75,7 +77,7 @@ module dma_source #(
 
   assign busy_o        = left_q != 0 || valid_q;
   assign m_axis_tdata  = data_q;
-  assign m_axis_tkeep  = 8'hff;
+  assign m_axis_tkeep  = last_q ? keep_i : 8'hff;
   assign m_axis_tvalid = valid_q;
   assign m_axis_tlast  = last_q;
 

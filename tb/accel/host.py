@@ -8,11 +8,13 @@ import numpy as np
 from cocotb.triggers import ClockCycles, FallingEdge, First, RisingEdge, Timer
 from cocotb_bus.drivers.amba import AXI4LiteMaster
 
+from tb.accel.port_flow import Flow
 from tb.common import clocking
 from tb.control.register_map import ErrorCode, Register
 
 START, STOP, SOFT_RESET = 1, 2, 4
 IRQ_DONE, IRQ_ERROR, IRQ_STOPPED = 1, 2, 4
+RESULT_FILE = Path("result.hex")  # written by the receiving engine
 FULL_RATE = 256  # of 256 beats a cycle
 COUNTERS = (Register.LAYER_CYCLES, Register.LAYER_STALLS, Register.LAYER_READS, Register.LAYER_WRITES, Register.LAYER_WEIGHTS)
 
@@ -56,6 +58,8 @@ class Host:
     def __init__(self, dut):
         self.dut = dut
         self.master: AXI4LiteMaster | None = None
+        self.withdrawn = 0  # result beats that waited when a soft reset dropped them: known violations of the stream's rules
+        self.flows: list[tuple[str, Flow]] = []  # (port, how it flowed) of the loaded program and its images
 
     async def start(self) -> None:
         dut = self.dut
@@ -63,13 +67,13 @@ class Host:
                      "image_base_i", "image_beats_i", "s_axil_awprot", "s_axil_arprot", "s_axil_awvalid", "s_axil_wvalid", "s_axil_bready",
                      "s_axil_arvalid", "s_axil_rready", "s_axil_awaddr", "s_axil_araddr", "s_axil_wdata", "s_axil_wstrb"):
             getattr(dut, name).value = 0
+        dut.prog_keep_i.value = dut.image_keep_i.value = 0xFF
         self.set_traffic(IDEAL, IDEAL, 0)
         await clocking.start(dut)
         self.master = AXI4LiteMaster(dut, "s_axil", dut.clk_i, case_insensitive=True)
         await RisingEdge(dut.clk_i)
 
     def set_traffic(self, prog: Traffic, image: Traffic, result_stall: int) -> None:
-        self.ideal_weights = prog == IDEAL
         for name, traffic in (("prog", prog), ("image", image)):
             getattr(self.dut, f"{name}_latency_i").value = traffic.latency
             getattr(self.dut, f"{name}_rate_i").value = traffic.rate
@@ -110,7 +114,7 @@ class Host:
         self.result_beats = compiled.total_result_beats
         await self.load_files(np.concatenate([compiled.program, compiled.weights]), np.concatenate(encoded))
         await self.send("prog", 0, self.program_beats)
-        for _ in range(100):
+        for _ in range(1000):
             await ClockCycles(self.dut.clk_i, 50)
             status = await self.read(Register.STATUS)
             if status & 4:
@@ -119,6 +123,7 @@ class Host:
                 break
         status = await self.read(Register.STATUS)
         assert status & 8, f"the program was not accepted: STATUS {status:#x}"
+        self.flows = [("program", Flow.read(self.dut.prog_monitor_o))]
 
     async def raise_error(self) -> None:
         value = await self.read(Register.ERROR)
@@ -155,14 +160,15 @@ class Host:
         assert cause == IRQ_DONE, f"interrupt status {cause:#x}"
         await self.write(Register.IRQ_STATUS, IRQ_DONE)
         beats, errors = int(dut.result_beats_o.value), int(dut.result_errors_o.value)
-        assert errors == 0, f"{errors} protocol errors on the result stream"
+        assert errors == self.withdrawn, f"{errors - self.withdrawn} protocol errors on the result stream"
         assert beats == self.result_beats, f"image {number}: {beats} result beats, expected {self.result_beats}"
         total = int(dut.cycles_o.value)
         counted = await self.read(Register.TOTAL_CYCLES)
-        # The register also waits for the weights packet's trailer, which a slow stream delivers after the last result.
-        assert counted >= total - 4 and (counted <= total + 4 or not self.ideal_weights), f"TOTAL_CYCLES {counted}, the harness counted {total}"
+        assert abs(counted - total) <= 4, f"TOTAL_CYCLES {counted}, the harness counted {total}"
+        self.flows += [("weights", Flow.read(dut.prog_monitor_o)), ("image", Flow.read(dut.image_monitor_o)),
+                       ("result", Flow.read(dut.result_monitor_o))]
         await self.pulse("result_dump_i")
-        return read_hex(Path("result.hex"), beats), total
+        return read_hex(RESULT_FILE, beats), total
 
     async def layer_cycles(self, layer: int) -> int:
         """Cycles of a layer in the last image."""

@@ -11,8 +11,10 @@ from cocotb.triggers import ClockCycles, FallingEdge, RisingEdge
 from cocotb_bus.drivers.amba import AXI4LiteMaster, AXIProtocolError, AXIxRESP
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster, AxiResp
 
-from tb.common.stalls import PATTERNS, stalls
+from tb.common import coverage
+from tb.common.stalls import PATTERNS, measured_pattern, stalls
 from tb.control.register_map import FIELDS, Register
+from tb.cover_groups import AXIL_CHANNELS
 
 PULSES = {0: "hwif_out_ctrl_start", 1: "hwif_out_ctrl_stop", 2: "hwif_out_ctrl_soft_reset"}
 IRQ_INPUTS = ("hwif_in_irq_status_done", "hwif_in_irq_status_error", "hwif_in_irq_status_stopped")
@@ -55,12 +57,12 @@ class Bench:
             for name in self.pulses:
                 self.pulses[name] += int(getattr(self.dut, name).value)
 
-    def new_live_values(self) -> None:
-        """Random values on every input that a read-only field shows."""
+    def new_live_values(self, bit: int | None = None) -> None:
+        """Random values, or the same bit everywhere, on every input that a read-only field shows."""
         for register, fields in FIELDS.items():
             for name, (high, low, _, reset) in fields.items():
                 if reset is None:
-                    value = int(self.rng.integers(0, 2 ** (high - low + 1)))
+                    value = int(self.rng.integers(0, 2 ** (high - low + 1))) if bit is None else (2 ** (high - low + 1) - 1) * bit
                     getattr(self.dut, f"hwif_in_{register.name}_{name}".lower()).value = value
                     self.live[register, name] = value
 
@@ -83,6 +85,14 @@ class Bench:
             raise AssertionError("the access was answered with OKAY")
 
 
+def _sample(register: Register, word: int, verb: str, lanes: int = 0xFFFFFFFF) -> None:
+    """Coverage: the bits of a word that was read or written (in the enabled byte lanes) and had the effect it must have."""
+    for high, low, access, _ in FIELDS[register].values():
+        if verb == "read" and access not in ("w", "w1p") or verb == "written" and access != "r":
+            bits = (bit for bit in range(low, high + 1) if lanes >> bit & 1)
+            coverage.hit("register_bit", *(f"{register.name}[{bit}] {verb} {word >> bit & 1}" for bit in bits))
+
+
 def _mask(register: Register) -> int:
     return sum((2 ** (high - low + 1) - 1) << low for high, low, _, _ in FIELDS[register].values())
 
@@ -92,10 +102,12 @@ async def reset_and_live_values(dut):
     """Every readable register after reset, and live fields that follow their inputs."""
     bench = Bench(dut)
     await bench.start()
-    for _ in range(5):
+    for bit in (None, None, None, 0, 1):
+        bench.new_live_values(bit)
         for register in READABLE:
-            assert await bench.read(register) == bench.expected(register), register.name
-        bench.new_live_values()
+            value = await bench.read(register)
+            assert value == bench.expected(register), register.name
+            _sample(register, value, "read")
     assert await bench.read(Register.ID) == int.from_bytes(b"CLPQ", "little")
     assert dut.hwif_out_irq_status_intr.value == 0 and not any(bench.pulses.values())
 
@@ -131,6 +143,8 @@ async def read_write(dut):
         await bench.master.write(register, word, byte_enable=strobe)
         stored[register] = (stored[register] & ~lanes | word & lanes) & _mask(register)
         assert await bench.read(register) == stored[register]
+        _sample(register, word, "written", lanes)
+        _sample(register, stored[register], "read")
         assert dut.hwif_out_layer_sel_layer.value.to_unsigned() == stored[Register.LAYER_SEL]
         enables = [getattr(dut, f"hwif_out_irq_enable_{n}").value for n in ("done", "error", "stopped")]
         assert sum(int(e) << i for i, e in enumerate(enables)) == stored[Register.IRQ_ENABLE]
@@ -149,6 +163,7 @@ async def control_pulses(dut):
         for bit, name in PULSES.items():
             expected[name] += word >> bit & strobe & 1
         assert bench.pulses == expected
+        _sample(Register.CTRL, word, "written", 0xFF * (strobe & 1))
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
@@ -156,7 +171,7 @@ async def interrupt(dut):
     """Events stick until 1 is written; the line is high while an enabled one is set."""
     bench = Bench(dut)
     await bench.start()
-    status = enable = 0
+    status = enable = word = 0
     for _ in range(150):
         action = bench.rng.integers(3)
         if action == 0:
@@ -172,6 +187,9 @@ async def interrupt(dut):
             await bench.master.write(Register.IRQ_ENABLE, enable)
         assert await bench.read(Register.IRQ_STATUS) == status
         assert dut.hwif_out_irq_status_intr.value == bool(status & enable)
+        _sample(Register.IRQ_STATUS, status, "read")
+        if action == 1:
+            _sample(Register.IRQ_STATUS, word, "written")
 
 
 async def _pulse(dut, events: int) -> None:
@@ -223,14 +241,16 @@ async def parallel_traffic_with_stalls(dut):
         part.log.setLevel("WARNING")
     channels = (master.write_if.aw_channel, master.write_if.w_channel, master.write_if.b_channel, master.read_if.ar_channel,
                 master.read_if.r_channel)
+    monitors = [_ChannelMonitor(dut, name) for name in AXIL_CHANNELS]
     layer = 0
-    for _ in range(12):
-        for channel in channels:
-            channel.set_pause_generator(stalls(bench.rng, PATTERNS[bench.rng.integers(4)]))
+    for turn in range(16):
+        for number, (channel, monitor) in enumerate(zip(channels, monitors)):
+            channel.set_pause_generator(stalls(bench.rng, PATTERNS[(turn + number) % 4]))
+            monitor.clear()
         fixed = list(READABLE - {Register.LAYER_SEL})
         addresses = [fixed[bench.rng.integers(len(fixed))] for _ in range(20)]
         reads = [cocotb.start_soon(master.read(a, 4)) for a in addresses]
-        values = [int(v) for v in bench.rng.integers(0, 64, 10)]
+        values = [int(v) for v in bench.rng.integers(0, 64, 20)]
         writes = [cocotb.start_soon(master.write(Register.LAYER_SEL, v.to_bytes(4, "little"))) for v in values]
         bad = cocotb.start_soon(master.write(Register.ID, bytes(4)))
         for address, read in zip(addresses, reads):
@@ -239,6 +259,38 @@ async def parallel_traffic_with_stalls(dut):
         for write in writes:
             assert (await write).resp == AxiResp.OKAY
         assert (await bad).resp == AxiResp.SLVERR
+        patterns = [f"{monitor.name} {monitor.pattern()}" for monitor in monitors]
         layer = values[-1]
         assert int.from_bytes((await master.read(Register.LAYER_SEL, 4)).data, "little") == layer
+        coverage.hit("axil_stall", *patterns)
         bench.new_live_values()
+
+
+class _ChannelMonitor:
+    """Counts the transfers of one AXI4-Lite channel and the pauses between them: of valid where the master sends, else of ready."""
+
+    def __init__(self, dut, name: str):
+        self.dut, self.name = dut, name
+        self.valid, self.ready = getattr(dut, f"s_axil_{name}valid"), getattr(dut, f"s_axil_{name}ready")
+        self.clear()
+        cocotb.start_soon(self._watch())
+
+    def clear(self) -> None:
+        """Count from here."""
+        self.beats = self.pauses = self.longest = self.run = 0
+
+    def pattern(self) -> str:
+        """One of PATTERNS. Pauses of valid count up to the last transfer only: behind it there is nothing to send."""
+        return measured_pattern(self.beats, self.pauses, self.longest, burst=16)
+
+    async def _watch(self) -> None:
+        receives = self.name in ("b", "r")
+        while True:
+            await RisingEdge(self.dut.clk)
+            valid, ready = int(self.valid.value), int(self.ready.value)
+            if valid and ready:
+                self.pauses += self.run
+                self.longest = max(self.longest, self.run)
+                self.beats, self.run = self.beats + 1, 0
+            elif (valid if receives else self.beats and not valid):
+                self.run += 1

@@ -13,6 +13,9 @@ from model.cycle_model import predict
 from model.integer import run_integer
 from model.torch_net import TorchNet
 from tb.accel.host import IDEAL, Host, Traffic, random_traffic
+from tb.accel.port_flow import Flow
+from tb.common import coverage
+from tb.network import layer_coverage
 from tb.network.chain import alive
 from tb.rtl_backend import first_mismatch
 
@@ -22,11 +25,13 @@ IDEAL_TRAFFIC = (IDEAL, IDEAL, 0)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came back: {layer: int32 [N, C, H, W]}, total_cycles int64 [N], cycles int64 [layers] of the last image, and the compiled network."""
+    """What came back: {layer: int32 [N, C, H, W]}, total_cycles int64 [N], cycles int64 [layers] of the last image, the compiled network,
+    and how each stream port flowed."""
     tensors: dict
     total_cycles: np.ndarray
     cycles: np.ndarray
     compiled: Compiled
+    flows: list[tuple[str, Flow]]
 
 
 def expected_tensors(net, images: np.ndarray) -> dict:
@@ -91,6 +96,7 @@ class Bench:
         self.host = Host(dut)
         self.hardware = hardware_of(dut)
         self.values_checked = 0
+        self.last_network = None
 
     async def start(self) -> Bench:
         """Clock, reset, register master."""
@@ -115,18 +121,30 @@ class Bench:
         await self.host.stop_run()
         decoded = [compiled.decode_results(words) for words in beats]
         tensors = {name: np.stack([image[name] for image in decoded]) for name in decoded[0]}
-        return Outcome(tensors, np.array(totals), cycles, compiled)
+        return Outcome(tensors, np.array(totals), cycles, compiled, list(self.host.flows))
 
     async def check(self, net, images: np.ndarray, **options) -> Outcome:
         """Run and compare all that comes back with PyTorch; `options` as for `run`."""
         expected = expected_tensors(net, images)
         outcome = await self.run(net, images, **options)
-        self.values_checked += compare(expected, outcome.tensors)
+        compared = compare(expected, outcome.tensors)
+        assert compared, f"{net.name}: nothing was compared"
+        self.values_checked += compared
+        self._sample(net, images, outcome)
         if options.get("traffic", IDEAL_TRAFFIC) == IDEAL_TRAFFIC:
             compare_cycles(outcome)
         self.dut._log.info("%s: %s equal, %s cycles", net.name, ", ".join(
             f"{name} {list(expected[name].shape[1:])}" for name in outcome.tensors), outcome.total_cycles.tolist())
         return outcome
+
+    def _sample(self, net, images: np.ndarray, outcome: Outcome) -> None:
+        """Coverage of a run whose results were equal."""
+        layer_coverage.sample(outcome.compiled, outcome.tensors)
+        coverage.hit("run", f"{layer_coverage.amount(len(images))} images")
+        sample_flows(outcome.flows)
+        if self.last_network not in (None, net):
+            coverage.hit("run", "other program")
+        self.last_network = net
 
     async def check_alive(self, net, images: np.ndarray, **options) -> Outcome:
         """As `check`, for hand-made networks: also refuses tensors in which nothing varies, since they would prove nothing."""
@@ -135,6 +153,20 @@ class Bench:
             if not alive(tensor):
                 raise AssertionError(f"layer {name!r} of {net.name!r} is all but constant: a test without content")
         return outcome
+
+
+def sample_flows(flows: list[tuple[str, Flow]]) -> None:
+    """Coverage of the stalls that the monitors measured while results came back equal."""
+    weights = "none"
+    for port, flow in flows:
+        stalls = flow.receiver if port == "result" else flow.sender
+        coverage.hit("stall", f"{port} {stalls}")
+        if port in ("weights", "image") and flow.held:
+            coverage.hit("stall", f"{port} held")
+        if port == "weights":
+            weights = stalls
+        elif port == "result":
+            coverage.hit("stall_cross", f"weights {weights} result {stalls}")
 
 
 def random_streams(rng: np.random.Generator) -> tuple[Traffic, Traffic, int]:

@@ -54,6 +54,24 @@ class Chain:
                 break
         return self._append(kernel, raw, **fields)
 
+    def centred_conv(self, channels: int, kernel: tuple, pad: tuple, centre: int, clamp: tuple, *, codebook=(-90, 50, 77)) -> Chain:
+        """A convolution whose outputs lie within `centre` +- 60, more than 15 from it on some positions, before `clamp` cuts them."""
+        size = (channels, self.shape[0], *kernel)
+        fields = dict(op="conv", stride=(1, 1), pad=tuple(pad), index=self.rng.integers(0, 4, size).astype(np.uint8),
+                      codebook=np.array([0, *codebook], np.int8))
+        sums = self._run(Layer(name="sums", inputs=("input",), out="int32", bias=np.zeros(channels, np.int32), **fields))
+        mean = np.rint(sums.mean(axis=(0, 2, 3))).astype(np.int64)
+        largest = np.abs(sums - mean[:, None, None]).max(axis=(0, 2, 3))
+        shift = np.ceil(np.log2(np.maximum(largest, 60) / 60)).astype(np.int64)
+        return self._append(kernel, False, bias=((centre << shift) - mean).astype(np.int32), mult=np.ones(channels, np.int32),
+                            shift=shift.astype(np.uint8), out_min=clamp[0], out_max=clamp[1], **fields)
+
+    def plain_conv(self, channels: int, *, codebook=(-3, 2, 5), **scaling) -> Chain:
+        """A 1x1 convolution of random weights with the given bias and, unless it emits sums, mult, shift, out_min and out_max."""
+        index = self.rng.integers(0, 4, (channels, self.shape[0], 1, 1)).astype(np.uint8)
+        return self._append((1, 1), "mult" not in scaling, op="conv", stride=(1, 1), pad=(0, 0), index=index,
+                            codebook=np.array([0, *codebook], np.int8), **scaling)
+
     def _draw_conv(self, channels: int, kernel: tuple, pad: tuple, codebook, index, raw: bool) -> dict:
         """Fields of a random convolution, scaled for what it reads."""
         rng = self.rng
@@ -85,10 +103,13 @@ class Chain:
         """A max pool; padding at most half the kernel."""
         return self._append(kernel, False, op="maxpool", stride=tuple(stride), pad=tuple(pad), kernel=tuple(kernel))
 
-    def avgpool(self, kernel: tuple, stride: tuple, pad: tuple = (0, 0), *, clamp: tuple = (-128, 127), raw: bool = False) -> Chain:
-        """An average pool that divides by about its window; raw: the int32 sums."""
+    def avgpool(self, kernel: tuple, stride: tuple, pad: tuple = (0, 0), *, clamp: tuple = (-128, 127), raw: bool = False,
+                shift: int | None = None) -> Chain:
+        """An average pool that divides by about its window, or by 2^shift; raw: the int32 sums."""
         scaling = {}
-        if not raw:
+        if shift is not None:
+            scaling = dict(mult=1, shift=shift, out_min=clamp[0], out_max=clamp[1])
+        elif not raw:
             mult = int(self.rng.integers(1 << 8, 1 << 15))
             shift = min(31, max(0, round(math.log2(mult * math.prod(kernel)))))
             scaling = dict(mult=mult, shift=shift, out_min=clamp[0], out_max=clamp[1])

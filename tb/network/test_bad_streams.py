@@ -3,140 +3,32 @@ from __future__ import annotations
 
 import cocotb
 import numpy as np
-from cocotb.triggers import ClockCycles, First, RisingEdge, Timer
+from cocotb.triggers import ClockCycles
 
 from model.compiler import compile_network
 from model.compiler.hardware import MODULE_COUNTS, Hardware
 from model.compiler.program import MAGIC_PROGRAM, MAGIC_WEIGHTS, packet
-from tb.accel.host import IRQ_DONE, IRQ_ERROR, IRQ_STOPPED, SOFT_RESET, START, Traffic
-from tb.common import clocking
-from tb.control.register_map import ErrorCode, Register, field
-from tb.network.bench import Bench, compare, cycle_limit, expected_tensors, on_icarus, random_generator
-from tb.network.chain import Chain
+from tb.accel.host import SOFT_RESET, START, Traffic
+from tb.control.register_map import ErrorCode, Register
+from tb.network.bench import on_icarus
+from tb.network.fault_bench import FaultBench
 
-ERROR_LIMIT = 6000    # cycles from the fault's last beat to the interrupt; a lack of weights is noticed after 4,095
-DRAIN_LIMIT = 4000    # cycles in which a stream of these sizes is emptied after an error
 WORD = np.uint64
-
-
-class FaultBench(Bench):
-    """A bench with one small network, faults to put into its streams, and a good run to follow each."""
-
-    async def start(self):
-        await super().start()
-        self.rng = random_generator()
-        chain = Chain(self.rng, (3, 4, 3), True, "victim").conv(5, (1, 3), (0, 1)) if on_icarus() else (
-            Chain(self.rng, (3, 9, 7), True, "victim").conv(9, (3, 3), (1, 1)).maxpool((2, 2), (2, 2)).conv(12, (5, 5), (2, 2))
-            .avgpool((2, 2), (1, 1)).conv(5, (1, 1)))
-        self.net = chain.network()
-        self.compiled = compile_network(self.net, self.hardware, debug=True)
-        self.good_runs = 0
-        await self.host.write(Register.IRQ_ENABLE, IRQ_DONE | IRQ_ERROR | IRQ_STOPPED)
-        return self
-
-    def image(self) -> np.ndarray:
-        """A fresh input, int32 [1, C, H, W]."""
-        low, high = self.net.input_range
-        return self.rng.integers(low, high + 1, (1, *self.net.input_shape)).astype(np.int32)
-
-    async def send(self, *, prog=None, image=None) -> None:
-        """Start packets on the program and weights stream and on the image stream at once, without waiting for them."""
-        none = np.zeros(1, "<u8")
-        await self.host.load_files(none if prog is None else prog, none if image is None else image)
-        for engine, words in (("prog", prog), ("image", image)):
-            if words is not None:
-                await self.host.send(engine, 0, len(words))
-
-    async def idle(self, *engines: str) -> None:
-        """Wait until the engines have sent everything."""
-        for engine in engines:
-            busy = getattr(self.dut, f"{engine}_busy_o")
-            await clocking.wait_for(self.dut, lambda busy=busy: not int(busy.value), DRAIN_LIMIT, f"the {engine} stream is not emptied")
-
-    async def load(self, program: np.ndarray) -> None:
-        """Send a program and wait until it is taken in."""
-        await self.send(prog=program)
-        await ClockCycles(self.dut.clk_i, 3)
-        await self.idle("prog")
-        await ClockCycles(self.dut.clk_i, 6)
-
-    async def expect(self, code: ErrorCode, layer: int | None = None) -> None:
-        """Wait for the error interrupt and check cause, code, layer and status."""
-        irq, limit = self.dut.irq_o, Timer(ERROR_LIMIT * clocking.PERIOD_NS, "ns")
-        if not int(irq.value):
-            assert await First(RisingEdge(irq), limit) is not limit, f"no error after {ERROR_LIMIT} cycles, expected {code.name}"
-        cause = await self.host.read(Register.IRQ_STATUS)
-        assert cause & IRQ_ERROR, f"interrupt status {cause:#x}, expected an error ({code.name})"
-        error, status = await self.host.read(Register.ERROR), await self.host.read(Register.STATUS)
-        got = field(error, Register.ERROR, "CODE")
-        assert got == code, f"error code {got:#04x}, expected {code.name} ({code:#04x})"
-        assert field(status, Register.STATUS, "ERROR") and not field(status, Register.STATUS, "BUSY"), f"STATUS {status:#x} after {code.name}"
-        if layer is not None:
-            assert field(error, Register.ERROR, "LAYER") == layer, f"{code.name} blames layer {field(error, Register.ERROR, 'LAYER')}, not {layer}"
-
-    async def soft_reset(self) -> None:
-        """Reset and check that no error, interrupt or run is left."""
-        await self.host.write(Register.CTRL, SOFT_RESET)
-        await ClockCycles(self.dut.clk_i, 4)
-        await self.host.write(Register.IRQ_STATUS, IRQ_DONE | IRQ_ERROR | IRQ_STOPPED)
-        status, error = await self.host.read(Register.STATUS), await self.host.read(Register.ERROR)
-        assert not status & 7, f"STATUS {status:#x} after a soft reset"
-        assert field(error, Register.ERROR, "CODE") == ErrorCode.NONE, f"ERROR {error:#x} after a soft reset"
-
-    async def recover(self) -> None:
-        """After an error: the streams run empty, then a soft reset."""
-        await self.idle("prog", "image")
-        await self.soft_reset()
-
-    async def good_run(self, reload: bool = True) -> None:
-        """Run the network on a fresh image and compare every layer; reload: send the program again."""
-        image = self.image()
-        if reload:
-            await self.check(self.net, image)
-        else:
-            await self.run_loaded(image)
-        self.good_runs += 1
-        assert not await self.host.read(Register.STATUS) & 4
-
-    async def run_loaded(self, image: np.ndarray) -> None:
-        """As a good run, with the program that is still loaded."""
-        expected = expected_tensors(self.net, image)
-        await self.host.load_files(np.concatenate([self.compiled.program, self.compiled.weights]), self.compiled.encode_image(image[0]))
-        self.host.program_beats, self.host.weight_beats = len(self.compiled.program), len(self.compiled.weights)
-        self.host.image_beats, self.host.result_beats = len(self.compiled.encode_image(image[0])), self.compiled.total_result_beats
-        await self.host.start_run()
-        words, _ = await self.host.run_image(0, cycle_limit(self.compiled))
-        await self.host.stop_run()
-        self.values_checked += compare(expected, {name: t[None] for name, t in self.compiled.decode_results(words).items()})
-
-    async def fails(self, code: ErrorCode, *, program=None, weights=None, image=None, layer=None) -> None:
-        """Run with one stream replaced, expect `code`, recover, and run well."""
-        self.dut._log.info("expecting %s", code.name)
-        await self.load(self.compiled.program if program is None else program)
-        await self.host.write(Register.CTRL, START)
-        pixels = self.compiled.encode_image(self.image()[0])
-        await self.send(prog=self.compiled.weights if weights is None else weights, image=pixels if image is None else image)
-        await self.expect(code, layer)
-        await self.recover()
-        await self.good_run()
-
-    async def refused(self, code: ErrorCode, program: np.ndarray) -> None:
-        """Send a bad program: `code`, no valid program, START refused; recover and run well."""
-        self.dut._log.info("expecting %s", code.name)
-        await self.send(prog=program)
-        await self.expect(code)
-        await self.recover()
-        assert not await self.host.read(Register.STATUS) & 8, "a refused program is valid"
-        await self.host.write(Register.CTRL, START)
-        await self.expect(ErrorCode.NO_PROGRAM)
-        await self.soft_reset()
-        await self.good_run()
 
 
 def flipped(words: np.ndarray, at: int, bit: int) -> np.ndarray:
     """A copy with one bit of word `at` inverted."""
     words = words.copy()
     words[at] ^= WORD(1) << WORD(bit)
+    return words
+
+
+def swapped(words: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A copy with two different words of the payload in each other's place."""
+    words = words.copy()
+    first = int(rng.integers(1, len(words) - 1))
+    second = int(rng.choice([i for i in range(1, len(words) - 1) if words[i] != words[first]]))
+    words[[first, second]] = words[[second, first]]
     return words
 
 
@@ -152,7 +44,7 @@ def few(cases: list) -> list:
 
 @cocotb.test()
 async def bad_programs(dut):
-    """Truncated, over-long, corrupted, misnamed, empty and too large program packets."""
+    """Truncated, over-long, corrupted, re-ordered, misnamed, empty and too large program packets."""
     bench = await FaultBench(dut).start()
     program, rng = bench.compiled.program, bench.rng
     extra = np.array([rng.integers(2**63)], "<u8")
@@ -162,6 +54,9 @@ async def bad_programs(dut):
         (ErrorCode.PACKET_OVERLONG, np.concatenate([program, extra])),
         (ErrorCode.PACKET_CRC, flipped(program, len(program) - 1, int(rng.integers(64)))),
         (ErrorCode.PACKET_TRUNCATED, program[:1]),
+        (ErrorCode.PACKET_CRC, swapped(program, rng)),
+        (ErrorCode.PACKET_CRC, np.concatenate([program[:1], program[-2:0:-1], program[-1:]])),  # the payload backwards
+        (ErrorCode.PACKET_TKEEP, program),
         (ErrorCode.PACKET_MAGIC, flipped(program, 0, int(rng.integers(32)))),
         (ErrorCode.PROGRAM_LENGTH, packet(MAGIC_PROGRAM, np.zeros(0, "<u8"))),
         (ErrorCode.PROGRAM_LENGTH, packet(MAGIC_PROGRAM, np.zeros(65 * 16 + 1, "<u8"))),
@@ -171,16 +66,28 @@ async def bad_programs(dut):
             await bench.load(program)
             await bench.send(prog=words)
             await bench.expect(code)
+            bench.note_packet(code, "program")
             await bench.recover()
             await bench.good_run(reload=False)
         else:
-            await bench.refused(code, words)
+            await bench.refused(code, words, prog_keep=0x7F if code == ErrorCode.PACKET_TKEEP else 0xFF)
     assert bench.good_runs == len(few(cases)) and bench.values_checked
+
+
+def swapped_indices(bench: FaultBench, rng: np.random.Generator) -> np.ndarray:
+    """The weights packet with two words of the last pass in each other's place: its length is still right, so that only the CRC tells."""
+    weights = bench.compiled.weights.copy()
+    words = np.arange(len(weights) - 1 - bench.hardware.pass_words, len(weights) - 1)
+    first = int(rng.choice(words))
+    others = [i for i in words if weights[i] != weights[first]]
+    second = int(rng.choice(others))
+    weights[[first, second]] = weights[[second, first]]
+    return weights
 
 
 @cocotb.test()
 async def bad_weights(dut):
-    """Truncated, over-long, corrupted, too short and too long weights packets during a run."""
+    """Truncated, over-long, corrupted, re-ordered, too short and too long weights packets during a run."""
     bench = await FaultBench(dut).start()
     weights, rng = bench.compiled.weights, bench.rng
     words = payload(weights)
@@ -194,9 +101,11 @@ async def bad_weights(dut):
         (ErrorCode.WEIGHTS_SHORT, packet(MAGIC_WEIGHTS, words[:int(rng.integers(1, len(words)))])),
         (ErrorCode.WEIGHTS_LONG, packet(MAGIC_WEIGHTS, np.concatenate([words, extra]))),
         (ErrorCode.PACKET_MAGIC, flipped(weights, 0, int(rng.integers(32)))),
+        (ErrorCode.PACKET_CRC, swapped_indices(bench, rng)),
+        (ErrorCode.PACKET_TKEEP, weights),
     ]
     for code, stream in few(cases):
-        await bench.fails(code, weights=stream)
+        await bench.fails(code, weights=stream, prog_keep=0xFE if code == ErrorCode.PACKET_TKEEP else 0xFF)
     assert bench.good_runs == len(few(cases)) and bench.values_checked
 
 
@@ -206,9 +115,10 @@ async def bad_images(dut):
     bench = await FaultBench(dut).start()
     image = bench.compiled.encode_image(bench.image()[0])
     cases = [(ErrorCode.IMAGE_TRUNCATED, image[:-1]), (ErrorCode.IMAGE_OVERLONG, np.concatenate([image, image[:1]])),
-             (ErrorCode.IMAGE_TRUNCATED, image[:1]), (ErrorCode.IMAGE_OVERLONG, np.concatenate([image, image]))]
+             (ErrorCode.IMAGE_TRUNCATED, image[:1]), (ErrorCode.IMAGE_OVERLONG, np.concatenate([image, image])),
+             (ErrorCode.IMAGE_OVERLONG, np.tile(image, 100)), (ErrorCode.IMAGE_TKEEP, image)]
     for code, stream in few(cases):
-        await bench.fails(code, image=stream)
+        await bench.fails(code, image=stream, image_keep=0x7F if code == ErrorCode.IMAGE_TKEEP else 0xFF)
     assert bench.good_runs == len(few(cases)) and bench.values_checked
 
 
@@ -304,13 +214,8 @@ async def soft_resets(dut):
         moment = int(bench.rng.integers(1, whole))
         await ClockCycles(dut.clk_i, moment)
         dut._log.info("soft reset %d cycles after the first beat", moment)
-        for engine in ("prog", "image"):
-            await bench.host.send(engine, 0, 0)  # the engine stops, but a beat that waits is not withdrawn
-        await bench.idle("image")
-        await bench.host.write(Register.CTRL, SOFT_RESET)
-        await bench.idle("prog")
-        await ClockCycles(dut.clk_i, 6)
-        await bench.soft_reset()
+        await bench.stop_engines()
+        bench.pending.append(("run", "after a soft reset in a run"))
         await bench.good_run(reload=bool(bench.rng.integers(2)))
     assert bench.good_runs >= 2 and bench.values_checked
 

@@ -6,6 +6,7 @@ from tb.network.bench import Bench, random_generator
 from tb.network.nin import load_nin, nin_images
 
 CYCLE_LIMIT = {4: 600_000, 16: 170_000}  # total_cycles of an image by number of conv modules
+UTILIZATION = {4: (0.70, 0.85)}  # least share of useful multiplications: of the first convolution, of the others but the classifier
 IMAGES = 2
 
 
@@ -35,5 +36,17 @@ async def nin_image(dut):
     logits = outcome.tensors[net.output.name]
     assert logits.shape == (IMAGES, 10, 1, 1) and len(np.unique(logits)) > 2, f"logits without content: {logits.ravel()}"
     dut._log.info("classes %s, labels %s, cycles %s", np.argmax(logits[:, :, 0, 0], 1), labels, outcome.total_cycles)
+    check_utilization(dut, net, outcome)
     limit = CYCLE_LIMIT.get(bench.hardware.num_modules)
     assert limit is None or outcome.total_cycles.max() <= limit, f"{outcome.total_cycles.max()} cycles an image, at most {limit} are allowed"
+
+
+def check_utilization(dut, net, outcome):
+    """MACs, padding included, per PE and cycle of every convolution but the classifier, against what the product promises."""
+    modules = outcome.compiled.hardware.num_modules
+    convolutions = [(layer, int(cycles)) for layer, cycles in zip(net.layers, outcome.cycles) if layer.op == "conv"]
+    for number, (layer, cycles) in enumerate(convolutions[:-1]):
+        share = layer.macs / (100 * modules * cycles)
+        dut._log.info("%-10s %5.1f %% of the PEs useful", layer.name, 100 * share)
+        first, others = UTILIZATION.get(modules, (0, 0))
+        assert share >= (others if number else first), f"layer {layer.name!r}: utilization {100 * share:.1f} %"

@@ -15,7 +15,6 @@ from tb.accel.host import Host, write_hex
 ACTIVE, PASSIVE = uvm_active_passive_enum.UVM_ACTIVE, uvm_active_passive_enum.UVM_PASSIVE
 KEY = "CONFIG"
 ENGINE_FILES = {"prog": Path("prog.hex"), "image": Path("image.hex")}  # read by the harness's DMA engines
-RESULT_FILE = Path("result.hex")  # written by the receiving one
 
 
 class EngineMemory:
@@ -41,7 +40,7 @@ class EngineMemory:
 class EnvConfig:
     """What a test decides about the environment.
 
-    is_active: of all agents. networks: those that may be loaded, for the predictor. coverage_goal: cells (kind, "signed" or "unsigned") that
+    is_active: of all agents. networks: those that may be loaded, for the predictor. coverage_goal: points (`group.point`) that
     must have been hit at the end.
     """
     dut: object

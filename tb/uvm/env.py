@@ -29,5 +29,5 @@ class AcceleratorEnv(uvm_env):
         for agent in (self.program, self.image):
             agent.monitor.ap.connect(self.predictor.analysis_export)
         self.predictor.ap.connect(self.scoreboard.expected_fifo.analysis_export)
-        self.predictor.loaded_ap.connect(self.coverage.analysis_export)
+        self.scoreboard.equal_ap.connect(self.coverage.analysis_export)
         self.result.monitor.ap.connect(self.scoreboard.actual_fifo.analysis_export)

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import numpy as np
-from pyuvm import ConfigDB, uvm_scoreboard, uvm_subscriber, uvm_tlm_analysis_fifo
+from pyuvm import ConfigDB, uvm_analysis_port, uvm_scoreboard, uvm_subscriber, uvm_tlm_analysis_fifo
 
 from tb.control.register_map import FIELDS, Register, field
 from tb.rtl_backend import first_mismatch
@@ -13,13 +13,15 @@ from tb.uvm.items import ExpectedImage, RegisterItem
 class ResultScoreboard(uvm_scoreboard):
     """Pairs every result packet with the next expected tensor; the verdict falls in check_phase.
 
-    `images` and `values` count what was compared. A mismatch is reported as layer, image, channel, row, column, expected, got.
+    `images` and `values` count what was compared; `equal_ap` publishes every image that was equal, for coverage. A mismatch is reported
+    as layer, image, channel, row, column, expected, got.
     """
 
     def build_phase(self):
         super().build_phase()
         self.expected_fifo = uvm_tlm_analysis_fifo("expected_fifo", self)
         self.actual_fifo = uvm_tlm_analysis_fifo("actual_fifo", self)
+        self.equal_ap = uvm_analysis_port("equal_ap", self)
         self.images = self.values = 0
         self.problems: list[str] = []
         self.unfinished = 0  # packets of an image that is not complete
@@ -52,6 +54,7 @@ class ResultScoreboard(uvm_scoreboard):
                 return
             self.values += tensor.size
         self.images += 1
+        self.equal_ap.write(expected)
 
     def check_phase(self):
         super().check_phase()

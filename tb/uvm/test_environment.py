@@ -1,13 +1,18 @@
-"""The environment itself: it must fail when it saw nothing, when a tensor differs, and when coverage has holes."""
+"""The environment itself: it must fail when it saw nothing, a tensor differs, a part of it is disabled, or coverage has holes."""
+from unittest import mock
+
 import cocotb
 from cocotb.triggers import ClockCycles
 from pyuvm import uvm_factory
 
 from model.compiler import compile_network
+from tb.network import bench as network_bench
 from tb.network.bench import Bench, hardware_of, random_generator
 from tb.network.chain import Chain
+from tb.uvm.agents import RegisterMonitor, ResultMonitor, StreamMonitor
 from tb.uvm.base_test import AcceleratorTest, run
 from tb.uvm.config import PASSIVE
+from tb.uvm.coverage import LayerCoverage
 from tb.uvm.predictor import Predictor
 from tb.uvm.scoreboards import ResultScoreboard
 from tb.uvm.sequences import NetworkSequence
@@ -72,6 +77,59 @@ class Deaf(OneImage):
         super().build_phase()
 
 
+class Mute:
+    """Mixin of a monitor that sees nothing."""
+
+    async def run_phase(self):
+        pass
+
+
+class MuteResultMonitor(Mute, ResultMonitor):
+    """Publishes no result packet."""
+
+
+class MuteStreamMonitor(Mute, StreamMonitor):
+    """Publishes no packet that was sent."""
+
+
+class MuteRegisterMonitor(Mute, RegisterMonitor):
+    """Publishes no access."""
+
+
+class LazyPredictor(Predictor):
+    """Expects nothing of an image."""
+
+    def expected(self, compiled, image):
+        return {}
+
+
+class BlindScoreboard(ResultScoreboard):
+    """Takes everything and compares nothing."""
+
+    def _compare(self, expected, packets):
+        pass
+
+
+class SilentCoverage(LayerCoverage):
+    """Samples nothing."""
+
+    def write(self, tt):
+        pass
+
+
+def disabled(original, replacement):
+    """The one-image test with a part replaced."""
+
+    class Disabled(OneImage):
+        """One image with a part that does not work."""
+
+        def build_phase(self):
+            uvm_factory().set_type_override_by_type(original, replacement)
+            super().build_phase()
+
+    return Disabled
+
+
 class Watching(AcceleratorTest):
     """A passive environment beside another test bench that does the work."""
 
@@ -125,8 +183,50 @@ async def unread_results_fail(dut):
 @cocotb.test()
 async def coverage_hole_fails(dut):
     """A kind of layer that was never run is named."""
-    await must_fail(OneImage, dut, "coverage holes", "avgpool signed", coverage_goal=frozenset({("avgpool", "signed")}))
+    await must_fail(OneImage, dut, "coverage holes", "layer_op.avgpool signed", coverage_goal=frozenset({"layer_op.avgpool signed"}))
 
+
+@cocotb.test()
+async def disabled_monitors_fail(dut):
+    """Each monitor that sees nothing turns the run red."""
+    await must_fail(disabled(ResultMonitor, MuteResultMonitor), dut, "an expected image never came back")
+    await must_fail(disabled(StreamMonitor, MuteStreamMonitor), dut, "no image calls for")
+    await must_fail(disabled(RegisterMonitor, MuteRegisterMonitor), dut, "the register scoreboard checked nothing")
+
+
+@cocotb.test()
+async def disabled_reference_fails(dut):
+    """A predictor that expects nothing of an image."""
+    await must_fail(disabled(Predictor, LazyPredictor), dut, "checked nothing")
+
+
+@cocotb.test()
+async def disabled_comparison_fails(dut):
+    """A scoreboard that takes everything and compares nothing."""
+    await must_fail(disabled(ResultScoreboard, BlindScoreboard), dut, "the scoreboard checked nothing")
+
+
+@cocotb.test()
+async def disabled_bench_fails(dut):
+    """The bench of the tests without UVM: a reference that knows nothing, or a comparison that compares nothing."""
+    bench = await Bench(dut).start()
+    for part, replacement in (("expected_tensors", lambda net, images: {}), ("compare", lambda expected, got: 0)):
+        with mock.patch.object(network_bench, part, replacement):
+            try:
+                await bench.check(small_network(dut).net, small_chain().images[:1])
+            except (AssertionError, KeyError) as error:
+                dut._log.info("without %s the bench failed as it must: %r", part, error)
+            else:
+                raise AssertionError(f"the bench passed without {part}")
+    assert not bench.values_checked
+
+
+@cocotb.test()
+async def disabled_coverage_fails(dut):
+    """A collector that samples nothing leaves holes; the same goal is reached with it."""
+    goal = frozenset(f"layer_op.{layer.op} {'signed' if layer.in_signed else 'unsigned'}" for layer in small_network(dut).net.layers)
+    await must_fail(disabled(LayerCoverage, SilentCoverage), dut, "coverage holes", *goal, coverage_goal=goal)
+    await run(OneImage, dut, networks=[small_network(dut)], coverage_goal=goal)
 
 @cocotb.test()
 async def passive_environment_checks(dut):

@@ -21,11 +21,11 @@ class NinTest(AcceleratorTest):
 async def nin_uvm(dut):
     """Every layer of the network equals the predictor's."""
     net = load_nin()
-    cells = frozenset((kind, sign) for kind, sign in _nin_cells(net, hardware_of(dut)))
-    await run(NinTest, dut, networks=[compile_network(net, hardware_of(dut), debug=True)], coverage_goal=cells)
+    await run(NinTest, dut, networks=[compile_network(net, hardware_of(dut), debug=True)], coverage_goal=_goal(net))
 
 
-def _nin_cells(net, hardware):
+def _goal(net):
+    """What the network consists of: a whole image must have hit it."""
     sign = "signed" if net.input_signed else "unsigned"
-    return [("conv 5 wide", sign), ("conv vertical taps", sign), ("conv several tiles", sign), ("conv 1 wide", "unsigned"),
-            ("conv 3 wide", "unsigned"), ("maxpool", "unsigned")]
+    return frozenset({f"layer_mapping.conv 5 wide {sign}", f"layer_mapping.conv vertical taps {sign}",
+                      f"layer_mapping.conv several tiles {sign}", "layer_mapping.conv 1 wide unsigned", "layer_mapping.conv 3 wide unsigned", "layer_op.maxpool unsigned"})
