@@ -12,6 +12,10 @@ WAVES   ?=
 PIXELS  ?=
 JOBS    ?=
 NIGHTLY ?=
+N       ?=
+MODULE  ?=
+HAND    ?=
+MUTANT  ?=
 ARGS    ?=
 
 VENV := .venv
@@ -33,7 +37,9 @@ $(call one_of,DATASET,cifar10 cifar100)
 $(call one_of,WAVES,0 1)
 $(call one_of,PIXELS,0 1)
 $(call one_of,NIGHTLY,0 1)
+$(call one_of,HAND,0 1)
 $(call number,JOBS)
+$(call number,N)
 $(if $(filter random,$(SEED)),,$(call number,SEED))
 
 RUN_USAGE := make run NET=x.clipq.npz IMAGES=x.npy BACKEND=int|torch|rtl OUT=out.npz
@@ -56,7 +62,7 @@ endif
 
 # ------------------------------------------------------------------------------------------------------------- targets
 
-.PHONY: help setup demo sim regress run accuracy train vectors perf lint clean
+.PHONY: help setup demo sim regress run accuracy train vectors perf lint formal mutate clean coverage
 
 help: ## list the commands
 	@echo 'Commands (the first one run sets everything up in $(VENV)):'
@@ -97,6 +103,16 @@ perf: $(VENV)/.stamp ## cycles, utilization and memory accesses per layer, measu
 
 lint: $(VENV)/.stamp ## Verilator, Icarus and Yosys over all RTL, generated files up to date
 	@$(PY) -m tb.lint $(if $(JOBS),--jobs $(JOBS))
+
+coverage: $(VENV)/.stamp ## line, branch and toggle coverage of rtl/ against the gates: [JOBS=n] [SEED=n] [ARGS=--missed]
+	@$(PY) -m tb.code_coverage $(if $(JOBS),--jobs $(JOBS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+mutate: $(VENV)/.stamp ## bugs planted in the RTL, and which tests find them: [N=200] [SEED=n] [MODULE=name] [HAND=1] [MUTANT=id] [ARGS=]
+	@$(PY) -m tb.mutate $(if $(N),--count $(N)) $(if $(SEED),--seed $(SEED)) $(if $(MODULE),--module '$(MODULE)') \
+	    $(if $(filter 1,$(HAND)),--hand) $(if $(MUTANT),--mutant '$(MUTANT)') $(ARGS)
+
+formal: $(VENV)/.stamp ## proofs: [PROOF=name] [JOBS=n] [NIGHTLY=1]
+	@$(PY) -m tb.formal $(if $(PROOF),--proof '$(PROOF)') $(if $(JOBS),--jobs $(JOBS)) $(if $(filter 1,$(NIGHTLY)),--nightly) $(ARGS)
 
 clean: ## delete what was built (not .venv)
 	rm -rf build

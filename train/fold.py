@@ -52,4 +52,6 @@ def fold_scales(block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def fold(block) -> FoldedConv:
     """Arrays of a ConvBlock of train.nin whose quantizer has a codebook: the same bits on every machine."""
     index, codebook = block.quantizer.quantize(block.conv.weight)
-    return FoldedConv(index.cpu().numpy().astype(np.uint8), codebook.cpu().numpy().astype(np.int8), *fold_scales(block))
+    bias, mult, shift = (v.cpu().numpy() for v in block.frozen_scales())
+    return FoldedConv(index.cpu().numpy().astype(np.uint8), codebook.cpu().numpy().astype(np.int8),
+                      bias.astype(np.int32), mult.astype(np.int32), shift.astype(np.uint8))

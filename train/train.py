@@ -69,7 +69,12 @@ FLOAT = Phase("float", ((16, 4), (20, 3), (24, 3), (32, 4)))
 CLIPQ = Phase("clipq", ((24, 2), (32, 8)), lr=0.03, bn_lr=0.03, warmup=0.05, mode="fake", loss=Loss(share=0.5))
 # The end: integer arithmetic in the forward pass, so that what is validated is what the hardware computes.
 EXACT = Phase("exact", ((32, 1),), lr=0.003, bn_lr=0.003, warmup=0.05, mode="exact", loss=Loss(share=0.5))
-PHASES = (FLOAT, CLIPQ, EXACT)
+RECIPES = {
+    "short": (FLOAT, CLIPQ, EXACT),  # about two hours on two CPU cores
+    "full": (replace(FLOAT, stages=((24, 10), (32, 50)), cutout=8), replace(CLIPQ, stages=((32, 60),)), replace(EXACT, stages=((32, 5),))),
+    # Only shows that everything works, on 5,000 pictures.
+    "smoke": tuple(replace(p, stages=((16, 1),)) for p in (FLOAT, CLIPQ, EXACT)),
+}
 CLIP = 0.5  # fraction of either sign that CLIP-Q sets to zero, in every layer
 BOUND = 2.0  # shadow weights stay within so many standard deviations
 NEAR = 0.005  # a network whose quick validation is this close to the best is validated in integers
@@ -338,11 +343,6 @@ def run_phase(trainer: Trainer, pictures: dict, after_epoch=None) -> None:
         "history": trainer.history, "validation": trainer.accuracy(trainer.val_set), "test": trainer.accuracy(pictures["test"])})
 
 
-def shorten(phase: Phase) -> Phase:
-    """A setting that only shows that everything works."""
-    return replace(phase, stages=((16, 1),))
-
-
 @click.command()
 @click.option("--dataset", type=click.Choice(sorted(CLASSES)), default="cifar10", show_default=True)
 @click.option("--seed", default=0, show_default=True)
@@ -350,14 +350,15 @@ def shorten(phase: Phase) -> Phase:
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the best checkpoint and network file. [the run's]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Several GPUs: torchrun -m train.train.")
 @click.option("--threads", default=os.cpu_count(), show_default=True, help="Of the CPU.")
-@click.option("--phase", type=click.Choice([*(p.name for p in PHASES), "all"]), default="all", show_default=True)
+@click.option("--phase", type=click.Choice([*(p.name for p in RECIPES["short"]), "all"]), default="all", show_default=True)
 @click.option("--start", type=click.Path(path_type=Path, exists=True), help="Begin with the quantized phases, from this .ckpt.npz.")
 @click.option("--end", type=float, help="End the last phase after so many epochs (fractions allowed), with learning rate zero there.")
 @click.option("--minutes", type=float, help="End the last phase after so many minutes: the clock drives its learning rate.")
-@click.option("--short", is_flag=True, help="One small epoch a phase on 5,000 pictures: minutes, and no useful network.")
-def main(dataset, seed, folder, out, device, threads, phase, start, end, minutes, short):
+@click.option("--recipe", type=click.Choice(list(RECIPES)), default="short", show_default=True,
+              help="short: two hours on two cores; full: for a GPU; smoke: minutes, and no useful network.")
+def main(dataset, seed, folder, out, device, threads, phase, start, end, minutes, recipe):
     """Train the NIN in full precision, then with CLIP-Q, and export the best network. Resumes where it was stopped."""
-    folder = folder or Path("build/train") / f"nin-{dataset}-seed{seed}{'-short' if short else ''}"
+    folder = folder or Path("build/train") / f"nin-{dataset}-seed{seed}{'' if recipe == 'short' else '-' + recipe}"
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     device = join_group(device)
@@ -366,9 +367,9 @@ def main(dataset, seed, folder, out, device, threads, phase, start, end, minutes
         classes = class_names(dataset)
     except CifarError as error:
         raise click.ClickException(str(error)) from error
-    if short:
+    if recipe == "smoke":
         pictures = {split: (x[:n], y[:n]) for (split, (x, y)), n in zip(pictures.items(), (5000, 500, 500))}
-    phases = [shorten(p) if short else p for p in PHASES]
+    phases = list(RECIPES[recipe])
     names = [p.name for p in phases]
     last = len(phases) if phase == "all" else names.index(phase) + 1
     phases = phases[:last]

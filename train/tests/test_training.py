@@ -219,8 +219,8 @@ def test_all_phases_and_their_resumption(tmp_path, monkeypatch):
     """Two runs of every phase on few pictures, one of them interrupted in each phase, ship the same bytes."""
     monkeypatch.setattr(train.data, "load", lambda dataset: {"train": pictures(60), "val": pictures(20, 1), "test": pictures(20, 2)})
     monkeypatch.setattr(train, "class_names", lambda dataset: list("abcdefghij"))
-    monkeypatch.setattr(train, "PHASES", tuple(replace(p, batch=20) for p in train.PHASES))
-    run_main = lambda folder: CliRunner().invoke(train.main, ["--short", "--run", str(folder), "--threads", "1"])
+    monkeypatch.setitem(train.RECIPES, "smoke", tuple(replace(p, batch=20) for p in train.RECIPES["smoke"]))
+    run_main = lambda folder: CliRunner().invoke(train.main, ["--recipe", "smoke", "--run", str(folder), "--threads", "1"])
     straight = run_main(tmp_path / "a")
     assert straight.exit_code == 0, straight.output
     step, count = Trainer._step, []

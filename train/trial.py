@@ -1,0 +1,205 @@
+"""One short quantized training from a full-precision network: what tables and ablations are made of.
+
+A finished trial is found again by a hash of everything that decides its result (settings, seed, pictures, the bytes of the full-precision
+network), an interrupted one goes on from its last epoch. Accuracies are those of the integer arithmetic.
+"""
+
+import hashlib
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+import torch
+
+from model.cifar import CifarError
+from train import checkpoint, clipq, data, train
+from train.checkpoint import CLASSES
+from train.export import ZOO
+from train.nin import NIN, to_input
+from train.parallel import Workers
+from train.precision import autocast
+from train.replica import Replica
+from train.train import Phase, Trainer, teach
+
+FOLDER = Path("build/trials")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """start(net, x): frozen dataclass that makes the quantized network of a full-precision one; x: input integers to calibrate with.
+
+    bound: shadow weights are clamped to so many standard deviations after each step; None: they are not.
+    """
+
+    start: object
+    phases: tuple[Phase, ...]
+    bound: float | None = None
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """Start of a trial: the NIN with batch norm, its weights quantized by `quantizer`, 8-bit activations."""
+
+    quantizer: object
+    bound: float | None = None
+
+    def __call__(self, net: NIN, x: torch.Tensor) -> NIN:
+        for _, block in net.blocks():
+            block.quantizer = self.quantizer
+            if self.bound is not None:
+                clipq.bound(block.conv.weight, self.bound)
+        with autocast(x.device.type):
+            net.calibrate(x)
+        return net
+
+
+def method_trial(method, phases: tuple[Phase, ...]) -> Trial:
+    """The trial of a `train.methods.Method`."""
+    return Trial(Quantized(method.quantizer, method.bound), phases, method.bound)
+
+
+def short_phase(epochs: int, size: int | None = None, **changes) -> Phase:
+    """`epochs` of the recipe's quantized phase: the first half at 24x24, the rest at 32x32, or all of them at `size`."""
+    stages = ((size, epochs),) if size else ((24, epochs // 2), (32, epochs - epochs // 2))
+    return replace(Phase("fake", stages, lr=0.03, bn_lr=0.03, warmup=0.05, mode="fake"), **changes)
+
+
+def load_full_precision(path: Path, dataset: str) -> NIN:
+    """The network of a run's float.pt or of a shipped *.float.npz. Raises ClickException that names the file."""
+    if not path.exists():
+        advice = f"make train DATASET={dataset} ARGS='--phase float' makes one, --start names another"
+        raise click.ClickException(f"{path} does not exist: {advice}")
+    try:
+        if path.suffix == ".npz":
+            net, facts = checkpoint.read(path)
+            if net.mode != "float" or facts["dataset"] != dataset:
+                raise ValueError(f"this is a network for {facts['dataset']} in mode {net.mode}, not a full-precision one for {dataset}")
+            return net
+        net = NIN(CLASSES[dataset])
+        net.load_state_dict(torch.load(path, weights_only=True, map_location="cpu")["net"])
+    except (ValueError, KeyError, RuntimeError, OSError) as error:
+        raise click.ClickException(f"{path}: {str(error).splitlines()[0]}") from error
+    return net
+
+
+@contextmanager
+def shadow_bound(sigmas: float | None):
+    """Let the trainer clamp shadow weights to so many standard deviations; None: not at all."""
+    usual, train.BOUND = train.BOUND, float("inf") if sigmas is None else sigmas
+    try:
+        yield
+    finally:
+        train.BOUND = usual
+
+
+class Bench:
+    """Runs trials from one full-precision network on one set of pictures and keeps their results below `folder`."""
+
+    def __init__(self, dataset: str, seed: int, source: Path, pictures: dict, device: torch.device, threads: int, folder: Path = FOLDER):
+        self.dataset, self.seed, self.source, self.pictures = dataset, seed, source, pictures
+        self.device, self.threads, self.folder = device, threads, folder
+        torch.set_num_threads(1)  # as the workers do: a start must not depend on how sums are split over threads
+        load_full_precision(source, dataset)  # say at once that something is wrong with it
+        sizes = [len(labels) for _, labels in pictures.values()]
+        self.identity = [dataset, seed, sizes, hashlib.sha256(source.read_bytes()).hexdigest()]
+
+    def _place(self, *settings) -> Path:
+        """Folder of everything that depends on `settings`."""
+        digest = hashlib.sha256(repr([*self.identity, *settings]).encode()).hexdigest()
+        return self.folder / f"{self.dataset}-{digest[:12]}"
+
+    def _workers(self, net):
+        return Workers(net, self.threads) if self.device.type == "cpu" else Replica(net, self.device)
+
+    def full_precision(self) -> dict:
+        """Accuracies of the network that all trials start from."""
+        place = self._place("full precision")
+        if not (place / "result.json").exists():
+            net = load_full_precision(self.source, self.dataset)
+            phase = Phase("float", ())
+            self._finish(Trainer(self._workers(net), phase, self.pictures, self.dataset, self.seed, place), place)
+        return json.loads((place / "result.json").read_text())
+
+    def run(self, trial: Trial) -> dict:
+        """{"validation", "test": accuracies 0..1, "history": rows of each phase, "settings"}, trained now if it was not before."""
+        place = self._place(trial)
+        if not (place / "result.json").exists():
+            self.train(trial)
+        return json.loads((place / "result.json").read_text())
+
+    def train(self, trial: Trial) -> tuple[NIN, dict]:
+        """(network in mode "exact", result as from `run`); goes on where it was interrupted."""
+        place = self._place(trial)
+        net = trial.start(load_full_precision(self.source, self.dataset).to(self.device), self._calibration())
+        workers, history = self._workers(net), {}
+        with shadow_bound(trial.bound):
+            for phase in trial.phases:
+                trainer = self._trained(workers, phase, place)
+                history[phase.name] = trainer.history
+        net.mode = "exact"
+        result = self._finish(trainer, place, settings=repr(trial), history=history)
+        workers.pool.shutdown()
+        return net, result
+
+    def _trained(self, workers, phase, place):
+        phase = replace(phase, batch=min(phase.batch, len(self.pictures["train"][1])))
+        trainer = Trainer(workers, phase, self.pictures, self.dataset, self.seed, place)
+        trainer.soft = self._teacher() if phase.loss.share else None
+        workers.net.mode = phase.mode
+        trainer.resume()
+        trainer.run()
+        return trainer
+
+    def _calibration(self):
+        return to_input(self.pictures["train"][0][: train.CALIBRATION_PICTURES], self.dataset)
+
+    def _teacher(self):
+        net = load_full_precision(self.source, self.dataset).to(self.device)
+        place = self._place("teacher")
+        place.mkdir(parents=True, exist_ok=True)
+        return teach(self._workers(net), net, self.pictures["train"][0], self.dataset, place)
+
+    def _finish(self, trainer, place, **facts):
+        """Measure on the validation and, once, on the test pictures; the test set chooses nothing."""
+        result = {"validation": trainer.accuracy(self.pictures["val"]), "test": trainer.accuracy(self.pictures["test"]), **facts}
+        temporary = place / "result.tmp"
+        temporary.write_text(json.dumps(result, indent=1) + "\n")
+        temporary.replace(place / "result.json")
+        return result
+
+
+def common_options(command):
+    """The options that all experiments share."""
+    for option in reversed((
+        click.option("--dataset", type=click.Choice(sorted(CLASSES)), default="cifar10", show_default=True),
+        click.option("--seed", default=0, show_default=True),
+        click.option("--start", type=click.Path(path_type=Path), help="float.pt or *.float.npz. [this seed's run, else the shipped one]"),
+        click.option("--epochs", type=click.IntRange(min=1), default=2, show_default=True, help="Of fine-tuning in each row."),
+        click.option("--size", type=click.IntRange(min=8), help="Train on pictures of this size only, a multiple of four. [24, then 32]"),
+        click.option("--pictures", type=click.IntRange(min=1), help="The first so many of each split only."),
+        click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
+        click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Of the CPU."),
+    )):
+        command = option(command)
+    return command
+
+
+def _usual_start(dataset, seed):
+    """The run's own full-precision network; without a run the shipped one, if there is one."""
+    run, shipped = Path("build/train") / f"nin-{dataset}-seed{seed}" / "float.pt", ZOO / f"nin-{dataset}.float.npz"
+    return shipped if shipped.exists() and not run.exists() else run
+
+
+def open_bench(dataset, seed, start, pictures, device, threads) -> Bench:
+    """The Bench that the common options describe."""
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    source = start or _usual_start(dataset, seed)
+    load_full_precision(source, dataset)  # before the data set is read
+    try:
+        sets = data.load(dataset)
+    except CifarError as error:
+        raise click.ClickException(str(error)) from error
+    sets = {split: (x[:pictures].to(name), y[:pictures].to(name)) for split, (x, y) in sets.items()}
+    return Bench(dataset, seed, source, sets, torch.device(name), threads)
