@@ -31,7 +31,7 @@ module clipq_regs_proof (
       .s_axil_arprot(3'b0), .s_axil_rvalid(rvalid), .s_axil_rready(rready_i), .s_axil_rdata(rdata), .s_axil_rresp(rresp),
       .hwif_in_params_num_modules(live_i[7:0]), .hwif_in_params_tile_pixels(live_i[11:0]), .hwif_in_params_feature_kb(live_i[11:0]),
       .hwif_out_ctrl_start(start), .hwif_out_ctrl_stop(stop), .hwif_out_ctrl_soft_reset(soft_reset), .hwif_in_status_busy(live_i[0]),
-      .hwif_in_status_done(live_i[1]), .hwif_in_status_error(live_i[2]), .hwif_in_status_prog_valid(live_i[3]),
+      .hwif_in_status_done(live_i[1]), .hwif_in_status_error(live_i[2]), .hwif_in_status_prog_valid(live_i[3]), .hwif_in_status_result(live_i[4]),
       .hwif_in_error_code(live_i[7:0]), .hwif_in_error_layer(live_i[7:0]), .hwif_out_irq_status_intr(irq),
       .hwif_in_irq_status_done(event_i[0]), .hwif_in_irq_status_error(event_i[1]), .hwif_in_irq_status_stopped(event_i[2]),
       .hwif_out_irq_enable_done(enable[0]), .hwif_out_irq_enable_error(enable[1]), .hwif_out_irq_enable_stopped(enable[2]),

@@ -21,6 +21,8 @@ module order_check #(
     input  wire logic               out_valid_i,
     input  wire logic               out_ready_i,
     input  wire logic [WIDTH-1:0]   out_data_i,
+    input  wire logic               flush_i,     // the newest words are dropped, and one that goes in now
+    input  wire logic [LEVEL_W-1:0] keep_i,      // words that stay after this cycle
     output logic      [LEVEL_W-1:0] level_o,     // words inside
     output logic                    follow_o,    // the chosen word is inside
     output logic      [LEVEL_W-1:0] ahead_o,     // words in front of it
@@ -46,6 +48,11 @@ module order_check #(
       level_q  <= '0;
       follow_q <= 1'b0;
       wait_q   <= '0;
+    end else if (flush_i) begin
+      level_q  <= keep_i;
+      wait_q   <= '0;
+      follow_q <= follow_q && !(pop && ahead_q == '0) && ahead_q - LEVEL_W'(pop) < keep_i;
+      ahead_q  <= ahead_q - LEVEL_W'(pop);
     end else begin
       level_q <= level_q + LEVEL_W'(push) - LEVEL_W'(pop);
       wait_q  <= (level_q == '0 || out_valid_i) ? '0 : wait_q + 4'd1;

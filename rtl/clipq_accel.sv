@@ -117,6 +117,7 @@ module clipq_accel #(
       .hwif_in_status_done          (done_q),
       .hwif_in_status_error         (error),
       .hwif_in_status_prog_valid    (prog_valid),
+      .hwif_in_status_result        (m_axis_result_tvalid),
       .hwif_in_error_code           (error_code),
       .hwif_in_error_layer          (error_layer),
       .hwif_out_irq_status_intr     (irq_o),

@@ -84,10 +84,10 @@ module weight_loader #(
   assign re_o        = header_read || param_read || reading;
 
   // Pointers move when a pass's words have been read, and never together with a read.  The last tile frees them pass by pass, so that a
-  // group larger than the buffer streams through it.
+  // group larger than the buffer streams through it; parameters are freed whenever the buffer runs empty, for the same reason.
   logic pass_read_q;
   assign rewind_o = pass_read_q && last_pass && !last_tile;
-  assign commit_o = (pass_read_q && last_tile) || state_q == PARSE || params_end;
+  assign commit_o = (pass_read_q && last_tile) || state_q == PARSE || params_end || (state_q == PARAMS && level_i == '0);
 
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin

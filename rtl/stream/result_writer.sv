@@ -4,7 +4,7 @@
 // Latency:    in_valid_i to m_axis_tvalid two cycles (four with DEPTH > 64, block RAM); sent_o one cycle after the handshake.
 // Throughput: one beat a cycle.
 // A producer with words in flight may rely on room_o: it counts the entries free for words that come from this cycle on.
-// clear_i drops everything inside, also a beat that is waiting on m_axis.
+// clear_i drops what is in the FIFO. A beat that is offered on m_axis may not be withdrawn, so the register slice keeps its one or two.
 `default_nettype none
 `timescale 1ns / 1ps
 
@@ -65,7 +65,7 @@ module result_writer #(
       .WIDTH(66)
   ) u_skid (
       .clk_i      (clk_i),
-      .rst_ni     (rst_n),
+      .rst_ni     (rst_ni),
       .in_valid_i (fifo_valid),
       .in_ready_o (fifo_ready),
       .in_data_i  (fifo_data),
@@ -77,7 +77,7 @@ module result_writer #(
   assign m_axis_tkeep = half ? 8'h0f : 8'hff;
 
   always_ff @(posedge clk_i) begin
-    if (!rst_n) sent_q <= 1'b0;
+    if (!rst_ni) sent_q <= 1'b0;
     else sent_q <= m_axis_tvalid && m_axis_tready && m_axis_tlast;
   end
 

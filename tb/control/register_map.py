@@ -74,6 +74,7 @@ FIELDS: dict[Register, dict[str, tuple[int, int, str, int | None]]] = {
         "DONE": (1, 1, "r", None),
         "ERROR": (2, 2, "r", None),
         "PROG_VALID": (3, 3, "r", None),
+        "RESULT": (4, 4, "r", None),
     },
     Register.ERROR: {
         "CODE": (7, 0, "r", None),

@@ -37,12 +37,15 @@ class Chunk:
 
 
 def random_chunk(rng, modules, depth):
-    """Conv chunk, or one of parameters only (average pool) in a quarter of the cases; groups may exceed the buffer if used once."""
+    """Conv chunk, or one of parameters only (average pool) in a quarter of the cases; groups may exceed the buffer if used once.
+
+    In a quarter of the cases the parameters alone exceed the buffer.
+    """
     groups = 0 if rng.random() < 0.25 else int(rng.integers(1, 4))
     fits = depth // Hardware(modules).pass_words
     tiles = int(rng.integers(1, 4))
     passes = int(rng.integers(1, fits + 1 if tiles > 1 else fits + 3))
-    count = int(rng.integers(1, 4)) * modules
+    count = int(rng.integers(1, 4)) * modules + (depth if rng.random() < 0.25 else 0)
     index = rng.integers(0, 4, (groups, passes, ARRAYS, modules, PES)).astype(np.uint8)
     return Chunk(rng.integers(0, 2**64, count, dtype=np.uint64), index, tiles)
 

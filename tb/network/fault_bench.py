@@ -83,7 +83,7 @@ class FaultBench(Bench):
     async def soft_reset(self) -> None:
         """Reset and check that no error, interrupt or run is left."""
         await self.host.write(Register.CTRL, SOFT_RESET)
-        await ClockCycles(self.dut.clk_i, 4)
+        await self.host.take_leftovers()
         await self.host.write(Register.IRQ_STATUS, IRQ_DONE | IRQ_ERROR | IRQ_STOPPED)
         status, error = await self.host.read(Register.STATUS), await self.host.read(Register.ERROR)
         assert not status & 7, f"STATUS {status:#x} after a soft reset"

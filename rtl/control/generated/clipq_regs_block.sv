@@ -31,6 +31,7 @@ module clipq_regs_block (
         input wire hwif_in_status_done,
         input wire hwif_in_status_error,
         input wire hwif_in_status_prog_valid,
+        input wire hwif_in_status_result,
         input wire [7:0] hwif_in_error_code,
         input wire [7:0] hwif_in_error_layer,
         output logic hwif_out_irq_status_intr,
@@ -494,6 +495,7 @@ always @(*) begin
             readback_data_var[1] = hwif_in_status_done;
             readback_data_var[2] = hwif_in_status_error;
             readback_data_var[3] = hwif_in_status_prog_valid;
+            readback_data_var[4] = hwif_in_status_result;
         end
         if(rd_mux_addr == 6'h14) begin
             readback_data_var[7:0] = hwif_in_error_code;
