@@ -3,6 +3,7 @@
     rtl/control/generated/clipq_regs_block.sv register block (PeakRDL-etana)
     rtl/control/generated/clipq_regs.sv       the block behind rtl/control/axil_slave.sv
     rtl/control/generated/clipq_error_pkg.sv  error codes for the RTL
+    tb/uvm/generated/register_model.py        UVM register model (PeakRDL-pyuvm)
     tb/control/register_map.py                offsets, fields and error codes for Python
     docs/registers.md                         the same to read
 
@@ -21,6 +22,7 @@ import jinja2
 from peakrdl_etana import RegblockExporter
 from peakrdl_etana.cpuif.passthrough import PassthroughCpuif
 from peakrdl_etana.udps import ALL_UDPS
+from peakrdl_pyuvm.exporter import PyUVMExporter
 from systemrdl import RDLCompileError, RDLCompiler
 from systemrdl.node import AddrmapNode, FieldNode
 
@@ -37,6 +39,7 @@ TEMPLATES = {
     "docs/registers.md": "registers.md.j2",
 }
 BLOCK = "rtl/control/generated/clipq_regs_block.sv"
+MODEL = "tb/uvm/generated/register_model.py"
 _BLOCK_PORT = re.compile(r"^ *(input|output) (?:wire|logic) (\[\d+:0\] )?(hwif_\w+)", re.M)
 
 
@@ -124,7 +127,7 @@ def generate(top: AddrmapNode) -> dict[str, str]:
     data = {"title": top.get_property("name"), "desc": top.get_property("desc"), "registers": registers(top),
             "errors": error_codes(top), "ports": [Port(*p) for p in _BLOCK_PORT.findall(block)], "axil": AXIL_SIGNALS,
             "axil_addr_w": AXIL_ADDRESS_WIDTH, "addr_w": (top.size - 1).bit_length()}
-    return {BLOCK: block} | {path: environment.get_template(name).render(data) for path, name in TEMPLATES.items()}
+    return {BLOCK: block, MODEL: _register_model(top)} | {path: environment.get_template(name).render(data) for path, name in TEMPLATES.items()}
 
 
 def _register_block(top: AddrmapNode) -> str:
@@ -139,6 +142,13 @@ def _register_block(top: AddrmapNode) -> str:
     # the generator leaves decoder strobes of registers without storage unused: one pragma for all of the file
     text = "\n".join(line.rstrip() for line in text.splitlines() if "verilator lint_" not in line)
     return f"/* verilator lint_off UNUSEDSIGNAL */\n{text}\n/* verilator lint_on UNUSEDSIGNAL */\n"
+
+
+def _register_model(top: AddrmapNode) -> str:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "model.py"
+        PyUVMExporter().export(top, str(path))
+        return "\n".join(line.rstrip() for line in path.read_text(encoding="utf-8").strip().splitlines()) + "\n"
 
 
 def _stale(files: dict[str, str]) -> list[str]:

@@ -1,7 +1,7 @@
 // Performance counters: cycles, stalls and memory traffic of every layer, and the cycles of the whole image.
 //
 // Purpose: counts while a layer is active and stores the sums at its end, readable by layer number.  The image's count runs from the first
-// beat accepted on an input stream to the last result beat.
+// beat accepted on an input stream to the last result beat.  A layer that has not run since reset and START reads as zero.
 // Latency: a layer's words are readable 2 cycles after sel_i.  Throughput: one layer end every 3 cycles.
 `resetall
 `default_nettype none
@@ -77,6 +77,14 @@ module perf_counters #(
     end
   end
 
+  logic [MAX_LAYERS-1:0] known_q;  // layers that have ended since START
+  logic sel_known_q;
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni || start_i) known_q <= '0;
+    else if (layer_end_i) known_q[layer_i] <= 1'b1;
+    sel_known_q <= known_q[sel_i];
+  end
+
   logic [159:0] stored;
   ram_1r1w #(
       .WIDTH(160),
@@ -90,7 +98,7 @@ module perf_counters #(
       .raddr_i(sel_i),
       .rdata_o(stored)
   );
-  assign {weights_o, writes_o, reads_o, stalls_o, cycles_o} = stored;
+  assign {weights_o, writes_o, reads_o, stalls_o, cycles_o} = sel_known_q ? stored : '0;
   assign total_cycles_o = total_q;
   assign images_o       = images_q;
 

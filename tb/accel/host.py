@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from cocotb.triggers import ClockCycles, FallingEdge, First, RisingEdge, Timer
+from cocotb.triggers import ClockCycles, FallingEdge, First, Lock, RisingEdge, Timer
 from cocotb_bus.drivers.amba import AXI4LiteMaster
 
 from tb.accel.port_flow import Flow
@@ -58,6 +58,7 @@ class Host:
     def __init__(self, dut):
         self.dut = dut
         self.master: AXI4LiteMaster | None = None
+        self._registers = Lock()
         self.flows: list[tuple[str, Flow]] = []  # (port, how it flowed) of the loaded program and its images
 
     async def start(self) -> None:
@@ -79,11 +80,15 @@ class Host:
             getattr(self.dut, f"{name}_stall_i").value = traffic.stall
         self.dut.result_stall_i.value = result_stall
 
-    async def read(self, register: Register) -> int:
-        return int(await self.master.read(int(register)))
+    async def read(self, register: int) -> int:
+        """Value at a byte offset. Raises AXIProtocolError. One access at a time: the master mixes up the answers of several."""
+        async with self._registers:
+            return int(await self.master.read(int(register)))
 
-    async def write(self, register: Register, value: int) -> None:
-        await self.master.write(int(register), value)
+    async def write(self, register: int, value: int) -> None:
+        """Write to a byte offset, as `read`."""
+        async with self._registers:
+            await self.master.write(int(register), value)
 
     async def pulse(self, *names: str) -> None:
         """One-cycle pulses on harness inputs, together."""
@@ -168,6 +173,22 @@ class Host:
                        ("result", Flow.read(dut.result_monitor_o))]
         await self.pulse("result_dump_i")
         return read_hex(RESULT_FILE, beats), total
+
+    async def abort(self, wait) -> None:
+        """Give up in the middle of whatever there is: the engines stop, but a beat that waits is not withdrawn; soft reset before and after it.
+
+        wait(engine): waits until an engine ("prog", "image") has sent its last beat. The loaded program stays.
+        """
+        for engine in ("prog", "image"):
+            if int(getattr(self.dut, f"{engine}_busy_o").value):
+                await self.send(engine, 0, 0)
+        await wait("image")
+        await self.write(Register.CTRL, SOFT_RESET)
+        await wait("prog")
+        await ClockCycles(self.dut.clk_i, 6)
+        await self.write(Register.CTRL, SOFT_RESET)
+        await self.take_leftovers()
+        await self.write(Register.IRQ_STATUS, IRQ_DONE | IRQ_ERROR | IRQ_STOPPED)
 
     async def take_leftovers(self, limit_cycles: int = 400) -> None:
         """After a soft reset: take the result beats that had been offered, and forget them."""

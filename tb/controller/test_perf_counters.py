@@ -61,6 +61,7 @@ async def layers_and_images(dut):
     rng = await _start(dut)
     bench = Bench(dut, rng)
     layers = int(dut.MAX_LAYERS.value)
+    assert await _read(dut, int(rng.integers(layers))) == dict.fromkeys(OUTPUTS, 0), "a layer that never ran has counts"
     for image in range(1, 4):
         stored = {}
         await bench.cycle()
@@ -94,8 +95,17 @@ async def layers_and_images(dut):
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")
 async def start_counts_anew(dut):
-    """START clears the number of images, also in the cycle of an image's end, and nothing else; images are counted again from there."""
+    """START clears the layers' counts and the number of images, also in the cycle of an image's end; images are counted again from there."""
     rng = await _start(dut)
+    bench, layer = Bench(dut, rng), int(rng.integers(int(dut.MAX_LAYERS.value)))
+    dut.layer_i.value = layer
+    await bench.cycle(active=True, end=True)
+    await bench.cycle()
+    assert (await _read(dut, layer))["cycles_o"] == 1
+    dut.start_i.value = 1
+    await bench.cycle()
+    dut.start_i.value = dut.weight_i.value = 0
+    assert await _read(dut, layer) == dict.fromkeys(OUTPUTS, 0), "START left the counts of a layer"
     images = 0
     for _ in range(40):
         start, end = bool(rng.random() < 0.2), bool(rng.integers(2))

@@ -60,17 +60,17 @@ class _Agent(_Configured, uvm_agent):
 # ------------------------------------------------------------------------------------------------------------ registers
 
 class RegisterDriver(_Configured, uvm_driver):
-    """Drives RegisterItems with cocotb-bus's AXI4LiteMaster; a read's value goes into the item."""
+    """Drives RegisterItems with the host's AXI4-Lite master; a read's value goes into the item."""
 
     async def run_phase(self):
-        master = self.config.host.master
+        host = self.config.host
         while True:
             item = await self.seq_item_port.get_next_item()
             try:
                 if item.write:
-                    await master.write(int(item.register), item.value)
+                    await host.write(item.register, item.value)
                 else:
-                    item.value = int(await master.read(int(item.register)))
+                    item.value = await host.read(item.register)
             except AXIProtocolError as error:
                 item.response = int(error.xresp)
             self.seq_item_port.item_done()
@@ -137,7 +137,7 @@ class StreamDriver(_Configured, uvm_driver):
 
 
 class StreamMonitor(_Monitor):
-    """Publishes a StreamItem for every packet that the engine has sent."""
+    """Publishes a StreamItem for every packet that the engine has sent to its end; one that was stopped is not published."""
 
     async def run_phase(self):
         engine, dut = self.get_parent().engine, self.dut
@@ -148,8 +148,11 @@ class StreamMonitor(_Monitor):
             words = read_hex(ENGINE_FILES[engine], base + beats)[base:]
             if not int(busy.value):
                 await RisingEdge(busy)
-            await FallingEdge(busy)
-            self.ap.write(StreamItem(words))
+            ended = FallingEdge(busy)
+            if await First(ended, RisingEdge(go)) is ended:
+                self.ap.write(StreamItem(words))
+            elif int(busy.value):
+                await FallingEdge(busy)
 
 
 class StreamAgent(_Agent):
@@ -188,8 +191,9 @@ class ResultDriver(_Configured, uvm_driver):
         while True:
             if int(packets.value) == dumped:
                 await packets.value_change
-            dumped = int(packets.value)
-            await self.config.host.pulse("result_dump_i")
+            more, dumped = int(packets.value) > dumped, int(packets.value)
+            if more:  # fewer: the receiver was emptied
+                await self.config.host.pulse("result_dump_i")
 
 
 class ResultMonitor(_Monitor):

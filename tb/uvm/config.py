@@ -11,6 +11,8 @@ from pyuvm import uvm_active_passive_enum
 from model.compiler import Compiled
 from model.compiler.hardware import Hardware
 from tb.accel.host import Host, write_hex
+from tb.uvm.generated.register_model import clipq_regs
+from tb.uvm.register_access import register_model
 
 ACTIVE, PASSIVE = uvm_active_passive_enum.UVM_ACTIVE, uvm_active_passive_enum.UVM_PASSIVE
 KEY = "CONFIG"
@@ -41,7 +43,7 @@ class EnvConfig:
     """What a test decides about the environment.
 
     is_active: of all agents. networks: those that may be loaded, for the predictor. coverage_goal: points (`group.point`) that
-    must have been hit at the end.
+    must have been hit at the end. registers: the register model, which the register scoreboard keeps up to date.
     """
     dut: object
     host: Host
@@ -50,6 +52,7 @@ class EnvConfig:
     networks: list[Compiled] = field(default_factory=list)
     coverage_goal: frozenset = frozenset()
     memory: EngineMemory = None
+    registers: clipq_regs = field(default_factory=register_model)
 
     def __post_init__(self):
         self.memory = EngineMemory(self.host)

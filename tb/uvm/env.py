@@ -1,11 +1,13 @@
 """The environment: four agents, predictor, two scoreboards, coverage."""
 from __future__ import annotations
 
-from pyuvm import uvm_env
+from pyuvm import ConfigDB, uvm_env
 
 from tb.uvm.agents import ImageAgent, ProgramAgent, RegisterAgent, ResultAgent
+from tb.uvm.config import KEY
 from tb.uvm.coverage import LayerCoverage
 from tb.uvm.predictor import Predictor
+from tb.uvm.register_access import RegisterAdapter
 from tb.uvm.scoreboards import RegisterScoreboard, ResultScoreboard
 
 
@@ -25,9 +27,13 @@ class AcceleratorEnv(uvm_env):
 
     def connect_phase(self):
         super().connect_phase()
+        if self.registers.active():
+            model = ConfigDB().get(self, "", KEY).registers
+            model.get_default_map().set_sequencer(self.registers.sequencer, RegisterAdapter("adapter"))
         self.registers.monitor.ap.connect(self.register_scoreboard.analysis_export)
-        for agent in (self.program, self.image):
+        for agent in (self.program, self.image, self.registers):
             agent.monitor.ap.connect(self.predictor.analysis_export)
         self.predictor.ap.connect(self.scoreboard.expected_fifo.analysis_export)
+        self.predictor.control_ap.connect(self.scoreboard.actual_fifo.analysis_export)
         self.scoreboard.equal_ap.connect(self.coverage.analysis_export)
         self.result.monitor.ap.connect(self.scoreboard.actual_fifo.analysis_export)

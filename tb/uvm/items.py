@@ -55,6 +55,13 @@ class ExpectedImage:
 
 
 @dataclass(frozen=True)
+class Control:
+    """CTRL was written: a run begins, or a soft reset ends what there was."""
+    started: bool
+    aborted: bool
+
+
+@dataclass(frozen=True)
 class ResultPacket:
     """One packet of the result stream: uint64 words."""
     words: np.ndarray

@@ -5,9 +5,10 @@ import numpy as np
 from pyuvm import ConfigDB, uvm_analysis_port, uvm_subscriber
 
 from model.compiler import Compiled
+from tb.control.register_map import Register, field
 from tb.network.bench import expected_tensors
 from tb.uvm.config import KEY
-from tb.uvm.items import ExpectedImage, StreamItem
+from tb.uvm.items import Control, ExpectedImage, RegisterItem, StreamItem
 
 
 def decode_image(compiled: Compiled, words: np.ndarray) -> np.ndarray:
@@ -22,18 +23,28 @@ def decode_image(compiled: Compiled, words: np.ndarray) -> np.ndarray:
 
 
 class Predictor(uvm_subscriber):
-    """Listens to the monitors of both input streams; publishes ExpectedImages."""
+    """Listens to the monitors of both input streams and of the registers; publishes ExpectedImages, and Controls on `control_ap`."""
 
     def build_phase(self):
         super().build_phase()
         self.config = ConfigDB().get(self, "", KEY)
         self.ap = uvm_analysis_port("ap", self)
+        self.control_ap = uvm_analysis_port("control_ap", self)
         self.compiled: Compiled | None = None
         self.problems: list[str] = []
         self.images = self.weights = 0
 
-    def write(self, tt: StreamItem):
-        getattr(self, f"_{tt.kind}")(tt.words)
+    def write(self, tt: StreamItem | RegisterItem):
+        if isinstance(tt, StreamItem):
+            getattr(self, f"_{tt.kind}")(tt.words)
+        elif tt.write and tt.register == Register.CTRL:
+            self._control(tt.value)
+
+    def _control(self, value):
+        control = Control(*(bool(field(value, Register.CTRL, name)) for name in ("START", "SOFT_RESET")))
+        if control.aborted:
+            self.images = self.weights = 0
+        self.control_ap.write(control)
 
     def expected(self, compiled: Compiled, image: np.ndarray) -> dict:
         """{layer: int32 [1, C, H, W]} of the layers that the program emits, in order."""

@@ -1,18 +1,20 @@
-"""Scoreboards: result packets against the predictor, register reads against a mirror. What checked nothing has failed."""
+"""Scoreboards: result packets against the predictor, register accesses against the register model. What checked nothing has failed."""
 from __future__ import annotations
 
 import numpy as np
-from pyuvm import ConfigDB, uvm_analysis_port, uvm_scoreboard, uvm_subscriber, uvm_tlm_analysis_fifo
+from cocotbext.axi import AxiResp
+from pyuvm import ConfigDB, uvm_analysis_port, uvm_predict_e, uvm_reg, uvm_scoreboard, uvm_subscriber, uvm_tlm_analysis_fifo
 
-from tb.control.register_map import FIELDS, Register, field
 from tb.rtl_backend import first_mismatch
 from tb.uvm.config import KEY
-from tb.uvm.items import ExpectedImage, RegisterItem
+from tb.uvm.items import Control, ExpectedImage, RegisterItem
+from tb.uvm.register_access import build_parameters, register_at
 
 
 class ResultScoreboard(uvm_scoreboard):
     """Pairs every result packet with the next expected tensor; the verdict falls in check_phase.
 
+    A soft reset drops what is not complete; what the stream still holds of the aborted run is ignored until the next START.
     `images` and `values` count what was compared; `equal_ap` publishes every image that was equal, for coverage. A mismatch is reported
     as layer, image, channel, row, column, expected, got.
     """
@@ -22,21 +24,38 @@ class ResultScoreboard(uvm_scoreboard):
         self.expected_fifo = uvm_tlm_analysis_fifo("expected_fifo", self)
         self.actual_fifo = uvm_tlm_analysis_fifo("actual_fifo", self)
         self.equal_ap = uvm_analysis_port("equal_ap", self)
-        self.images = self.values = 0
+        self.images = self.values = self.aborted = 0
         self.problems: list[str] = []
-        self.unfinished = 0  # packets of an image that is not complete
+        self.packets: list = []  # of an image that is not complete
+        self.expected: ExpectedImage | None = None
+        self.ignoring = False  # between a soft reset and the next START
 
     async def run_phase(self):
         while True:
-            packets = [await self.actual_fifo.get()]
-            found, expected = self.expected_fifo.try_get()
+            item = await self.actual_fifo.get()
+            if isinstance(item, Control):
+                self._control(item)
+            elif not self.ignoring:
+                self._packet(item)
+
+    def _control(self, item: Control):
+        if item.aborted:
+            self.aborted += 1
+            self.packets, self.expected, self.ignoring = [], None, True
+            self.expected_fifo.flush()
+        elif item.started:
+            self.ignoring = False
+
+    def _packet(self, packet):
+        if self.expected is None:
+            found, self.expected = self.expected_fifo.try_get()
             if not found:
                 self.problems.append("a result packet came that no image calls for")
-                continue
-            for _ in expected.compiled.emitted[1:]:
-                self.unfinished = len(packets)
-                packets.append(await self.actual_fifo.get())
-            self.unfinished = 0
+                return
+        self.packets.append(packet)
+        if len(self.packets) == len(self.expected.compiled.emitted):
+            expected, packets = self.expected, self.packets
+            self.packets, self.expected = [], None
             self._compare(expected, packets)
 
     def _compare(self, expected: ExpectedImage, packets: list):
@@ -58,8 +77,8 @@ class ResultScoreboard(uvm_scoreboard):
 
     def check_phase(self):
         super().check_phase()
-        if self.unfinished:
-            self.problems.append(f"the last image came back incomplete: {self.unfinished} packets only")
+        if self.packets:
+            self.problems.append(f"the last image came back incomplete: {len(self.packets)} packets only")
         if not self.expected_fifo.is_empty():
             self.problems.append("an expected image never came back")
         if not self.actual_fifo.is_empty():
@@ -69,42 +88,46 @@ class ResultScoreboard(uvm_scoreboard):
 
     def report_phase(self):
         super().report_phase()
-        self.logger.info("%d images, %d values equal", self.images, self.values)
+        self.logger.info("%d images, %d values equal, %d soft resets", self.images, self.values, self.aborted)
 
 
 class RegisterScoreboard(uvm_subscriber):
-    """Checks every read of a constant or host-written register field, and that mapped registers never answer with an error."""
+    """Every access against the register model: SLVERR exactly where the model has nothing, and the fields that only the host changes."""
 
     def build_phase(self):
         super().build_phase()
-        self.hardware = ConfigDB().get(self, "", KEY).hardware
-        self.mirror = {(register, name): reset for register, fields in FIELDS.items() for name, (_, _, access, reset) in fields.items()
-                       if access in ("r", "rw") and reset is not None}
-        self.mirror[Register.PARAMS, "NUM_MODULES"] = self.hardware.num_modules
-        self.checked = 0
+        config = ConfigDB().get(self, "", KEY)
+        self.model, self.parameters = config.registers, build_parameters(config.hardware)
+        self.checked = self.refused = 0
         self.problems: list[str] = []
 
     def write(self, tt: RegisterItem):
-        if tt.response:
+        register = register_at(self.model, tt.register, tt.write)
+        if tt.response != (AxiResp.OKAY if register else AxiResp.SLVERR):
             self.problems.append(f"unexpected response: {tt}")
+        elif register is None:
+            self.refused += 1
         elif tt.write:
-            for name, (_, _, access, _) in FIELDS[Register(tt.register)].items():
-                if access == "rw":
-                    self.mirror[tt.register, name] = field(tt.value, Register(tt.register), name)
+            register.predict(tt.value, kind=uvm_predict_e.UVM_PREDICT_WRITE)
         else:
-            self._read(tt)
+            self._read(register, tt.value)
 
-    def _read(self, item: RegisterItem):
-        for name in FIELDS[Register(item.register)]:
-            expected = self.mirror.get((item.register, name))
+    def _read(self, register: uvm_reg, value: int):
+        for field in register.get_fields():
+            name = field.get_name()
+            expected = self.parameters.get((register.get_name(), name)) if field.is_volatile() else field.get_mirrored_value()
             if expected is None:
                 continue
             self.checked += 1
-            got = field(item.value, Register(item.register), name)
+            got = field.extract_from_register(value)
             if got != expected:
-                self.problems.append(f"register {Register(item.register).name}.{name}: expected {expected:#x}, got {got:#x}")
+                self.problems.append(f"register {register.get_name()}.{name}: expected {expected:#x}, got {got:#x}")
 
     def check_phase(self):
         super().check_phase()
         assert not self.problems, f"{len(self.problems)} problems, first: {self.problems[0]}"
         assert self.checked, "the register scoreboard checked nothing"
+
+    def report_phase(self):
+        super().report_phase()
+        self.logger.info("%d register fields equal, %d accesses refused as they must", self.checked, self.refused)
