@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from train import clipq
+from train import clipq, winograd
 from train.exact import ReplaceForward, exact_outputs
 from train.fold import fold_scales
+from train.precision import has_bfloat16
 
 # name, input channels, output channels (None: classes), kernel
 LAYERS = (
@@ -25,6 +26,7 @@ LAYERS = (
 POOL_NAME = {"conv3": "pool1", "conv6": "pool2"}
 POOL_AFTER = tuple(POOL_NAME)
 LAST = "conv9"
+FEW_INPUTS = 32  # below, the transforms of `train.winograd` cost more than they save
 
 # Mean colour (0..255) of the training set is the input's zero, so that padding is the mean colour; the step of 0.9 keeps
 # every pixel inside -128..127 (0.9 * 141.4 = 127.3 for the set with the darkest blue).
@@ -89,9 +91,16 @@ class ConvBlock(nn.Module):
         weights = self.quantizer.integers(self.conv.weight)
         return exact_outputs(x, weights, self.conv.padding, self.frozen_scales(), self.limits)
 
+    def sums(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """The convolution, in floats; by tiles where that is faster: wide layers on a processor that has no bfloat16."""
+        _, inputs, taps, _ = weight.shape
+        if taps > 1 and inputs >= FEW_INPUTS and x.device.type == "cpu" and not has_bfloat16():
+            return winograd.conv2d(x, weight)
+        return F.conv2d(x, weight, padding=self.conv.padding)
+
     def forward(self, x):
         if self.mode == "float":
-            x = self.bn(self.conv(x))
+            x = self.bn(self.sums(x, self.conv.weight))
             return x if self.last else F.relu_(x)
         weight = self.conv.weight if self.ready else clipq.fake_quantize(self.conv.weight, self.quantizer)
         bn, exact = self.bn, self.mode == "exact"
@@ -100,7 +109,7 @@ class ConvBlock(nn.Module):
             integers = exact_outputs(x, weight, self.conv.padding, scales, self.limits)
             if not self.training:
                 return integers.float()
-        sums = F.conv2d(x, weight, padding=self.conv.padding)
+        sums = self.sums(x, weight)
         if self.calibrating:
             self._calibrate(F.batch_norm(sums, None, None, bn.weight, bn.bias, True, 0.0, bn.eps))
         soft = F.batch_norm(sums, bn.running_mean, bn.running_var, bn.weight * self.steps, bn.bias * self.steps,
