@@ -33,7 +33,7 @@ module main_controller_proof #(
       .image_base_o(image_base), .image_end_addr_o(image_end_addr), .image_row_quads_o(image_row_quads),
       .image_row_stride_o(image_row_stride), .image_rows_o(image_rows), .weights_first_i(free_i[6]), .weights_done_i(free_i[7]),
       .weights_empty_i(free_i[8]), .starved_i(free_i[9]), .params_ready_i(free_i[10]), .params_done_o(params_done),
-      .params_bank_o(params_bank), .desc_o(desc), .conv_start_o(conv_start), .conv_busy_i(free_i[11]), .pool_start_o(pool_start),
+      .params_bank_o(params_bank), .desc_o(desc), .check_bad_i(free_i[15]), .conv_start_o(conv_start), .conv_busy_i(free_i[11]), .pool_start_o(pool_start),
       .pool_done_i(free_i[12]), .raw_flush_o(raw_flush), .emit_start_o(emit_start), .emit_done_i(free_i[13]), .results_empty_i(free_i[14])
   );
   (* hierconn *) logic [3:0] \u_dut.state_q ;

@@ -281,6 +281,7 @@ module clipq_accel #(
 
   // ---------------------------------------------------------------- control
   logic [15:0][63:0] desc;
+  logic check_start, check_bad;
   logic oob, conv_start, conv_busy, pool_start, pool_done, raw_flush, emit_start, emit_done, results_empty;
   logic layer_end, layer_active, starved, blocked;
   logic [5:0] layer;
@@ -330,6 +331,8 @@ module clipq_accel #(
       .params_done_o     (params_done),
       .params_bank_o     (params_bank),
       .desc_o            (desc),
+      .check_start_o     (check_start),
+      .check_bad_i       (check_bad),
       .conv_start_o      (conv_start),
       .conv_busy_i       (conv_busy),
       .pool_start_o      (pool_start),
@@ -338,6 +341,17 @@ module clipq_accel #(
       .emit_start_o      (emit_start),
       .emit_done_i       (emit_done),
       .results_empty_i   (results_empty)
+  );
+
+  descriptor_check #(
+      .NUM_MODULES(NUM_MODULES),
+      .BANK_WORDS (BANK_WORDS)
+  ) u_descriptor_check (
+      .clk_i  (clk_i),
+      .rst_ni (core_rst_n),
+      .start_i(check_start),
+      .desc_i (desc),
+      .bad_o  (check_bad)
   );
 
   // ---------------------------------------------------------------- the descriptor's fields

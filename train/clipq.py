@@ -135,6 +135,20 @@ def bound(weights: torch.Tensor, sigmas: float) -> None:
     weights.clamp_(-limit, limit)
 
 
+@torch.no_grad()
+def settle(weights: torch.Tensor, setting, share: float) -> None:
+    """Move shadow weights by `share` (0..1) of the way to their quantized values, in place.
+
+    Straight-through training lets weights pile up at the thresholds and jump over them to and fro to the end (M. Nagel et al.,
+    "Overcoming Oscillations in Quantization-Aware Training", ICML 2022: dampening). The integers are brought to the weights' scale by
+    least squares. setting: as for `fake_quantize`.
+    """
+    integers = setting.integers(weights)
+    norm = integers.square().sum()
+    if norm > 0:
+        weights.lerp_(integers * ((weights * integers).sum() / norm), share)
+
+
 class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def forward(ctx, weights, quantized):

@@ -45,6 +45,7 @@ class Phase:
     loss: Loss = Loss()
     cutout: int = 0
     mode: str = "float"  # of the network, see train.nin
+    settle: float = 0.0  # how firmly the second half pulls the weights to their quantized values: its decay is e^(settle / 4)
     end: float | None = None  # epoch, possibly fractional, at which the phase ends early
     minutes: float | None = None  # wall-clock time after which it does: then the clock drives the learning rate
 
@@ -66,7 +67,7 @@ class Phase:
 
 # Small pictures first: the recipe of a full-precision training that a processor can afford.
 FLOAT = Phase("float", ((16, 5), (20, 4), (24, 4), (32, 5)))
-CLIPQ = Phase("clipq", ((24, 2), (32, 8)), lr=0.03, bn_lr=0.03, warmup=0.05, mode="fake", loss=Loss(share=0.5))
+CLIPQ = Phase("clipq", ((24, 2), (32, 8)), lr=0.03, bn_lr=0.03, warmup=0.05, mode="fake", loss=Loss(share=0.5), settle=8.0)
 # The end: integer arithmetic in the forward pass, so that what is validated is what the hardware computes.
 EXACT = Phase("exact", ((32, 1),), lr=0.003, bn_lr=0.003, warmup=0.05, mode="exact", loss=Loss(share=0.5))
 RECIPES = {
@@ -222,7 +223,12 @@ class Trainer:
             for _, block in self.net.blocks():
                 clipq.bound(block.conv.weight, BOUND)
                 block.bn.weight.data.clamp_(min=MIN_SCALE)
+        if self.phase.settle and self.progress() > 0.5:
+            self._settle(self.phase.settle * (2 * min(self.progress(), 1.0) - 1) / (self.phase.length * self.steps_per_epoch))
         return loss
+
+    def _settle(self, share: float) -> None:
+        list(self.workers.pool.map(lambda b: clipq.settle(b[1].conv.weight.data, b[1].quantizer, share), self.net.blocks()))
 
     def _prepare(self, pixels):
         return to_input(pixels, self.dataset)

@@ -60,6 +60,8 @@ module main_controller #(
     output wire logic                            params_bank_o,
     // layer: the descriptor's words and the units
     output wire logic [15:0][63:0]               desc_o,
+    output wire logic                            check_start_o,    // pulse: the descriptor is complete
+    input  wire logic                            check_bad_i,      // pulse: its sizes do not fit together
     output wire logic                            conv_start_o,
     input  wire logic                            conv_busy_i,
     output wire logic                            pool_start_o,
@@ -143,7 +145,7 @@ module main_controller #(
     end else if (state_q == CHECK_HEADER && (header_bad || modules_q != 8'(NUM_MODULES))) begin
       error_d = 1'b1;
       code_d  = header_bad ? clipq_error_pkg::PROGRAM_HEADER : clipq_error_pkg::NUM_MODULES;
-    end else if (state_q == CHECK && desc_bad) begin
+    end else if ((state_q == CHECK && desc_bad) || check_bad_i) begin
       error_d = 1'b1;
       code_d  = clipq_error_pkg::DESCRIPTOR;
     end else if (short_q == 12'(SHORT_LIMIT)) begin
@@ -272,6 +274,7 @@ module main_controller #(
   assign image_row_quads_o  = image_row_quads_q;
   assign image_row_stride_o = image_row_stride_q;
   assign image_rows_o       = image_rows_q;
+  assign check_start_o      = state_q == CHECK;
   assign conv_start_o       = state_q == START && is_conv;
   assign pool_start_o       = state_q == START && is_pool;
   assign raw_flush_o        = state_q == EMIT && raw;

@@ -43,7 +43,7 @@ class ErrorCode(IntEnum):
     START_BUSY = 0x11  # START during a run.
     PROGRAM_HEADER = 0x12  # Version, number of layers or image region of the program cannot be.
     NUM_MODULES = 0x13  # The program was compiled for another number of conv modules.
-    DESCRIPTOR = 0x14  # A layer descriptor has an unknown operation, a size of zero, or a region beyond the feature buffer.
+    DESCRIPTOR = 0x14  # A layer descriptor has an unknown operation, a size of zero, a region beyond the feature buffer, or sizes that do not fit together.
     OUT_OF_BOUNDS = 0x15  # A write outside the output region of the layer; it was not done.
     WEIGHTS_SHORT = 0x16  # The weights packet ended before all layers had theirs.
     WEIGHTS_LONG = 0x17  # Weights were left over at the end of an image.

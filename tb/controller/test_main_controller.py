@@ -12,7 +12,7 @@ SHORT_LIMIT = 4095
 NO_PROGRAM, START_BUSY, PROGRAM_HEADER, NUM_MODULES, DESCRIPTOR, OUT_OF_BOUNDS, WEIGHTS_SHORT, WEIGHTS_LONG = range(0x10, 0x18)
 INPUTS = ("start_i", "stop_i", "parser_error_i", "parser_code_i", "image_error_i", "image_code_i", "oob_i", "prog_valid_i", "prog_data_i",
           "image_first_i", "image_done_i", "weights_first_i", "weights_done_i", "weights_empty_i", "starved_i", "params_ready_i", "conv_busy_i",
-          "pool_done_i", "emit_done_i", "results_empty_i")
+          "pool_done_i", "emit_done_i", "results_empty_i", "check_bad_i")
 EVENTS = ("conv_start_o", "pool_start_o", "emit_start_o", "raw_flush_o", "params_done_o", "layer_end_o", "image_end_o", "done_o", "stopped_o",
           "error_pulse_o")
 
@@ -76,7 +76,7 @@ class Bench:
         dut, rng = self.dut, self.rng
         due = self.pulses.pop(self.now, [])
         for port in ("start_i", "stop_i", "parser_error_i", "image_error_i", "oob_i", "image_first_i", "image_done_i", "weights_first_i",
-                     "weights_done_i", "pool_done_i", "emit_done_i"):
+                     "weights_done_i", "pool_done_i", "emit_done_i", "check_bad_i"):
             self.drive(port, int(pulse.get(port, port in due)))
         for port in ("parser_code_i", "image_code_i"):
             self.drive(port, pulse.get(port, 0x5A))
@@ -106,6 +106,7 @@ class Bench:
 
     def observe_state(self):
         state = self.state_now()
+        assert self.dut.check_start_o.value == (state == "CHECK"), f"check_start_o in {state}"
         if self.state not in (None, state):
             coverage.hit("controller_transition", f"{self.state} -> {state}")
         self.state = state
@@ -362,6 +363,16 @@ async def errors_in_every_state(dut):
         await FallingEdge(dut.clk_i)
         assert bench.state_now() == "ERROR", f"{bench.state_now()} after an error in {state}"
         await bench.expect_error(OUT_OF_BOUNDS, limit=3)
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def sizes_that_do_not_fit(dut):
+    """A descriptor that the check refuses while its layer runs is an error of that layer."""
+    _, bench = await _start(dut, pace=2)
+    for state in ("WAIT_PARAMS", "RUN", "DRAIN"):
+        await _enter(bench, state)
+        await bench.cycle(check_bad_i=1)
+        await bench.expect_error(DESCRIPTOR, layer=0, limit=3)
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")

@@ -146,6 +146,13 @@ async def bad_descriptors(dut):
         (ErrorCode.DESCRIPTOR, last, edited(compiled, descriptor + 2, 0, 16, 0)),                     # no input column
         (ErrorCode.DESCRIPTOR, last, edited(compiled, descriptor + 10, 32, 9, 0)),                    # no pixel in a tile
         (ErrorCode.DESCRIPTOR, 0, edited(compiled, 16 + 11, 24, 3, 2)),                               # window of 2
+        (ErrorCode.DESCRIPTOR, 0, edited(compiled, 16 + 3, 0, 17, compiled.tensors["input"].base)),    # output over the input
+        (ErrorCode.DESCRIPTOR, 0, edited(compiled, 16 + 11, 0, 4, 15)),                               # kernel higher than picture and padding
+        (ErrorCode.DESCRIPTOR, 0, edited(compiled, 16 + 11, 16, 4, 15)),                              # wider
+        (ErrorCode.DESCRIPTOR, 0, edited(compiled, 16 + 1, 32, 17, 1)),                               # rows over each other
+        (ErrorCode.DESCRIPTOR, 0, edited(compiled, 16 + 2, 16, 16, 65535)),                           # input beyond the buffer
+        (ErrorCode.DESCRIPTOR, 1, edited(compiled, 32, 16, 16, 65535)),                               # window of 65,535 rows
+        (ErrorCode.DESCRIPTOR, 1, edited(compiled, 32 + 13, 48, 16, 2)),                              # padding as wide as the window
         (ErrorCode.PROGRAM_HEADER, None, edited(compiled, 0, 24, 8, 2)),                              # version
         (ErrorCode.PROGRAM_HEADER, None, edited(compiled, 0, 0, 16, 0)),                              # no layer
         (ErrorCode.PROGRAM_HEADER, None, edited(compiled, 0, 0, 16, 65)),                             # too many layers

@@ -1,0 +1,128 @@
+"""descriptor_check against model/compiler/geometry.py: the compiler's descriptors, the same with fields changed a little, and random ones."""
+from collections import Counter
+
+import cocotb
+import numpy as np
+from cocotb.triggers import FallingEdge
+
+from model.compiler import CompileError, compile_network
+from model.compiler.geometry import AVERAGE_POOL, CONV, FIELDS, MAX_POOL, ONLY_CONV, ONLY_POOL, Descriptor, problems
+from model.compiler.hardware import DESC_WORDS, Hardware
+from model.random_networks import random_network
+from tb.common import clocking
+
+LATENCY = 20
+WORDS = 2**64
+
+
+def descriptors(rng, hardware, count):
+    """Descriptors (lists of sixteen words) that the compiler writes for random networks."""
+    found = []
+    while len(found) < count:
+        seed = int(rng.integers(2**31))
+        net = random_network(np.random.default_rng(seed), stride=(1,), ops=("conv", "maxpool", "avgpool"), max_macs=600_000, name=f"seed {seed}")
+        try:
+            program = compile_network(net, hardware).program[1:-1]
+        except CompileError:
+            continue
+        found += [[int(w) for w in program[at:at + DESC_WORDS]] for at in range(DESC_WORDS, len(program), DESC_WORDS)]
+    return found[:count]
+
+
+def fields_of(words):
+    """Fields that the rules for this operation look at."""
+    unused = ONLY_POOL if words[0] & 0xF == CONV else ONLY_CONV
+    return [name for name in FIELDS if name not in unused and name != "op"]
+
+
+def put(words, name, value):
+    """The words with one field replaced."""
+    word, low, bits = FIELDS[name]
+    words = list(words)
+    words[word] = words[word] & ~(((1 << bits) - 1) << low) | value << low
+    return words
+
+
+def changed(rng, words):
+    """One field a little larger or smaller, or of any value."""
+    name = str(rng.choice(fields_of(words)))
+    bits = FIELDS[name][2]
+    old = Descriptor.decode(words).values[name]
+    new = old + int(rng.choice([-2, -1, 1, 2])) if rng.random() < 0.7 else int(rng.integers(1 << int(rng.integers(1, bits + 1))))
+    return name, put(words, name, new % (1 << bits))
+
+
+def scrambled(rng, words):
+    """All fields of random length, but for the operation."""
+    for name in fields_of(words):
+        words = put(words, name, int(rng.integers(1 << int(rng.integers(1, FIELDS[name][2] + 1)))))
+    return words
+
+
+def no_size_zero(words):
+    """The main controller has refused these before."""
+    d = Descriptor.decode(words)
+    sizes = ("in_w", "in_h", "in_quads", "out_quads", "out_w", "out_h")
+    return all(d.values[name] for name in sizes)
+
+
+async def verdict(dut, words):
+    """Whether bad_o pulses, exactly LATENCY cycles after the start and never else."""
+    await FallingEdge(dut.clk_i)
+    dut.desc_i.value = sum(w << 64 * i for i, w in enumerate(words))
+    dut.start_i.value = 1
+    bad = []
+    for cycle in range(1, LATENCY + 4):
+        await FallingEdge(dut.clk_i)
+        dut.start_i.value = 0
+        if dut.bad_o.value == 1:
+            bad.append(cycle)
+    assert bad in ([], [LATENCY]), f"bad_o in cycles {bad}"
+    return bool(bad)
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def verdicts(dut):
+    """The same verdict as the rules, on every kind of descriptor; every rule is broken, and each field alone decides a verdict."""
+    rng = np.random.default_rng(cocotb.RANDOM_SEED)
+    hardware = Hardware(int(dut.NUM_MODULES.value), int(dut.BANK_WORDS.value))
+    dut.start_i.value = 0
+    await clocking.start(dut)
+    good = descriptors(rng, hardware, 40)
+    broken, decisive = Counter(), set()
+    for words in good:
+        assert not problems(Descriptor.decode(words), hardware)
+        assert not await verdict(dut, words), f"refused: {Descriptor.decode(words).values}"
+    for number in range(500):
+        words = good[int(rng.integers(len(good)))]
+        name, words = ("", scrambled(rng, words)) if number % 10 == 0 else changed(rng, words)
+        if not no_size_zero(words):
+            continue
+        expected = problems(Descriptor.decode(words), hardware)
+        assert await verdict(dut, words) == bool(expected), f"{name}: the rules say {expected}, the RTL the contrary: {Descriptor.decode(words).values}"
+        broken.update(expected)
+        if expected:
+            decisive.add(name)
+    dut._log.info("rules broken: %s", dict(broken))
+    missing = {"input rows overlap", "input beyond the feature buffer", "input and output overlap", "kernel height", "kernel width", "tile",
+               "input channels", "output channels", "channels"} - set(broken)
+    assert not missing, f"rules that were never broken: {sorted(missing)}"
+    assert {"in_base", "in_w", "in_h", "out_w", "out_h", "in_quads", "out_quads"} <= decisive, f"only {sorted(decisive)} decided"
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def largest_numbers(dut):
+    """Products beyond all widths are large, not what is left of them."""
+    hardware = Hardware(int(dut.NUM_MODULES.value), int(dut.BANK_WORDS.value))
+    dut.start_i.value = 0
+    await clocking.start(dut)
+    for op in (CONV, MAX_POOL):
+        words = [WORDS - 1] * DESC_WORDS
+        words[0] = words[0] & ~0xF | op
+        assert problems(Descriptor.decode(words), hardware) and await verdict(dut, words)
+    # 2^15 rows of 2^16 quads: 2^31, whose low bits are zero.
+    words = put(put(put([0] * DESC_WORDS, "op", AVERAGE_POOL), "in_row_stride", 1 << 16), "in_h", (1 << 15) + 1)
+    for name in ("in_w", "in_quads", "out_w", "out_h", "out_quads", "pool_kernel_h", "pool_kernel_w", "stride_h", "stride_w"):
+        words = put(words, name, 1)
+    words = put(words, "raw", 1)
+    assert problems(Descriptor.decode(words), hardware) == ["input beyond the feature buffer"] and await verdict(dut, words)
