@@ -242,3 +242,26 @@ async def two_chunks_ahead(dut):
             dut.layer_done_i.value = 1
             bench.finished += 1
     assert dut.idle_o.value == 1
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def last_word_late(dut):
+    """No word of a pass is read while one of them is missing, however long it takes."""
+    rng = await _start(dut)
+    modules = int(dut.NUM_MODULES.value)
+    index = rng.integers(0, 4, (1, 2, ARRAYS, modules, PES)).astype(np.uint8)
+    bench = Bench(dut, rng, [Chunk(np.zeros(modules, np.uint64), index, 1)], "none", eager=True)
+    pass_words, waited = Hardware(modules).pass_words, {1: 0, 1 + Hardware(modules).pass_words: 0}
+
+    def late():
+        while True:
+            left = len(bench.words)
+            stalled = left in waited and waited[left] < 80
+            if stalled:
+                waited[left] += 1
+                assert waited[left] < 40 or dut.level_o.value.to_unsigned() == pass_words - 1, "words are read although the last one is missing"
+            yield stalled
+
+    bench.stall = late()
+    await bench.run()
+    assert list(waited.values()) == [80, 80] and len(bench.switches) == 2
