@@ -94,6 +94,16 @@ class PlanReport:
         """Points that there are."""
         return sum(map(len, self.groups.values()))
 
+    @property
+    def layers(self) -> int:
+        """Layers whose tensors came out of the RTL and were equal; every one hits one point of its group."""
+        return sum(self.groups.get("layer_op", {}).values())
+
+    @property
+    def errors(self) -> int:
+        """Errors that were provoked, reported with their code and followed by a right run."""
+        return sum(self.groups.get("error", {}).values())
+
     def outcomes(self) -> tuple[TestOutcome, ...]:
         """One test outcome for the plan itself and one per entry, for the regression's report."""
         plan = TestOutcome("the plan is complete", "failed" if self.problems else "passed", 0.0, "\n".join(self.problems))
@@ -215,6 +225,7 @@ def summary(report: PlanReport) -> str:
     left = f", {count['skipped']} not judged (left out: {', '.join(report.left_out)})" if count["skipped"] else ""
     lines.append(f"testplan: {count['passed']} of {len(report.verdicts)} entries hold, {count['failed']} failed{left}; "
                  f"{report.hit} of {report.declared} coverage points hit")
+    lines.append(f"volume: {report.layers:,} layers computed and found equal, {report.errors:,} errors provoked, each followed by a right run")
     return "\n".join(lines)
 
 
