@@ -174,6 +174,8 @@ opt_clean
 
 def _memory_words(proof: Proof, path: str) -> str:
     """The words of a memory as one vector, word 0 in the lowest bits."""
+    if "DEPTH" not in proof.parameters:
+        raise ProofError(f"proof {proof.name}: memory needs the parameter DEPTH, the number of its words")
     return ",".join(f"{path}[{i}]" for i in reversed(range(proof.parameters["DEPTH"])))
 
 

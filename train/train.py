@@ -66,7 +66,7 @@ class Phase:
 
 
 # Small pictures first: the recipe of a full-precision training that a processor can afford.
-FLOAT = Phase("float", ((16, 5), (20, 4), (24, 4), (32, 5)))
+FLOAT = Phase("float", ((16, 5), (20, 4), (24, 4), (32, 7)))
 CLIPQ = Phase("clipq", ((24, 2), (32, 8)), lr=0.03, bn_lr=0.03, warmup=0.05, mode="fake", loss=Loss(share=0.5), settle=8.0)
 # The end: integer arithmetic in the forward pass, so that what is validated is what the hardware computes.
 EXACT = Phase("exact", ((32, 1),), lr=0.003, bn_lr=0.003, warmup=0.05, mode="exact", loss=Loss(share=0.5))
