@@ -64,6 +64,12 @@ class CocotbTest:
                 cases += [Case(self, name, point) for point in _pin(points, modules)]
         return cases
 
+    def usual_cases(self, sim: str) -> list[Case]:
+        """Cases with 4 modules; a test of a configuration that has another number keeps it."""
+        cases = self.cases(sim)
+        others = all(c.parameters.get("NUM_MODULES", 4) != 4 for c in cases)
+        return cases if others else self.cases(sim, 4)
+
     @property
     def has_modules(self) -> bool:
         """Whether the top level takes NUM_MODULES."""

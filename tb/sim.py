@@ -17,7 +17,7 @@ TAIL_LINES = 40
 @click.option("--sim", type=click.Choice(registry.SIMULATORS), default="verilator")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=None, help="random if not given")
 @click.option("--waves", is_flag=True, help="record every signal")
-@click.option("--modules", type=click.Choice(["4", "8", "16"]), default=None, help="NUM_MODULES (default 4)")
+@click.option("--modules", type=click.Choice(["4", "8", "16"]), default=None, help="NUM_MODULES (default 4, or what the test is about)")
 def main(name: str, sim: str, seed: int | None, waves: bool, modules: str | None) -> None:
     try:
         cases = _cases(registry.load(), name, sim, modules)
@@ -45,7 +45,7 @@ def _cases(tests: registry.Registry, name: str, sim: str, modules: str | None) -
         raise runner.RunnerError(reason)
     if modules and not test.has_modules:
         print(f"note: {test.toplevel} has no parameter NUM_MODULES; MODULES={modules} changes nothing")
-    return test.cases(sim, int(modules or 4))
+    return test.cases(sim, int(modules)) if modules else test.usual_cases(sim)
 
 
 def _run(case: registry.Case, seed: int, waves: bool) -> bool:

@@ -30,6 +30,9 @@ def test_cases_are_all_combinations(tmp_path):
     test = load(tmp_path, "tests: [" + ENTRY + ", matrix: {NUM_MODULES: [4, 16], DEPTH: [1, 2]}, "
                 "simulators: {verilator: , icarus: {NUM_MODULES: [4]}}}]").tests["a"]
     assert len(test.cases("verilator")) == 4 and len(test.cases("icarus")) == 1
+    assert [c.parameters for c in test.usual_cases("verilator")] == [{"NUM_MODULES": 4, "DEPTH": 1}, {"NUM_MODULES": 4, "DEPTH": 2}]
+    other = load(tmp_path, "tests: [" + ENTRY + ", simulators: {verilator: {NUM_MODULES: [16]}}}]").tests["a"]
+    assert [c.parameters for c in other.usual_cases("verilator")] == [{"NUM_MODULES": 16}]
     pinned = test.cases("verilator", modules=8)
     assert [c.parameters for c in pinned] == [{"NUM_MODULES": 8, "DEPTH": 1}, {"NUM_MODULES": 8, "DEPTH": 2}]
 
