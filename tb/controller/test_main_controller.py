@@ -107,6 +107,8 @@ class Bench:
     def observe_state(self):
         state = self.state_now()
         assert self.dut.check_start_o.value == (state == "CHECK"), f"check_start_o in {state}"
+        all_sent = state == "FINISH" and self.driven["results_empty_i"] == 1
+        assert self.dut.results_done_o.value == all_sent, f"results_done_o {self.dut.results_done_o.value} in {state}, all sent: {all_sent}"
         if self.state not in (None, state):
             coverage.hit("controller_transition", f"{self.state} -> {state}")
         self.state = state
