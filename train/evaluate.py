@@ -1,4 +1,4 @@
-"""Top-1 accuracy of a shipped checkpoint on the test images, in seconds. `python -m train.evaluate FILE`.
+"""Top-1 accuracy of a shipped checkpoint on the test images. `python -m train.evaluate FILE`.
 
 A full-precision network (*.float.npz) in float32; a quantized one (*.ckpt.npz) in the integers of its network file, in the forward pass of
 the training's last phase. `make accuracy` gives the same figure from the network file alone, by other code and slower.
