@@ -5,6 +5,7 @@ A quantized network's file ends in .ckpt.npz, a full-precision one's in .float.n
 
 import json
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -39,11 +40,14 @@ def write(net: NIN, dataset: str, path: Path, facts: dict) -> None:
 
 
 def read(path: Path) -> tuple[NIN, dict]:
-    """(network in mode "float" or "fake", facts). Raises ValueError that names the missing or misshapen array."""
-    with np.load(path, allow_pickle=False) as archive:
-        arrays = dict(archive)
-    facts = json.loads(str(arrays["meta"]))
-    net = NIN(CLASSES[facts["dataset"]])
+    """(network in mode "float" or "fake", facts). Raises ValueError that names the missing or misshapen array, or says that it is no checkpoint."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = dict(archive)
+        facts = json.loads(str(arrays["meta"]))
+        net = NIN(CLASSES[facts["dataset"]])
+    except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"not a checkpoint of the NIN, or damaged ({error})") from error
     for name, block in net.blocks():
         _copy(arrays, f"{name}.weight", block.conv.weight)
         for key in BN:

@@ -262,10 +262,17 @@ def teach(workers, teacher: NIN, pixels: torch.Tensor, dataset: str, folder: Pat
     return soft
 
 
-def take_up(net: NIN, path: Path) -> None:
-    """Make `net` the quantized network of the checkpoint at `path`."""
-    read, _ = checkpoint.read(path)
+def take_up(net: NIN, path: Path, dataset: str) -> None:
+    """Make `net` the network of the checkpoint at `path`, in full precision or quantized. Raises ClickException that names the file."""
+    try:
+        read, facts = checkpoint.read(path)
+    except (ValueError, KeyError, OSError) as error:
+        raise click.ClickException(f"{path}: {str(error).splitlines()[0]}") from error
+    if facts["dataset"] != dataset:
+        raise click.ClickException(f"{path} is a network for {facts['dataset']}, not for {dataset}")
     net.load_state_dict(read.state_dict())
+    if read.mode == "float":
+        return
     for (_, block), (_, source) in zip(net.blocks(), read.blocks()):
         block.quantizer = source.quantizer
     net.mode = "fake"
@@ -357,13 +364,15 @@ def run_phase(trainer: Trainer, pictures: dict, after_epoch=None) -> None:
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Several GPUs: torchrun -m train.train.")
 @click.option("--threads", default=os.cpu_count(), show_default=True, help="Of the CPU.")
 @click.option("--phase", type=click.Choice([*(p.name for p in RECIPES["short"]), "all"]), default="all", show_default=True)
-@click.option("--start", type=click.Path(path_type=Path, exists=True), help="Begin with the quantized phases, from this .ckpt.npz.")
+@click.option("--start", type=click.Path(path_type=Path, exists=True), help="Begin with the quantized phases, from this .float.npz or .ckpt.npz.")
 @click.option("--end", type=float, help="End the last phase after so many epochs (fractions allowed), with learning rate zero there.")
 @click.option("--minutes", type=float, help="End the last phase after so many minutes: the clock drives its learning rate.")
 @click.option("--recipe", type=click.Choice(list(RECIPES)), default="short", show_default=True,
               help="short: two hours on two cores; full: for a GPU; smoke: minutes, and no useful network.")
 def main(dataset, seed, folder, out, device, threads, phase, start, end, minutes, recipe):
     """Train the NIN in full precision, then with CLIP-Q, and export the best network. Resumes where it was stopped."""
+    if start and phase == "float":
+        raise click.UsageError("--start begins with the quantized phases, --phase float ends before them")
     folder = folder or Path("build/train") / f"nin-{dataset}-seed{seed}{'' if recipe == 'short' else '-' + recipe}"
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -383,11 +392,13 @@ def main(dataset, seed, folder, out, device, threads, phase, start, end, minutes
     torch.manual_seed(seed)
     net = NIN(CLASSES[dataset])
     workers = Workers(net, threads) if device.type == "cpu" and world() == 1 else Replica(net, device)
+    folder.mkdir(parents=True, exist_ok=True)
     ship = Shipper(dataset, out or folder, classes, seed)
     teacher = None
     if start:
-        teacher = teach(workers, checkpoint.read(ship.full_precision)[0], pictures["train"][0], dataset, folder)
-        take_up(net, start)
+        take_up(net, start, dataset)
+        if net.mode != "float":
+            teacher = teach(workers, checkpoint.read(ship.full_precision)[0], pictures["train"][0], dataset, folder)
         phases = [p for p in phases if p.quantized]
     for current in phases:
         trainer = Trainer(workers, current, pictures, dataset, seed, folder)

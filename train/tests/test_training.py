@@ -235,3 +235,31 @@ def test_all_phases_and_their_resumption(tmp_path, monkeypatch):
     assert stops == [1, 1, 1, 0]
     names = [f"nin-cifar10.{kind}.npz" for kind in ("ckpt", "clipq")]
     assert all((tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes() for n in names)
+
+
+def test_start_from_a_file(tmp_path, monkeypatch):
+    """The quantized phases begin from a full-precision file, then from the quantized one that they left; other files are refused by name."""
+    monkeypatch.setattr(train.data, "load", lambda dataset: {"train": pictures(60), "val": pictures(20, 1), "test": pictures(20, 2)})
+    monkeypatch.setattr(train, "class_names", lambda dataset: list("abcdefghij"))
+    monkeypatch.setitem(train.RECIPES, "smoke", tuple(replace(p, batch=20) for p in train.RECIPES["smoke"]))
+    monkeypatch.setattr(train, "integer_accuracy", lambda *_: 0.5)
+    source, out = tmp_path / "nin-cifar10.float.npz", tmp_path / "out"
+    torch.manual_seed(4)
+    checkpoint.write(NIN(10), "cifar10", source, {})
+
+    def run(start, run_folder, *more):
+        arguments = ["--recipe", "smoke", "--phase", "clipq", "--threads", "1", "--start", start, "--run", tmp_path / run_folder, "--out", out, *more]
+        return CliRunner().invoke(train.main, [str(a) for a in arguments])
+
+    assert run(source, "a").exit_code == 0
+    assert (out / source.name).read_bytes() != b"" and not (tmp_path / "a" / "float.pt").exists()
+    quantized = out / "nin-cifar10.ckpt.npz"
+    first = checkpoint.read(quantized)[0].state_dict()
+    assert run(quantized, "b").exit_code == 0
+    second = torch.load(tmp_path / "b" / "clipq.pt", weights_only=True)["net"]
+    assert all(torch.equal(first[f"{name}.steps"], second[f"{name}.steps"]) for name, _ in NIN(10).blocks())  # not calibrated anew
+    damaged = tmp_path / "damaged.ckpt.npz"
+    damaged.write_bytes(quantized.read_bytes()[:5000])
+    for refused in (run(damaged, "c"), run(source, "d", "--dataset", "cifar100")):
+        assert refused.exit_code == 1 and ".npz" in refused.output and not isinstance(refused.exception, (ValueError, KeyError))
+    assert run(source, "e", "--phase", "float").exit_code == 2
