@@ -1,11 +1,15 @@
 // Drain: the results of a layer go, group by group, tile by tile, pixel by pixel, to base + y * stride + x * quads + quad; with the mask, none lies
 // outside its pixel; the partial sums are read in the tile's order.
 //
-// Narrow addresses (constants of cq_pkg replaced), 4 modules and pictures of up to 3 x 3 pixels, 4 quads, in tiles of any size.
+// Narrow addresses (constants of cq_pkg replaced), 4 modules and one small picture a run, at every base and stride and in tiles of any size: sizes that
+// are constants keep products out of the solver.
 `default_nettype none
 
 module drain_sequencer_proof #(
-    parameter MOST = 3
+    parameter OUT_W = 3,
+    parameter OUT_H = 3,
+    parameter QUADS = 4,
+    parameter THREE = 1   // three words a step
 ) (
     input wire logic clk_i,
     input wire logic rst_ni,
@@ -17,12 +21,12 @@ module drain_sequencer_proof #(
   localparam int A_W = cq_pkg::QUAD_ADDR_W;
   localparam int D_W = cq_pkg::DIM_W;
   localparam int Q_W = cq_pkg::QUADS_W;
-  (* anyconst *) logic three;
+  localparam logic three = THREE != 0;
+  localparam logic [Q_W-1:0] quads = QUADS;
+  localparam logic [D_W-1:0] out_w = OUT_W;
+  localparam logic [D_W-1:0] out_h = OUT_H;
   (* anyconst *) logic [A_W-1:0] base;
   (* anyconst *) logic [A_W-1:0] row_stride;
-  (* anyconst *) logic [Q_W-1:0] quads;
-  (* anyconst *) logic [D_W-1:0] out_w;
-  (* anyconst *) logic [D_W-1:0] out_h;
   (* anyconst *) logic [1:0] tile_rows;
   (* anyconst *) logic [1:0] tile_cols;
   logic freed, busy, valid, buffer, mask;
@@ -80,7 +84,6 @@ module drain_sequencer_proof #(
     if (started_q) assume (!start_i);
     if (!started_q) assume (!tile_done_i);
     if (tiles_q >= 8'd2) assume (!tile_done_i);  // two buffers
-    assume (quads != '0 && quads <= Q_W'(4) && out_w != '0 && out_w <= D_W'(MOST) && out_h != '0 && out_h <= D_W'(MOST));
     assume (tile_rows != '0 && tile_cols != '0);
     assume (8'(row_stride) >= 8'(out_w) * 8'(quads));
     assume (8'(base) + 8'(row_stride) * 8'(out_h - 1'b1) + 8'(out_w) * 8'(quads) <= 8'(1 << A_W));
@@ -94,8 +97,8 @@ module drain_sequencer_proof #(
       if (mask) assert (8'(addr) == 8'(base) + (ty_q + y_q) * 8'(row_stride) + (tx_q + x_q) * 8'(quads) + quad);
       assert (freed == end_tile);
     end
-    cover (past_q && valid && mask && g_q == 8'd1 && three);
-    cover (past_q && valid && tx_q != '0 && ty_q != '0 && s_q == 8'd1);
+    cover (past_q && end_tile && end_tx && end_ty && valid && tile_cols == 2'd1);
+    cover (past_q && end_tile && end_tx && end_ty && valid && tile_rows == 2'd3 && tile_cols == 2'd2);
   end
 
 endmodule

@@ -14,9 +14,12 @@ module feature_buffer_proof #(
     input wire logic             wr_valid_i,
     input wire logic [16:0]      wr_addr_i,
     input wire logic [7:0]       wr_mask_i,
-    input wire logic [7:0][31:0] wr_data_i
+    input wire logic [7:0][1:0]  wr_bits_i
 );
 
+  // two bits tell a word from others: no logic looks at them
+  logic [7:0][31:0] wr_data;
+  assign wr_data = {30'b0, wr_bits_i[7], 30'b0, wr_bits_i[6], 30'b0, wr_bits_i[5], 30'b0, wr_bits_i[4], 30'b0, wr_bits_i[3], 30'b0, wr_bits_i[2], 30'b0, wr_bits_i[1], 30'b0, wr_bits_i[0]};
   (* anyconst *) logic [16:0] base;
   (* anyconst *) logic [17:0] limit;
   (* anyconst *) logic [13:0] vstep;
@@ -27,7 +30,7 @@ module feature_buffer_proof #(
 
   feature_buffer #(.BANK_WORDS(BANK_WORDS)) u_dut (
       .clk_i(clk_i), .rst_ni(rst_ni), .rd_valid_i(rd_valid_i), .rd_addr_i(rd_addr_i), .rd_count_i(rd_count_i), .rd_vstep_i(vstep),
-      .rd_data_o(rd_data), .wr_valid_i(wr_valid_i), .wr_addr_i(wr_addr_i), .wr_mask_i(wr_mask_i), .wr_data_i(wr_data_i),
+      .rd_data_o(rd_data), .wr_valid_i(wr_valid_i), .wr_addr_i(wr_addr_i), .wr_mask_i(wr_mask_i), .wr_data_i(wr_data),
       .wr_base_i(base), .wr_end_i(limit), .oob_o(oob)
   );
   (* hierconn *) logic \u_dut.gen_bank[0].we ;
@@ -66,7 +69,7 @@ module feature_buffer_proof #(
   logic [31:0] hit_data;
   always @(*) begin
     hit_data = '0;
-    for (int k = 0; k < 8; k = k + 1) if (hits[k]) hit_data = wr_data_i[k];
+    for (int k = 0; k < 8; k = k + 1) if (hits[k]) hit_data = wr_data[k];
   end
 
   logic past_q = 1'b0, known1_q = 1'b0, known2_q = 1'b0;

@@ -1,12 +1,20 @@
 // Pooling's address generators (planner and walker): for every output pixel, channel group by group, exactly the pixels of its window that lie in the
 // picture are read, in order, at base + y * stride + x * quads + group; none outside the picture; first, last and picture end are marked.
 //
-// Narrow addresses (constants of cq_pkg replaced) and small pictures; windows, strides and paddings as the compiler allows them: the padding
-// is smaller than the kernel, each window meets the picture.
+// Narrow addresses (constants of cq_pkg replaced) and one small picture a run, at every base and stride, with every number of output pixels whose windows
+// the compiler allows: the padding is smaller than the kernel, each window meets the picture. Sizes that are constants keep products out of the solver.
 `default_nettype none
 
 module pool_proof #(
-    parameter MOST = 3
+    parameter IN_W = 1,
+    parameter IN_H = 1,
+    parameter KERNEL_W = 1,
+    parameter KERNEL_H = 1,
+    parameter STRIDE_W = 1,
+    parameter STRIDE_H = 1,
+    parameter PAD_W = 0,
+    parameter PAD_H = 0,
+    parameter QUADS = 1
 ) (
     input wire logic clk_i,
     input wire logic rst_ni,
@@ -19,15 +27,15 @@ module pool_proof #(
   localparam int Q_W = cq_pkg::QUADS_W;
   (* anyconst *) logic [A_W-1:0] base;
   (* anyconst *) logic [A_W-1:0] row_stride;
-  (* anyconst *) logic [Q_W-1:0] quads;
-  (* anyconst *) logic [D_W-1:0] in_w;
-  (* anyconst *) logic [D_W-1:0] in_h;
-  (* anyconst *) logic [D_W-1:0] kernel_w;
-  (* anyconst *) logic [D_W-1:0] kernel_h;
-  (* anyconst *) logic [D_W-1:0] stride_w;
-  (* anyconst *) logic [D_W-1:0] stride_h;
-  (* anyconst *) logic [D_W-1:0] pad_w;
-  (* anyconst *) logic [D_W-1:0] pad_h;
+  localparam logic [Q_W-1:0] quads = QUADS;
+  localparam logic [D_W-1:0] in_w = IN_W;
+  localparam logic [D_W-1:0] in_h = IN_H;
+  localparam logic [D_W-1:0] kernel_w = KERNEL_W;
+  localparam logic [D_W-1:0] kernel_h = KERNEL_H;
+  localparam logic [D_W-1:0] stride_w = STRIDE_W;
+  localparam logic [D_W-1:0] stride_h = STRIDE_H;
+  localparam logic [D_W-1:0] pad_w = PAD_W;
+  localparam logic [D_W-1:0] pad_h = PAD_H;
   (* anyconst *) logic [D_W-1:0] out_w;
   (* anyconst *) logic [D_W-1:0] out_h;
 
@@ -96,10 +104,6 @@ module pool_proof #(
     if (!past_q) assume (!rst_ni && !start_i);
     else assume (rst_ni);
     if (busy_q) assume (!start_i);
-    assume (in_w != '0 && in_w <= D_W'(MOST) && in_h != '0 && in_h <= D_W'(MOST) && quads != '0 && quads <= Q_W'(2));
-    assume (kernel_w != '0 && kernel_w <= D_W'(MOST) && kernel_h != '0 && kernel_h <= D_W'(MOST));
-    assume (stride_w != '0 && stride_w <= D_W'(MOST) && stride_h != '0 && stride_h <= D_W'(MOST));
-    assume (pad_w < kernel_w && pad_h < kernel_h);
     assume (out_w != '0 && out_h != '0);
     assume (8'(out_w - 1'b1) * 8'(stride_w) + 8'(kernel_w) <= 8'(in_w) + 8'd2 * 8'(pad_w));
     assume (8'(out_h - 1'b1) * 8'(stride_h) + 8'(kernel_h) <= 8'(in_h) + 8'd2 * 8'(pad_h));
@@ -108,15 +112,15 @@ module pool_proof #(
     if (past_q && rst_ni && rd_valid) begin
       assert (busy_q);
       assert (y < 8'(in_h) && x < 8'(in_w) && y < y_to && x < x_to);
-      assert (8'(rd_addr) == 8'(base) + y * 8'(row_stride) + x * 8'(quads) + g_q);
+      assert (8'(rd_addr) == 8'(base) + (y[0] ? 8'(row_stride) : 8'd0) + (y[1] ? 8'(row_stride) << 1 : 8'd0) + x * 8'(quads) + g_q);
       assert (first == (y_q == '0 && x_q == '0));
       assert (last == (end_col && end_row));
       assert (group_end == end_group);
       assert (row_end == end_line);
       assert (picture_end == end_picture);
     end
-    cover (past_q && rd_valid && end_picture && last && group_end && pad_w != '0 && kernel_h == D_W'(2) && out_w == D_W'(2));
-    cover (past_q && rd_valid && y_q != '0 && x_q != '0 && quads == Q_W'(2) && g_q != '0);
+    cover (past_q && rd_valid && end_picture && last && group_end);
+    cover (past_q && rd_valid && y + 8'd1 == 8'(in_h) && x + 8'd1 == 8'(in_w) && g_q + 8'd1 == 8'(quads));
   end
 
 endmodule

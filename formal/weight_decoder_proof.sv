@@ -1,10 +1,14 @@
 // Weight decoder behind gated sums: for an activation a with index i, product_o = a * codebook[i], codebook[0] = 0.
 //
-// Products of two free operands are beyond a SAT solver, so there is one decoder for each bit of the sums: each power of two, and the sign bit.
+// Products of two free operands are beyond a SAT solver, so there is one decoder for each bit of the sums: each power of two, and the sign bit; a run
+// of the solver takes BITS of them from bit FIRST on.
 // The three sums enter through multipliers and adders only, which are additive in them, so equality on these holds for every sum of activations.
 `default_nettype none
 
-module weight_decoder_proof (
+module weight_decoder_proof #(
+    parameter FIRST = 0,
+    parameter BITS  = 3
+) (
     input wire logic       clk_i,
     input wire logic [1:0] idx_i
 );
@@ -30,7 +34,7 @@ module weight_decoder_proof (
 
   genvar k;
   generate
-    for (k = 0; k < cq_pkg::SUM_W; k = k + 1) begin : g_bit
+    for (k = FIRST; k < FIRST + BITS; k = k + 1) begin : g_bit
       localparam logic [cq_pkg::SUM_W-1:0] A = cq_pkg::SUM_W'(1) << k;
       logic [3*cq_pkg::SUM_W-1:0] sums;
       logic [W-1:0] product, expected;

@@ -15,13 +15,13 @@ import signal
 import sys
 import time
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import click
 import yaml
 
-from tb import process
+from tb import process, registry
 from tb.progress import Heartbeat
 from tb.rtl_index import ROOT, RtlIndex, SourceError
 
@@ -50,6 +50,7 @@ class Proof:
     depth: int
     seconds: float
     parameters: dict[str, int] = field(default_factory=dict)
+    matrix: dict | list = field(default_factory=dict)
     cover: int | None = None
     engine: str = "bitwuzla"
     package: dict[str, int] = field(default_factory=dict)
@@ -61,6 +62,13 @@ class Proof:
         for key, known in (("mode", ("prove", "bmc")), ("engine", ("bitwuzla", "z3"))):
             if getattr(self, key) not in known:
                 raise ProofError(f"proof {self.name}: {key} {getattr(self, key)!r} is none of {', '.join(known)}")
+
+    @property
+    def cases(self) -> list[Proof]:
+        """One proof for each point of the matrix, this one itself without a matrix."""
+        points = registry.points(self.name, self.matrix)
+        return [replace(self, name="-".join([self.name, *(f"{k}{v}" for k, v in point.items())]), parameters={**self.parameters, **point}, matrix={})
+                for point in points] if self.matrix else [self]
 
 
 @dataclass(frozen=True)
@@ -88,19 +96,26 @@ def load(path: Path = REGISTRY) -> dict[str, Proof]:
 
 
 def prove(proof: Proof, rtl: Path = ROOT / "rtl", out: Path = OUT) -> Outcome:
-    """Run one proof on the sources below `rtl`; at most one process at a time."""
+    """Run one proof on the sources below `rtl`, its cases one after the other up to the first that fails; at most one process at a time."""
     start, cpu = time.monotonic(), _cpu()
     error = ""
     try:
-        folder = out / proof.name
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        files = _copy_sources(proof, rtl, folder)
-        error = _run(proof, "proof", proof.mode, proof.depth, files, folder) or \
-            _run(proof, "cover", "cover", proof.cover or proof.depth, files, folder)
-    except (SourceError, ProofError) as problem:
+        for case in proof.cases:
+            if error := _prove_case(case, rtl, out):
+                error = error if case is proof else f"{case.name}: {error}"
+                break
+    except (SourceError, ProofError, registry.RegistryError) as problem:
         error = str(problem)
     return Outcome(proof, time.monotonic() - start, error, _cpu() - cpu)
+
+
+def _prove_case(case: Proof, rtl: Path, out: Path) -> str:
+    """Assertions and covers of a proof without a matrix; returns what is wrong, an empty string if nothing is."""
+    folder = out / case.name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    files = _copy_sources(case, rtl, folder)
+    return _run(case, "proof", case.mode, case.depth, files, folder) or _run(case, "cover", "cover", case.cover or case.depth, files, folder)
 
 
 def _cpu() -> float:

@@ -121,14 +121,14 @@ def load(path: Path = REGISTRY) -> Registry:
 def _test(entry: dict) -> CocotbTest:
     _check_keys(entry, _TEST_KEYS, {"name", "about", "toplevel", "module"})
     name = entry["name"]
-    matrix = _points(name, entry.get("matrix") or {})
+    matrix = points(name, entry.get("matrix") or {})
     allowed = entry.get("simulators") or list(SIMULATORS)
     if isinstance(allowed, list):
         allowed = {sim: None for sim in allowed}
     unknown = set(allowed) - set(SIMULATORS)
     if unknown:
         raise RegistryError(f"test {name!r}: unknown simulator {sorted(unknown)[0]!r} (there are: {', '.join(SIMULATORS)})")
-    simulators = {sim: tuple(matrix if own is None else _points(name, own)) for sim, own in allowed.items()}
+    simulators = {sim: tuple(matrix if own is None else points(name, own)) for sim, own in allowed.items()}
     return CocotbTest(
         name=name, about=entry["about"], toplevel=entry["toplevel"], module=entry["module"],
         sources=tuple(entry.get("sources") or ()), simulators=simulators,
@@ -160,12 +160,12 @@ def _check_keys(entry: dict, known: set[str], required: set[str]) -> None:
         raise RegistryError(f"entry {name!r}: unknown key {key!r}")
 
 
-def _points(name: str, matrix: dict | list) -> list[dict[str, object]]:
-    """A mapping of lists becomes all combinations; a list of mappings is taken as it is."""
+def points(name: str, matrix: dict | list) -> list[dict[str, object]]:
+    """The points of a matrix: a mapping of lists becomes all combinations, a list of mappings is taken as it is. `name` is for the error."""
     if isinstance(matrix, list):
         return [dict(point) for point in matrix] or [{}]
     if not isinstance(matrix, dict):
-        raise RegistryError(f"test {name!r}: matrix must be a mapping or a list of mappings")
+        raise RegistryError(f"entry {name!r}: matrix must be a mapping or a list of mappings")
     values = [v if isinstance(v, list) else [v] for v in matrix.values()]
     return [dict(zip(matrix, combination)) for combination in itertools.product(*values)]
 

@@ -70,13 +70,13 @@ class NetMutant:
         return f"{words['mode']} port {words['port']}[{words['portbit']}]{wire}, {where} ({self.variant.name})"
 
 
-def elaborate(folder: Path, index: RtlIndex) -> list[Variant]:
-    """Elaborate the accelerator; writes `base.il` into `folder` (below the project) and returns its variants by name."""
+def elaborate(folder: Path, index: RtlIndex, top: str = TOP) -> list[Variant]:
+    """Elaborate the accelerator (or what lies below another `top`); writes `base.il` into `folder` (below the project) and returns its variants by name."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = index.files(TOP)
+    files = index.files(top)
     names = " ".join(str(f.relative_to(ROOT)) for f in files)
     place = folder.relative_to(ROOT)
-    _yosys([f"read_verilog -sv {names}", f"hierarchy -check -top {TOP}", "proc", "opt_expr", "opt_clean",
+    _yosys([f"read_verilog -sv {names}", f"hierarchy -check -top {top}", "proc", "opt_expr", "opt_clean",
             f"write_rtlil {place}/drawn.il", f"write_json {place}/base.json"], folder)
     variants = _variants(json.loads((folder / "base.json").read_text())["modules"])
     _rename(folder, variants)

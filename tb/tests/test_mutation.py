@@ -130,7 +130,7 @@ def test_random_mutants_are_drawn_planted_and_judged(tmp_path, monkeypatch):
     folder = ROOT / "build" / "mutate" / "self-test"
     shutil.rmtree(folder, ignore_errors=True)
     index = RtlIndex()
-    variants = netlist.elaborate(folder, index)
+    variants = netlist.elaborate(folder, index, "stream_parser")  # seconds instead of a minute for the whole accelerator
     crc = [v for v in variants if v.module == "crc32_word"]
     drawn = netlist.draw(folder, index, crc, 3, 5)
     assert [m.command for m in drawn] == [m.command for m in netlist.draw(folder, index, crc, 3, 5)]
