@@ -7,10 +7,12 @@ build/mutate/report.html and mutate.json. Fails if a hand-made mutant or more th
 from __future__ import annotations
 
 import datetime
+import itertools
 import json
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Iterator
 
 import click
 import jinja2
@@ -54,9 +56,11 @@ def main(count: int, seed: int, module: str, hand: bool, only_random: bool, muta
         findings: list[Finding] = []
         with Heartbeat(lambda: f"{len(findings)} mutants done", 60.0):
             if not only_random:
-                findings += try_hand_made(trials, index, module, mutant, arguments)
+                for finding in try_hand_made(trials, index, module, mutant, arguments):
+                    findings.append(finding)
             if not hand and count:
-                findings += try_random(trials, index, count, seed, module, mutant, arguments, prove)
+                for finding in try_random(trials, index, count, seed, module, mutant, arguments, prove):
+                    findings.append(finding)
         if not findings:
             raise MutationError(f"no mutant to try{f' in module {module}' if module else ''}")
     except (MutationError, registry.RegistryError) as error:
@@ -69,30 +73,28 @@ def main(count: int, seed: int, module: str, hand: bool, only_random: bool, muta
     sys.exit(not good_enough(findings))
 
 
-def try_hand_made(trials: trial.Trials, index: RtlIndex, module: str, wanted: str, arguments: dict[str, str]) -> list[Finding]:
+def try_hand_made(trials: trial.Trials, index: RtlIndex, module: str, wanted: str, arguments: dict[str, str]) -> Iterator[Finding]:
     """Try the entries of hand_made.yaml (of one module, or the one named `wanted`)."""
     mutants = [m for m in hand_made.load() if module in ("", m.module) and wanted in ("", m.id, m.key)]
-    findings = []
     for number, mutant in enumerate(mutants):
         finding = trials.results.finding(mutant.key, "hand-made", mutant.module, mutant.title)
         units = {u.name for u in index.units.values() if u.path == mutant.path}
         changed = mutant.plant(OUT / "hand" / mutant.id, index)
         trials.judge(finding, units, changed, index, mutant.first)
-        findings.append(_conclude(trials, finding, arguments, number, len(mutants)))
-    return findings
+        yield _conclude(trials, finding, arguments, number, len(mutants))
 
 
 def try_random(trials: trial.Trials, index: RtlIndex, count: int, seed: int, module: str, wanted: str,
-               arguments: dict[str, str], prove: bool) -> list[Finding]:
+               arguments: dict[str, str], prove: bool) -> Iterator[Finding]:
     """Draw `count` mutants with Yosys (in one module, if `module` is given), plant them in one tree and try them."""
     folder = OUT / "-".join(filter(None, ("random", module, str(seed), str(count))))
     variants = netlist.elaborate(folder, index)
     chosen = [v for v in variants if module in ("", v.module)]
     if not chosen:
-        return []
+        return
     drawn = netlist.draw(folder, index, chosen, count, seed)
     tree = netlist.plant(folder, index, variants, drawn)
-    findings = []
+    done = itertools.count()
     mutants = [m for m in drawn if wanted in ("", m.key)]
     for name in dict.fromkeys(m.module for m in mutants):  # the mutants of a module share its simulations
         own = {m.number: (trials.results.finding(m.key, "random", m.module, m.title), m.variant.name) for m in mutants if m.module == name}
@@ -100,8 +102,7 @@ def try_random(trials: trial.Trials, index: RtlIndex, count: int, seed: int, mod
         for number, (finding, _) in own.items():
             if prove and finding.status == "survived" and netlist.proved_equivalent(folder, next(m for m in mutants if m.number == number)):
                 finding.status, finding.why = "equivalent", trial.PROOF
-            findings.append(_conclude(trials, finding, arguments, len(findings), len(mutants)))
-    return findings
+            yield _conclude(trials, finding, arguments, next(done), len(mutants))
 
 
 def _conclude(trials: trial.Trials, finding: Finding, arguments: dict[str, str], number: int, total: int) -> Finding:

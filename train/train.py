@@ -367,9 +367,10 @@ def run_phase(trainer: Trainer, pictures: dict, after_epoch=None) -> None:
 @click.option("--start", type=click.Path(path_type=Path, exists=True), help="Begin with the quantized phases, from this .float.npz or .ckpt.npz.")
 @click.option("--end", type=float, help="End the last phase after so many epochs (fractions allowed), with learning rate zero there.")
 @click.option("--minutes", type=float, help="End the last phase after so many minutes: the clock drives its learning rate.")
+@click.option("--lr", type=click.FloatRange(0, min_open=True), help="Peak learning rate of the last phase; low for a network that needs little more. [recipe]")
 @click.option("--recipe", type=click.Choice(list(RECIPES)), default="short", show_default=True,
               help="short: two hours on two cores; full: for a GPU; smoke: minutes, and no useful network.")
-def main(dataset, seed, folder, out, device, threads, phase, start, end, minutes, recipe):
+def main(dataset, seed, folder, out, device, threads, phase, start, end, minutes, lr, recipe):
     """Train the NIN in full precision, then with CLIP-Q, and export the best network. Resumes where it was stopped."""
     if start and phase == "float":
         raise click.UsageError("--start begins with the quantized phases, --phase float ends before them")
@@ -388,7 +389,8 @@ def main(dataset, seed, folder, out, device, threads, phase, start, end, minutes
     names = [p.name for p in phases]
     last = len(phases) if phase == "all" else names.index(phase) + 1
     phases = phases[:last]
-    phases[-1] = replace(phases[-1], end=end, minutes=minutes)
+    rates = {"lr": lr, "bn_lr": lr} if lr else {}
+    phases[-1] = replace(phases[-1], end=end, minutes=minutes, **rates)
     torch.manual_seed(seed)
     net = NIN(CLASSES[dataset])
     workers = Workers(net, threads) if device.type == "cpu" and world() == 1 else Replica(net, device)
