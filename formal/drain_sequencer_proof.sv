@@ -1,16 +1,11 @@
 // Drain: the results of a layer go, group by group, tile by tile, pixel by pixel, to base + y * stride + x * quads + quad; with the mask, none lies
 // outside its pixel; the partial sums are read in the tile's order.
 //
-// Narrow addresses (constants of cq_pkg replaced), 4 modules and one small picture a run, at every base and stride and in tiles of any size: sizes that
-// are constants keep products out of the solver.
+// By induction, for narrow addresses (constants of cq_pkg replaced), 4 modules and pictures of up to 3 x 3 pixels, 4 quads, in tiles of any size. Products are
+// written as sums: those of free operands keep a solver busy for long.
 `default_nettype none
 
-module drain_sequencer_proof #(
-    parameter OUT_W = 3,
-    parameter OUT_H = 3,
-    parameter QUADS = 4,
-    parameter THREE = 1   // three words a step
-) (
+module drain_sequencer_proof (
     input wire logic clk_i,
     input wire logic rst_ni,
     input wire logic start_i,
@@ -21,14 +16,17 @@ module drain_sequencer_proof #(
   localparam int A_W = cq_pkg::QUAD_ADDR_W;
   localparam int D_W = cq_pkg::DIM_W;
   localparam int Q_W = cq_pkg::QUADS_W;
-  localparam logic three = THREE != 0;
-  localparam logic [Q_W-1:0] quads = QUADS;
-  localparam logic [D_W-1:0] out_w = OUT_W;
-  localparam logic [D_W-1:0] out_h = OUT_H;
+  (* anyconst *) logic three;
   (* anyconst *) logic [A_W-1:0] base;
   (* anyconst *) logic [A_W-1:0] row_stride;
+  (* anyconst *) logic [2:0] quads;
+  (* anyconst *) logic [1:0] out_w;
+  (* anyconst *) logic [1:0] out_h;
   (* anyconst *) logic [1:0] tile_rows;
   (* anyconst *) logic [1:0] tile_cols;
+  function automatic logic [7:0] times(input logic [7:0] n, input logic [7:0] value);  // n up to 3
+    times = (n[0] ? value : 8'd0) + (n[1] ? {value[6:0], 1'b0} : 8'd0);
+  endfunction
   logic freed, busy, valid, buffer, mask;
   logic [1:0] lane;
   logic [7:0] pixel;
@@ -37,19 +35,20 @@ module drain_sequencer_proof #(
 
   drain_sequencer #(.NUM_MODULES(4)) u_dut (
       .clk_i(clk_i), .rst_ni(rst_ni), .start_i(start_i), .tile_done_i(tile_done_i), .room_i(room_i), .early_i(1'b0), .tile_freed_o(freed),
-      .busy_o(busy), .three_steps_i(three), .out_base_i(base), .out_row_stride_i(row_stride), .out_quads_i(quads), .out_w_i(out_w),
-      .out_h_i(out_h), .tile_rows_i(9'(tile_rows)), .tile_cols_i(9'(tile_cols)), .tile_row_step_i(A_W'(tile_rows) * row_stride),
-      .tile_col_step_i(A_W'(tile_cols) * A_W'(quads)), .valid_o(valid), .buf_o(buffer), .lane_o(lane), .pixel_o(pixel), .word_o(word),
+      .busy_o(busy), .three_steps_i(three), .out_base_i(base), .out_row_stride_i(row_stride), .out_quads_i(Q_W'(quads)), .out_w_i(D_W'(out_w)),
+      .out_h_i(D_W'(out_h)), .tile_rows_i(9'(tile_rows)), .tile_cols_i(9'(tile_cols)), .tile_row_step_i(A_W'(times(8'(tile_rows), 8'(row_stride)))),
+      .tile_col_step_i(A_W'(times(8'(tile_cols), 8'(quads)))), .valid_o(valid), .buf_o(buffer), .lane_o(lane), .pixel_o(pixel), .word_o(word),
       .addr_o(addr), .mask_o(mask)
   );
 
   // reference: group, tile origin, pixel in the tile, step
   logic past_q = 1'b0, started_q = 1'b0;
   logic [7:0] g_q, ty_q, tx_q, y_q, x_q, s_q, pixel_q;
-  logic [7:0] rows, cols, quad, tiles_q;
+  logic [7:0] rows, cols, group, quad, tiles_q;
   assign rows = (8'(out_h) - ty_q < 8'(tile_rows)) ? 8'(out_h) - ty_q : 8'(tile_rows);
   assign cols = (8'(out_w) - tx_q < 8'(tile_cols)) ? 8'(out_w) - tx_q : 8'(tile_cols);
-  assign quad = g_q * (three ? 8'd3 : 8'd1) + s_q;
+  assign group = three ? g_q + {g_q[6:0], 1'b0} : g_q;  // first word
+  assign quad = group + s_q;
   logic end_step, end_col, end_tile, end_tx, end_ty;
   assign end_step = !three || s_q == 8'd2 || quad + 8'd1 >= 8'(quads);
   assign end_col  = x_q + 8'd1 == cols;
@@ -78,27 +77,65 @@ module drain_sequencer_proof #(
     else tiles_q <= tiles_q + 8'(tile_done_i) - 8'(freed);
   end
 
+  // what induction needs to know of the machine
+  (* hierconn *) logic [1:0] \u_dut.state_q ;
+  (* hierconn *) logic [1:0] \u_dut.tiles_q ;
+  (* hierconn *) logic [1:0] \u_dut.step_q ;
+  (* hierconn *) logic [8:0] \u_dut.word_q ;
+  (* hierconn *) logic [8:0] \u_dut.group_word_q ;
+  (* hierconn *) logic [D_W-1:0] \u_dut.y0_q ;
+  (* hierconn *) logic [D_W-1:0] \u_dut.x0_q ;
+  (* hierconn *) logic [8:0] \u_dut.rows_q ;
+  (* hierconn *) logic [8:0] \u_dut.cols_q ;
+  (* hierconn *) logic [8:0] \u_dut.col_q ;
+  (* hierconn *) logic [A_W-1:0] \u_dut.tile_row_addr_q ;
+  (* hierconn *) logic [A_W-1:0] \u_dut.tile_addr_q ;
+  (* hierconn *) logic [A_W-1:0] \u_dut.row_addr_q ;
+  (* hierconn *) logic [A_W-1:0] \u_dut.pixel_addr_q ;
+  (* hierconn *) logic [7:0] \u_dut.pixel_q ;
+
   always @(*) begin
     if (!past_q) assume (!rst_ni && !start_i && !tile_done_i);
     else assume (rst_ni);
     if (started_q) assume (!start_i);
     if (!started_q) assume (!tile_done_i);
     if (tiles_q >= 8'd2) assume (!tile_done_i);  // two buffers
+    assume (quads != '0 && quads <= 3'd4 && out_w != '0 && out_h != '0);
     assume (tile_rows != '0 && tile_cols != '0);
-    assume (8'(row_stride) >= 8'(out_w) * 8'(quads));
-    assume (8'(base) + 8'(row_stride) * 8'(out_h - 1'b1) + 8'(out_w) * 8'(quads) <= 8'(1 << A_W));
+    assume (8'(row_stride) >= times(8'(out_w), 8'(quads)));
+    assume (8'(base) + times(8'(out_h) - 8'd1, 8'(row_stride)) + times(8'(out_w), 8'(quads)) <= 8'(1 << A_W));
     // the pass sequencer finishes as many tiles as the layer has
-    if (g_q * (three ? 8'd3 : 8'd1) >= 8'(quads)) assume (!tile_done_i && tiles_q == '0);
+    if (group >= 8'(quads)) assume (!tile_done_i && tiles_q == '0);
     if (past_q && rst_ni && valid) begin
       assert (started_q && tiles_q != '0);
       assert (ty_q + y_q < 8'(out_h) && tx_q + x_q < 8'(out_w));
       assert (8'(word) == quad && 8'(lane) == s_q && pixel == pixel_q);
       assert (mask == (quad < 8'(quads)));
-      if (mask) assert (8'(addr) == 8'(base) + (ty_q + y_q) * 8'(row_stride) + (tx_q + x_q) * 8'(quads) + quad);
+      if (mask) assert (8'(addr) == 8'(base) + times(ty_q + y_q, 8'(row_stride)) + times(tx_q + x_q, 8'(quads)) + quad);
       assert (freed == end_tile);
     end
-    cover (past_q && end_tile && end_tx && end_ty && valid && tile_cols == 2'd1);
-    cover (past_q && end_tile && end_tx && end_ty && valid && tile_rows == 2'd3 && tile_cols == 2'd2);
+    // invariants
+    if (past_q) begin
+      assert (tiles_q <= 8'd2 && 8'(\u_dut.tiles_q ) == tiles_q && \u_dut.state_q != 2'd3);
+      if (!started_q) assert (\u_dut.state_q == 2'd0 && tiles_q == '0);
+      else begin
+        assert (ty_q < 8'(out_h) && tx_q < 8'(out_w) && g_q <= 8'd4);
+        assert (\u_dut.y0_q == D_W'(ty_q) && \u_dut.x0_q == D_W'(tx_q) && \u_dut.group_word_q == 9'(group));
+        assert (\u_dut.tile_row_addr_q == A_W'(8'(base) + times(ty_q, 8'(row_stride))));
+        assert (\u_dut.tile_addr_q == A_W'(8'(base) + times(ty_q, 8'(row_stride)) + times(tx_q, 8'(quads))));
+        if (\u_dut.state_q == 2'd2) begin
+          assert (tiles_q != '0 && group < 8'(quads) && y_q < rows && x_q < cols && s_q < 8'd3 && (s_q == '0 || (three && quad < 8'(quads))));
+          assert (\u_dut.rows_q == 9'(rows - y_q) && \u_dut.cols_q == 9'(cols) && \u_dut.col_q == 9'(cols - x_q));
+          assert (\u_dut.word_q == 9'(quad) && 8'(\u_dut.step_q ) == s_q && \u_dut.pixel_q == pixel_q);
+          assert (\u_dut.pixel_addr_q == A_W'(8'(base) + times(ty_q + y_q, 8'(row_stride)) + times(tx_q + x_q, 8'(quads))));
+          assert (\u_dut.row_addr_q == A_W'(8'(base) + times(ty_q + y_q + 8'd1, 8'(row_stride)) + times(tx_q, 8'(quads))));
+        end else begin
+          assert ({y_q, x_q, s_q, pixel_q} == '0 && (\u_dut.state_q == 2'd0 || tiles_q != '0));
+        end
+      end
+    end
+    cover (past_q && valid && mask && g_q == 8'd1 && three);
+    cover (past_q && valid && tx_q != '0 && ty_q != '0 && s_q == 8'd1);
   end
 
 endmodule

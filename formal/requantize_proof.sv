@@ -29,6 +29,10 @@ module requantize_proof #(
       .out_min_i(out_min), .out_max_i(out_max), .valid_o(valid), .y_o(y), .sum_o(sum), .tag_o(tag)
   );
   (* hierconn *) logic [47:0] \u_dut.product_q ;
+  (* hierconn *) logic [32:0] \u_dut.sum_q ;
+  (* hierconn *) logic [14:0] \u_dut.mult_q ;
+  (* hierconn *) logic [31:0] \u_dut.low_q ;
+  (* hierconn *) logic signed [30:0] \u_dut.high_q ;
 
   // inputs of 1 to 7 cycles ago, products of 1 to 4 cycles ago
   logic [7*5-1:0] shifts_q;
@@ -76,10 +80,6 @@ module requantize_proof #(
         cover (age_q >= 4'd7 && scaled > 64'(out_max));
       end
     end else begin : g_product
-      (* hierconn *) logic [32:0] \u_dut.sum_q ;
-      (* hierconn *) logic [14:0] \u_dut.mult_q ;
-      (* hierconn *) logic [31:0] \u_dut.low_q ;
-      (* hierconn *) logic signed [30:0] \u_dut.high_q ;
       // register by register: a solver does not find two multipliers equal that have different operands
       logic [31:0] low_q, past_low_q;
       logic signed [30:0] high_q, past_high_q;

@@ -2,7 +2,7 @@
 // TLAST on the last one only; a beat always finds room.
 //
 // Narrow addresses (constants of cq_pkg replaced) and one small tensor a run, at every base and stride: sizes that are constants keep products out of
-// the solver. Up to 3 rows of 5 quads, odd rows, one-quad rows and quads left over occur.
+// the solver. Odd rows, one-quad rows and quads left over occur.
 `default_nettype none
 
 module tensor_reader_proof #(

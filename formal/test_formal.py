@@ -1,4 +1,5 @@
 """The proofs of formal/proofs.yaml, as tests of the regression; without the nightly ones."""
+import dataclasses
 import re
 
 import pytest
@@ -32,3 +33,12 @@ def test_excluded_cases_are_noticed():
     proof = formal.load()["loop_counter"]
     error = formal.prove(formal.Proof(**{**vars(proof), "cover": 2}), out=OUT / "excluded").error
     assert error.startswith("cover: FAIL")
+
+
+def test_matrix_is_proven_point_by_point():
+    """Each point is a case with its parameters; the first that fails is named."""
+    reader = formal.load()["tensor_reader"]
+    assert len({case.name for case in reader.cases}) == len(reader.matrix) == 8
+    assert reader.cases[1].parameters == {"ROWS": 1, "QUADS": 2} and not reader.cases[1].matrix
+    line = dataclasses.replace(formal.load()["delay_line"], matrix=[{"DEPTH": 1}, {"DEPTH": 3}], cover=3)
+    assert formal.prove(line, out=OUT / "matrix").error.startswith("delay_line-DEPTH3: cover: FAIL")

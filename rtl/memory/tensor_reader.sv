@@ -85,8 +85,9 @@ module tensor_reader #(
   assign rd_valid_o = issue;
   assign rd_addr_o  = addr_q;
 
-  // Pairs of quads: a quad that a row left over is kept for the next one.
-  logic held_q, in_valid, in_single, in_last, extra_q;
+  // Pairs of quads: a quad that a row left over is kept for the next one.  Only rows of odd length leave one, and their last read is a single
+  // one: the tensor's last read never brings two quads while one is kept.
+  logic held_q, in_valid, in_single, in_last;
   logic [31:0] keep_q;
   assign in_valid  = valid_q[cq_pkg::RD_LATENCY-1];
   assign in_single = single_q[cq_pkg::RD_LATENCY-1];
@@ -97,17 +98,15 @@ module tensor_reader #(
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
       held_q       <= 1'b0;
-      extra_q      <= 1'b0;
       beat_valid_q <= 1'b0;
     end else begin
-      beat_valid_q <= (in_valid && (held_q || !in_single || in_last)) || extra_q;
-      extra_q      <= in_valid && in_last && held_q && !in_single;  // one quad more than fits
+      beat_valid_q <= in_valid && (held_q || !in_single || in_last);
       if (in_valid) held_q <= !in_last && (held_q ^ in_single);
     end
     if (in_valid) keep_q <= in_single ? rd_data_i[0] : rd_data_i[1];
-    beat_q      <= extra_q ? {32'b0, keep_q} : (held_q ? {rd_data_i[0], keep_q} : {rd_data_i[1], rd_data_i[0]});
-    beat_half_q <= extra_q || (!held_q && in_single);
-    beat_last_q <= extra_q || (in_last && !(held_q && !in_single));
+    beat_q      <= held_q ? {rd_data_i[0], keep_q} : {rd_data_i[1], rd_data_i[0]};
+    beat_half_q <= !held_q && in_single;
+    beat_last_q <= in_last;
   end
 
   assign beat_valid_o = beat_valid_q;

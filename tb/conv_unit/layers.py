@@ -45,10 +45,12 @@ class Layer:
                 f"tile {p.tile}, {self.source}")
 
 
-def make_layer(rng, mode, vertical, modules, in_shape, out_channels, kernel, pad):
-    """A layer with both tensors at random places."""
+def make_layer(rng, mode, vertical, modules, in_shape, out_channels, kernel, pad, tile=None):
+    """A layer with both tensors at random places; tile (rows, columns): another one than the compiler's."""
     height, width = (size + 2 * p - k + 1 for size, p, k in zip(in_shape[1:], pad, kernel))
     plan = ConvPlan(mode, vertical, modules, tuple(in_shape), (out_channels, height, width), tuple(kernel), tuple(pad))
+    if tile:
+        vars(plan)["tile"] = tile  # where the plan keeps the one that it would choose
     tensors = [memory_plan.layout(shape, False, vertical and i == 0) for i, shape in enumerate((plan.in_shape, plan.out_shape))]
     return Layer(plan, *(replace(t, base=int(rng.integers(0, MAX_QUADS - t.size + 1))) for t in tensors))
 

@@ -28,7 +28,11 @@ def _random_layer(rng, modules):
     mode = int(rng.integers(2))
     size = [int(rng.integers(1, 24)), int(rng.integers(1, 24))] if rng.random() < 0.8 else [int(rng.integers(1, 4)), int(rng.integers(250, 520))]
     kernel = (3, 3) if mode else (1, 1)
-    return make_layer(rng, mode, False, modules, (4, *size), int(rng.integers(1, 6 * modules)), kernel, (mode, mode))
+    tile = None
+    if rng.random() < 0.4:  # the compiler cuts columns only into tiles of one row: here any rectangle
+        rows = int(rng.integers(1, size[0] + 1))
+        tile = rows, int(rng.integers(1, min(size[1], 256 // rows) + 1))
+    return make_layer(rng, mode, False, modules, (4, *size), int(rng.integers(1, 6 * modules)), kernel, (mode, mode), tile)
 
 
 async def _run(dut, rng, layer, buffer, room, late, early=False):
