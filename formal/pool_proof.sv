@@ -59,7 +59,7 @@ module pool_proof #(
   );
 
   // reference: output pixel, group, row and column of the picture that come next
-  logic past_q = 1'b0, busy_q = 1'b0;
+  logic past_q = 1'b0, busy_q = 1'b0, started_q = 1'b0;
   logic [7:0] oy_q, ox_q, g_q, y_q, x_q;
   logic [7:0] y_from, y_to, x_from, x_to;  // of the window, inside the picture; to: exclusive
   function automatic logic [7:0] from(input logic [7:0] o, input logic [7:0] stride, input logic [7:0] pad);
@@ -84,7 +84,8 @@ module pool_proof #(
   assign end_picture = end_line && oy_q + 8'd1 == 8'(out_h);
 
   always_ff @(posedge clk_i) begin
-    past_q <= 1'b1;
+    past_q    <= 1'b1;
+    started_q <= past_q;
     if (!rst_ni) busy_q <= 1'b0;
     else if (start_i) busy_q <= 1'b1;
     else if (rd_valid && end_col && end_row && end_group && end_picture) busy_q <= 1'b0;
@@ -103,7 +104,7 @@ module pool_proof #(
   always @(*) begin
     if (!past_q) assume (!rst_ni && !start_i);
     else assume (rst_ni);
-    if (busy_q) assume (!start_i);
+    assume (start_i == (past_q && !started_q));  // after reset nothing changes until then, so a later start is the same
     assume (out_w != '0 && out_h != '0);
     assume (8'(out_w - 1'b1) * 8'(stride_w) + 8'(kernel_w) <= 8'(in_w) + 8'd2 * 8'(pad_w));
     assume (8'(out_h - 1'b1) * 8'(stride_h) + 8'(kernel_h) <= 8'(in_h) + 8'd2 * 8'(pad_h));

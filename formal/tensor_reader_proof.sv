@@ -37,7 +37,7 @@ module tensor_reader_proof #(
       .beat_data_o(beat), .beat_half_o(beat_half), .beat_last_o(beat_last)
   );
 
-  logic past_q = 1'b0, busy_q = 1'b0;
+  logic past_q = 1'b0, busy_q = 1'b0, started_q = 1'b0;
   logic [A_W-1:0] in_row_addr_q, in_col_q, out_row_addr_q, out_col_q;
   logic [D_W-1:0] in_row_q;
   logic [5:0] quads_q, total;  // quads in the beats so far
@@ -53,7 +53,8 @@ module tensor_reader_proof #(
   assign second_col      = (out_col_q + 1'b1 == row_quads) ? '0 : out_col_q + 1'b1;
 
   always_ff @(posedge clk_i) begin
-    past_q <= 1'b1;
+    past_q    <= 1'b1;
+    started_q <= past_q;
     if (!rst_ni) busy_q <= 1'b0;
     else if (start_i) busy_q <= 1'b1;
     else if (done) busy_q <= 1'b0;
@@ -88,7 +89,7 @@ module tensor_reader_proof #(
     if (!past_q) assume (!rst_ni);
     else assume (rst_ni);
     assume (row_stride >= row_quads && end_quad <= (A_W + D_W + 1)'(1 << A_W));
-    if (busy_q) assume (!start_i);
+    assume (start_i == (past_q && !started_q));  // after reset nothing changes until then, so a later start is the same
     if (past_q && rst_ni) begin
       if (rd_valid) begin
         assert (busy_q && in_row_q < height && in_col_q < row_quads);
