@@ -2,6 +2,7 @@
 import dataclasses
 import re
 import shutil
+import subprocess
 
 import pytest
 import yaml
@@ -159,3 +160,13 @@ def test_verdicts_of_forked_runs():
     assert "PASS=0" in forked.verdict("** TESTS=1 PASS=0 FAIL=0 SKIP=1 **", 0, 5)
     assert forked.verdict("  10.00ns WARNING  cocotb.regression   tb.x.test_y.z failed\n" + summary, 0, 5) == "tb.x.test_y.z failed"
     assert forked.verdict("ERROR: rtl/x.sv:7: planted\n" + summary, 0, 5).startswith("ERROR")
+
+
+def test_forked_run_that_hangs_after_its_summary_counts(tmp_path, monkeypatch):
+    """A process that does not end although its tests have is ended, and judged by its summary; one without a summary has the whole limit."""
+    monkeypatch.setattr(forked, "GRACE", 0.3)
+    log = tmp_path / "sim.log"
+    for summary, verdict in (("** TESTS=2 PASS=2 FAIL=0 SKIP=0 **", ""), ("** TESTS=2 PASS=1 FAIL=0 SKIP=1 **", ""), ("no tests yet", "no end after 2 s")):
+        child = subprocess.Popen(["sh", "-c", f"echo '{summary}' > {log}; exec sleep 60"])
+        assert forked._watch(child.pid, log, 2) == verdict
+        log.unlink()
