@@ -93,7 +93,8 @@ def try_random(trials: trial.Trials, index: RtlIndex, count: int, seed: int, mod
     if not chosen:
         return
     drawn = netlist.draw(folder, index, chosen, count, seed)
-    tree = netlist.plant(folder, index, variants, drawn)
+    public = {name for test in trials.tests.tests.values() for name in test.public}
+    tree = netlist.plant(folder, index, variants, drawn, public)
     done = itertools.count()
     mutants = [m for m in drawn if wanted in ("", m.key)]
     for name in dict.fromkeys(m.module for m in mutants):  # the mutants of a module share its simulations

@@ -16,6 +16,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Iterable
 
 from tb.rtl_index import ROOT, RtlIndex
 
@@ -158,8 +159,11 @@ def _shares(sizes: list[int], count: int) -> list[int]:
     return shares
 
 
-def plant(folder: Path, index: RtlIndex, variants: list[Variant], mutants: list[NetMutant]) -> RtlIndex:
-    """Write the tree that holds all `mutants` below `folder` and return the index of it (with the test benches)."""
+def plant(folder: Path, index: RtlIndex, variants: list[Variant], mutants: list[NetMutant], public: Iterable[str] = ()) -> RtlIndex:
+    """Write the tree that holds all `mutants` below `folder` and return the index of it (with the test benches).
+
+    public: `module.signal` that a test reads; it stays visible in the mutated module.
+    """
     place = folder.relative_to(ROOT)
     script = [f"read_rtlil {place}/base.il"]
     script += [m.command.replace("mutate ", f"mutate -ctrl mutant_i {SELECT_W} {m.number} ", 1) for m in mutants]
@@ -177,7 +181,9 @@ def plant(folder: Path, index: RtlIndex, variants: list[Variant], mutants: list[
         own = [v for v in variants if v.module == module and v.name in used]
         path = index.units[module].path
         netlists = [_as_mutants(folder / f"{v.name}.v", v) for v in own]
-        (tree / path.name).write_text("\n".join([_wrapper(path, module, own), *netlists]))
+        signals = [name.partition(".")[2] for name in public if name.partition(".")[0] == module]
+        seen = [_declaration(netlists[0], signal) for signal in signals]
+        (tree / path.name).write_text("\n".join([_wrapper(path, module, own, dict(zip(signals, seen))), *netlists]))
         replaced.add(path)
     for variant in variants:  # a file each: the index takes all that a file mentions as needed
         if variant.module != TOP:
@@ -204,22 +210,31 @@ def _instance(module: str, variant: Variant, parameters: dict, extra: str = "") 
     return f"{module} {setting}u_inside ({ports});"
 
 
-def _wrapper(path: Path, module: str, own: list[Variant]) -> str:
-    """Module `module` with its own header: the netlists of `own` for their parameters, the original for all others."""
+def _declaration(text: str, signal: str) -> str:
+    """How a netlist declares the register or wire `signal`, as a wire."""
+    found = re.search(rf"^ *(?:reg|wire) (\[\d+:\d+\] )?{signal}\b", text, re.M)
+    if not found:
+        raise MutationError(f"the netlist has no signal {signal}, which a test reads")
+    return f"  wire {found[1] or ''}{signal};"
+
+
+def _wrapper(path: Path, module: str, own: list[Variant], public: dict[str, str]) -> str:
+    """Module `module` with its own header: the netlists of `own` for their parameters, the original for all others. public: {signal: declaration}."""
     text = path.read_text()
     header = header_of(text, module)
     body = [f"  logic [{SELECT_W - 1}:0] mutant;", "  integer file, found;", "  initial begin", "    mutant = 0;",
             '    file = $fopen("mutant.txt", "r");', "    if (file != 0) begin", '      found = $fscanf(file, "%d", mutant);',
-            "      $fclose(file);", "    end", "  end", "  generate"]
+            "      $fclose(file);", "    end", "  end", *public.values(), "  generate"]
+    visible = [f"      assign {signal} = u_inside.{signal};" for signal in public]
     for number, variant in enumerate(own):
         same = " && ".join(f"{k} == {v}" for k, v in variant.parameters.items()) or "1"
         body += [f"    {'else ' if number else ''}if ({same}) begin : gen_mutants_{number}",
                  f'      initial $display("{MARKER} {variant.name}");',
-                 "      " + _instance(f"{variant.name}_mutants", variant, {}, ".mutant_i(mutant)"), "    end"]
+                 "      " + _instance(f"{variant.name}_mutants", variant, {}, ".mutant_i(mutant)"), *visible, "    end"]
     parameters = {k: k for k in own[0].parameters}
     original = re.sub(rf"\bmodule {module}\b", f"module {module}_original", text, count=1) if parameters else ""
     if parameters:
-        body += ["    else begin : gen_original", "      " + _instance(f"{module}_original", own[0], parameters), "    end"]
+        body += ["    else begin : gen_original", "      " + _instance(f"{module}_original", own[0], parameters), *visible, "    end"]
     return "\n".join(["`resetall", "`timescale 1ns / 1ps", header, *body, "  endgenerate", "endmodule", original, "`default_nettype wire"])
 
 
