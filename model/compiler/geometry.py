@@ -77,6 +77,8 @@ def _conv_problems(d, hardware):
         broken.append("kernel width")
     if d.tile_rows * d.tile_cols != d.tile_pixels:
         broken.append("tile")
+    if d.tile_rows > 1 and d.tile_cols < d.out_w:  # pixels of a tile are numbered by its columns: several rows must be whole ones
+        broken.append("tile of several parts of rows")
     if not _covers(d.channel_groups, d.quads, d.quads if d.vertical and d.in_quads == 1 else 0 if d.vertical else d.in_quads):
         broken.append("input channels")
     if not _covers(d.output_groups, group_quads, d.out_quads):

@@ -2,7 +2,7 @@
 //
 // Purpose: finds descriptors that single fields do not give away: an input beyond the feature buffer or on top of the output, a kernel that is
 // not the one between the two pictures, windows beyond picture and padding, groups that are not the channels', a tile that is not its rows
-// times columns.  The rules stand in model/compiler/geometry.py.  It runs beside the layer and costs it nothing: what a wrong layer writes
+// times columns, or several rows of it but not whole ones.  The rules stand in model/compiler/geometry.py.  It runs beside the layer and costs it nothing: what a wrong layer writes
 // until the verdict lies in its output region like everything else.
 // Latency: start_i to bad_o 20 cycles, less than the shortest layer.  Throughput: one descriptor in 20 cycles.
 `resetall
@@ -107,7 +107,7 @@ module descriptor_check #(
 
   // ---------------------------------------------------------------- the verdict
   // `count` steps are just as many as `size` needs: (count - 1) * step < size <= count * step
-  logic rows_fit, cols_fit, inputs_fit, outputs_fit;
+  logic rows_fit, cols_fit, inputs_fit, outputs_fit, tile_fits;
   logic signed [S_W:0] steps_h, steps_w;
   assign steps_h     = $signed({1'b0, span_h});
   assign steps_w     = $signed({1'b0, span_w});
@@ -119,11 +119,14 @@ module descriptor_check #(
                                 : (12'(in_quads) <= group_inputs && group_inputs < 12'(in_quads) + 12'(quads));
   assign outputs_fit = 12'(out_quads) <= group_outputs && group_outputs < 12'(out_quads) + 12'(group_quads);
 
+  // Pixels of a tile are numbered by its columns: several rows must be whole ones.
+  assign tile_fits   = tile_area == 18'(desc_i[10][40:32]) && (desc_i[10][8:0] <= 9'd1 || D_W'(desc_i[10][24:16]) >= out_w);
+
   logic input_bad_q, conv_bad_q, pool_bad_q;
   always_ff @(posedge clk_i) begin
     input_bad_q <= row_span > E_W'(desc_i[1][32+:A_W]) || in_end > {1'b0, CAPACITY} ||
         (writes && (E_W + 1)'(desc_i[1][0+:A_W]) < (E_W + 1)'(desc_i[4][32+:A_W+1]) && (E_W + 1)'(desc_i[3][0+:A_W]) < in_end);
-    conv_bad_q  <= !rows_fit || !cols_fit || !inputs_fit || !outputs_fit || tile_area != 18'(desc_i[10][40:32]);
+    conv_bad_q  <= !rows_fit || !cols_fit || !inputs_fit || !outputs_fit || !tile_fits;
     pool_bad_q  <= pool_reach_h_q > {1'b0, padded_h_q} || pool_reach_w_q > {1'b0, padded_w_q} || pad_h >= kernel_h || pad_w >= kernel_w ||
         in_quads != out_quads;
   end

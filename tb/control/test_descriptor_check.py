@@ -59,6 +59,18 @@ def scrambled(rng, words):
     return words
 
 
+def reshaped(rng, words):
+    """Another tile of a convolution, whose pixels are its rows times columns; other layers as they are."""
+    if words[0] & 0xF != CONV:
+        return words
+    rows, cols = (int(rng.integers(1, 1 << int(rng.integers(1, 5)))) for _ in range(2))
+    if rng.random() < 0.5:
+        cols = max(1, min(255, Descriptor.decode(words).out_w + int(rng.integers(-1, 2))))
+    for name, value in (("tile_rows", rows), ("tile_cols", cols), ("tile_pixels", rows * cols % 512)):
+        words = put(words, name, value)
+    return words
+
+
 def no_size_zero(words):
     """The main controller has refused these before."""
     d = Descriptor.decode(words)
@@ -95,7 +107,8 @@ async def verdicts(dut):
         assert not await verdict(dut, words), f"refused: {Descriptor.decode(words).values}"
     for number in range(500):
         words = good[int(rng.integers(len(good)))]
-        name, words = ("", scrambled(rng, words)) if number % 10 == 0 else changed(rng, words)
+        kind = number % 10
+        name, words = ("", scrambled(rng, words)) if kind == 0 else ("", reshaped(rng, words)) if kind == 5 else changed(rng, words)
         if not no_size_zero(words):
             continue
         expected = problems(Descriptor.decode(words), hardware)
@@ -104,7 +117,7 @@ async def verdicts(dut):
         if expected:
             decisive.add(name)
     dut._log.info("rules broken: %s", dict(broken))
-    missing = {"input rows overlap", "input beyond the feature buffer", "input and output overlap", "kernel height", "kernel width", "tile",
+    missing = {"input rows overlap", "input beyond the feature buffer", "input and output overlap", "kernel height", "kernel width", "tile", "tile of several parts of rows",
                "input channels", "output channels", "channels"} - set(broken)
     assert not missing, f"rules that were never broken: {sorted(missing)}"
     assert {"in_base", "in_w", "in_h", "out_w", "out_h", "in_quads", "out_quads"} <= decisive, f"only {sorted(decisive)} decided"

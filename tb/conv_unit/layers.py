@@ -6,7 +6,7 @@ import numpy as np
 
 from model.compiler import memory_plan, program
 from model.compiler.conv_plan import ConvPlan
-from model.compiler.hardware import MAX_CHANNELS
+from model.compiler.hardware import MAX_CHANNELS, TILE_PIXELS
 
 MAX_QUADS = 1 << 17
 # Port: (descriptor word, lowest bit, bits), as rtl/clipq_accel.sv takes the descriptor apart.
@@ -55,8 +55,15 @@ def make_layer(rng, mode, vertical, modules, in_shape, out_channels, kernel, pad
     return Layer(plan, *(replace(t, base=int(rng.integers(0, MAX_QUADS - t.size + 1))) for t in tensors))
 
 
+def random_tile(rng, height, width):
+    """(rows, columns) of any tile that the hardware takes, whatever the compiler would choose: whole rows, or a part of one."""
+    if rng.random() < 0.5 or width > TILE_PIXELS:
+        return 1, int(rng.integers(1, min(width, TILE_PIXELS) + 1))
+    return int(rng.integers(1, min(height, TILE_PIXELS // width) + 1)), width
+
+
 def random_layer(rng, modules, max_slots):
-    """Any mode, kernels 1..11, pads, 1 x 1 pictures and pictures wider than a tile; at most `max_slots` reads in all."""
+    """Any mode, kernels 1..11, pads, 1 x 1 pictures and pictures wider than a tile, tiles of any legal shape; at most `max_slots` reads in all."""
     while True:
         mode = int(rng.integers(3))
         vertical = bool(rng.random() < 0.3)
@@ -71,7 +78,8 @@ def random_layer(rng, modules, max_slots):
             continue
         channels = int(rng.integers(1, 5)) if vertical else int(rng.choice([1, 3, 8, 24, 40, 64, 100]))
         out_channels = min(MAX_CHANNELS, modules * int(rng.integers(1, 6)))
-        layer = make_layer(rng, mode, vertical, modules, (channels, *size), out_channels, kernel, pad)
+        tile = random_tile(rng, *(s + 2 * p - k + 1 for s, p, k in zip(size, pad, kernel))) if rng.random() < 0.25 else None
+        layer = make_layer(rng, mode, vertical, modules, (channels, *size), out_channels, kernel, pad, tile)
         passes = layer.plan.passes * layer.plan.tiles * layer.plan.output_groups
         if layer.plan.slots + 16 * passes <= max_slots:
             return layer
