@@ -266,7 +266,7 @@ def take_up(net: NIN, path: Path, dataset: str) -> None:
     """Make `net` the network of the checkpoint at `path`, in full precision or quantized. Raises ClickException that names the file."""
     try:
         read, facts = checkpoint.read(path)
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise click.ClickException(f"{path}: {str(error).splitlines()[0]}") from error
     if facts["dataset"] != dataset:
         raise click.ClickException(f"{path} is a network for {facts['dataset']}, not for {dataset}")
