@@ -14,6 +14,7 @@ import torch
 from model.network import write_npz
 from train import clipq
 from train.nin import NIN
+from train.segments import Segments
 
 CLASSES = {"cifar10": 10, "cifar100": 100}
 BN = ("weight", "bias", "running_mean", "running_var")
@@ -30,7 +31,7 @@ def write(net: NIN, dataset: str, path: Path, facts: dict) -> None:
         if net.mode == "float":
             arrays[f"{name}.scale"] = np.float32(peak)
         else:
-            arrays[f"{name}.clip"] = np.float64(block.quantizer.clip)
+            arrays.update({f"{name}.{key}": value for key, value in _quantizer_arrays(block.quantizer).items()})
             arrays[f"{name}.steps"] = np.float32(block.steps.cpu())
         for key in BN:
             arrays[f"{name}.bn.{key}"] = getattr(block.bn, key).detach().cpu().numpy().astype(np.float32)
@@ -56,9 +57,21 @@ def read(path: Path) -> tuple[NIN, dict]:
             block.conv.weight.data *= float(arrays[f"{name}.scale"])
             continue
         _copy(arrays, f"{name}.steps", block.steps)
-        block.quantizer = clipq.Setting(clip=float(arrays[f"{name}.clip"]))
+        block.quantizer = _quantizer(arrays, name)
     net.mode = "float" if "conv1.scale" in arrays else "fake"
     return net.eval(), facts
+
+
+def _quantizer_arrays(quantizer) -> dict:
+    if isinstance(quantizer, Segments):
+        return {"edges": np.array(quantizer.edges), "zero": np.int64(quantizer.zero)}
+    return {"clip": np.float64(quantizer.clip)}
+
+
+def _quantizer(arrays, name):
+    if f"{name}.edges" in arrays:
+        return Segments(tuple(arrays[f"{name}.edges"].tolist()), int(arrays[f"{name}.zero"]))
+    return clipq.Setting(clip=float(arrays[f"{name}.clip"]))
 
 
 @torch.no_grad()

@@ -221,7 +221,8 @@ class Trainer:
         self.sgd.step()
         if self.phase.quantized:
             for _, block in self.net.blocks():
-                clipq.bound(block.conv.weight, BOUND)
+                if isinstance(block.quantizer, clipq.Setting):
+                    clipq.bound(block.conv.weight, BOUND)
                 block.bn.weight.data.clamp_(min=MIN_SCALE)
         if self.phase.settle and self.progress() > 0.5:
             self._settle(self.phase.settle * (2 * min(self.progress(), 1.0) - 1) / (self.phase.length * self.steps_per_epoch))
@@ -368,10 +369,11 @@ def run_phase(trainer: Trainer, pictures: dict, after_epoch=None) -> None:
 @click.option("--end", type=float, help="End the last phase after so many epochs (fractions allowed), with learning rate zero there.")
 @click.option("--minutes", type=float, help="End the last phase after so many minutes: the clock drives its learning rate.")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), help="Peak learning rate of the last phase; low for a network that needs little more. [recipe]")
+@click.option("--bn-lr", type=click.FloatRange(0, min_open=True), help="Batch norm's, where it is to differ. [--lr]")
 @click.option("--size", type=click.Choice(["16", "20", "24", "28", "32"]), help="Picture size of all epochs of the last phase. [recipe]")
 @click.option("--recipe", type=click.Choice(list(RECIPES)), default="short", show_default=True,
               help="short: two hours on two cores; full: for a GPU; smoke: minutes, and no useful network.")
-def main(dataset, seed, folder, out, device, threads, phase, start, end, minutes, lr, size, recipe):
+def main(dataset, seed, folder, out, device, threads, phase, start, end, minutes, lr, bn_lr, size, recipe):
     """Train the NIN in full precision, then with CLIP-Q, and export the best network. Resumes where it was stopped."""
     if start and phase == "float":
         raise click.UsageError("--start begins with the quantized phases, --phase float ends before them")
@@ -390,7 +392,7 @@ def main(dataset, seed, folder, out, device, threads, phase, start, end, minutes
     names = [p.name for p in phases]
     last = len(phases) if phase == "all" else names.index(phase) + 1
     phases = phases[:last]
-    changes = {"lr": lr, "bn_lr": lr} if lr else {}
+    changes = {key: rate for key, rate in (("lr", lr), ("bn_lr", bn_lr or lr)) if rate}
     if size:
         changes["stages"] = ((int(size), len(phases[-1].sizes)),)
     phases[-1] = replace(phases[-1], end=end, minutes=minutes, **changes)

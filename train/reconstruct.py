@@ -1,0 +1,299 @@
+"""A full-precision network quantized without training: indices that make up for each other's errors. `python -m train.reconstruct --help`.
+
+E. Frantar, S. Ashkboos, T. Hoefler, D. Alistarh, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers", ICLR
+2023, here with a codebook of four values per layer: layer by layer, what matters is not how far the weights move but how far the layer's outputs
+do. Ours on top of it:
+- the target are the full-precision network's sums, while the inputs are those of the layers already quantized, so later layers
+  correct earlier ones;
+- inputs are taken about their mean, because batch norm's bias absorbs what all pictures share;
+- a free scale per output channel (batch norm's again) under the layer's one codebook, both refitted by least squares;
+- coordinate descent after GPTQ's one pass: each weight takes the codebook value that is best given all the others, until few change;
+- the last layer is fitted to sums averaged over a picture, which is all that the classifier uses.
+
+CLIP-Q training goes on from there (`train.train --start`).
+"""
+
+import copy
+import os
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+import torch
+import torch.nn.functional as F
+
+from train import checkpoint, data
+from train.export import ZOO, export
+from train.nin import INPUT_UNIT, LAST, NIN, POOL_AFTER, CALIBRATION, to_input
+from train.parallel import Workers
+from train.segments import LEVELS, Segments
+
+PICTURES = 2000
+ROWS = 200_000  # input patches that a layer's covariance is measured on
+CHUNK = 50  # pictures unfolded at a time
+RIDGE = 1e-3  # pull of the target towards the full-precision weights, in mean variances of an input
+DAMP = 1e-2  # GPTQ's, likewise
+ROUNDS = 3  # of assignment and refit
+SWEEPS = 8  # of coordinate descent in each
+BLOCK = 128  # columns whose errors are handed on together
+POOLED = 0.8  # how much of the last layer's fit concerns the averages over a picture
+STARTS = ((0.08, 0.30, 0.80), (0.20, 0.70, 0.92))  # quantiles of the free values: two negative ones, two positive ones
+SAMPLES = 2_000_000  # outputs that an activation scale is chosen on
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One layer's choice. scale [O]; values [4] ascending, one of them zero; place int64 [O, K] into values; error relative to the target's square."""
+
+    scale: torch.Tensor
+    values: torch.Tensor
+    place: torch.Tensor
+    error: float = float("inf")
+
+    @property
+    def zero(self) -> int:
+        """The segment of value zero."""
+        return int((self.values == 0).nonzero()[0])
+
+    @property
+    def weights(self) -> torch.Tensor:
+        """What the layer multiplies by, [O, K]."""
+        return self.scale[:, None] * self.values[self.place]
+
+
+def nearest(wanted: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Number of the nearest of the ascending `values`; int64 of the shape of `wanted`."""
+    return torch.bucketize(wanted, (values[1:] + values[:-1]) / 2)
+
+
+def relative_error(target, covariance, weights) -> float:
+    """Variance of the outputs' error, relative to the outputs'."""
+    off = target - weights
+    return float(((off @ covariance) * off).sum() / ((target @ covariance) * target).sum())
+
+
+def lloyd(weights: torch.Tensor, start: tuple, iterations: int = 60) -> torch.Tensor:
+    """Four ascending values, one of them zero, of least squared error to `weights`; the others start at quantiles."""
+    flat = weights.flatten()
+    ordered = flat.sort().values
+    values = torch.cat([ordered[[int(q * (len(ordered) - 1)) for q in start]], torch.zeros(1)]).sort().values
+    for _ in range(iterations):
+        place = nearest(flat, values)
+        for k in range(LEVELS):
+            if values[k] != 0 and (place == k).any():
+                values[k] = flat[place == k].mean()
+        values = values.sort().values
+    return values
+
+
+def gptq(target, covariance, scale, values) -> torch.Tensor:
+    """Places [O, K]: column by column, each one's rounding error handed on to those still free. Inputs of the largest variance go first."""
+    count = len(covariance)
+    damped = covariance + DAMP * covariance.diagonal().mean() * torch.eye(count)
+    order = damped.diagonal().argsort(descending=True)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped[order][:, order]))
+    upper = torch.linalg.cholesky(inverse, upper=True)
+    left, place = target[:, order].clone(), torch.empty(target.shape, dtype=torch.long)
+    for begin in range(0, count, BLOCK):
+        end = min(begin + BLOCK, count)
+        errors = torch.zeros(len(target), end - begin)
+        for k in range(begin, end):
+            place[:, order[k]] = chosen = nearest(left[:, k] / scale, values)
+            error = errors[:, k - begin] = (left[:, k] - scale * values[chosen]) / upper[k, k]
+            left[:, k:end] -= error[:, None] * upper[k, k:end]
+        left[:, end:] -= errors @ upper[begin:end, end:]
+    return place
+
+
+def descend(target, covariance, fit: Fit, sweeps: int, rng: torch.Generator) -> torch.Tensor:
+    """Places after `sweeps` rounds in which every weight takes the value that is best given the others."""
+    weights, place = fit.weights, fit.place.clone()
+    gradient = (target - weights) @ covariance
+    variance = covariance.diagonal()
+    for _ in range(sweeps):
+        changed = 0
+        for k in torch.randperm(len(variance), generator=rng).tolist():
+            chosen = nearest((weights[:, k] + gradient[:, k] / variance[k]) / fit.scale, fit.values)
+            step = fit.scale * fit.values[chosen] - weights[:, k]
+            moved = int((chosen != place[:, k]).sum())
+            if moved:
+                changed += moved
+                gradient -= step[:, None] * covariance[k]
+                weights[:, k] += step
+                place[:, k] = chosen
+        if not changed:
+            break
+    return place
+
+
+def refit(target, covariance, fit: Fit) -> Fit:
+    """Scales and free values of least squares for given places. Values that would change their order stay as they are."""
+    scale, values = fit.scale, fit.values
+    free = [k for k in range(LEVELS) if k != fit.zero]
+    for _ in range(3):
+        quantized = values[fit.place]
+        seen = quantized @ covariance
+        scale = ((target * seen).sum(1) / (quantized * seen).sum(1)).clamp(min=1e-6 * float(fit.scale.max()))
+        parts = [scale[:, None] * (fit.place == k) for k in free]
+        seen = [part @ covariance for part in parts]
+        normal = torch.tensor([[float((a * b).sum()) for b in parts] for a in seen], dtype=torch.float64)
+        right = torch.tensor([float((a * target).sum()) for a in seen], dtype=torch.float64)
+        better = values.clone()
+        better[free] = torch.linalg.lstsq(normal, right).solution.float()
+        if (better.diff() > 0).all():
+            values = better
+    return replace(fit, scale=scale, values=values)
+
+
+def fit_layer(target: torch.Tensor, covariance: torch.Tensor) -> Fit:
+    """The better of two fits of `target` [O, K], with two negative values and with two positive ones. covariance: of the inputs, [K, K]."""
+    best = None
+    for start in STARTS:
+        rng = torch.Generator().manual_seed(0)
+        scale = target.square().mean(1).sqrt()
+        fit = Fit(scale, lloyd(target / scale[:, None], start), torch.zeros(target.shape, dtype=torch.long))
+        for _ in range(ROUNDS):
+            fit = replace(fit, place=gptq(target, covariance, fit.scale, fit.values))
+            fit = replace(fit, place=descend(target, covariance, fit, SWEEPS, rng))
+            fit = refit(target, covariance, fit)
+        fit = replace(fit, error=relative_error(target, covariance, fit.weights))
+        best = fit if best is None or fit.error < best.error else best
+    return best
+
+
+def _patches(x, kernel, chosen):
+    rows = F.unfold(x, kernel, padding=kernel // 2).permute(0, 2, 1)
+    return rows if chosen is None else rows[:, chosen]
+
+
+def moments(quantized, original, weight, pooled: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """(covariance [K, K] of the quantized network's input patches, [O, K] of the original network's sums with them).
+
+    quantized, original: inputs [N, I, H, W] of the layer in the two networks, in the same units; weight: [O, I, r, r]. pooled: mostly of averages over a picture.
+    """
+    kernel, flat = weight.shape[-1], weight.flatten(1)
+    pixels = quantized.shape[2] * quantized.shape[3]
+    per = max(1, ROWS // len(quantized))
+    rng = torch.Generator().manual_seed(1)
+    totals = [[torch.zeros(()) for _ in range(4)] + [0] for _ in range(2)]  # of patches and of their averages
+    for x, y in zip(quantized.split(CHUNK), original.split(CHUNK)):
+        chosen = None if per >= pixels else torch.randperm(pixels, generator=rng)[:per]
+        a, b = _patches(x, kernel, chosen), _patches(y, kernel, chosen) @ flat.T
+        for total, (p, q) in zip(totals, ((a.flatten(0, 1), b.flatten(0, 1)), (a.mean(1), b.mean(1)))):
+            for i, value in enumerate((p.T @ p, q.T @ p, p.sum(0), q.sum(0))):
+                total[i] = total[i] + value
+            total[4] += len(p)
+    (own, crossed), averages = (_central(total) for total in totals)
+    if not pooled:
+        return own, crossed
+    # Averages vary less: bring both to the same total variance before they are mixed.
+    gain = POOLED * own.trace() / averages[0].trace()
+    return (1 - POOLED) * own + gain * averages[0], (1 - POOLED) * crossed + gain * averages[1]
+
+
+def _central(total):
+    square, product, mean, sums, count = total
+    return square / count - torch.outer(mean, mean) / count**2, product / count - torch.outer(sums, mean) / count**2
+
+
+def target_weights(weight, covariance, crossed) -> tuple[torch.Tensor, torch.Tensor]:
+    """(full-precision weights [O, K] that come nearest to the original sums from the quantized inputs, ridged covariance)."""
+    ridge = RIDGE * covariance.diagonal().mean()
+    covariance = covariance + ridge * torch.eye(len(covariance))
+    solution = torch.linalg.solve(covariance.double(), (crossed + ridge * weight.flatten(1)).T.double())
+    return solution.T.float().contiguous(), covariance
+
+
+def _sums(x, weight):
+    return torch.cat([F.conv2d(part, weight, padding=weight.shape[-1] // 2) for part in x.split(CHUNK)])
+
+
+def adopt(block, fit: Fit, x, from_bn, original_sums) -> torch.Tensor:
+    """Give `block` the fitted weights, batch norm and activation scale. Returns its output integers [N, O, H, W].
+
+    x: the block's input integers; fit.scale: in the original network's sums per input integer; from_bn, original_sums: that network's batch norm and sums.
+    """
+    middle = (fit.values[1:] + fit.values[:-1]) / 2
+    shadow = fit.values[fit.place]
+    rms = shadow.double().square().mean().sqrt()
+    block.quantizer = Segments(tuple((middle.double() / rms).tolist()), fit.zero)
+    block.conv.weight.copy_(shadow.view_as(block.conv.weight))
+    integers = block.quantizer.integers(block.conv.weight)
+    sums = _sums(x, integers)
+    bn = block.bn
+    bn.running_mean.copy_(sums.mean((0, 2, 3)))
+    bn.running_var.copy_(sums.var((0, 2, 3), unbiased=False))
+    gain = from_bn.weight / (from_bn.running_var + from_bn.eps).sqrt()
+    unit = fit.scale * float(fit.values.abs().max() / integers.abs().max())  # original sums per integer sum
+    bn.weight.copy_(gain * unit * (bn.running_var + bn.eps).sqrt())
+    bn.bias.copy_(from_bn.bias + gain * (original_sums.mean((0, 2, 3)) - from_bn.running_mean))
+    soft = F.batch_norm(sums, bn.running_mean, bn.running_var, bn.weight, bn.bias, False, 0.0, bn.eps)
+    sample = (soft.abs() if block.last else soft).flatten()
+    sample = sample[torch.randint(len(sample), (min(len(sample), SAMPLES),), generator=torch.Generator().manual_seed(0))]
+    block.steps.copy_(block.limits[1] / sample.kthvalue(int(len(sample) * CALIBRATION)).values)
+    return (soft * block.steps).round_().clamp_(*block.limits)
+
+
+def _make_scales_positive(block):
+    # The file's mult is positive: a channel of negative scale gets negated weights instead.
+    sign = torch.where(block.bn.weight < 0, -1.0, 1.0)
+    block.bn.weight *= sign
+    block.bn.running_mean *= sign
+    block.conv.weight *= sign[:, None, None, None]
+
+
+@torch.no_grad()
+def reconstruct(net: NIN, x: torch.Tensor, report=lambda text: None) -> None:
+    """Turn the full-precision `net` (on the CPU) into a quantized one with the same outputs as nearly as can be, in place.
+
+    x: input integers [N, 3, H, W] of training pictures. report: called with a line per layer.
+    """
+    began = time.monotonic()
+    original, integers, unit = x / INPUT_UNIT, x, INPUT_UNIT
+    for name, block in net.blocks():
+        _make_scales_positive(block)
+        weight = block.conv.weight.clone()
+        covariance, crossed = moments(integers / unit, original, weight, name == LAST)
+        target, covariance = target_weights(weight, covariance, crossed)
+        fit = fit_layer(target, covariance)
+        sums = _sums(original, weight)
+        bn = copy.deepcopy(block.bn)
+        output = F.batch_norm(sums, bn.running_mean, bn.running_var, bn.weight, bn.bias, False, 0.0, bn.eps)
+        integers = adopt(block, replace(fit, scale=fit.scale / unit), integers, bn, sums)
+        original, unit = output if block.last else F.relu_(output), float(block.steps)
+        report(f"{name}: error of the sums {fit.error:.4f}, codebook {block.quantizer.quantize(block.conv.weight)[1].tolist()}, "
+               f"{time.monotonic() - began:.0f} s")
+        if name in POOL_AFTER:
+            original, integers = F.max_pool2d(original, 2), F.max_pool2d(integers, 2)
+    net.mode = "fake"
+    net.eval()
+
+
+@click.command()
+@click.option("--dataset", type=click.Choice(sorted(checkpoint.CLASSES)), default="cifar10", show_default=True)
+@click.option("--start", type=click.Path(path_type=Path, exists=True), help="The full-precision network. [model/zoo/nin-DATASET.float.npz]")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("build/reconstruct"), show_default=True, help="Folder of the quantized network.")
+@click.option("--pictures", default=PICTURES, show_default=True, help="Of the training set, to measure the layers' inputs on.")
+def main(dataset, start, out, pictures):
+    """Quantize a full-precision network layer by layer and write checkpoint and network file."""
+    sets = data.load(dataset)
+    net, facts = checkpoint.read(start or ZOO / f"nin-{dataset}.float.npz")
+    chosen = torch.randperm(len(sets["train"][0]), generator=torch.Generator().manual_seed(0))[:pictures]
+    reconstruct(net, to_input(sets["train"][0][chosen], dataset), click.echo)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"nin-{dataset}.ckpt.npz"
+    facts = {"seed": facts["seed"], "phase": "reconstruct", "epoch": 0, "classes": facts["classes"]}
+    checkpoint.write(net, dataset, path, facts)
+    read = checkpoint.read(path)[0]  # half-precision weights have been read back
+    read.mode = "exact"
+    pixels, labels = sets["val"]
+    logits = Workers(read, os.cpu_count()).logits(pixels, lambda p: to_input(p, dataset))
+    accuracy = (logits.argmax(1) == labels).double().mean().item()
+    checkpoint.write(net, dataset, path, {**facts, "validation": accuracy})
+    export(path, out / f"nin-{dataset}.clipq.npz")
+    click.echo(f"{path}: integer validation {100 * accuracy:.2f} %")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""Codebook of segment means between fixed boundaries: CLIP-Q whose clipping and partition were chosen beforehand, by `train.reconstruct`.
+
+CLIP-Q (`train.clipq`) derives clipping points and partition from the weights in every forward pass, so a weight's index depends on all the
+others. Where the indices were chosen one by one to make up for each other's errors, that would undo the choice; here the boundaries stay
+where they are, in units of the layer's root mean square, and only the means follow the weights.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from train import clipq
+
+LEVELS = 4
+
+
+@dataclass(frozen=True)
+class Segments:
+    """edges: three ascending boundaries, in root mean squares of the layer. zero: which of the four segments is zero, 0..3 from below."""
+
+    edges: tuple[float, float, float]
+    zero: int
+
+    def __post_init__(self):
+        if len(self.edges) != LEVELS - 1 or not all(a < b for a, b in zip(self.edges, self.edges[1:])):
+            raise ValueError(f"segments: the boundaries {self.edges} are not {LEVELS - 1} ascending numbers")
+        if not 0 <= self.zero < LEVELS:
+            raise ValueError(f"segments: no segment {self.zero} that could be zero")
+
+    def quantize(self, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(index int64 of the weights' shape, codebook int64 [4] with entry 0 zero and the others ascending)."""
+        edges = torch.tensor(self.edges, dtype=torch.float64, device=weights.device) * root_mean_square(weights)
+        place = torch.bucketize(weights.detach().double(), edges, right=True)
+        order = [self.zero] + [k for k in range(LEVELS) if k != self.zero]
+        index = torch.tensor([order.index(k) for k in range(LEVELS)], device=weights.device)[place]
+        return index, clipq.scaled(clipq.segment_means(weights, index, LEVELS))
+
+    def integers(self, weights: torch.Tensor) -> torch.Tensor:
+        """Codebook entries in place of the weights, as floats of their type."""
+        index, codebook = self.quantize(weights)
+        return codebook.to(weights.dtype)[index]
+
+
+def root_mean_square(weights: torch.Tensor) -> float:
+    """Of all weights; summed in float64 and in order of memory, so that every machine gets the same number."""
+    squares = np.square(weights.detach().flatten().double().cpu().numpy())
+    return float(np.sqrt(np.bincount(np.zeros(len(squares), np.int64), weights=squares)[0] / len(squares)))

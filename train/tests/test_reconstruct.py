@@ -1,0 +1,128 @@
+"""Quantization without training: each step against brute force or against what it must not make worse."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+
+from model.integer import run_integer
+from train import checkpoint, reconstruct
+from train.export import to_network
+from train.nin import NIN
+from train.reconstruct import Fit, descend, fit_layer, gptq, lloyd, moments, nearest, refit, relative_error
+from train.segments import Segments
+
+
+def layer(outputs=6, inputs=12, rows=400, seed=0):
+    """(target [O, K], covariance [K, K]) of random weights on correlated inputs."""
+    rng = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, inputs, generator=rng) @ torch.randn(inputs, inputs, generator=rng) + 3 * torch.randn(rows, 1, generator=rng)
+    return torch.randn(outputs, inputs, generator=rng), x.T @ x / rows
+
+
+def rounded(target):
+    scale = target.square().mean(1).sqrt()
+    values = lloyd(target / scale[:, None], reconstruct.STARTS[0])
+    return Fit(scale, values, nearest(target / scale[:, None], values))
+
+
+def test_nearest():
+    assert nearest(torch.tensor([-9.0, -1.6, -1.4, 0.4, 0.6, 5.0]), torch.tensor([-2.0, -1.0, 0.0, 1.0])).tolist() == [0, 0, 1, 2, 3, 3]
+
+
+def test_lloyd_keeps_zero_and_finds_separate_clusters():
+    weights = torch.tensor([-4.0, -4.1, -3.9, -1.0, -1.1, -0.9, 0.0, 0.01, 2.0, 2.1, 1.9, 0.02])
+    assert torch.allclose(lloyd(weights, (0.08, 0.30, 0.80)), torch.tensor([-4.0, -1.0, 0.0, 2.0]), atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_each_step_lowers_the_error(seed):
+    target, covariance = layer(seed=seed)
+    plain = rounded(target)
+    error = lambda fit: relative_error(target, covariance, fit.weights)
+    passed = replace(plain, place=gptq(target, covariance, plain.scale, plain.values))
+    settled = replace(passed, place=descend(target, covariance, passed, 20, torch.Generator().manual_seed(0)))
+    fitted = refit(target, covariance, settled)
+    assert error(passed) < error(plain)
+    assert error(settled) <= error(passed) + 1e-6
+    assert error(fitted) <= error(settled) + 1e-6
+    assert fit_layer(target, covariance).error < 0.5 * error(plain)
+
+
+def test_descent_ends_where_no_single_change_helps():
+    target, covariance = layer(outputs=3, inputs=7)
+    fit = rounded(target)
+    fit = replace(fit, place=descend(target, covariance, fit, 100, torch.Generator().manual_seed(0)))
+    best = relative_error(target, covariance, fit.weights)
+    for o, k, value in itertools.product(range(3), range(7), range(4)):
+        place = fit.place.clone()
+        place[o, k] = value
+        assert relative_error(target, covariance, replace(fit, place=place).weights) >= best - 1e-6
+
+
+def test_uncorrelated_inputs_are_rounded():
+    target = torch.randn(5, 30, generator=torch.Generator().manual_seed(2))
+    fit = rounded(target)
+    assert torch.equal(gptq(target, torch.eye(30), fit.scale, fit.values), fit.place)
+
+
+def test_moments_of_a_pointwise_layer():
+    rng = torch.Generator().manual_seed(3)
+    quantized, original = torch.randn(60, 4, 3, 3, generator=rng), torch.randn(60, 4, 3, 3, generator=rng)
+    weight = torch.randn(2, 4, 1, 1, generator=rng)
+    covariance, crossed = moments(quantized, original, weight, False)
+    a = quantized.permute(0, 2, 3, 1).reshape(-1, 4).double()
+    b = original.permute(0, 2, 3, 1).reshape(-1, 4).double() @ weight.flatten(1).T.double()
+    a, b = a - a.mean(0), b - b.mean(0)
+    assert torch.allclose(covariance.double(), a.T @ a / len(a), atol=1e-5)
+    assert torch.allclose(crossed.double(), b.T @ a / len(a), atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def networks():
+    """Few pictures, one round and one sweep, to be quick.
+
+    (full-precision network with random batch norm, some of its scales negative; the same reconstructed; input integers)."""
+    torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # many small operations: threads that wait for one another take many times as long beside other tests
+    net = NIN(10)
+    x = torch.randint(-128, 128, (40, 3, 32, 32)).float()
+    net.train()
+    for _, block in net.blocks():
+        block.bn.momentum = 1.0
+        block.bn.bias.data.normal_(0, 0.2)
+    net.conv2.bn.weight.data[::7] *= -1
+    with torch.no_grad():
+        net(x)
+    net.eval()
+    quantized = NIN(10)
+    quantized.load_state_dict(net.state_dict())
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("ROUNDS", 1), ("SWEEPS", 1), ("STARTS", reconstruct.STARTS[:1]), ("ROWS", 8000)):
+            patch.setattr(reconstruct, name, value)
+        reconstruct.reconstruct(quantized, x)
+    torch.set_num_threads(threads)
+    return net, quantized, x
+
+
+def test_outputs_stay_near_the_full_precision_ones(networks):
+    """On the pictures it was fitted to (40 pictures of noise say nothing about others) the logits follow the full-precision network's."""
+    net, quantized, x = networks
+    with torch.no_grad():
+        logits, ours = net(x), quantized(x)
+    logits, ours = logits - logits.mean(0), ours - ours.mean(0)
+    assert torch.corrcoef(torch.stack([logits.flatten(), ours.flatten()]))[0, 1] > 0.7
+
+
+def test_checkpoint_and_integer_model_agree(networks, tmp_path):
+    _, quantized, x = networks
+    path = tmp_path / "nin-cifar10.ckpt.npz"
+    checkpoint.write(quantized, "cifar10", path, {})
+    read, _ = checkpoint.read(path)
+    for (_, a), (_, b) in zip(quantized.blocks(), read.blocks()):
+        assert isinstance(b.quantizer, Segments) and (b.bn.weight > 0).all()
+        assert torch.equal(a.quantizer.integers(a.conv.weight), b.quantizer.integers(b.conv.weight))
+    reference = run_integer(to_network(read, "cifar10"), x[:4].long().numpy())
+    assert (read.integer_forward(x[:4])["gap"].numpy() == reference).all()
