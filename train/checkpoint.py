@@ -69,9 +69,12 @@ def _quantizer_arrays(quantizer) -> dict:
 
 
 def _quantizer(arrays, name):
-    if f"{name}.edges" in arrays:
-        return Segments(tuple(arrays[f"{name}.edges"].tolist()), int(arrays[f"{name}.zero"]))
-    return clipq.Setting(clip=float(arrays[f"{name}.clip"]))
+    try:
+        if f"{name}.edges" in arrays:
+            return Segments(tuple(arrays[f"{name}.edges"].tolist()), int(arrays[f"{name}.zero"]))
+        return clipq.Setting(clip=float(arrays[f"{name}.clip"]))
+    except KeyError as error:
+        raise ValueError(f"the checkpoint has no array {error.args[0]}") from error
 
 
 @torch.no_grad()

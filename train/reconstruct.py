@@ -23,10 +23,11 @@ import click
 import torch
 import torch.nn.functional as F
 
+from model.cifar import CifarError
 from train import checkpoint, data
+from train.evaluate import accuracy
 from train.export import ZOO, export
-from train.nin import INPUT_UNIT, LAST, NIN, POOL_AFTER, CALIBRATION, to_input
-from train.parallel import Workers
+from train.nin import CALIBRATION, INPUT_UNIT, LAST, NIN, POOL_AFTER, to_input
 from train.segments import LEVELS, Segments
 
 PICTURES = 2000
@@ -68,7 +69,7 @@ def nearest(wanted: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
 
 
 def relative_error(target, covariance, weights) -> float:
-    """Variance of the outputs' error, relative to the outputs'."""
+    """Variance of the outputs' error over the outputs', 0 if equal. target, weights: float32 [O, K]; covariance: of the inputs, [K, K]."""
     off = target - weights
     return float(((off @ covariance) * off).sum() / ((target @ covariance) * target).sum())
 
@@ -88,7 +89,10 @@ def lloyd(weights: torch.Tensor, start: tuple, iterations: int = 60) -> torch.Te
 
 
 def gptq(target, covariance, scale, values) -> torch.Tensor:
-    """Places [O, K]: column by column, each one's rounding error handed on to those still free. Inputs of the largest variance go first."""
+    """Places [O, K]: column by column, each one's rounding error handed on to those still free.
+
+    target: float32 [O, K]; covariance: [K, K], positive semidefinite; scale: [O]; values: [4] ascending. Inputs of the largest variance go first.
+    """
     count = len(covariance)
     damped = covariance + DAMP * covariance.diagonal().mean() * torch.eye(count)
     order = damped.diagonal().argsort(descending=True)
@@ -107,7 +111,7 @@ def gptq(target, covariance, scale, values) -> torch.Tensor:
 
 
 def descend(target, covariance, fit: Fit, sweeps: int, rng: torch.Generator) -> torch.Tensor:
-    """Places after `sweeps` rounds in which every weight takes the value that is best given the others."""
+    """Places after `sweeps` rounds in which every weight takes the value that is best given the others; int64 [O, K]. target, covariance: as for `gptq`."""
     weights, place = fit.weights, fit.place.clone()
     gradient = (target - weights) @ covariance
     variance = covariance.diagonal()
@@ -128,7 +132,7 @@ def descend(target, covariance, fit: Fit, sweeps: int, rng: torch.Generator) -> 
 
 
 def refit(target, covariance, fit: Fit) -> Fit:
-    """Scales and free values of least squares for given places. Values that would change their order stay as they are."""
+    """Scales and free values of least squares for given places. Values that would change their order stay as they are. target, covariance: as for `gptq`."""
     scale, values = fit.scale, fit.values
     free = [k for k in range(LEVELS) if k != fit.zero]
     for _ in range(3):
@@ -247,7 +251,7 @@ def _make_scales_positive(block):
 def reconstruct(net: NIN, x: torch.Tensor, report=lambda text: None) -> None:
     """Turn the full-precision `net` (on the CPU) into a quantized one with the same outputs as nearly as can be, in place.
 
-    x: input integers [N, 3, H, W] of training pictures. report: called with a line per layer.
+    x: input integers -128..127, float32 [N, 3, H, W], of training pictures. report: called with a line per layer.
     """
     began = time.monotonic()
     original, integers, unit = x / INPUT_UNIT, x, INPUT_UNIT
@@ -274,11 +278,19 @@ def reconstruct(net: NIN, x: torch.Tensor, report=lambda text: None) -> None:
 @click.option("--dataset", type=click.Choice(sorted(checkpoint.CLASSES)), default="cifar10", show_default=True)
 @click.option("--start", type=click.Path(path_type=Path, exists=True), help="The full-precision network. [model/zoo/nin-DATASET.float.npz]")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/reconstruct"), show_default=True, help="Folder of the quantized network.")
-@click.option("--pictures", default=PICTURES, show_default=True, help="Of the training set, to measure the layers' inputs on.")
+@click.option("--pictures", type=click.IntRange(1), default=PICTURES, show_default=True, help="Of the training set, to measure the layers' inputs on.")
 def main(dataset, start, out, pictures):
     """Quantize a full-precision network layer by layer and write checkpoint and network file."""
-    sets = data.load(dataset)
-    net, facts = checkpoint.read(start or ZOO / f"nin-{dataset}.float.npz")
+    source = start or ZOO / f"nin-{dataset}.float.npz"
+    try:
+        sets = data.load(dataset)
+        net, facts = checkpoint.read(source)
+    except CifarError as error:
+        raise click.ClickException(str(error)) from error
+    except (ValueError, OSError) as error:
+        raise click.ClickException(f"{source}: {error}") from error
+    if facts["dataset"] != dataset or net.mode != "float":
+        raise click.ClickException(f"{source} is not a full-precision network for {dataset}")
     chosen = torch.randperm(len(sets["train"][0]), generator=torch.Generator().manual_seed(0))[:pictures]
     reconstruct(net, to_input(sets["train"][0][chosen], dataset), click.echo)
     out.mkdir(parents=True, exist_ok=True)
@@ -286,13 +298,10 @@ def main(dataset, start, out, pictures):
     facts = {"seed": facts["seed"], "phase": "reconstruct", "epoch": 0, "classes": facts["classes"]}
     checkpoint.write(net, dataset, path, facts)
     read = checkpoint.read(path)[0]  # half-precision weights have been read back
-    read.mode = "exact"
-    pixels, labels = sets["val"]
-    logits = Workers(read, os.cpu_count()).logits(pixels, lambda p: to_input(p, dataset))
-    accuracy = (logits.argmax(1) == labels).double().mean().item()
-    checkpoint.write(net, dataset, path, {**facts, "validation": accuracy})
+    validation = accuracy(read, *sets["val"], dataset, os.cpu_count())
+    checkpoint.write(net, dataset, path, {**facts, "validation": validation})
     export(path, out / f"nin-{dataset}.clipq.npz")
-    click.echo(f"{path}: integer validation {100 * accuracy:.2f} %")
+    click.echo(f"{path}: integer validation {100 * validation:.2f} %")
 
 
 if __name__ == "__main__":
