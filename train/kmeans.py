@@ -16,14 +16,18 @@ import torch
 
 from train import clipq
 
-START = (0.08, 0.30, 0.80)  # quantiles at which the free centres start
+START = (0.08, 0.30, 0.80)
 
 
 @dataclass(frozen=True)
 class KMeans:
-    """iterations: of Lloyd in each forward pass; the three free centres of a normal distribution settle in about 20."""
+    """iterations: of Lloyd in each forward pass; the three free centres of a normal distribution settle in about 20.
+
+    start: quantiles at which the free centres start; which side of zero has two of them follows from it.
+    """
 
     iterations: int = 20
+    start: tuple[float, float, float] = START
 
     def __post_init__(self):
         if self.iterations < 0:
@@ -33,7 +37,7 @@ class KMeans:
         """The four centres, zero among them, float64 [4], ascending."""
         ordered = np.sort(weights.detach().cpu().numpy().ravel())
         sums = np.concatenate([[0.0], np.cumsum(ordered, dtype=np.float64)])
-        free = ordered[(np.array(START) * (len(ordered) - 1)).astype(int)].astype(np.float64)
+        free = ordered[(np.array(self.start) * (len(ordered) - 1)).astype(int)].astype(np.float64)
         for _ in range(self.iterations):
             free = _iterate(ordered, sums, free)
         return np.sort(np.append(free, 0.0))

@@ -27,16 +27,18 @@ from model.cifar import CifarError
 from train import checkpoint, data
 from train.evaluate import accuracy
 from train.export import ZOO, export
-from train.nin import CALIBRATION, INPUT_UNIT, LAST, NIN, POOL_AFTER, to_input
+from train.kmeans import KMeans
+from train.nin import CALIBRATION, INPUT_UNIT, NIN, POOL_AFTER, to_input
 from train.segments import LEVELS, Segments
 
-PICTURES = 2000
+PICTURES = 10_000
 ROWS = 200_000  # input patches that a layer's covariance is measured on
 CHUNK = 50  # pictures unfolded at a time
 RIDGE = 1e-3  # pull of the target towards the full-precision weights, in mean variances of an input
 DAMP = 1e-2  # GPTQ's, likewise
 ROUNDS = 3  # of assignment and refit
 SWEEPS = 8  # of coordinate descent in each
+ITERATIONS = 60  # of k-means, for the values to start with
 BLOCK = 128  # columns whose errors are handed on together
 POOLED = 0.8  # how much of the last layer's fit concerns the averages over a picture
 STARTS = ((0.08, 0.30, 0.80), (0.20, 0.70, 0.92))  # quantiles of the free values: two negative ones, two positive ones
@@ -74,20 +76,6 @@ def relative_error(target, covariance, weights) -> float:
     return float(((off @ covariance) * off).sum() / ((target @ covariance) * target).sum())
 
 
-def lloyd(weights: torch.Tensor, start: tuple, iterations: int = 60) -> torch.Tensor:
-    """Four ascending values, one of them zero, of least squared error to `weights`; the others start at quantiles."""
-    flat = weights.flatten()
-    ordered = flat.sort().values
-    values = torch.cat([ordered[[int(q * (len(ordered) - 1)) for q in start]], torch.zeros(1)]).sort().values
-    for _ in range(iterations):
-        place = nearest(flat, values)
-        for k in range(LEVELS):
-            if values[k] != 0 and (place == k).any():
-                values[k] = flat[place == k].mean()
-        values = values.sort().values
-    return values
-
-
 def gptq(target, covariance, scale, values) -> torch.Tensor:
     """Places [O, K]: column by column, each one's rounding error handed on to those still free.
 
@@ -110,25 +98,30 @@ def gptq(target, covariance, scale, values) -> torch.Tensor:
     return place
 
 
-def descend(target, covariance, fit: Fit, sweeps: int, rng: torch.Generator) -> torch.Tensor:
-    """Places after `sweeps` rounds in which every weight takes the value that is best given the others; int64 [O, K]. target, covariance: as for `gptq`."""
-    weights, place = fit.weights, fit.place.clone()
+def descend(target, covariance, weights, scale, values, sweeps: int, rng: torch.Generator, held=None, room=1.0) -> torch.Tensor:
+    """Weights [O, K] after `sweeps` rounds in which each takes the value that is best given the others: scale [O] times one of `values`.
+
+    target, covariance: as for `gptq`; weights: to start from. held: bool [O, K]; where False a weight may have any value in `room` times their range. [all True]
+    """
+    weights = weights.clone()
+    low, high = room * scale * values[0], room * scale * values[-1]
     gradient = (target - weights) @ covariance
     variance = covariance.diagonal()
     for _ in range(sweeps):
-        changed = 0
+        moved = False
         for k in torch.randperm(len(variance), generator=rng).tolist():
-            chosen = nearest((weights[:, k] + gradient[:, k] / variance[k]) / fit.scale, fit.values)
-            step = fit.scale * fit.values[chosen] - weights[:, k]
-            moved = int((chosen != place[:, k]).sum())
-            if moved:
-                changed += moved
+            wanted = weights[:, k] + gradient[:, k] / variance[k]
+            chosen = scale * values[nearest(wanted / scale, values)]
+            if held is not None:
+                chosen = torch.where(held[:, k], chosen, wanted.clamp(low, high))
+            step = chosen - weights[:, k]
+            if step.any():
+                moved = True
                 gradient -= step[:, None] * covariance[k]
-                weights[:, k] += step
-                place[:, k] = chosen
-        if not changed:
+                weights[:, k] = chosen
+        if not moved:
             break
-    return place
+    return weights
 
 
 def refit(target, covariance, fit: Fit) -> Fit:
@@ -156,10 +149,11 @@ def fit_layer(target: torch.Tensor, covariance: torch.Tensor) -> Fit:
     for start in STARTS:
         rng = torch.Generator().manual_seed(0)
         scale = target.square().mean(1).sqrt()
-        fit = Fit(scale, lloyd(target / scale[:, None], start), torch.zeros(target.shape, dtype=torch.long))
+        fit = Fit(scale, torch.from_numpy(KMeans(ITERATIONS, start).centres(target / scale[:, None])).float(), torch.zeros(target.shape, dtype=torch.long))
         for _ in range(ROUNDS):
             fit = replace(fit, place=gptq(target, covariance, fit.scale, fit.values))
-            fit = replace(fit, place=descend(target, covariance, fit, SWEEPS, rng))
+            weights = descend(target, covariance, fit.weights, fit.scale, fit.values, SWEEPS, rng)
+            fit = replace(fit, place=nearest(weights / fit.scale[:, None], fit.values))
             fit = refit(target, covariance, fit)
         fit = replace(fit, error=relative_error(target, covariance, fit.weights))
         best = fit if best is None or fit.error < best.error else best
@@ -171,19 +165,20 @@ def _patches(x, kernel, chosen):
     return rows if chosen is None else rows[:, chosen]
 
 
-def moments(quantized, original, weight, pooled: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def moments(quantized, original, weight, pooled: bool, unit: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
     """(covariance [K, K] of the quantized network's input patches, [O, K] of the original network's sums with them).
 
-    quantized, original: inputs [N, I, H, W] of the layer in the two networks, in the same units; weight: [O, I, r, r]. pooled: mostly of averages over a picture.
+    quantized, original: inputs [N, I, H, W] of the layer in the two networks, of any dtype; unit: how much of the former is one of the latter;
+    weight: [O, I, r, r]. pooled: mostly of averages over a picture.
     """
     kernel, flat = weight.shape[-1], weight.flatten(1)
     pixels = quantized.shape[2] * quantized.shape[3]
-    per = max(1, ROWS // len(quantized))
+    per = pixels if pooled else max(1, ROWS // len(quantized))
     rng = torch.Generator().manual_seed(1)
     totals = [[torch.zeros(()) for _ in range(4)] + [0] for _ in range(2)]  # of patches and of their averages
     for x, y in zip(quantized.split(CHUNK), original.split(CHUNK)):
         chosen = None if per >= pixels else torch.randperm(pixels, generator=rng)[:per]
-        a, b = _patches(x, kernel, chosen), _patches(y, kernel, chosen) @ flat.T
+        a, b = _patches(x.float() / unit, kernel, chosen), _patches(y.float(), kernel, chosen) @ flat.T
         for total, (p, q) in zip(totals, ((a.flatten(0, 1), b.flatten(0, 1)), (a.mean(1), b.mean(1)))):
             for i, value in enumerate((p.T @ p, q.T @ p, p.sum(0), q.sum(0))):
                 total[i] = total[i] + value
@@ -210,37 +205,86 @@ def target_weights(weight, covariance, crossed) -> tuple[torch.Tensor, torch.Ten
 
 
 def _sums(x, weight):
-    return torch.cat([F.conv2d(part, weight, padding=weight.shape[-1] // 2) for part in x.split(CHUNK)])
+    """The convolution's sums [n, O, H, W] of each chunk of pictures x [N, I, H, W] in turn."""
+    for part in x.split(CHUNK):
+        yield F.conv2d(part.float(), weight, padding=weight.shape[-1] // 2)
 
 
-def adopt(block, fit: Fit, x, from_bn, original_sums) -> torch.Tensor:
-    """Give `block` the fitted weights, batch norm and activation scale. Returns its output integers [N, O, H, W].
+@dataclass(frozen=True)
+class Statistics:
+    """Of a convolution's sums. mean, variance: float32 [O]; sample: float32 [1, O, M, 1], of about SAMPLES sums."""
 
-    x: the block's input integers; fit.scale: in the original network's sums per input integer; from_bn, original_sums: that network's batch norm and sums.
+    mean: torch.Tensor
+    variance: torch.Tensor
+    sample: torch.Tensor
+
+
+def statistics(x, weight) -> Statistics:
+    """Of the sums of x [N, I, H, W] with weight [O, I, r, r]."""
+    pixels = x.shape[2] * x.shape[3]
+    take = min(pixels, -(-SAMPLES // (len(x) * len(weight))))
+    rng = torch.Generator().manual_seed(0)
+    total, square, sample = 0.0, 0.0, []
+    for sums in _sums(x, weight):
+        rows = sums.double().sum((0, 2, 3)), sums.double().square().sum((0, 2, 3))
+        total, square = total + rows[0], square + rows[1]
+        chosen = torch.randperm(pixels, generator=rng)[:take]
+        sample.append(sums.flatten(2)[:, :, chosen].transpose(0, 1).flatten(1))
+    mean = total / (len(x) * pixels)
+    variance = (square / (len(x) * pixels) - mean.square()).clamp(min=0)
+    return Statistics(mean.float(), variance.float(), torch.cat(sample, 1)[None, :, :, None])
+
+
+def _normalized(bn, sums):
+    return F.batch_norm(sums, bn.running_mean, bn.running_var, bn.weight, bn.bias, False, 0.0, bn.eps)
+
+
+def outputs(block, x, weight, pool: bool) -> torch.Tensor:
+    """What `block` in evaluation mode makes of x [N, I, H, W] with these weights: float16, or in a quantized network (u)int8. pool: 2x2 after it."""
+    parts = []
+    for sums in _sums(x, weight):
+        y = _normalized(block.bn, sums)
+        if block.mode != "float":
+            y = (y * block.steps).round_().clamp_(*block.limits)
+        elif not block.last:
+            y = F.relu_(y)
+        y = F.max_pool2d(y, 2) if pool else y
+        parts.append(y.half() if block.mode == "float" else y.to(torch.int8 if block.last else torch.uint8))
+    return torch.cat(parts)
+
+
+def adopt(block, unit, x, source, original_mean) -> None:
+    """Give `block`, whose weights and quantizer are new, batch norm and activation scale.
+
+    unit: original sums per sum of integers, [O]; x: the block's input integers [N, I, H, W]; source, original_mean: the original network's block and the
+    mean [O] of its sums.
     """
+    measured = statistics(x, block.quantizer.integers(block.conv.weight))
+    bn, old = block.bn, source.bn
+    gain = old.weight / (old.running_var + old.eps).sqrt()
+    bias = old.bias + gain * (original_mean - old.running_mean)
+    bn.running_mean.copy_(measured.mean)
+    bn.running_var.copy_(measured.variance)
+    bn.weight.copy_(gain * unit * (bn.running_var + bn.eps).sqrt())
+    bn.bias.copy_(bias)
+    soft = _normalized(bn, measured.sample)
+    soft = (soft.abs() if block.last else soft).flatten()
+    block.steps.copy_(block.limits[1] / soft.kthvalue(int(len(soft) * CALIBRATION)).values)
+    block.mode = "fake"
+
+
+def take_weights(block, fit: Fit) -> torch.Tensor:
+    """Give `block` the fitted weights and their quantizer. Returns the original sums per sum of integers, [O]."""
     middle = (fit.values[1:] + fit.values[:-1]) / 2
     shadow = fit.values[fit.place]
     rms = shadow.double().square().mean().sqrt()
     block.quantizer = Segments(tuple((middle.double() / rms).tolist()), fit.zero)
     block.conv.weight.copy_(shadow.view_as(block.conv.weight))
-    integers = block.quantizer.integers(block.conv.weight)
-    sums = _sums(x, integers)
-    bn = block.bn
-    bn.running_mean.copy_(sums.mean((0, 2, 3)))
-    bn.running_var.copy_(sums.var((0, 2, 3), unbiased=False))
-    gain = from_bn.weight / (from_bn.running_var + from_bn.eps).sqrt()
-    unit = fit.scale * float(fit.values.abs().max() / integers.abs().max())  # original sums per integer sum
-    bn.weight.copy_(gain * unit * (bn.running_var + bn.eps).sqrt())
-    bn.bias.copy_(from_bn.bias + gain * (original_sums.mean((0, 2, 3)) - from_bn.running_mean))
-    soft = F.batch_norm(sums, bn.running_mean, bn.running_var, bn.weight, bn.bias, False, 0.0, bn.eps)
-    sample = (soft.abs() if block.last else soft).flatten()
-    sample = sample[torch.randint(len(sample), (min(len(sample), SAMPLES),), generator=torch.Generator().manual_seed(0))]
-    block.steps.copy_(block.limits[1] / sample.kthvalue(int(len(sample) * CALIBRATION)).values)
-    return (soft * block.steps).round_().clamp_(*block.limits)
+    return fit.scale * float(fit.values.abs().max() / block.quantizer.integers(block.conv.weight).abs().max())
 
 
-def _make_scales_positive(block):
-    # The file's mult is positive: a channel of negative scale gets negated weights instead.
+def make_scales_positive(block) -> None:
+    """Give channels of negative batch-norm scale negated weights instead: the file's mult is positive."""
     sign = torch.where(block.bn.weight < 0, -1.0, 1.0)
     block.bn.weight *= sign
     block.bn.running_mean *= sign
@@ -254,23 +298,19 @@ def reconstruct(net: NIN, x: torch.Tensor, report=lambda text: None) -> None:
     x: input integers -128..127, float32 [N, 3, H, W], of training pictures. report: called with a line per layer.
     """
     began = time.monotonic()
-    original, integers, unit = x / INPUT_UNIT, x, INPUT_UNIT
+    original, integers, unit = x / INPUT_UNIT, x.to(torch.int8), INPUT_UNIT
     for name, block in net.blocks():
-        _make_scales_positive(block)
-        weight = block.conv.weight.clone()
-        covariance, crossed = moments(integers / unit, original, weight, name == LAST)
+        make_scales_positive(block)
+        source = copy.deepcopy(block)
+        weight, pool = source.conv.weight, name in POOL_AFTER
+        covariance, crossed = moments(integers, original, weight, block.last, unit)
         target, covariance = target_weights(weight, covariance, crossed)
         fit = fit_layer(target, covariance)
-        sums = _sums(original, weight)
-        bn = copy.deepcopy(block.bn)
-        output = F.batch_norm(sums, bn.running_mean, bn.running_var, bn.weight, bn.bias, False, 0.0, bn.eps)
-        integers = adopt(block, replace(fit, scale=fit.scale / unit), integers, bn, sums)
-        original, unit = output if block.last else F.relu_(output), float(block.steps)
+        adopt(block, take_weights(block, fit) / unit, integers, source, statistics(original, weight).mean)
+        integers = outputs(block, integers, block.quantizer.integers(block.conv.weight), pool)
+        original, unit = outputs(source, original, weight, pool), float(block.steps)
         report(f"{name}: error of the sums {fit.error:.4f}, codebook {block.quantizer.quantize(block.conv.weight)[1].tolist()}, "
                f"{time.monotonic() - began:.0f} s")
-        if name in POOL_AFTER:
-            original, integers = F.max_pool2d(original, 2), F.max_pool2d(integers, 2)
-    net.mode = "fake"
     net.eval()
 
 

@@ -23,6 +23,12 @@ def test_first_iterations():
     assert np.allclose(KMeans(2).centres(WEIGHTS), [-4, -1, 0, 2])
 
 
+def test_start_decides_which_side_of_zero_has_two_centres():
+    """Places 1, 4 and 6 of -2, -2, -0.1, 0.1, 1, 1, 4, 4."""
+    assert np.allclose(KMeans(0, (0.2, 0.6, 0.9)).centres(-WEIGHTS), [-2, 0, 1, 4])
+    assert np.allclose(KMeans(20, (0.2, 0.6, 0.9)).centres(-WEIGHTS), [-2, 0, 1, 4])
+
+
 def error(weights, iterations):
     centres = torch.from_numpy(KMeans(iterations).centres(weights))
     return (weights.double().view(-1, 1) - centres).square().min(1).values.sum().item()

@@ -9,8 +9,9 @@ import torch
 from model.integer import run_integer
 from train import checkpoint, reconstruct
 from train.export import to_network
+from train.kmeans import KMeans
 from train.nin import NIN
-from train.reconstruct import Fit, descend, fit_layer, gptq, lloyd, moments, nearest, refit, relative_error
+from train.reconstruct import Fit, descend, fit_layer, gptq, moments, nearest, outputs, refit, relative_error, statistics
 from train.segments import Segments
 
 
@@ -23,17 +24,17 @@ def layer(outputs=6, inputs=12, rows=400, seed=0):
 
 def rounded(target):
     scale = target.square().mean(1).sqrt()
-    values = lloyd(target / scale[:, None], reconstruct.STARTS[0])
+    values = torch.from_numpy(KMeans(60, reconstruct.STARTS[0]).centres(target / scale[:, None])).float()
     return Fit(scale, values, nearest(target / scale[:, None], values))
+
+
+def settle(target, covariance, fit, sweeps):
+    weights = descend(target, covariance, fit.weights, fit.scale, fit.values, sweeps, torch.Generator().manual_seed(0))
+    return nearest(weights / fit.scale[:, None], fit.values)
 
 
 def test_nearest():
     assert nearest(torch.tensor([-9.0, -1.6, -1.4, 0.4, 0.6, 5.0]), torch.tensor([-2.0, -1.0, 0.0, 1.0])).tolist() == [0, 0, 1, 2, 3, 3]
-
-
-def test_lloyd_keeps_zero_and_finds_separate_clusters():
-    weights = torch.tensor([-4.0, -4.1, -3.9, -1.0, -1.1, -0.9, 0.0, 0.01, 2.0, 2.1, 1.9, 0.02])
-    assert torch.allclose(lloyd(weights, (0.08, 0.30, 0.80)), torch.tensor([-4.0, -1.0, 0.0, 2.0]), atol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -42,7 +43,7 @@ def test_each_step_lowers_the_error(seed):
     plain = rounded(target)
     error = lambda fit: relative_error(target, covariance, fit.weights)
     passed = replace(plain, place=gptq(target, covariance, plain.scale, plain.values))
-    settled = replace(passed, place=descend(target, covariance, passed, 20, torch.Generator().manual_seed(0)))
+    settled = replace(passed, place=settle(target, covariance, passed, 20))
     fitted = refit(target, covariance, settled)
     assert error(passed) < error(plain)
     assert error(settled) <= error(passed) + 1e-6
@@ -53,7 +54,7 @@ def test_each_step_lowers_the_error(seed):
 def test_descent_ends_where_no_single_change_helps():
     target, covariance = layer(outputs=3, inputs=7)
     fit = rounded(target)
-    fit = replace(fit, place=descend(target, covariance, fit, 100, torch.Generator().manual_seed(0)))
+    fit = replace(fit, place=settle(target, covariance, fit, 100))
     best = relative_error(target, covariance, fit.weights)
     for o, k, value in itertools.product(range(3), range(7), range(4)):
         place = fit.place.clone()
@@ -114,6 +115,29 @@ def test_outputs_stay_near_the_full_precision_ones(networks):
         logits, ours = net(x), quantized(x)
     logits, ours = logits - logits.mean(0), ours - ours.mean(0)
     assert torch.corrcoef(torch.stack([logits.flatten(), ours.flatten()]))[0, 1] > 0.7
+
+
+def test_statistics_of_sums(monkeypatch):
+    monkeypatch.setattr(reconstruct, "CHUNK", 7)
+    rng = torch.Generator().manual_seed(4)
+    x, weight = torch.randint(0, 256, (20, 3, 6, 6), generator=rng, dtype=torch.uint8), torch.randn(5, 3, 3, 3, generator=rng)
+    sums = torch.nn.functional.conv2d(x.float(), weight, padding=1)
+    found = statistics(x, weight)
+    assert torch.allclose(found.mean, sums.mean((0, 2, 3)), rtol=1e-4)
+    assert torch.allclose(found.variance, sums.var((0, 2, 3), unbiased=False), rtol=1e-4)
+    assert torch.equal(found.sample.flatten().sort().values, sums.flatten().sort().values)  # few enough to be taken all
+
+
+def test_outputs_are_the_blocks(networks):
+    net, quantized, x = networks
+    with torch.no_grad():
+        wanted = torch.nn.functional.max_pool2d(net.conv1(x[:5] / 57), 2)
+        ours = outputs(net.conv1, x[:5] / 57, net.conv1.conv.weight, True)
+        assert ours.dtype == torch.float16 and torch.allclose(ours.float(), wanted, atol=1e-2)
+        weights = quantized.conv1.quantizer.integers(quantized.conv1.conv.weight)
+        integers = outputs(quantized.conv1, x[:5].to(torch.int8), weights, False)
+        off = (integers.float() - quantized.conv1(x[:5])).abs()
+        assert integers.dtype == torch.uint8 and off.max() <= 1 and (off > 0).float().mean() < 1e-3  # floats near a half may round either way
 
 
 def test_checkpoint_and_integer_model_agree(networks, tmp_path):
