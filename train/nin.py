@@ -132,13 +132,13 @@ class NIN(nn.Module):
             self.add_module(name, ConvBlock(inputs, outputs or classes, kernel, name == LAST))
 
     def blocks(self):
-        """(name, ConvBlock) in order."""
-        return [(name, getattr(self, name)) for name, *_ in LAYERS]
+        """(name, ConvBlock) in order; those there are, in a `train.tail.Tail`."""
+        return [(name, getattr(self, name)) for name, *_ in LAYERS if hasattr(self, name)]
 
     @property
     def mode(self) -> str:
         """"float", "fake" or "exact"."""
-        return self.conv1.mode
+        return self.conv9.mode
 
     @mode.setter
     def mode(self, mode: str) -> None:

@@ -34,11 +34,11 @@ def world() -> int:
 
 
 class Replica:
-    """`net` on one device. Same methods as `train.parallel.Workers`; batch norm sees this process's share as a whole."""
+    """`net` on one device. Same interface as `train.parallel.Workers`; batch norm sees this process's share as a whole."""
 
     def __init__(self, net: NIN, device: torch.device):
         self.net, self.device = net.to(device), device
-        self.pool = ThreadPoolExecutor(1)
+        self.pool, self.threads = ThreadPoolExecutor(1), os.cpu_count()
 
     def gradients(self, pixels, labels, soft, piece: int, loss: Loss, prepare) -> float:
         """Set the gradients of the mean loss over the whole batch, return that loss; `piece` is not used."""

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from model.cifar import CifarError, class_names
 from model.integer import run_integer
-from train import checkpoint, clipq, data
+from train import checkpoint, clipq, data, incremental
 from train.checkpoint import CLASSES
 from train.export import export, to_network
 from train.loss import Loss, teacher_probabilities
@@ -46,6 +46,7 @@ class Phase:
     cutout: int = 0
     mode: str = "float"  # of the network, see train.nin
     settle: float = 0.0  # how firmly the second half pulls the weights to their quantized values: its decay is e^(settle / 4)
+    holds: tuple[tuple[float, float], ...] = ()  # (progress 0..1, share of the weights held from there on), see train.incremental
     end: float | None = None  # epoch, possibly fractional, at which the phase ends early
     minutes: float | None = None  # wall-clock time after which it does: then the clock drives the learning rate
 
@@ -67,14 +68,21 @@ class Phase:
 
 # Small pictures first: the recipe of a full-precision training that a processor can afford.
 FLOAT = Phase("float", ((16, 5), (20, 4), (24, 4), (32, 7)))
+# The same network goes on, taught by what it was before: "Born Again Neural Networks", Furlanello et al., ICML 2018.
+REFINE = Phase("refine", ((32, 12),), lr=0.03, bn_lr=0.03, warmup=0.05, loss=Loss(share=0.5))
 CLIPQ = Phase("clipq", ((24, 2), (32, 8)), lr=0.03, bn_lr=0.03, warmup=0.05, mode="fake", loss=Loss(share=0.5), settle=8.0)
+# Instead of CLIP-Q's straight-through gradient: more and more weights take their codebook values, the others make up for it.
+HOLDS = ((0.0, 0.5), (0.1, 0.65), (0.2, 0.76), (0.3, 0.84), (0.4, 0.9), (0.5, 0.94), (0.6, 0.97), (0.7, 0.985), (0.8, 1.0))
+INCREMENTAL = Phase("incremental", ((32, 20),), lr=0.01, bn_lr=0.01, warmup=0.05, mode="fake", loss=Loss(share=0.5), holds=HOLDS)
+SAME_SHARE = 0.005  # the share that is held is that of a random draw
 # The end: integer arithmetic in the forward pass, so that what is validated is what the hardware computes.
 EXACT = Phase("exact", ((32, 1),), lr=0.003, bn_lr=0.003, warmup=0.05, mode="exact", loss=Loss(share=0.5))
 RECIPES = {
-    "short": (FLOAT, CLIPQ, EXACT),  # about two hours on two CPU cores
+    "short": (FLOAT, REFINE, CLIPQ, EXACT),  # about three hours on two CPU cores
+    "incremental": (FLOAT, REFINE, INCREMENTAL, EXACT),
     "full": (replace(FLOAT, stages=((24, 10), (32, 50)), cutout=8), replace(CLIPQ, stages=((32, 60),)), replace(EXACT, stages=((32, 5),))),
     # Only shows that everything works, on 5,000 pictures.
-    "smoke": tuple(replace(p, stages=((16, 1),)) for p in (FLOAT, CLIPQ, EXACT)),
+    "smoke": tuple(replace(p, stages=((16, 1),)) for p in (FLOAT, REFINE, CLIPQ, EXACT)),
 }
 CLIP = 0.5  # fraction of either sign that CLIP-Q sets to zero, in every layer
 BOUND = 2.0  # shadow weights stay within so many standard deviations
@@ -120,6 +128,7 @@ class Trainer:
         self.muon = Muon(convs, lr=phase.lr)
         self.sgd = torch.optim.SGD(norms, lr=phase.bn_lr, momentum=0.8, nesterov=True)
         self.epoch, self.step, self.seconds, self.history = 0, 0, 0.0, []
+        self._free_weights()
         self.started = time.monotonic()
         self.steps_per_epoch = len(self.train_set[1]) // phase.batch
 
@@ -134,6 +143,7 @@ class Trainer:
         save_atomically(self.checkpoint, {
             "net": self.net.state_dict(), "muon": self.muon.state_dict(), "sgd": self.sgd.state_dict(),
             "epoch": self.epoch, "step": self.step, "seconds": self.seconds, "history": self.history, "seed": self.seed,
+            "held": incremental.state(self.net),
         })
 
     def _stop(self, *_):
@@ -148,6 +158,10 @@ class Trainer:
             raise click.ClickException(f"{self.checkpoint} was made with seed {state['seed']}, not {self.seed}")
         for name in ("net", "muon", "sgd"):
             getattr(self, name).load_state_dict(state[name])
+        if state["held"]:
+            incremental.load_state(self.net, state["held"])
+            self._free_weights()
+        self.net.mode = self.phase.mode
         self.epoch, self.step = state["epoch"], state["step"]
         self.seconds, self.history = state["seconds"], state["history"]
         return True
@@ -178,8 +192,7 @@ class Trainer:
         self.started = saved = time.monotonic()
         self.net.train()
         loss_sum = count = 0
-        source = data.batches(self.train_set[0], self.phase.batch, 2 * self.seed + self.phase.quantized, self.epoch, size, self.step, self.phase.cutout)
-        for step, pixels, chosen in prefetch(source, self.workers.pool):
+        for step, pixels, chosen in prefetch(self._batches(size), self.workers.pool):
             loss_sum += self._step(pixels, chosen)
             count += 1
             self.step = step + 1
@@ -208,7 +221,26 @@ class Trainer:
         tqdm.write(f"{self.phase.name} epoch {self.epoch} {size}x{size}: loss {row['loss']:.4f} "
                    f"validation {100 * accuracy:.2f} % after {self.seconds:.0f} s")
 
+    def _batches(self, size: int):
+        return data.batches(self.train_set[0], self.phase.batch, 2 * self.seed + self.phase.quantized, self.epoch, size, self.step, self.phase.cutout)
+
+    def _hold(self) -> None:
+        due = max((held for at, held in self.phase.holds if self.progress() >= at), default=0.0)
+        if due < self.held + SAME_SHARE:
+            return
+        pictures = self.train_set[0][torch.randperm(len(self.train_set[0]), generator=torch.Generator().manual_seed(self.seed))[:incremental.PICTURES]]
+        threads = torch.get_num_threads()
+        torch.set_num_threads(self.workers.threads)
+        incremental.hold(self.net, self._prepare(pictures), due, self.seed, tqdm.write)
+        torch.set_num_threads(threads)
+        self._free_weights()
+
+    def _free_weights(self) -> None:
+        self.held = incremental.share(self.net)
+        self.muon.free = {b.conv.weight: b.quantizer.free for _, b in self.net.blocks() if isinstance(b.quantizer, incremental.Held)}
+
     def _step(self, pixels, chosen) -> float:
+        self._hold()
         factor = learning_factor(min(self.progress(), 1.0), self.phase.warmup)
         self.muon.param_groups[0]["lr"] = self.phase.lr * factor
         self.sgd.param_groups[0]["lr"] = self.phase.bn_lr * factor
@@ -223,6 +255,8 @@ class Trainer:
             for _, block in self.net.blocks():
                 if isinstance(block.quantizer, clipq.Setting):
                     clipq.bound(block.conv.weight, BOUND)
+                if isinstance(block.quantizer, incremental.Held):
+                    block.quantizer.confine(block.conv.weight.data)
                 block.bn.weight.data.clamp_(min=MIN_SCALE)
         if self.phase.settle and self.progress() > 0.5:
             self._settle(self.phase.settle * (2 * min(self.progress(), 1.0) - 1) / (self.phase.length * self.steps_per_epoch))
@@ -251,9 +285,8 @@ def quantize_network(net: NIN, x: torch.Tensor) -> None:
         net.calibrate(x)
 
 
-def teach(workers, teacher: NIN, pixels: torch.Tensor, dataset: str, folder: Path) -> torch.Tensor:
-    """Probabilities [N, classes], float16, that the full-precision `teacher` gives the training pictures; kept in `folder`."""
-    path = folder / "teacher.pt"
+def teach(workers, teacher: NIN, pixels: torch.Tensor, dataset: str, path: Path) -> torch.Tensor:
+    """Probabilities [N, classes], float16, that the full-precision `teacher` gives the training pictures; kept in `path`."""
     if path.exists():
         return torch.load(path, weights_only=True, map_location=pixels.device)
     soft = teacher_probabilities(lambda p: workers.logits(p, lambda x: to_input(x, dataset), net=teacher), pixels,
@@ -293,9 +326,9 @@ class Shipper:
         """Half-precision copy of the full-precision network: the baseline, and the teacher of a run that takes up a checkpoint."""
         return self.folder / f"nin-{self.dataset}.float.npz"
 
-    def float_network(self, trainer: Trainer, folder: Path) -> None:
-        """Write the full-precision network, unless a finished one of this run has been written already."""
-        if rank() or (folder / "teacher.pt").exists():
+    def float_network(self, trainer: Trainer) -> None:
+        """Write the full-precision network."""
+        if rank():
             return
         checkpoint.write(trainer.net, self.dataset, self.full_precision, {"seed": self.seed, "phase": "float", "classes": self.classes})
 
@@ -306,17 +339,18 @@ class Shipper:
     def __call__(self, trainer: Trainer) -> None:
         """Validate the network of a finished epoch in integers and write it if it is the best so far."""
         row = trainer.history[-1]
-        if rank() or row["val"] < self.best() - NEAR:
+        if rank() or row["val"] < self.best() - NEAR or 0 < trainer.held < 1:
             return
         candidate = trainer.folder / "candidate.ckpt.npz"
         facts = {"seed": self.seed, "phase": trainer.phase.name, "epoch": row["epoch"], "classes": self.classes}
-        checkpoint.write(trainer.net, self.dataset, candidate, facts)
+        net = incremental.finished(trainer.net) if trainer.held else trainer.net
+        checkpoint.write(net, self.dataset, candidate, facts)
         accuracy = integer_accuracy(candidate, trainer)
         row["integer"] = accuracy
         tqdm.write(f"integer validation {100 * accuracy:.2f} %, best so far {max(0, 100 * self.best()):.2f} %")
         if accuracy <= self.best():
             return
-        checkpoint.write(trainer.net, self.dataset, candidate, {**facts, "validation": accuracy})
+        checkpoint.write(net, self.dataset, candidate, {**facts, "validation": accuracy})
         os.replace(candidate, self.checkpoint)
         export(self.checkpoint, self.network)
         tqdm.write(f"wrote {self.network}")
@@ -364,15 +398,15 @@ def run_phase(trainer: Trainer, pictures: dict, after_epoch=None) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the best checkpoint and network file. [the run's]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Several GPUs: torchrun -m train.train.")
 @click.option("--threads", default=os.cpu_count(), show_default=True, help="Of the CPU.")
-@click.option("--phase", type=click.Choice([*(p.name for p in RECIPES["short"]), "all"]), default="all", show_default=True)
-@click.option("--start", type=click.Path(path_type=Path, exists=True), help="Begin with the quantized phases, from this .float.npz or .ckpt.npz.")
+@click.option("--phase", type=click.Choice([*dict.fromkeys(p.name for r in RECIPES.values() for p in r), "all"]), default="all", show_default=True)
+@click.option("--start", type=click.Path(path_type=Path, exists=True), help="Begin with the quantized phases (or with --phase refine), from this .float.npz or .ckpt.npz.")
 @click.option("--end", type=float, help="End the last phase after so many epochs (fractions allowed), with learning rate zero there.")
 @click.option("--minutes", type=float, help="End the last phase after so many minutes: the clock drives its learning rate.")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), help="Peak learning rate of the last phase; low for a network that needs little more. [recipe]")
 @click.option("--bn-lr", type=click.FloatRange(0, min_open=True), help="Batch norm's, where it is to differ. [--lr]")
 @click.option("--size", type=click.Choice(["16", "20", "24", "28", "32"]), help="Picture size of all epochs of the last phase. [recipe]")
 @click.option("--recipe", type=click.Choice(list(RECIPES)), default="short", show_default=True,
-              help="short: two hours on two cores; full: for a GPU; smoke: minutes, and no useful network.")
+              help="short: three hours on two cores; incremental: as long, without a straight-through gradient; full: for a GPU; smoke: minutes, no useful network.")
 def main(dataset, seed, folder, out, device, threads, phase, start, end, minutes, lr, bn_lr, size, recipe):
     """Train the NIN in full precision, then with CLIP-Q, and export the best network. Resumes where it was stopped."""
     if start and phase == "float":
@@ -390,6 +424,8 @@ def main(dataset, seed, folder, out, device, threads, phase, start, end, minutes
         pictures = {split: (x[:n], y[:n]) for (split, (x, y)), n in zip(pictures.items(), (5000, 500, 500))}
     phases = list(RECIPES[recipe])
     names = [p.name for p in phases]
+    if phase not in ("all", *names):
+        raise click.UsageError(f"--recipe {recipe} has no phase {phase}, only {', '.join(names)}")
     last = len(phases) if phase == "all" else names.index(phase) + 1
     phases = phases[:last]
     changes = {key: rate for key, rate in (("lr", lr), ("bn_lr", bn_lr or lr)) if rate}
@@ -404,20 +440,28 @@ def main(dataset, seed, folder, out, device, threads, phase, start, end, minutes
     teacher = None
     if start:
         take_up(net, start, dataset)
+        if net.mode != "float" and any(p.holds for p in phases):
+            raise click.UsageError(f"{start} is quantized; the incremental phase begins from full precision")
         if net.mode != "float":
-            teacher = teach(workers, checkpoint.read(ship.full_precision)[0], pictures["train"][0], dataset, folder)
-        phases = [p for p in phases if p.quantized]
+            teacher = teach(workers, checkpoint.read(ship.full_precision)[0], pictures["train"][0], dataset, folder / "teacher.pt")
+        phases = [p for p in phases if p.quantized or phase == p.name]
     for current in phases:
         trainer = Trainer(workers, current, pictures, dataset, seed, folder)
-        if current.quantized and net.mode == "float":
-            ship.float_network(trainer, folder)
-            teacher = teach(workers, net, pictures["train"][0], dataset, folder)
+        if current.loss.share and net.mode == "float":
+            taught = folder / f"teacher-{current.name}.pt"
+            if current.quantized and not taught.exists():
+                ship.float_network(trainer)
+            teacher = teach(workers, net, pictures["train"][0], dataset, taught)
+        if current.quantized and net.mode == "float" and not current.holds:
             quantize_network(net, to_input(pictures["train"][0][:CALIBRATION_PICTURES], dataset))
-        net.mode = current.mode
+        if not current.holds:
+            net.mode = current.mode
         trainer.soft = teacher if current.loss.share else None
         resumed = trainer.resume()
         if phase in ("all", current.name):
             run_phase(trainer, pictures, ship if current.quantized else None)
+            if not current.quantized:
+                ship.float_network(trainer)
         elif not resumed:
             raise click.ClickException(f"{trainer.checkpoint} does not exist: run the {current.name} phase first")
 

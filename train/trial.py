@@ -159,7 +159,7 @@ class Bench:
         net = load_full_precision(self.source, self.dataset).to(self.device)
         place = self._place("teacher")
         place.mkdir(parents=True, exist_ok=True)
-        return teach(self._workers(net), net, self.pictures["train"][0], self.dataset, place)
+        return teach(self._workers(net), net, self.pictures["train"][0], self.dataset, place / "teacher.pt")
 
     def _finish(self, trainer, place, **facts):
         """Measure on the validation and, once, on the test pictures; the test set chooses nothing."""

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from click.testing import CliRunner
 
 from model.integer import run_integer
-from train import checkpoint, data, train
-from train.export import to_network
+from train import checkpoint, data, reconstruct, train
+from train.export import ZOO, to_network
 from train.loss import Loss, teacher_probabilities
 from train.muon import Muon, orthogonalize
 from train.nin import NIN, to_input
@@ -215,11 +215,18 @@ def test_teacher_sees_both_sides():
     assert torch.allclose(soft, torch.tensor([[0.5, 0.5]]))
 
 
-def test_all_phases_and_their_resumption(tmp_path, monkeypatch):
+SMOKE = {"short": train.RECIPES["smoke"], "incremental": (
+    train.RECIPES["smoke"][0], replace(train.INCREMENTAL, stages=((16, 2),), holds=((0.0, 0.5), (0.5, 1.0))), train.RECIPES["smoke"][3])}
+
+
+@pytest.mark.parametrize("recipe, stops_at", [("short", (2, 4, 7, 10)), ("incremental", (2, 5, 11))])
+def test_all_phases_and_their_resumption(recipe, stops_at, tmp_path, monkeypatch):
     """Two runs of every phase on few pictures, one of them interrupted in each phase, ship the same bytes."""
+    for name, value in (("ROUNDS", 1), ("SWEEPS", 1), ("STARTS", reconstruct.STARTS[:1])):
+        monkeypatch.setattr(reconstruct, name, value)
     monkeypatch.setattr(train.data, "load", lambda dataset: {"train": pictures(60), "val": pictures(20, 1), "test": pictures(20, 2)})
     monkeypatch.setattr(train, "class_names", lambda dataset: list("abcdefghij"))
-    monkeypatch.setitem(train.RECIPES, "smoke", tuple(replace(p, batch=20) for p in train.RECIPES["smoke"]))
+    monkeypatch.setitem(train.RECIPES, "smoke", tuple(replace(p, batch=20) for p in SMOKE[recipe]))
     run_main = lambda folder: CliRunner().invoke(train.main, ["--recipe", "smoke", "--run", str(folder), "--threads", "1"])
     straight = run_main(tmp_path / "a")
     assert straight.exit_code == 0, straight.output
@@ -227,12 +234,12 @@ def test_all_phases_and_their_resumption(tmp_path, monkeypatch):
 
     def stop_now_and_then(self, *batch):
         count.append(1)
-        self.stopping = len(count) in (2, 4, 7)
+        self.stopping = len(count) in stops_at
         return step(self, *batch)
 
     monkeypatch.setattr(Trainer, "_step", stop_now_and_then)
-    stops = [run_main(tmp_path / "b").exit_code for _ in range(4)]
-    assert stops == [1, 1, 1, 0]
+    stops = [run_main(tmp_path / "b").exit_code for _ in range(len(stops_at) + 1)]
+    assert stops == [1] * len(stops_at) + [0]
     names = [f"nin-cifar10.{kind}.npz" for kind in ("ckpt", "clipq")]
     assert all((tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes() for n in names)
 
@@ -263,3 +270,23 @@ def test_start_from_a_file(tmp_path, monkeypatch):
     for refused in (run(damaged, "c"), run(source, "d", "--dataset", "cifar100")):
         assert refused.exit_code == 1 and ".npz" in refused.output and not isinstance(refused.exception, (ValueError, KeyError))
     assert run(source, "e", "--phase", "float").exit_code == 2
+
+
+@pytest.mark.parametrize("options, expected", [((), (0.05, 0.05)), (("--lr", "0.02"), (0.02, 0.02)), (("--lr", "0.02", "--bn-lr", "0.3"), (0.02, 0.3))])
+def test_peak_rates_of_the_last_phase(options, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(train.data, "load", lambda dataset: {"train": pictures(60), "val": pictures(20, 1), "test": pictures(20, 2)})
+    monkeypatch.setattr(train, "class_names", lambda dataset: list("abcdefghij"))
+    seen = []
+    monkeypatch.setattr(train, "run_phase", lambda trainer, *_: seen.append((trainer.phase.lr, trainer.sgd.param_groups[0]["lr"])))
+    result = CliRunner().invoke(train.main, ["--phase", "float", "--run", str(tmp_path), "--threads", "1", *options])
+    assert result.exit_code == 0 and seen == [expected]
+
+
+def test_incremental_phase_begins_from_full_precision(tmp_path, monkeypatch):
+    monkeypatch.setattr(train.data, "load", lambda dataset: {"train": pictures(60), "val": pictures(20, 1), "test": pictures(20, 2)})
+    monkeypatch.setattr(train, "class_names", lambda dataset: list("abcdefghij"))
+    result = CliRunner().invoke(train.main, ["--recipe", "smoke", "--phase", "incremental", "--run", str(tmp_path)])
+    assert result.exit_code == 2 and "--recipe smoke has no phase incremental" in result.output
+    start = ZOO / "nin-cifar10.ckpt.npz"
+    result = CliRunner().invoke(train.main, ["--recipe", "incremental", "--phase", "incremental", "--start", str(start), "--run", str(tmp_path), "--threads", "1"])
+    assert result.exit_code == 2 and f"{start} is quantized" in result.output

@@ -1,0 +1,142 @@
+"""The last layers of a quantized network, trained on the stored outputs of the first. `python -m train.tail --help`.
+
+Most of a training step goes into the first layers, whose pictures are large; from conv5 on a fifth of the multiplications is left. So the first
+layers stay as they are, what they give for a few augmented views of each training picture is computed once and kept (a byte per activation, as
+in the hardware), and straight-through training of the rest has time for many epochs, labels and teacher included.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from model.cifar import CifarError, class_names
+from train import checkpoint, data
+from train.evaluate import accuracy
+from train.export import ZOO, export
+from train.nin import LAYERS, NIN, POOL_AFTER, to_input
+from train.parallel import Workers
+from train.precision import autocast
+from train.train import CLIPQ, Trainer, teach
+
+PIECE = 100  # pictures at a time through the first layers
+PHASE = replace(CLIPQ, name="tail", lr=0.02, bn_lr=0.02)
+
+
+class Tail(NIN):
+    """The layers of `net` from `first` on, as a network of its own that shares them. forward: float32 [N, I, H, W] of `first`'s input integers -> logits."""
+
+    def __init__(self, net: NIN, first: str):
+        nn.Module.__init__(self)
+        names = [name for name, _ in net.blocks()]
+        for name, block in net.blocks()[names.index(first):]:
+            self.add_module(name, block)
+
+
+@torch.no_grad()
+def first_layers(net: NIN, x: torch.Tensor, until: str) -> torch.Tensor:
+    """What the quantized `net` gives layer `until` as input, uint8 [N, I, H, W], for input integers x [N, 3, 32, 32]."""
+    x = x.contiguous(memory_format=torch.channels_last)
+    with autocast():
+        for name, block in net.blocks():
+            if name == until:
+                break
+            x = block(x)
+            x = F.max_pool2d(x, 2) if name in POOL_AFTER else x
+    return x.to(torch.uint8)
+
+
+def store(net: NIN, pixels: torch.Tensor, dataset: str, until: str, threads: int) -> torch.Tensor:
+    """`first_layers` of all pictures, uint8 or float32 0..255 [N, 3, 32, 32], on `threads` threads."""
+    net.eval()
+    torch.set_num_threads(1)
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        return torch.cat(list(pool.map(lambda part: first_layers(net, to_input(part, dataset), until), pixels.split(PIECE))))
+
+
+def store_views(net: NIN, pixels, dataset: str, until: str, views: int, seed: int, threads: int) -> torch.Tensor:
+    """`first_layers` of `views` augmented copies of each picture, uint8 [views, N, I, H, W]."""
+    kept = None
+    for view in range(views):
+        rng = data.generator(seed, view)
+        for begin in range(0, len(pixels), 50 * PIECE):  # so that no more than these are held as floats
+            chosen = slice(begin, begin + 50 * PIECE)
+            part = store(net, data.augment(pixels[chosen], rng), dataset, until, threads)
+            if kept is None:
+                kept = torch.empty(views, len(pixels), *part.shape[1:], dtype=torch.uint8)
+            kept[view, chosen] = part
+    return kept
+
+
+class TailTrainer(Trainer):
+    """train: (activations uint8 [views, N, I, H, W], labels); val: (activations uint8 [N, I, H, W], labels)."""
+
+    def _batches(self, size):
+        kept, batch = self.train_set[0], self.phase.batch
+        order = torch.randperm(kept.shape[1], generator=data.generator(self.seed, self.epoch))
+        for step in range(self.step, self.steps_per_epoch):
+            chosen = order[step * batch : (step + 1) * batch]
+            view = torch.randint(len(kept), (batch,), generator=data.generator(self.seed, self.epoch, step + 1))
+            yield step, kept[view, chosen].float(), chosen
+
+    def _prepare(self, pixels):
+        return pixels.float()
+
+    def accuracy(self, pictures, size: int = 32) -> float:
+        """Top-1 accuracy 0..1 on (activations, labels)."""
+        activations, labels = pictures
+        return (self.workers.logits(activations, self._prepare).argmax(1) == labels).double().mean().item()
+
+
+@click.command()
+@click.option("--dataset", type=click.Choice(sorted(checkpoint.CLASSES)), default="cifar10", show_default=True)
+@click.option("--start", type=click.Path(path_type=Path, exists=True), help="The quantized network. [model/zoo/nin-DATASET.ckpt.npz]")
+@click.option("--teacher", type=click.Path(path_type=Path, exists=True), help="Its full-precision original. [model/zoo/nin-DATASET.float.npz]")
+@click.option("--first", type=click.Choice([name for name, *_ in LAYERS[1:]]), default="conv5", show_default=True, help="First layer that is trained.")
+@click.option("--views", type=click.IntRange(1), default=4, show_default=True, help="Augmented copies of each picture; conv5 needs 2.2 GB of memory for each.")
+@click.option("--epochs", type=click.IntRange(1), default=30, show_default=True)
+@click.option("--minutes", type=float, help="End after so many minutes of training: the clock drives the learning rate.")
+@click.option("--lr", type=click.FloatRange(0, min_open=True), default=PHASE.lr, show_default=True, help="Peak learning rate, batch norm's as well.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--threads", default=os.cpu_count(), show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("build/tail"), show_default=True, help="Folder of the network and of the run's checkpoint.")
+def main(dataset, start, teacher, first, views, epochs, minutes, lr, seed, threads, out):
+    """Train the last layers of a quantized network, write checkpoint and network file and validate them in integers."""
+    source, original = start or ZOO / f"nin-{dataset}.ckpt.npz", teacher or ZOO / f"nin-{dataset}.float.npz"
+    try:
+        sets = data.load(dataset)
+        net, facts = checkpoint.read(source)
+        taught_by, taught_facts = checkpoint.read(original)
+    except CifarError as error:
+        raise click.ClickException(str(error)) from error
+    except (ValueError, OSError) as error:
+        raise click.ClickException(f"{source} or {original}: {error}") from error
+    if facts["dataset"] != dataset or net.mode != "fake":
+        raise click.ClickException(f"{source} is not a quantized network for {dataset}")
+    if taught_facts["dataset"] != dataset or taught_by.mode != "float":
+        raise click.ClickException(f"{original} is not a full-precision network for {dataset}")
+    out.mkdir(parents=True, exist_ok=True)
+    soft = teach(Workers(taught_by, threads), taught_by, sets["train"][0], dataset, out / "teacher.pt")
+    kept = {"train": (store_views(net, sets["train"][0], dataset, first, views, seed, threads), sets["train"][1]),
+            "val": (store(net, sets["val"][0], dataset, first, threads), sets["val"][1])}
+    phase = replace(PHASE, stages=((32, epochs),), lr=lr, bn_lr=lr, minutes=minutes)
+    trainer = TailTrainer(Workers(Tail(net, first), threads), phase, kept, dataset, seed, out)
+    trainer.soft = soft
+    trainer.resume()
+    trainer.run()
+    path = out / f"nin-{dataset}.ckpt.npz"
+    facts = {"seed": seed, "phase": "tail", "epoch": trainer.epoch, "classes": class_names(dataset)}
+    checkpoint.write(net, dataset, path, facts)
+    validation = accuracy(checkpoint.read(path)[0], *sets["val"], dataset, threads)
+    checkpoint.write(net, dataset, path, {**facts, "validation": validation})
+    export(path, out / f"nin-{dataset}.clipq.npz")
+    click.echo(f"{path}: integer validation {100 * validation:.2f} %")
+
+
+if __name__ == "__main__":
+    main()

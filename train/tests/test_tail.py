@@ -1,0 +1,75 @@
+"""Training of the last layers: they are the network's own, get what the first layers give, and nothing else changes."""
+
+import contextlib
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from train import checkpoint, tail
+from train.nin import NIN, to_input
+from train.tail import Tail, first_layers, main, store, store_views
+from train.train import quantize_network
+
+
+def pictures(count, seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, 3, 32, 32), generator=rng, dtype=torch.uint8), torch.randint(0, 10, (count,), generator=rng)
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    net = NIN(10)
+    quantize_network(net, to_input(pictures(20)[0], "cifar10"))
+    return net.eval()
+
+
+@pytest.mark.parametrize("first", ["conv2", "conv4", "conv5", "conv9"])
+def test_first_and_last_layers_make_up_the_network(net, first, monkeypatch):
+    monkeypatch.setattr(tail, "autocast", contextlib.nullcontext)
+    x = to_input(pictures(3)[0], "cifar10")
+    with torch.no_grad():
+        assert torch.equal(Tail(net, first)(first_layers(net, x, first).float()), net(x))
+
+
+def test_tail_shares_its_layers(net):
+    last = Tail(net, "conv5")
+    assert [name for name, _ in last.blocks()] == ["conv5", "conv6", "conv7", "conv8", "conv9"]
+    assert last.conv7 is net.conv7 and last.mode == "fake"
+
+
+def test_views_are_augmented_pictures(net, monkeypatch):
+    pixels, _ = pictures(7)
+    kept = store_views(net, pixels, "cifar10", "conv4", 3, 0, 1)
+    plain = store(net, pixels, "cifar10", "conv4", 1)
+    assert kept.shape == (3, *plain.shape) and kept.dtype == torch.uint8
+    assert not torch.equal(kept[0], kept[1]) and not torch.equal(kept[0], plain)
+    assert torch.equal(kept, store_views(net, pixels, "cifar10", "conv4", 3, 0, 1))
+    monkeypatch.setattr(tail.data, "augment", lambda pixels, rng: pixels)
+    monkeypatch.setattr(tail, "PIECE", 2)
+    assert torch.equal(store_views(net, pixels, "cifar10", "conv4", 1, 0, 2)[0], plain)  # in the order of the pictures, whatever the pieces
+
+
+def test_only_the_last_layers_change(net, tmp_path, monkeypatch):
+    monkeypatch.setattr(tail.data, "load", lambda dataset: {"train": pictures(60), "val": pictures(20, 1), "test": pictures(20, 2)})
+    monkeypatch.setattr(tail, "class_names", lambda dataset: list("abcdefghij"))
+    monkeypatch.setattr(tail, "PHASE", tail.replace(tail.PHASE, batch=20))
+    quantized, original = tmp_path / "nin.ckpt.npz", tmp_path / "nin.float.npz"
+    checkpoint.write(net, "cifar10", quantized, {})
+    checkpoint.write(NIN(10), "cifar10", original, {})
+
+    def run(*options):
+        fixed = ["--first", "conv7", "--views", "2", "--epochs", "2", "--threads", "1"]
+        return CliRunner().invoke(main, [*fixed, *(str(o) for o in options)])
+
+    done = run("--start", quantized, "--teacher", original, "--out", tmp_path / "a")
+    assert done.exit_code == 0, done.output
+    with np.load(quantized) as before, np.load(tmp_path / "a" / "nin-cifar10.ckpt.npz") as after:
+        changed = {key.split(".")[0] for key in before if key != "meta" and not np.array_equal(before[key], after[key])}
+    assert changed == {"conv7", "conv8", "conv9"}
+    assert 0 <= checkpoint.read(tmp_path / "a" / "nin-cifar10.ckpt.npz")[1]["validation"] <= 1
+    for start, teacher, culprit in ((original, original, original), (quantized, quantized, quantized)):
+        refused = run("--start", start, "--teacher", teacher, "--out", tmp_path / "b")
+        assert refused.exit_code == 1 and str(culprit) in refused.output
