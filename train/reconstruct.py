@@ -25,8 +25,8 @@ import torch.nn.functional as F
 
 from model.cifar import CifarError
 from train import checkpoint, data
-from train.evaluate import accuracy
-from train.export import ZOO, export
+from train.evaluate import write_validated
+from train.export import ZOO
 from train.kmeans import KMeans
 from train.nin import CALIBRATION, INPUT_UNIT, NIN, POOL_AFTER, to_input
 from train.segments import LEVELS, Segments
@@ -333,15 +333,8 @@ def main(dataset, start, out, pictures):
         raise click.ClickException(f"{source} is not a full-precision network for {dataset}")
     chosen = torch.randperm(len(sets["train"][0]), generator=torch.Generator().manual_seed(0))[:pictures]
     reconstruct(net, to_input(sets["train"][0][chosen], dataset), click.echo)
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / f"nin-{dataset}.ckpt.npz"
     facts = {"seed": facts["seed"], "phase": "reconstruct", "epoch": 0, "classes": facts["classes"]}
-    checkpoint.write(net, dataset, path, facts)
-    read = checkpoint.read(path)[0]  # half-precision weights have been read back
-    validation = accuracy(read, *sets["val"], dataset, os.cpu_count())
-    checkpoint.write(net, dataset, path, {**facts, "validation": validation})
-    export(path, out / f"nin-{dataset}.clipq.npz")
-    click.echo(f"{path}: integer validation {100 * validation:.2f} %")
+    write_validated(net, dataset, out, facts, sets["val"], os.cpu_count())
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from torch import nn
 
 from model.cifar import CifarError, class_names
 from train import checkpoint, data
-from train.evaluate import accuracy
-from train.export import ZOO, export
+from train.evaluate import write_validated
+from train.export import ZOO
 from train.nin import LAYERS, NIN, POOL_AFTER, to_input
 from train.parallel import Workers
 from train.precision import autocast
@@ -129,13 +129,8 @@ def main(dataset, start, teacher, first, views, epochs, minutes, lr, seed, threa
     trainer.soft = soft
     trainer.resume()
     trainer.run()
-    path = out / f"nin-{dataset}.ckpt.npz"
     facts = {"seed": seed, "phase": "tail", "epoch": trainer.epoch, "classes": class_names(dataset)}
-    checkpoint.write(net, dataset, path, facts)
-    validation = accuracy(checkpoint.read(path)[0], *sets["val"], dataset, threads)
-    checkpoint.write(net, dataset, path, {**facts, "validation": validation})
-    export(path, out / f"nin-{dataset}.clipq.npz")
-    click.echo(f"{path}: integer validation {100 * validation:.2f} %")
+    write_validated(net, dataset, out, facts, sets["val"], threads)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from model.integer import run_integer
 from train import checkpoint, reconstruct
@@ -150,3 +151,27 @@ def test_checkpoint_and_integer_model_agree(networks, tmp_path):
         assert torch.equal(a.quantizer.integers(a.conv.weight), b.quantizer.integers(b.conv.weight))
     reference = run_integer(to_network(read, "cifar10"), x[:4].long().numpy())
     assert (read.integer_forward(x[:4])["gap"].numpy() == reference).all()
+
+
+def test_command_writes_the_network_and_refuses_a_quantized_start(networks, tmp_path, monkeypatch):
+    _, quantized, _ = networks
+    rng = torch.Generator().manual_seed(5)
+    pixels, labels = torch.randint(0, 256, (20, 3, 32, 32), generator=rng, dtype=torch.uint8), torch.arange(20) % 10
+    monkeypatch.setattr(reconstruct.data, "load", lambda dataset: {"train": (pixels, labels), "val": (pixels, labels)})
+
+    def stands_in(net, x, report):
+        net.load_state_dict(quantized.state_dict())
+        for (_, block), (_, done) in zip(net.blocks(), quantized.blocks()):
+            block.quantizer = done.quantizer
+        net.mode = "fake"
+
+    monkeypatch.setattr(reconstruct, "reconstruct", stands_in)
+    start = tmp_path / "nin-cifar10.float.npz"
+    checkpoint.write(NIN(10), "cifar10", start, {"seed": 0, "classes": list("abcdefghij")})
+    run = lambda source: CliRunner().invoke(reconstruct.main, ["--start", str(source), "--out", str(tmp_path / "out")])
+    done = run(start)
+    assert done.exit_code == 0, done.output
+    written = tmp_path / "out" / "nin-cifar10.ckpt.npz"
+    assert 0 <= checkpoint.read(written)[1]["validation"] <= 1 and (tmp_path / "out" / "nin-cifar10.clipq.npz").exists()
+    refused = run(written)
+    assert refused.exit_code == 1 and f"{written} is not a full-precision network" in refused.output
