@@ -78,7 +78,7 @@ SAME_SHARE = 0.005  # the share that is held is that of a random draw
 # The end: integer arithmetic in the forward pass, so that what is validated is what the hardware computes.
 EXACT = Phase("exact", ((32, 1),), lr=0.003, bn_lr=0.003, warmup=0.05, mode="exact", loss=Loss(share=0.5))
 RECIPES = {
-    "short": (FLOAT, REFINE, CLIPQ, EXACT),  # about three hours on two CPU cores
+    "short": (FLOAT, REFINE, CLIPQ, EXACT),
     "incremental": (FLOAT, REFINE, INCREMENTAL, EXACT),
     "full": (replace(FLOAT, stages=((24, 10), (32, 50)), cutout=8), replace(CLIPQ, stages=((32, 60),)), replace(EXACT, stages=((32, 5),))),
     # Only shows that everything works, on 5,000 pictures.
@@ -158,7 +158,7 @@ class Trainer:
             raise click.ClickException(f"{self.checkpoint} was made with seed {state['seed']}, not {self.seed}")
         for name in ("net", "muon", "sgd"):
             getattr(self, name).load_state_dict(state[name])
-        if state["held"]:
+        if state.get("held"):
             incremental.load_state(self.net, state["held"])
             self._free_weights()
         self.net.mode = self.phase.mode
@@ -406,7 +406,7 @@ def run_phase(trainer: Trainer, pictures: dict, after_epoch=None) -> None:
 @click.option("--bn-lr", type=click.FloatRange(0, min_open=True), help="Batch norm's, where it is to differ. [--lr]")
 @click.option("--size", type=click.Choice(["16", "20", "24", "28", "32"]), help="Picture size of all epochs of the last phase. [recipe]")
 @click.option("--recipe", type=click.Choice(list(RECIPES)), default="short", show_default=True,
-              help="short: three hours on two cores; incremental: as long, without a straight-through gradient; full: for a GPU; smoke: minutes, no useful network.")
+              help="short: hours on two cores; incremental: the same without a straight-through gradient; full: for a GPU; smoke: minutes, no useful network.")
 def main(dataset, seed, folder, out, device, threads, phase, start, end, minutes, lr, bn_lr, size, recipe):
     """Train the NIN in full precision, then with CLIP-Q, and export the best network. Resumes where it was stopped."""
     if start and phase == "float":
@@ -440,8 +440,8 @@ def main(dataset, seed, folder, out, device, threads, phase, start, end, minutes
     teacher = None
     if start:
         take_up(net, start, dataset)
-        if net.mode != "float" and any(p.holds for p in phases):
-            raise click.UsageError(f"{start} is quantized; the incremental phase begins from full precision")
+        if net.mode != "float" and (phase == REFINE.name or any(p.holds for p in phases)):
+            raise click.UsageError(f"{start} is quantized; the phases refine and incremental begin from full precision")
         if net.mode != "float":
             teacher = teach(workers, checkpoint.read(ship.full_precision)[0], pictures["train"][0], dataset, folder / "teacher.pt")
         phases = [p for p in phases if p.quantized or phase == p.name]

@@ -288,5 +288,6 @@ def test_incremental_phase_begins_from_full_precision(tmp_path, monkeypatch):
     result = CliRunner().invoke(train.main, ["--recipe", "smoke", "--phase", "incremental", "--run", str(tmp_path)])
     assert result.exit_code == 2 and "--recipe smoke has no phase incremental" in result.output
     start = ZOO / "nin-cifar10.ckpt.npz"
-    result = CliRunner().invoke(train.main, ["--recipe", "incremental", "--phase", "incremental", "--start", str(start), "--run", str(tmp_path), "--threads", "1"])
-    assert result.exit_code == 2 and f"{start} is quantized" in result.output
+    for phase in ("incremental", "refine", "all"):
+        result = CliRunner().invoke(train.main, ["--recipe", "incremental", "--phase", phase, "--start", str(start), "--run", str(tmp_path), "--threads", "1"])
+        assert result.exit_code == 2 and f"{start} is quantized" in result.output
