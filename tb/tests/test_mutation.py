@@ -1,8 +1,11 @@
 """Mutation testing itself: a planted bug is found, one that changes nothing survives, and a wrong list names its entry."""
 import dataclasses
+import functools
 import re
 import shutil
 import subprocess
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -144,10 +147,35 @@ def test_random_mutants_are_drawn_planted_and_judged(tmp_path, monkeypatch):
     tests = registry.Registry({"crc32_word": tests.tests["crc32_word"]}, {})
     trials = trial.Trials(trial.Results(tmp_path / "results.json"), tests, 1, "block", 1, sim="icarus", say=lambda line: None)
     own = {m.number: (trials.results.finding(m.key, "random", m.module, m.title), m.variant.name) for m in drawn}
-    trials.judge_all(own, {"crc32_word"}, tree, index)
+    trials.judge_all(own, {"crc32_word"}, tree, index, whole=False)
     assert [own[n][0].status for n in (1, 2, 3)] == ["killed", "killed", "survived"]
     assert netlist.proved_equivalent(folder, drawn[2]) and not netlist.proved_equivalent(folder, drawn[0])
     shutil.rmtree(folder)
+
+
+def test_survivors_of_all_modules_share_the_accelerators_cases(monkeypatch):
+    """Block tests come module by module; what they leave is first put to Yosys, and only the rest meets the accelerator, all at once."""
+    drawn = [SimpleNamespace(number=n, key=f"k{n}", module=m, title="", variant=SimpleNamespace(name=m)) for n, m in enumerate("aabc", 1)]
+    for name, value in (("elaborate", [SimpleNamespace(module=m) for m in "abc"]), ("draw", drawn), ("plant", "tree")):
+        monkeypatch.setattr(mutate.netlist, name, lambda *_, value=value: value)
+    monkeypatch.setattr(mutate.netlist, "proved_equivalent", lambda folder, mutant: mutant.number == 3)
+    calls = []
+
+    def judge_all(own, units, tree, index, *, whole):
+        calls.append((sorted(own), sorted(units), whole))
+        for number, (finding, _) in own.items():
+            finding.status = "killed" if number in ((2, 4) if whole else (1,)) else "survived"
+
+    found = {}
+    for reach in ("regress", "block"):
+        calls.clear()
+        trials = SimpleNamespace(results=trial.Results(Path("none.json")), tests=SimpleNamespace(tests={}), judge_all=judge_all, reach=reach)
+        trials.results.save, trials.ends = lambda: None, functools.partial(trial.Trials.ends, trials)
+        found[reach] = {f.key: f.status for f in mutate.try_random(trials, None, 4, 1, "", "", {}, True)}
+        whole = ([2, 4], ["a", "c"], True) if reach == "regress" else ([], [], True)
+        assert calls == [([1, 2], ["a"], False), ([3], ["b"], False), ([4], ["c"], False), whole]
+    assert found["block"] == {"k1": "killed", "k2": "survived", "k3": "equivalent", "k4": "survived"}
+    assert found["regress"] == {"k1": "killed", "k2": "killed", "k3": "equivalent", "k4": "killed"}
 
 
 def test_verdicts_of_forked_runs():
