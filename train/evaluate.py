@@ -13,7 +13,6 @@ import torch
 
 from model.cifar import CifarError
 from train import checkpoint, data
-from train.export import export
 from train.nin import to_input
 
 
@@ -32,21 +31,6 @@ def accuracy(net, pixels, labels, dataset: str, threads: int = 1, batch: int = 1
 @torch.no_grad()
 def _right(net, pixels, labels, dataset) -> int:
     return (net(to_input(pixels, dataset)).argmax(1) == labels).sum().item()
-
-
-def write_validated(net, dataset: str, out: Path, facts: dict, pictures, threads: int) -> float:
-    """Write checkpoint and network file of a quantized `net` into the folder `out`, with the accuracy 0..1 on `pictures` among the facts; return that.
-
-    pictures: (uint8 [N, 3, 32, 32], labels) held back for validation. Half-precision weights are read back first, so it is the file's accuracy.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / f"nin-{dataset}.ckpt.npz"
-    checkpoint.write(net, dataset, path, facts)
-    validation = accuracy(checkpoint.read(path)[0], *pictures, dataset, threads)
-    checkpoint.write(net, dataset, path, {**facts, "validation": validation})
-    export(path, out / f"nin-{dataset}.clipq.npz")
-    click.echo(f"{path}: integer validation {100 * validation:.2f} %")
-    return validation
 
 
 @click.command()

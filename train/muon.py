@@ -28,15 +28,12 @@ class Muon(torch.optim.Optimizer):
 
     Before each step a weight is scaled to the norm sqrt(O): batch norm makes its length meaningless, and a fixed length
     makes the learning rate mean the same thing all through the training.
-
-    free: {weight: mask of its shape, 1.0 where it may move}. Such a weight keeps its length, and the step is scaled to it instead.
     """
 
     def __init__(self, params, lr: float = 0.05, momentum: float = 0.8):
         if lr <= 0 or not 0 <= momentum < 1:
             raise ValueError(f"Muon: lr {lr} must be positive and momentum {momentum} in [0, 1)")
         super().__init__(params, {"lr": lr, "momentum": momentum})
-        self.free = {}
 
     def step(self, run=map):
         """`run(function, items)` may spread the layers over threads."""
@@ -52,11 +49,5 @@ class Muon(torch.optim.Optimizer):
         buffer = state["momentum_buffer"]
         buffer.mul_(momentum).add_(weight.grad)
         direction = weight.grad.add(buffer, alpha=momentum)
-        length = weight.norm() / len(weight) ** 0.5
-        free = self.free.get(weight)
-        if free is None:
-            weight.div_(length)
-        else:
-            direction *= free
-        update = orthogonalize(direction.reshape(len(direction), -1)).reshape(weight.shape)
-        weight.add_(update if free is None else update * free * length, alpha=-lr)
+        weight.div_(weight.norm() / len(weight) ** 0.5)
+        weight.add_(orthogonalize(direction.reshape(len(direction), -1)).reshape(weight.shape), alpha=-lr)

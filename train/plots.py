@@ -15,7 +15,7 @@ from model.accuracy import predict
 from model.cifar import CifarError, class_names, load_cifar
 from model.network import load_network
 from train import checkpoint
-from train.train import CLIPQ, EXACT, FLOAT, INCREMENTAL, REFINE
+from train.train import CLIPQ, EXACT, FLOAT, REFINE
 from train.trial import load_full_precision
 
 DPI = 80
@@ -28,7 +28,7 @@ def histories(run: Path) -> dict[str, list[dict]]:
     results = run / "results.json"
     measured = json.loads(results.read_text()) if results.exists() else {}
     found = {}
-    for phase in (FLOAT, REFINE, CLIPQ, INCREMENTAL, EXACT):
+    for phase in (FLOAT, REFINE, CLIPQ, EXACT):
         saved = run / f"{phase.name}.pt"
         rows = measured.get(phase.name, {}).get("history", [])
         if saved.exists():

@@ -25,11 +25,12 @@ import torch.nn.functional as F
 
 from model.cifar import CifarError
 from train import checkpoint, data
-from train.evaluate import write_validated
 from train.export import ZOO
 from train.kmeans import KMeans
 from train.nin import CALIBRATION, INPUT_UNIT, NIN, POOL_AFTER, to_input
+from train.parallel import Workers
 from train.segments import LEVELS, Segments
+from train.shipper import Shipper
 
 PICTURES = 10_000
 ROWS = 200_000  # input patches that a layer's covariance is measured on
@@ -98,13 +99,12 @@ def gptq(target, covariance, scale, values) -> torch.Tensor:
     return place
 
 
-def descend(target, covariance, weights, scale, values, sweeps: int, rng: torch.Generator, held=None, room=1.0) -> torch.Tensor:
+def descend(target, covariance, weights, scale, values, sweeps: int, rng: torch.Generator) -> torch.Tensor:
     """Weights [O, K] after `sweeps` rounds in which each takes the value that is best given the others: scale [O] times one of `values`.
 
-    target, covariance: as for `gptq`; weights: to start from. held: bool [O, K]; where False a weight may have any value in `room` times their range. [all True]
+    target, covariance: as for `gptq`; weights: to start from.
     """
     weights = weights.clone()
-    low, high = room * scale * values[0], room * scale * values[-1]
     gradient = (target - weights) @ covariance
     variance = covariance.diagonal()
     for _ in range(sweeps):
@@ -112,8 +112,6 @@ def descend(target, covariance, weights, scale, values, sweeps: int, rng: torch.
         for k in torch.randperm(len(variance), generator=rng).tolist():
             wanted = weights[:, k] + gradient[:, k] / variance[k]
             chosen = scale * values[nearest(wanted / scale, values)]
-            if held is not None:
-                chosen = torch.where(held[:, k], chosen, wanted.clamp(low, high))
             step = chosen - weights[:, k]
             if step.any():
                 moved = True
@@ -320,7 +318,7 @@ def reconstruct(net: NIN, x: torch.Tensor, report=lambda text: None) -> None:
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/reconstruct"), show_default=True, help="Folder of the quantized network.")
 @click.option("--pictures", type=click.IntRange(1), default=PICTURES, show_default=True, help="Of the training set, to measure the layers' inputs on.")
 def main(dataset, start, out, pictures):
-    """Quantize a full-precision network layer by layer and write checkpoint and network file."""
+    """Quantize a full-precision network layer by layer, validate it in integers and write it unless OUT has a better network."""
     source = start or ZOO / f"nin-{dataset}.float.npz"
     try:
         sets = data.load(dataset)
@@ -333,8 +331,8 @@ def main(dataset, start, out, pictures):
         raise click.ClickException(f"{source} is not a full-precision network for {dataset}")
     chosen = torch.randperm(len(sets["train"][0]), generator=torch.Generator().manual_seed(0))[:pictures]
     reconstruct(net, to_input(sets["train"][0][chosen], dataset), click.echo)
-    facts = {"seed": facts["seed"], "phase": "reconstruct", "epoch": 0, "classes": facts["classes"]}
-    write_validated(net, dataset, out, facts, sets["val"], os.cpu_count())
+    ship = Shipper(dataset, out, facts["classes"], facts["seed"])
+    ship.offer(net, {"phase": "reconstruct", "epoch": 0}, Workers(net, os.cpu_count()), sets["val"])
 
 
 if __name__ == "__main__":

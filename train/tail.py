@@ -5,6 +5,7 @@ layers stay as they are, what they give for a few augmented views of each traini
 in the hardware), and straight-through training of the rest has time for many epochs, labels and teacher included.
 """
 
+import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,12 +18,12 @@ from torch import nn
 
 from model.cifar import CifarError, class_names
 from train import checkpoint, data
-from train.evaluate import write_validated
 from train.export import ZOO
 from train.nin import LAYERS, NIN, POOL_AFTER, to_input
 from train.parallel import Workers
 from train.precision import autocast
-from train.train import CLIPQ, Trainer, teach
+from train.shipper import Shipper
+from train.train import CLIPQ, Trainer, save_atomically, teach
 
 PIECE = 100  # pictures at a time through the first layers
 PHASE = replace(CLIPQ, name="tail", lr=0.02, bn_lr=0.02)
@@ -84,6 +85,21 @@ class TailTrainer(Trainer):
             view = torch.randint(len(kept), (batch,), generator=data.generator(self.seed, self.epoch, step + 1))
             yield step, kept[view, chosen].float(), chosen
 
+    @property
+    def _best(self) -> Path:
+        return self.folder / "best.pt"
+
+    def keep_best(self) -> None:
+        """Write the state of the network if its last epoch is the first that does so well; for `run`'s `after_epoch`."""
+        accuracies = [row["val"] for row in self.history]
+        if accuracies.index(max(accuracies)) == len(accuracies) - 1:
+            save_atomically(self._best, self.net.state_dict())
+
+    def take_best(self) -> int:
+        """Give the network the state of the epoch with the best validation accuracy; return that epoch, from 1 on."""
+        self.net.load_state_dict(torch.load(self._best, weights_only=True))
+        return max(self.history, key=lambda row: row["val"])["epoch"]
+
     def _prepare(self, pixels):
         return pixels.float()
 
@@ -91,6 +107,12 @@ class TailTrainer(Trainer):
         """Top-1 accuracy 0..1 on (activations, labels)."""
         activations, labels = pictures
         return (self.workers.logits(activations, self._prepare).argmax(1) == labels).double().mean().item()
+
+
+def run_folder(out: Path, *settings) -> Path:
+    """Folder in `out` of the run that `settings`, files by their bytes, decide the result of."""
+    identity = [hashlib.sha256(s.read_bytes()).hexdigest() if isinstance(s, Path) else s for s in settings]
+    return out / f"run-{hashlib.sha256(repr(identity).encode()).hexdigest()[:12]}"
 
 
 @click.command()
@@ -104,9 +126,12 @@ class TailTrainer(Trainer):
 @click.option("--lr", type=click.FloatRange(0, min_open=True), default=PHASE.lr, show_default=True, help="Peak learning rate, batch norm's as well.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--threads", default=os.cpu_count(), show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), default=Path("build/tail"), show_default=True, help="Folder of the network and of the run's checkpoint.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("build/tail"), show_default=True, help="Folder of the network; the run's checkpoint goes into one in it.")
 def main(dataset, start, teacher, first, views, epochs, minutes, lr, seed, threads, out):
-    """Train the last layers of a quantized network, write checkpoint and network file and validate them in integers."""
+    """Train the last layers of a quantized network, validate the best epoch in integers and write it unless OUT has a better network.
+
+    The same command goes on from where it was stopped.
+    """
     source, original = start or ZOO / f"nin-{dataset}.ckpt.npz", teacher or ZOO / f"nin-{dataset}.float.npz"
     try:
         sets = data.load(dataset)
@@ -120,17 +145,18 @@ def main(dataset, start, teacher, first, views, epochs, minutes, lr, seed, threa
         raise click.ClickException(f"{source} is not a quantized network for {dataset}")
     if taught_facts["dataset"] != dataset or taught_by.mode != "float":
         raise click.ClickException(f"{original} is not a full-precision network for {dataset}")
-    out.mkdir(parents=True, exist_ok=True)
-    soft = teach(Workers(taught_by, threads), taught_by, sets["train"][0], dataset, out / "teacher.pt")
+    phase = replace(PHASE, stages=((32, epochs),), lr=lr, bn_lr=lr, minutes=minutes)
+    folder = run_folder(out, dataset, source, original, first, views, phase, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    soft = teach(Workers(taught_by, threads), taught_by, sets["train"][0], dataset, folder / "teacher.pt")
     kept = {"train": (store_views(net, sets["train"][0], dataset, first, views, seed, threads), sets["train"][1]),
             "val": (store(net, sets["val"][0], dataset, first, threads), sets["val"][1])}
-    phase = replace(PHASE, stages=((32, epochs),), lr=lr, bn_lr=lr, minutes=minutes)
-    trainer = TailTrainer(Workers(Tail(net, first), threads), phase, kept, dataset, seed, out)
+    trainer = TailTrainer(Workers(Tail(net, first), threads), phase, kept, dataset, seed, folder)
     trainer.soft = soft
     trainer.resume()
-    trainer.run()
-    facts = {"seed": seed, "phase": "tail", "epoch": trainer.epoch, "classes": class_names(dataset)}
-    write_validated(net, dataset, out, facts, sets["val"], threads)
+    trainer.run(TailTrainer.keep_best)
+    facts = {"phase": "tail", "epoch": trainer.take_best()}
+    Shipper(dataset, out, class_names(dataset), seed).offer(net, facts, Workers(net, threads), sets["val"])
 
 
 if __name__ == "__main__":

@@ -18,16 +18,15 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from model.cifar import CifarError, class_names
-from model.integer import run_integer
-from train import checkpoint, clipq, data, incremental
+from train import checkpoint, clipq, data
 from train.checkpoint import CLASSES
-from train.export import export, to_network
 from train.loss import Loss, teacher_probabilities
 from train.muon import Muon
 from train.nin import NIN, to_input
 from train.parallel import Workers
 from train.precision import autocast
 from train.replica import Replica, join_group, rank, world
+from train.shipper import Shipper
 
 SAVE_SECONDS = 600
 
@@ -46,7 +45,6 @@ class Phase:
     cutout: int = 0
     mode: str = "float"  # of the network, see train.nin
     settle: float = 0.0  # how firmly the second half pulls the weights to their quantized values: its decay is e^(settle / 4)
-    holds: tuple[tuple[float, float], ...] = ()  # (progress 0..1, share of the weights held from there on), see train.incremental
     end: float | None = None  # epoch, possibly fractional, at which the phase ends early
     minutes: float | None = None  # wall-clock time after which it does: then the clock drives the learning rate
 
@@ -71,22 +69,16 @@ FLOAT = Phase("float", ((16, 5), (20, 4), (24, 4), (32, 7)))
 # The same network goes on, taught by what it was before: "Born Again Neural Networks", Furlanello et al., ICML 2018.
 REFINE = Phase("refine", ((32, 12),), lr=0.03, bn_lr=0.03, warmup=0.05, loss=Loss(share=0.5))
 CLIPQ = Phase("clipq", ((24, 2), (32, 8)), lr=0.03, bn_lr=0.03, warmup=0.05, mode="fake", loss=Loss(share=0.5), settle=8.0)
-# Instead of CLIP-Q's straight-through gradient: more and more weights take their codebook values, the others make up for it.
-HOLDS = ((0.0, 0.5), (0.1, 0.65), (0.2, 0.76), (0.3, 0.84), (0.4, 0.9), (0.5, 0.94), (0.6, 0.97), (0.7, 0.985), (0.8, 1.0))
-INCREMENTAL = Phase("incremental", ((32, 20),), lr=0.01, bn_lr=0.01, warmup=0.05, mode="fake", loss=Loss(share=0.5), holds=HOLDS)
-SAME_SHARE = 0.005  # the share that is held is that of a random draw
 # The end: integer arithmetic in the forward pass, so that what is validated is what the hardware computes.
 EXACT = Phase("exact", ((32, 1),), lr=0.003, bn_lr=0.003, warmup=0.05, mode="exact", loss=Loss(share=0.5))
 RECIPES = {
     "short": (FLOAT, REFINE, CLIPQ, EXACT),
-    "incremental": (FLOAT, REFINE, INCREMENTAL, EXACT),
     "full": (replace(FLOAT, stages=((24, 10), (32, 50)), cutout=8), replace(CLIPQ, stages=((32, 60),)), replace(EXACT, stages=((32, 5),))),
     # Only shows that everything works, on 5,000 pictures.
     "smoke": tuple(replace(p, stages=((16, 1),)) for p in (FLOAT, REFINE, CLIPQ, EXACT)),
 }
 CLIP = 0.5  # fraction of either sign that CLIP-Q sets to zero, in every layer
 BOUND = 2.0  # shadow weights stay within so many standard deviations
-NEAR = 0.005  # a network whose quick validation is this close to the best is validated in integers
 MIN_SCALE = 0.01  # batch norm's scale in quantized phases: the file's mult cannot be zero or negative
 CALIBRATION_PICTURES = 250
 
@@ -128,7 +120,6 @@ class Trainer:
         self.muon = Muon(convs, lr=phase.lr)
         self.sgd = torch.optim.SGD(norms, lr=phase.bn_lr, momentum=0.8, nesterov=True)
         self.epoch, self.step, self.seconds, self.history = 0, 0, 0.0, []
-        self._free_weights()
         self.started = time.monotonic()
         self.steps_per_epoch = len(self.train_set[1]) // phase.batch
 
@@ -143,7 +134,6 @@ class Trainer:
         save_atomically(self.checkpoint, {
             "net": self.net.state_dict(), "muon": self.muon.state_dict(), "sgd": self.sgd.state_dict(),
             "epoch": self.epoch, "step": self.step, "seconds": self.seconds, "history": self.history, "seed": self.seed,
-            "held": incremental.state(self.net),
         })
 
     def _stop(self, *_):
@@ -158,9 +148,6 @@ class Trainer:
             raise click.ClickException(f"{self.checkpoint} was made with seed {state['seed']}, not {self.seed}")
         for name in ("net", "muon", "sgd"):
             getattr(self, name).load_state_dict(state[name])
-        if state.get("held"):
-            incremental.load_state(self.net, state["held"])
-            self._free_weights()
         self.net.mode = self.phase.mode
         self.epoch, self.step = state["epoch"], state["step"]
         self.seconds, self.history = state["seconds"], state["history"]
@@ -224,23 +211,7 @@ class Trainer:
     def _batches(self, size: int):
         return data.batches(self.train_set[0], self.phase.batch, 2 * self.seed + self.phase.quantized, self.epoch, size, self.step, self.phase.cutout)
 
-    def _hold(self) -> None:
-        due = max((held for at, held in self.phase.holds if self.progress() >= at), default=0.0)
-        if due < self.held + SAME_SHARE:
-            return
-        pictures = self.train_set[0][torch.randperm(len(self.train_set[0]), generator=torch.Generator().manual_seed(self.seed))[:incremental.PICTURES]]
-        threads = torch.get_num_threads()
-        torch.set_num_threads(self.workers.threads)
-        incremental.hold(self.net, self._prepare(pictures), due, self.seed, tqdm.write)
-        torch.set_num_threads(threads)
-        self._free_weights()
-
-    def _free_weights(self) -> None:
-        self.held = incremental.share(self.net)
-        self.muon.free = {b.conv.weight: b.quantizer.free for _, b in self.net.blocks() if isinstance(b.quantizer, incremental.Held)}
-
     def _step(self, pixels, chosen) -> float:
-        self._hold()
         factor = learning_factor(min(self.progress(), 1.0), self.phase.warmup)
         self.muon.param_groups[0]["lr"] = self.phase.lr * factor
         self.sgd.param_groups[0]["lr"] = self.phase.bn_lr * factor
@@ -255,8 +226,6 @@ class Trainer:
             for _, block in self.net.blocks():
                 if isinstance(block.quantizer, clipq.Setting):
                     clipq.bound(block.conv.weight, BOUND)
-                if isinstance(block.quantizer, incremental.Held):
-                    block.quantizer.confine(block.conv.weight.data)
                 block.bn.weight.data.clamp_(min=MIN_SCALE)
         if self.phase.settle and self.progress() > 0.5:
             self._settle(self.phase.settle * (2 * min(self.progress(), 1.0) - 1) / (self.phase.length * self.steps_per_epoch))
@@ -296,8 +265,8 @@ def teach(workers, teacher: NIN, pixels: torch.Tensor, dataset: str, path: Path)
     return soft
 
 
-def take_up(net: NIN, path: Path, dataset: str) -> None:
-    """Make `net` the network of the checkpoint at `path`, in full precision or quantized. Raises ClickException that names the file."""
+def take_up(net: NIN, path: Path, dataset: str) -> dict:
+    """Make `net` the network of the checkpoint at `path`, in full precision or quantized, and return the file's facts. Raises ClickException that names the file."""
     try:
         read, facts = checkpoint.read(path)
     except (ValueError, OSError) as error:
@@ -306,73 +275,11 @@ def take_up(net: NIN, path: Path, dataset: str) -> None:
         raise click.ClickException(f"{path} is a network for {facts['dataset']}, not for {dataset}")
     net.load_state_dict(read.state_dict())
     if read.mode == "float":
-        return
+        return facts
     for (_, block), (_, source) in zip(net.blocks(), read.blocks()):
         block.quantizer = source.quantizer
     net.mode = "fake"
-
-
-class Shipper:
-    """Writes checkpoint and network file whenever the validation accuracy beats what `folder` holds."""
-
-    def __init__(self, dataset: str, folder: Path, classes: list[str], seed: int):
-        self.dataset, self.folder, self.classes, self.seed = dataset, folder, classes, seed
-        folder.mkdir(parents=True, exist_ok=True)
-        self.checkpoint = folder / f"nin-{dataset}.ckpt.npz"
-        self.network = folder / f"nin-{dataset}.clipq.npz"
-
-    @property
-    def full_precision(self) -> Path:
-        """Half-precision copy of the full-precision network: the baseline, and the teacher of a run that takes up a checkpoint."""
-        return self.folder / f"nin-{self.dataset}.float.npz"
-
-    def float_network(self, trainer: Trainer) -> None:
-        """Write the full-precision network."""
-        if rank():
-            return
-        checkpoint.write(trainer.net, self.dataset, self.full_precision, {"seed": self.seed, "phase": "float", "classes": self.classes})
-
-    def best(self) -> float:
-        """Integer validation accuracy 0..1 of the files that are there, -1 without."""
-        return checkpoint.read(self.checkpoint)[1]["validation"] if self.checkpoint.exists() else -1.0
-
-    def __call__(self, trainer: Trainer) -> None:
-        """Validate the network of a finished epoch in integers and write it if it is the best so far."""
-        row = trainer.history[-1]
-        if rank() or row["val"] < self.best() - NEAR or 0 < trainer.held < 1:
-            return
-        candidate = trainer.folder / "candidate.ckpt.npz"
-        facts = {"seed": self.seed, "phase": trainer.phase.name, "epoch": row["epoch"], "classes": self.classes}
-        net = incremental.finished(trainer.net) if trainer.held else trainer.net
-        checkpoint.write(net, self.dataset, candidate, facts)
-        accuracy = integer_accuracy(candidate, trainer)
-        row["integer"] = accuracy
-        tqdm.write(f"integer validation {100 * accuracy:.2f} %, best so far {max(0, 100 * self.best()):.2f} %")
-        if accuracy <= self.best():
-            return
-        checkpoint.write(net, self.dataset, candidate, {**facts, "validation": accuracy})
-        os.replace(candidate, self.checkpoint)
-        export(self.checkpoint, self.network)
-        tqdm.write(f"wrote {self.network}")
-
-
-def integer_accuracy(path: Path, trainer: Trainer, count: int = 100) -> float:
-    """Top-1 0..1 of a checkpoint as the hardware computes it, on the validation pictures.
-
-    Half-precision weights have been read back, so this is the file's accuracy, not its source's. The first `count` pictures go
-    through the NumPy reference too, which must agree to the bit.
-    """
-    net, _ = checkpoint.read(path)
-    net.mode = "exact"
-    pixels, labels = trainer.val_set
-    logits = trainer.workers.logits(pixels, trainer._prepare, net=net)
-    x = to_input(pixels[:count].cpu(), trainer.dataset)
-    net.cpu()
-    reference = run_integer(to_network(net, trainer.dataset), x.long().numpy()).reshape(len(x), -1)
-    ours = net.integer_forward(x)["gap"].flatten(1)
-    if not (ours.numpy() == reference).all() or not (logits[:count].argmax(1) == ours.argmax(1)).all():
-        raise click.ClickException(f"{path}: the integer model's logits differ from the training's")
-    return (logits.argmax(1) == labels.cpu()).double().mean().item()
+    return facts
 
 
 def record(folder: Path, key: str, value) -> None:
@@ -382,13 +289,15 @@ def record(folder: Path, key: str, value) -> None:
     path.write_text(json.dumps({**results, key: value}, indent=1) + "\n")
 
 
-def run_phase(trainer: Trainer, pictures: dict, after_epoch=None) -> None:
-    """Train a phase to its end and measure it once on the test set, which has had no say in anything."""
+def run_phase(trainer: Trainer, pictures: dict, after_epoch=None) -> dict:
+    """Train a phase to its end, measure it once on the test set, which has had no say in anything, and return what a file says of it."""
     trainer.run(after_epoch)
-    if rank():
-        return
-    record(trainer.folder, trainer.phase.name, {
-        "history": trainer.history, "validation": trainer.accuracy(trainer.val_set), "test": trainer.accuracy(pictures["test"])})
+    facts = {"phase": trainer.phase.name}
+    if rank() == 0:
+        facts["validation"] = trainer.accuracy(trainer.val_set)
+        record(trainer.folder, trainer.phase.name, {
+            "history": trainer.history, "validation": facts["validation"], "test": trainer.accuracy(pictures["test"])})
+    return facts
 
 
 @click.command()
@@ -406,7 +315,7 @@ def run_phase(trainer: Trainer, pictures: dict, after_epoch=None) -> None:
 @click.option("--bn-lr", type=click.FloatRange(0, min_open=True), help="Batch norm's, where it is to differ. [--lr]")
 @click.option("--size", type=click.Choice(["16", "20", "24", "28", "32"]), help="Picture size of all epochs of the last phase. [recipe]")
 @click.option("--recipe", type=click.Choice(list(RECIPES)), default="short", show_default=True,
-              help="short: hours on two cores; incremental: the same without a straight-through gradient; full: for a GPU; smoke: minutes, no useful network.")
+              help="short: hours on two cores; full: for a GPU; smoke: minutes, no useful network.")
 def main(dataset, seed, folder, out, device, threads, phase, start, end, minutes, lr, bn_lr, size, recipe):
     """Train the NIN in full precision, then with CLIP-Q, and export the best network. Resumes where it was stopped."""
     if start and phase == "float":
@@ -439,29 +348,27 @@ def main(dataset, seed, folder, out, device, threads, phase, start, end, minutes
     ship = Shipper(dataset, out or folder, classes, seed)
     teacher = None
     if start:
-        take_up(net, start, dataset)
-        if net.mode != "float" and (phase == REFINE.name or any(p.holds for p in phases)):
-            raise click.UsageError(f"{start} is quantized; the phases refine and incremental begin from full precision")
+        facts = take_up(net, start, dataset)
+        if net.mode != "float" and phase == REFINE.name:
+            raise click.UsageError(f"{start} is quantized; the phase refine begins from full precision")
         if net.mode != "float":
             teacher = teach(workers, checkpoint.read(ship.full_precision)[0], pictures["train"][0], dataset, folder / "teacher.pt")
         phases = [p for p in phases if p.quantized or phase == p.name]
+        if net.mode == "float" and phases[0].quantized:
+            ship.offer_float(net, facts)
     for current in phases:
         trainer = Trainer(workers, current, pictures, dataset, seed, folder)
         if current.loss.share and net.mode == "float":
-            taught = folder / f"teacher-{current.name}.pt"
-            if current.quantized and not taught.exists():
-                ship.float_network(trainer)
-            teacher = teach(workers, net, pictures["train"][0], dataset, taught)
-        if current.quantized and net.mode == "float" and not current.holds:
+            teacher = teach(workers, net, pictures["train"][0], dataset, folder / f"teacher-{current.name}.pt")
+        if current.quantized and net.mode == "float":
             quantize_network(net, to_input(pictures["train"][0][:CALIBRATION_PICTURES], dataset))
-        if not current.holds:
-            net.mode = current.mode
+        net.mode = current.mode
         trainer.soft = teacher if current.loss.share else None
         resumed = trainer.resume()
         if phase in ("all", current.name):
-            run_phase(trainer, pictures, ship if current.quantized else None)
+            facts = run_phase(trainer, pictures, ship.after_epoch if current.quantized else None)
             if not current.quantized:
-                ship.float_network(trainer)
+                ship.offer_float(net, facts)
         elif not resumed:
             raise click.ClickException(f"{trainer.checkpoint} does not exist: run the {current.name} phase first")
 

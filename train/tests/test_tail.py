@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from train import checkpoint, tail
 from train.nin import NIN, to_input
-from train.tail import Tail, first_layers, main, store, store_views
+from train.tail import Tail, TailTrainer, first_layers, main, run_folder, store, store_views
 from train.train import quantize_network
 
 
@@ -52,24 +52,74 @@ def test_views_are_augmented_pictures(net, monkeypatch):
     assert torch.equal(store_views(net, pixels, "cifar10", "conv4", 1, 0, 2)[0], plain)  # in the order of the pictures, whatever the pieces
 
 
-def test_only_the_last_layers_change(net, tmp_path, monkeypatch):
+@pytest.fixture
+def run(net, tmp_path, monkeypatch):
+    """run(*options) -> result of the command on 60 pictures, from the network `quantized` with the teacher `original`."""
     monkeypatch.setattr(tail.data, "load", lambda dataset: {"train": pictures(60), "val": pictures(20, 1), "test": pictures(20, 2)})
     monkeypatch.setattr(tail, "class_names", lambda dataset: list("abcdefghij"))
     monkeypatch.setattr(tail, "PHASE", tail.replace(tail.PHASE, batch=20))
-    quantized, original = tmp_path / "nin.ckpt.npz", tmp_path / "nin.float.npz"
-    checkpoint.write(net, "cifar10", quantized, {})
-    checkpoint.write(NIN(10), "cifar10", original, {})
 
     def run(*options):
         fixed = ["--first", "conv7", "--views", "2", "--epochs", "2", "--threads", "1"]
         return CliRunner().invoke(main, [*fixed, *(str(o) for o in options)])
 
-    done = run("--start", quantized, "--teacher", original, "--out", tmp_path / "a")
+    run.quantized, run.original = tmp_path / "nin.ckpt.npz", tmp_path / "nin.float.npz"
+    checkpoint.write(net, "cifar10", run.quantized, {})
+    checkpoint.write(NIN(10), "cifar10", run.original, {})
+    return run
+
+
+def test_only_the_last_layers_change(run, tmp_path):
+    done = run("--start", run.quantized, "--teacher", run.original, "--out", tmp_path / "a")
     assert done.exit_code == 0, done.output
-    with np.load(quantized) as before, np.load(tmp_path / "a" / "nin-cifar10.ckpt.npz") as after:
+    with np.load(run.quantized) as before, np.load(tmp_path / "a" / "nin-cifar10.ckpt.npz") as after:
         changed = {key.split(".")[0] for key in before if key != "meta" and not np.array_equal(before[key], after[key])}
     assert changed == {"conv7", "conv8", "conv9"}
     assert 0 <= checkpoint.read(tmp_path / "a" / "nin-cifar10.ckpt.npz")[1]["validation"] <= 1
-    for start, teacher, culprit in ((original, original, original), (quantized, quantized, quantized)):
+    for start, teacher, culprit in ((run.original, run.original, run.original), (run.quantized, run.quantized, run.quantized)):
         refused = run("--start", start, "--teacher", teacher, "--out", tmp_path / "b")
         assert refused.exit_code == 1 and str(culprit) in refused.output
+
+
+def test_a_stopped_run_goes_on_to_the_same_result(run, tmp_path, monkeypatch):
+    options = ("--start", run.quantized, "--teacher", run.original)
+    assert run(*options, "--out", tmp_path / "a").exit_code == 0
+    step, count = TailTrainer._step, []
+
+    def stop_at_the_fifth(self, *batch):
+        count.append(1)
+        self.stopping = len(count) == 5
+        return step(self, *batch)
+
+    monkeypatch.setattr(TailTrainer, "_step", stop_at_the_fifth)
+    stopped = run(*options, "--out", tmp_path / "b")
+    assert stopped.exit_code == 1 and "epoch 2, step 2" in stopped.output
+    assert run(*options, "--out", tmp_path / "b").exit_code == 0 and len(count) == 6
+    for kind in ("ckpt", "clipq"):
+        assert (tmp_path / "a" / f"nin-cifar10.{kind}.npz").read_bytes() == (tmp_path / "b" / f"nin-cifar10.{kind}.npz").read_bytes()
+    assert run(*options, "--lr", "0.01", "--out", tmp_path / "b").exit_code == 0 and len(count) == 12  # another run, not the old one's end
+
+
+def test_the_best_epoch_is_kept(run, tmp_path, monkeypatch):
+    accuracies, states = iter((0.3, 0.5, 0.5, 0.4)), []
+
+    def accuracy(self, pictures, size=32):
+        states.append({key: value.clone() for key, value in self.net.state_dict().items()})
+        return next(accuracies)
+
+    monkeypatch.setattr(TailTrainer, "accuracy", accuracy)
+    done = run("--start", run.quantized, "--teacher", run.original, "--epochs", "4", "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    shipped, facts = checkpoint.read(tmp_path / "nin-cifar10.ckpt.npz")
+    assert facts["epoch"] == 2
+    same = [torch.equal(shipped.conv7.bn.bias, state["conv7.bn.bias"]) for state in states]
+    assert same == [False, True, False, False]
+
+
+def test_folder_of_a_run_depends_on_the_files_bytes(tmp_path):
+    file = tmp_path / "net"
+    folders = []
+    for content in (b"a", b"b", b"a"):
+        file.write_bytes(content)
+        folders.append(run_folder(tmp_path, "cifar10", file, 3))
+    assert folders[0] == folders[2] != folders[1] and folders[0].parent == tmp_path

@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from click.testing import CliRunner
 
-from model.integer import run_integer
-from train import checkpoint, data, reconstruct, train
-from train.export import ZOO, to_network
+from train import checkpoint, data, shipper, train
+from train.export import ZOO
 from train.loss import Loss, teacher_probabilities
 from train.muon import Muon, orthogonalize
 from train.nin import NIN, to_input
@@ -159,34 +158,6 @@ def test_other_seed_is_refused(tmp_path):
         trainer.resume()
 
 
-def test_shipper_keeps_the_network_with_the_better_integers(tmp_path, monkeypatch):
-    trainer = make_trainer(tmp_path / "run")
-    trainer.net.calibrate(pictures(8)[0].float() - 128)
-    ship = train.Shipper("cifar10", tmp_path / "zoo", list("abcdefghij"), 0)
-    written = []
-    for integer in (0.0, 0.5, 0.4, 0.6):
-        monkeypatch.setattr(train, "integer_accuracy", lambda *_: integer)
-        trainer.net.conv1.bn.bias.data += 1
-        trainer.history.append({"val": 0.7, "epoch": len(trainer.history) + 1})
-        ship(trainer)
-        written.append(ship.network.read_bytes())
-    assert ship.best() == 0.6 and written[1] == written[2] and len(set(written)) == 3
-    trainer.history.append({"val": 0.5, "epoch": 5})
-    monkeypatch.setattr(train, "integer_accuracy", lambda *_: pytest.fail("far from the best: not worth the time"))
-    ship(trainer)
-
-
-def test_integer_accuracy_is_that_of_the_file(tmp_path):
-    trainer = make_trainer(tmp_path)
-    trainer.net.calibrate(pictures(8)[0].float() - 128)
-    path = tmp_path / "net.ckpt.npz"
-    checkpoint.write(trainer.net, "cifar10", path, {})
-    pixels, labels = trainer.val_set
-    scores = run_integer(to_network(checkpoint.read(path)[0], "cifar10"), to_input(pixels, "cifar10").long().numpy())
-    expected = (scores.reshape(len(labels), -1).argmax(1) == labels.numpy()).mean()
-    assert train.integer_accuracy(path, trainer, count=7) == expected
-
-
 def test_phase_may_end_inside_an_epoch(tmp_path):
     trainer = make_trainer(tmp_path)
     trainer.phase = replace(trainer.phase, end=1.4)
@@ -215,22 +186,15 @@ def test_teacher_sees_both_sides():
     assert torch.allclose(soft, torch.tensor([[0.5, 0.5]]))
 
 
-SMOKE = {"short": train.RECIPES["smoke"], "incremental": (
-    train.RECIPES["smoke"][0], replace(train.INCREMENTAL, stages=((16, 2),), holds=((0.0, 0.5), (0.5, 1.0))), train.RECIPES["smoke"][3])}
-
-
-@pytest.mark.parametrize("recipe, stops_at", [("short", (2, 4, 7, 10)), ("incremental", (2, 5, 11))])
-def test_all_phases_and_their_resumption(recipe, stops_at, tmp_path, monkeypatch):
+def test_all_phases_and_their_resumption(tmp_path, monkeypatch):
     """Two runs of every phase on few pictures, one of them interrupted in each phase, ship the same bytes."""
-    for name, value in (("ROUNDS", 1), ("SWEEPS", 1), ("STARTS", reconstruct.STARTS[:1])):
-        monkeypatch.setattr(reconstruct, name, value)
     monkeypatch.setattr(train.data, "load", lambda dataset: {"train": pictures(60), "val": pictures(20, 1), "test": pictures(20, 2)})
     monkeypatch.setattr(train, "class_names", lambda dataset: list("abcdefghij"))
-    monkeypatch.setitem(train.RECIPES, "smoke", tuple(replace(p, batch=20) for p in SMOKE[recipe]))
+    monkeypatch.setitem(train.RECIPES, "smoke", tuple(replace(p, batch=20) for p in train.RECIPES["smoke"]))
     run_main = lambda folder: CliRunner().invoke(train.main, ["--recipe", "smoke", "--run", str(folder), "--threads", "1"])
     straight = run_main(tmp_path / "a")
     assert straight.exit_code == 0, straight.output
-    step, count = Trainer._step, []
+    step, count, stops_at = Trainer._step, [], (2, 4, 7, 10)
 
     def stop_now_and_then(self, *batch):
         count.append(1)
@@ -240,7 +204,7 @@ def test_all_phases_and_their_resumption(recipe, stops_at, tmp_path, monkeypatch
     monkeypatch.setattr(Trainer, "_step", stop_now_and_then)
     stops = [run_main(tmp_path / "b").exit_code for _ in range(len(stops_at) + 1)]
     assert stops == [1] * len(stops_at) + [0]
-    names = [f"nin-cifar10.{kind}.npz" for kind in ("ckpt", "clipq")]
+    names = [f"nin-cifar10.{kind}.npz" for kind in ("float", "ckpt", "clipq")]
     assert all((tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes() for n in names)
 
 
@@ -249,7 +213,7 @@ def test_start_from_a_file(tmp_path, monkeypatch):
     monkeypatch.setattr(train.data, "load", lambda dataset: {"train": pictures(60), "val": pictures(20, 1), "test": pictures(20, 2)})
     monkeypatch.setattr(train, "class_names", lambda dataset: list("abcdefghij"))
     monkeypatch.setitem(train.RECIPES, "smoke", tuple(replace(p, batch=20) for p in train.RECIPES["smoke"]))
-    monkeypatch.setattr(train, "integer_accuracy", lambda *_: 0.5)
+    monkeypatch.setattr(shipper, "integer_accuracy", lambda *_: 0.5)
     source, out = tmp_path / "nin-cifar10.float.npz", tmp_path / "out"
     torch.manual_seed(4)
     checkpoint.write(NIN(10), "cifar10", source, {})
@@ -277,17 +241,16 @@ def test_peak_rates_of_the_last_phase(options, expected, tmp_path, monkeypatch):
     monkeypatch.setattr(train.data, "load", lambda dataset: {"train": pictures(60), "val": pictures(20, 1), "test": pictures(20, 2)})
     monkeypatch.setattr(train, "class_names", lambda dataset: list("abcdefghij"))
     seen = []
-    monkeypatch.setattr(train, "run_phase", lambda trainer, *_: seen.append((trainer.phase.lr, trainer.sgd.param_groups[0]["lr"])))
+    monkeypatch.setattr(train, "run_phase", lambda trainer, *_: seen.append((trainer.phase.lr, trainer.sgd.param_groups[0]["lr"])) or {"phase": "float"})
     result = CliRunner().invoke(train.main, ["--phase", "float", "--run", str(tmp_path), "--threads", "1", *options])
     assert result.exit_code == 0 and seen == [expected]
 
 
-def test_incremental_phase_begins_from_full_precision(tmp_path, monkeypatch):
+def test_refine_phase_begins_from_full_precision(tmp_path, monkeypatch):
     monkeypatch.setattr(train.data, "load", lambda dataset: {"train": pictures(60), "val": pictures(20, 1), "test": pictures(20, 2)})
     monkeypatch.setattr(train, "class_names", lambda dataset: list("abcdefghij"))
-    result = CliRunner().invoke(train.main, ["--recipe", "smoke", "--phase", "incremental", "--run", str(tmp_path)])
-    assert result.exit_code == 2 and "--recipe smoke has no phase incremental" in result.output
+    result = CliRunner().invoke(train.main, ["--recipe", "full", "--phase", "refine", "--run", str(tmp_path)])
+    assert result.exit_code == 2 and "--recipe full has no phase refine" in result.output
     start = ZOO / "nin-cifar10.ckpt.npz"
-    for phase in ("incremental", "refine", "all"):
-        result = CliRunner().invoke(train.main, ["--recipe", "incremental", "--phase", phase, "--start", str(start), "--run", str(tmp_path), "--threads", "1"])
-        assert result.exit_code == 2 and f"{start} is quantized" in result.output
+    result = CliRunner().invoke(train.main, ["--phase", "refine", "--start", str(start), "--run", str(tmp_path), "--threads", "1"])
+    assert result.exit_code == 2 and f"{start} is quantized" in result.output
