@@ -26,6 +26,7 @@ from train.nin import NIN, to_input
 from train.parallel import Workers
 from train.precision import autocast
 from train.replica import Replica, join_group, rank, world
+from train.segments import Segments
 from train.shipper import Shipper
 
 SAVE_SECONDS = 600
@@ -224,7 +225,7 @@ class Trainer:
         self.sgd.step()
         if self.phase.quantized:
             for _, block in self.net.blocks():
-                if isinstance(block.quantizer, clipq.Setting):
+                if not isinstance(block.quantizer, Segments):  # whose boundaries do not hang on the extremes
                     clipq.bound(block.conv.weight, BOUND)
                 block.bn.weight.data.clamp_(min=MIN_SCALE)
         if self.phase.settle and self.progress() > 0.5:

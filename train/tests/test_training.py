@@ -10,11 +10,14 @@ import torch.nn.functional as F
 from click.testing import CliRunner
 
 from train import checkpoint, data, shipper, train
+from train.clipq import Setting
 from train.export import ZOO
+from train.kmeans import KMeans
 from train.loss import Loss, teacher_probabilities
 from train.muon import Muon, orthogonalize
 from train.nin import NIN, to_input
 from train.parallel import Workers
+from train.segments import Segments
 from train.train import Phase, Trainer, learning_factor
 
 
@@ -148,6 +151,20 @@ def test_stopped_run_resumes_to_the_same_network(tmp_path):
     resumed.run()
     for a, b in zip(straight.net.state_dict().values(), resumed.net.state_dict().values()):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("quantizer, bounded", [(Setting(), True), (KMeans(), True), (Segments((-1.0, 0.5, 1.5), 1), False)])
+def test_outliers_are_clamped_unless_the_boundaries_are_fixed(quantizer, bounded, tmp_path):
+    trainer = make_trainer(tmp_path)
+    trainer.phase = replace(trainer.phase, mode="fake")
+    for _, block in trainer.net.blocks():
+        block.quantizer = quantizer
+    trainer.net.calibrate(to_input(pictures(8)[0], "cifar10"))
+    trainer.net.mode = "fake"
+    weights = trainer.net.conv1.conv.weight.data
+    weights[0, 0, 0, 0] = 50 * weights.std()
+    trainer._step(*next((x, chosen) for _, x, chosen in trainer._batches(16)))
+    assert (weights.abs().max() < 10 * weights.square().mean().sqrt()) == bounded
 
 
 def test_other_seed_is_refused(tmp_path):
