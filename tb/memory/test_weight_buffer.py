@@ -7,6 +7,7 @@ from model.blocks import WeightBuffer
 from tb.common import clocking
 
 # Probabilities of push, read, rewind and commit.
+LARGE = 1000  # words: a buffer that the mixes alone neither fill nor go round is filled and then read to the end first, once
 MIXES = ((0.5, 0.5, 0.02, 0.1), (0.9, 0.3, 0.0, 0.03), (0.9, 0.9, 0.05, 0.02), (0.2, 0.9, 0.05, 0.2), (1.0, 1.0, 0.0, 0.3))
 
 
@@ -24,19 +25,21 @@ async def random_operations(dut):
     rng = await _start(dut)
     cycles = 600 if cocotb.SIM_NAME.startswith("Icarus") else 2500
     depth = int(dut.DEPTH.value)
-    seen = {"full": 0, "rewound": 0, "committed": 0, "read": 0}
-    for mix in MIXES:
+    seen = {"full": 0, "rewound": 0, "committed": 0, "read": 0, "went round": 0}
+    for number, mix in enumerate(MIXES):
         dut.in_valid_i.value = dut.re_i.value = dut.rewind_i.value = dut.commit_i.value = 0
         await clocking.reset(dut)
         await RisingEdge(dut.clk_i)
         model, due = WeightBuffer(depth), None
-        pushing, word = False, 0
-        for _ in range(cycles):
+        pushing, word, read_here = False, 0, 0
+        filling = depth if depth > LARGE and number == 1 else 0
+        for cycle in range(2 * filling + cycles):
             if not pushing:
-                pushing, word = bool(rng.random() < mix[0]), int(rng.integers(2**64, dtype=np.uint64))
-            read = model.level > 0 and rng.random() < mix[1]
-            rewind = not read and rng.random() < mix[2]
-            commit = not read and not rewind and rng.random() < mix[3]
+                pushing, word = bool(cycle < filling or rng.random() < mix[0]), int(rng.integers(2**64, dtype=np.uint64))
+            act = cycle >= filling
+            read = act and model.level > 0 and (cycle < 2 * filling or rng.random() < mix[1])
+            rewind = act and not read and rng.random() < mix[2]
+            commit = act and not read and not rewind and rng.random() < mix[3]
             dut.in_valid_i.value, dut.in_data_i.value = int(pushing), word
             dut.re_i.value, dut.rewind_i.value, dut.commit_i.value = int(read), int(rewind), int(commit)
             await RisingEdge(dut.clk_i)
@@ -57,4 +60,6 @@ async def random_operations(dut):
                 model.push(word)
                 pushing = False
             seen["read"] += read
+            read_here += read
+            seen["went round"] += read_here > depth
     assert all(seen.values()), f"something was never tried: {seen}"
