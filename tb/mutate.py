@@ -80,7 +80,8 @@ def try_hand_made(trials: trial.Trials, index: RtlIndex, module: str, wanted: st
         finding = trials.results.finding(mutant.key, "hand-made", mutant.module, mutant.title)
         units = {u.name for u in index.units.values() if u.path == mutant.path}
         changed = mutant.plant(OUT / "hand" / mutant.id, index)
-        trials.judge(finding, units, changed, index, mutant.first)
+        if mutant.key not in arguments:
+            trials.judge(finding, units, changed, index, mutant.first)
         yield _conclude(trials, finding, arguments, number, len(mutants))
 
 
@@ -100,12 +101,14 @@ def try_random(trials: trial.Trials, index: RtlIndex, count: int, seed: int, mod
     findings = {m.number: (trials.results.finding(m.key, "random", m.module, m.title), m.variant.name) for m in mutants}
     for name in dict.fromkeys(m.module for m in mutants):  # the mutants of a module share its simulations
         own = {m.number: findings[m.number] for m in mutants if m.module == name}
+        argued = [own.pop(m.number)[0] for m in mutants if m.number in own and m.key in arguments]
+        yield from (_conclude(trials, finding, arguments, next(done), len(mutants)) for finding in argued)
         trials.judge_all(own, {name}, tree, index, whole=False)
         for mutant in (m for m in mutants if prove and m.number in own and own[m.number][0].status not in trial.DECIDED):
             if netlist.proved_equivalent(folder, mutant):
                 findings[mutant.number][0].status, findings[mutant.number][0].why = "equivalent", trial.PROOF
         yield from (_conclude(trials, f, arguments, next(done), len(mutants)) for f, _ in own.values() if trials.ends(f))
-    left = {number: found for number, found in findings.items() if not trials.ends(found[0])}
+    left = {number: found for number, found in findings.items() if not trials.ends(found[0]) and found[0].key not in arguments}
     trials.judge_all(left, {finding.module for finding, _ in left.values()}, tree, index, whole=True)  # all of them share these
     yield from (_conclude(trials, finding, arguments, next(done), len(mutants)) for finding, _ in left.values())
 

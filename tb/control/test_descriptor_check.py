@@ -124,6 +124,53 @@ async def verdicts(dut):
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
+async def any_number_of_quads(dut):
+    """Every number of quads a pass, in an upright convolution and in one that is not: none is as wrong as the rules say."""
+    rng = np.random.default_rng(cocotb.RANDOM_SEED)
+    hardware = Hardware(int(dut.NUM_MODULES.value), int(dut.BANK_WORDS.value))
+    dut.start_i.value = 0
+    await clocking.start(dut)
+    wanted = {0, 1}
+    while wanted:
+        for words in descriptors(rng, hardware, 20):
+            upright = Descriptor.decode(words).vertical
+            if words[0] & 0xF != CONV or upright not in wanted:
+                continue
+            wanted.discard(upright)
+            verdicts = set()
+            for quads in range(16):
+                changed_words = put(words, "quads", quads)
+                expected = bool(problems(Descriptor.decode(changed_words), hardware))
+                assert await verdict(dut, changed_words) == expected, f"{quads} quads: {Descriptor.decode(changed_words).values}"
+                verdicts.add(expected)
+            assert verdicts == {False, True}
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def exact_fits(dut):
+    """Pools whose last window ends at the padded picture's edge, one pixel before it, or one beyond, with strides and sizes of many bits."""
+    rng = np.random.default_rng(cocotb.RANDOM_SEED)
+    hardware = Hardware(int(dut.NUM_MODULES.value), int(dut.BANK_WORDS.value))
+    dut.start_i.value = 0
+    await clocking.start(dut)
+    verdicts = Counter()
+    for number in range(80):
+        long, short = "hw" if number % 2 else "wh"
+        out, stride, kernel, beyond = int(rng.integers(2, 60)), int(rng.integers(1, 250)), int(rng.integers(1, 60)), int(rng.integers(-1, 2))
+        pad = int(rng.integers(min(kernel, 16)))
+        size = max(1, (out - 1) * stride + kernel - 2 * pad - beyond)
+        words = put(put([0] * DESC_WORDS, "op", AVERAGE_POOL), "in_row_stride", size if long == "w" else 1)
+        for name in ("raw", "in_quads", "out_quads", f"in_{short}", f"out_{short}", f"pool_kernel_{short}", f"stride_{short}"):
+            words = put(words, name, 1)
+        for name, value in (("in_", size), ("out_", out), ("pool_kernel_", kernel), ("stride_", stride), ("pool_pad_", pad)):
+            words = put(words, name + long, value)
+        expected = problems(Descriptor.decode(words), hardware)
+        assert await verdict(dut, words) == bool(expected), f"the rules say {expected}, the RTL the contrary: {Descriptor.decode(words).values}"
+        verdicts[not expected] += 1
+    assert min(verdicts[True], verdicts[False]) > 10, f"hardly a choice: {dict(verdicts)}"
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
 async def largest_numbers(dut):
     """Products beyond all widths are large, not what is left of them."""
     hardware = Hardware(int(dut.NUM_MODULES.value), int(dut.BANK_WORDS.value))

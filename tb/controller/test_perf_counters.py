@@ -62,6 +62,7 @@ async def layers_and_images(dut):
     bench = Bench(dut, rng)
     layers = int(dut.MAX_LAYERS.value)
     assert await _read(dut, int(rng.integers(layers))) == dict.fromkeys(OUTPUTS, 0), "a layer that never ran has counts"
+    ended = set()
     for image in range(1, 4):
         stored = {}
         await bench.cycle()
@@ -91,6 +92,9 @@ async def layers_and_images(dut):
         for layer, want in stored.items():
             got = await _read(dut, layer)
             assert got == want, f"image {image}, layer {layer}: {got}, expected {want}"
+        ended |= set(stored)
+        for layer in set(range(layers)) - ended:
+            assert await _read(dut, layer) == dict.fromkeys(OUTPUTS, 0), f"image {image}: layer {layer} has counts and never ran"
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")

@@ -28,10 +28,12 @@ async def _start(dut):
 def _random_layer(rng, modules):
     mode = int(rng.integers(2))
     size = [int(rng.integers(1, 24)), int(rng.integers(1, 24))] if rng.random() < 0.8 else [int(rng.integers(1, 4)), int(rng.integers(250, 520))]
+    if rng.random() < 0.5:
+        size.reverse()
     kernel = (3, 3) if mode else (1, 1)
     tile = None
     if rng.random() < 0.4:  # any rectangle: the drain takes more of them than the descriptor check lets through
-        rows = int(rng.integers(1, size[0] + 1))
+        rows = int(rng.integers(1, min(size[0], TILE_PIXELS) + 1))
         tile = rows, int(rng.integers(1, min(size[1], TILE_PIXELS // rows) + 1))
     return make_layer(rng, mode, False, modules, (4, *size), int(rng.integers(1, 6 * modules)), kernel, (mode, mode), tile)
 

@@ -165,6 +165,23 @@ async def longest(dut):
 
 
 @cocotb.test()
+async def far_windows(dut):
+    """Windows far from the first pixel, the last one clipped by the far edge; wide and high ones that wait for the one before."""
+    bench = await _start(dut)
+    for number in range(16):
+        stride, count = int(bench.rng.integers(3000, 16000)), int(bench.rng.integers(1, 5))
+        sizes = [(stride * count + 1, 1), (3, 1), (stride, 1), (1, 0)]  # picture, kernel, stride, padding
+        sizes = sizes if number % 2 else [size[::-1] for size in sizes]
+        await bench.run(placed(bench.rng, ("maxpool", "avgpool")[number // 2 % 2], bool(number // 4 % 2), (4, *sizes[0]), *sizes[1:]))
+    if VERILATOR and bench.modules == 4:
+        for number in range(4):
+            kernel = int(bench.rng.integers(2048, 4096))
+            sizes = [(2 * kernel + 5, 1), (kernel, 1), (kernel // 3, 1)]
+            sizes = sizes if number % 2 else [size[::-1] for size in sizes]
+            await bench.run(placed(bench.rng, "avgpool", True, (4, *sizes[0]), *sizes[1:], (0, 0)))
+
+
+@cocotb.test()
 async def random_layers(dut):
     """Random layers one after the other without reset; the output stage has room always, seldom, or in bursts."""
     bench = await _start(dut)
