@@ -24,3 +24,16 @@ async def patterns(dut):
             seen = (flows["program"].sender, flows["weights"].sender, flows["image"].sender, flows["result"].receiver)
             assert seen == (weights, weights, image, result), f"program, weights, image and result flowed as {seen}: {flows}"
     assert bench.values_checked
+
+
+@cocotb.test()
+async def raw_tiles(dut):
+    """32-bit results of several tiles while the receiver is slow: a tile's sums wait in their buffer, and the next ones must not overwrite them."""
+    rng = random_generator()
+    bench = await Bench(dut).start()
+    for kernel in ((3, 3), (5, 5)):
+        chain = Chain(rng, (4, 30, 30), True, "raw").conv(8, kernel, tuple(k // 2 for k in kernel), raw=True)
+        net = chain.network()
+        for result in ("heavy", "bursts"):
+            outcome = await bench.check(net, chain.images[:1], traffic=(IDEAL, IDEAL, RECEIVERS[result]))
+            assert dict(outcome.flows)["result"].receiver == result
