@@ -22,3 +22,16 @@ async def rectangular_kernels(dut):
             chain.conv(int(rng.integers(1, 6 if on_icarus() else 40)), kernel, pad)
         await bench.check_alive(chain.network(), chain.images[:1])
     assert bench.values_checked > 0
+
+
+@cocotb.test()
+async def rows_above_the_picture(dut):
+    """A small last tile between two large ones, the second of which leaves its first rows to a later kernel row: its first sums must not land
+    where the tile before the small one is still being drained."""
+    rng = random_generator()
+    bench = await Bench(dut).start()
+    channels, size = (2, (2, 3)) if on_icarus() else (2 * bench.hardware.num_modules, (26, 42))
+    chain = Chain(rng, (8, *size), True, "rows above").conv(channels, (6, 3), (5, 1))
+    outcome = await bench.check_alive(chain.network(), chain.images[:1])
+    plan = next(iter(outcome.compiled.plans.values()))
+    assert on_icarus() or (plan.tile, plan.out_shape[1] % plan.tile[0], plan.vertical) == ((6, 42), 1, False), f"tiles of another shape: {plan}"
