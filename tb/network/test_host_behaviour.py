@@ -7,7 +7,7 @@ from cocotb.triggers import ClockCycles, First, RisingEdge
 from cocotb_bus.drivers.amba import AXIProtocolError, AXIxRESP
 
 from model.compiler.program import MAGIC_PROGRAM, packet
-from tb.accel.host import IRQ_DONE, IRQ_STOPPED, SOFT_RESET, START, STOP, Traffic
+from tb.accel.host import IRQ_DONE, IRQ_STOPPED, RESULT_FILE, SOFT_RESET, START, STOP, Traffic, read_hex
 from tb.common import clocking, coverage
 from tb.control.register_map import FIELDS, Register, field
 from tb.network.bench import compare, cycle_limit, expected_tensors, random_streams
@@ -29,13 +29,19 @@ async def begin(bench: FaultBench) -> tuple[np.ndarray, dict]:
     return image, expected_tensors(bench.net, image)
 
 
-async def results(bench: FaultBench, expected: dict) -> None:
-    """Wait for the interrupt of the image and compare all that came back."""
+async def done(bench: FaultBench) -> None:
+    """Wait for the interrupt of an image's end and clear it."""
     dut, host = bench.dut, bench.host
     await clocking.wait_for(dut, lambda: int(dut.irq_o.value), cycle_limit(bench.compiled), "no interrupt at the end of the image")
     cause = await host.read(Register.IRQ_STATUS)
     assert cause & IRQ_DONE, f"interrupt status {cause:#x}"
     await host.write(Register.IRQ_STATUS, IRQ_DONE)
+
+
+async def results(bench: FaultBench, expected: dict) -> None:
+    """Wait for the interrupt of the image and compare all that came back."""
+    dut, host = bench.dut, bench.host
+    await done(bench)
     await host.pulse("result_dump_i")
     words = bench.result_words()
     bench.values_checked += compare(expected, {name: t[None] for name, t in bench.compiled.decode_results(words).items()})
@@ -107,6 +113,33 @@ async def blocked_results(dut):
         bench.pending.append(("run", "after a blocked result stream"))
         await bench.good_run()
     assert bench.good_runs == 2 and bench.values_checked
+
+
+@cocotb.test()
+async def packets_sent_ahead(dut):
+    """Weights and image of the next picture are offered while one is still computed: they wait, nothing of them is lost, and every picture is right."""
+    bench = await FaultBench(dut).start()
+    compiled, images = bench.compiled, [bench.image() for _ in range(4)]
+    await bench.load(compiled.program)
+    await bench.host.start_run()
+    await bench.host.pulse("result_clear_i")
+    encoded = [compiled.encode_image(image[0]) for image in images]
+    await bench.host.load_files(compiled.weights, np.concatenate(encoded))
+    for number, pixels in enumerate(encoded):
+        assert not int(dut.irq_o.value), "the picture before is finished: nothing is sent ahead"
+        await bench.host.send("prog", 0, len(compiled.weights))
+        await bench.host.send("image", number * len(pixels), len(pixels))
+        if number:
+            await done(bench)
+        await bench.idle("prog", "image")
+    await done(bench)
+    await bench.host.stop_run()
+    await bench.host.pulse("result_dump_i")
+    beats = int(dut.result_beats_o.value)
+    assert beats == len(images) * compiled.total_result_beats and not int(dut.result_errors_o.value)
+    for image, words in zip(images, read_hex(RESULT_FILE, beats).reshape(len(images), -1)):
+        bench.values_checked += compare(expected_tensors(bench.net, image), {name: t[None] for name, t in compiled.decode_results(words).items()})
+    assert bench.values_checked
 
 
 @cocotb.test()
