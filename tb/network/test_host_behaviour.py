@@ -9,7 +9,7 @@ from cocotb_bus.drivers.amba import AXIProtocolError, AXIxRESP
 from model.compiler.program import MAGIC_PROGRAM, packet
 from tb.accel.host import IRQ_DONE, IRQ_STOPPED, RESULT_FILE, SOFT_RESET, START, STOP, Traffic, read_hex
 from tb.common import clocking, coverage
-from tb.control.register_map import FIELDS, Register, field
+from tb.control.register_map import FIELDS, ErrorCode, Register, field
 from tb.network.bench import compare, cycle_limit, expected_tensors, random_streams
 from tb.network.fault_bench import FaultBench
 
@@ -140,6 +140,25 @@ async def packets_sent_ahead(dut):
     for image, words in zip(images, read_hex(RESULT_FILE, beats).reshape(len(images), -1)):
         bench.values_checked += compare(expected_tensors(bench.net, image), {name: t[None] for name, t in compiled.decode_results(words).items()})
     assert bench.values_checked
+
+
+@cocotb.test()
+async def packets_after_an_error(dut):
+    """An image that ends early after all its weights have come: what the host sends before it has noticed is emptied, on both streams."""
+    bench = await FaultBench(dut).start()
+    image, _ = await begin(bench)
+    pixels = bench.compiled.encode_image(image[0])
+    await bench.host.load_files(bench.compiled.weights, pixels)
+    await bench.host.send("prog", 0, len(bench.compiled.weights))
+    await bench.idle("prog")
+    await bench.host.send("image", 0, len(pixels) - 1)
+    await bench.expect(ErrorCode.IMAGE_TRUNCATED)
+    for engine, words in (("prog", bench.compiled.weights), ("image", pixels)):
+        await bench.host.send(engine, 0, len(words))
+    await ClockCycles(dut.clk_i, 3)
+    await bench.recover()
+    await bench.good_run()
+    assert bench.good_runs == 1 and bench.values_checked
 
 
 @cocotb.test()
