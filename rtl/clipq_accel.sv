@@ -121,9 +121,9 @@ module clipq_accel #(
       .hwif_in_error_code           (error_code),
       .hwif_in_error_layer          (error_layer),
       .hwif_out_irq_status_intr     (irq_o),
-      .hwif_in_irq_status_done      (done),
-      .hwif_in_irq_status_error     (error_pulse),
-      .hwif_in_irq_status_stopped   (stopped),
+      .hwif_in_irq_status_done      (done && core_rst_n),  // the core is reset a cycle after the registers
+      .hwif_in_irq_status_error     (error_pulse && core_rst_n),
+      .hwif_in_irq_status_stopped   (stopped && core_rst_n),
       .hwif_out_irq_enable_done     (unused_irq_enable[0]),
       .hwif_out_irq_enable_error    (unused_irq_enable[1]),
       .hwif_out_irq_enable_stopped  (unused_irq_enable[2]),

@@ -75,6 +75,31 @@ async def reset_in_operation(dut):
     assert monitor is None or monitor.cycles > 200, "the monitor of unknown values saw hardly anything"
 
 
+@cocotb.test()
+async def reset_at_the_end_of_an_image(dut):
+    """Resets of a single cycle around the cycle in which an image is done leave no interrupt behind, and the next run is right."""
+    rng = random_generator()
+    bench = await Bench(dut).start()
+    chain = Chain(rng, (3, 3, 4), True, "victim").conv(5, (1, 3), (0, 1))
+    net = chain.network()
+    compiled, image = compile_network(net, bench.hardware, debug=True), chain.images[:1]
+    await bench.check(net, image)
+    for offset in (None, -1, 0) if on_icarus() else (None, *range(-6, 4)):
+        await bench.host.load_network(compiled, image)
+        await bench.host.start_run()
+        dut.prog_base_i.value, dut.prog_beats_i.value = len(compiled.program), len(compiled.weights)
+        dut.image_base_i.value, dut.image_beats_i.value = 0, len(compiled.encode_image(image[0]))
+        await bench.host.pulse("prog_go_i", "image_go_i")
+        if offset is None:
+            length = await clocking.wait_for(dut, lambda: int(dut.irq_o.value), 20_000, "no interrupt at the end of the image")
+        else:
+            await ClockCycles(dut.clk_i, length + offset)
+        await clocking.reset(dut, 1)
+        await _after_reset(bench)
+    await bench.check(net, image)
+    assert bench.values_checked > 0
+
+
 async def _begin(bench, compiled, image, rng, span) -> None:
     """Load and start a network, on streams of random speed, or send only its program; do not wait for anything."""
     slow = Traffic(0, int(rng.choice([256, 100])), int(rng.choice([0, 128])))
