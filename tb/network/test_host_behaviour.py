@@ -25,6 +25,7 @@ async def begin(bench: FaultBench) -> tuple[np.ndarray, dict]:
     image = bench.image()
     await bench.load(bench.compiled.program)
     await bench.host.start_run()
+    assert not field(await bench.host.read(Register.STATUS), Register.STATUS, "DONE"), "DONE of the run before"
     await bench.host.pulse("result_clear_i")
     return image, expected_tensors(bench.net, image)
 
@@ -36,6 +37,7 @@ async def done(bench: FaultBench) -> None:
     cause = await host.read(Register.IRQ_STATUS)
     assert cause & IRQ_DONE, f"interrupt status {cause:#x}"
     await host.write(Register.IRQ_STATUS, IRQ_DONE)
+    assert field(await host.read(Register.STATUS), Register.STATUS, "DONE"), "an image is done, and STATUS does not say so"
 
 
 async def results(bench: FaultBench, expected: dict) -> None:
