@@ -78,6 +78,13 @@ def no_size_zero(words):
     return all(d.values[name] for name in sizes)
 
 
+async def _start(dut):
+    """The test's random generator and the hardware that the block was built for, after a reset."""
+    dut.start_i.value = 0
+    await clocking.start(dut)
+    return np.random.default_rng(cocotb.RANDOM_SEED), Hardware(int(dut.NUM_MODULES.value), int(dut.BANK_WORDS.value))
+
+
 async def verdict(dut, words):
     """Whether bad_o pulses, exactly LATENCY cycles after the start and never else."""
     await FallingEdge(dut.clk_i)
@@ -96,10 +103,7 @@ async def verdict(dut, words):
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def verdicts(dut):
     """The same verdict as the rules, on every kind of descriptor; every rule is broken, and each field alone decides a verdict."""
-    rng = np.random.default_rng(cocotb.RANDOM_SEED)
-    hardware = Hardware(int(dut.NUM_MODULES.value), int(dut.BANK_WORDS.value))
-    dut.start_i.value = 0
-    await clocking.start(dut)
+    rng, hardware = await _start(dut)
     good = descriptors(rng, hardware, 40)
     broken, decisive = Counter(), set()
     for words in good:
@@ -126,10 +130,7 @@ async def verdicts(dut):
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def any_number_of_quads(dut):
     """Every number of quads a pass, in an upright convolution and in one that is not: none is as wrong as the rules say."""
-    rng = np.random.default_rng(cocotb.RANDOM_SEED)
-    hardware = Hardware(int(dut.NUM_MODULES.value), int(dut.BANK_WORDS.value))
-    dut.start_i.value = 0
-    await clocking.start(dut)
+    rng, hardware = await _start(dut)
     wanted = {0, 1}
     while wanted:
         for words in descriptors(rng, hardware, 20):
@@ -149,10 +150,7 @@ async def any_number_of_quads(dut):
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def exact_fits(dut):
     """Pools whose last window ends at the padded picture's edge, one pixel before it, or one beyond, with strides and sizes of many bits."""
-    rng = np.random.default_rng(cocotb.RANDOM_SEED)
-    hardware = Hardware(int(dut.NUM_MODULES.value), int(dut.BANK_WORDS.value))
-    dut.start_i.value = 0
-    await clocking.start(dut)
+    rng, hardware = await _start(dut)
     verdicts = Counter()
     for number in range(80):
         long, short = "hw" if number % 2 else "wh"
@@ -173,9 +171,7 @@ async def exact_fits(dut):
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def largest_numbers(dut):
     """Products beyond all widths are large, not what is left of them."""
-    hardware = Hardware(int(dut.NUM_MODULES.value), int(dut.BANK_WORDS.value))
-    dut.start_i.value = 0
-    await clocking.start(dut)
+    _, hardware = await _start(dut)
     for op in (CONV, MAX_POOL):
         words = [WORDS - 1] * DESC_WORDS
         words[0] = words[0] & ~0xF | op
