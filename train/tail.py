@@ -2,7 +2,8 @@
 
 Most of a training step goes into the first layers, whose pictures are large; from conv5 on a fifth of the multiplications is left. So the first
 layers stay as they are, what they give for a few augmented views of each training picture is computed once and kept (a byte per activation, as
-in the hardware), and straight-through training of the rest has time for many epochs, labels and teacher included.
+in the hardware), and straight-through training of the rest has time for many epochs. What it learns is the full-precision network's
+probabilities of the very view that it sees, no labels: L. Beyer et al., "Knowledge Distillation: A Good Teacher Is Patient and Consistent", CVPR 2022.
 """
 
 import hashlib
@@ -19,14 +20,15 @@ from torch import nn
 from model.cifar import CifarError, class_names
 from train import checkpoint, data
 from train.export import ZOO
+from train.loss import Loss
 from train.nin import LAYERS, NIN, POOL_AFTER, to_input
 from train.parallel import Workers
 from train.precision import autocast
 from train.shipper import Shipper
-from train.train import CLIPQ, Trainer, save_atomically, teach
+from train.train import CLIPQ, Trainer, save_atomically
 
 PIECE = 100  # pictures at a time through the first layers
-PHASE = replace(CLIPQ, name="tail", lr=0.02, bn_lr=0.02)
+PHASE = replace(CLIPQ, name="tail", lr=0.02, bn_lr=0.02, loss=Loss(share=1.0, temperature=1.0))
 
 
 class Tail(NIN):
@@ -60,30 +62,41 @@ def store(net: NIN, pixels: torch.Tensor, dataset: str, until: str, threads: int
         return torch.cat(list(pool.map(lambda part: first_layers(net, to_input(part, dataset), until), pixels.split(PIECE))))
 
 
-def store_views(net: NIN, pixels, dataset: str, until: str, views: int, seed: int, threads: int) -> torch.Tensor:
-    """`first_layers` of `views` augmented copies of each picture, uint8 [views, N, I, H, W]."""
-    kept = None
+def store_views(net: NIN, pixels, dataset: str, until: str, views: int, seed: int, teacher: Workers) -> tuple[torch.Tensor, torch.Tensor]:
+    """`views` augmented copies of each picture: (`first_layers` of them, uint8 [views, N, I, H, W]; the teacher's probabilities, float16 [views, N, classes])."""
+    kept, soft = None, []
     for view in range(views):
         rng = data.generator(seed, view)
         for begin in range(0, len(pixels), 50 * PIECE):  # so that no more than these are held as floats
             chosen = slice(begin, begin + 50 * PIECE)
-            part = store(net, data.augment(pixels[chosen], rng), dataset, until, threads)
+            augmented = data.augment(pixels[chosen], rng)
+            part = store(net, augmented, dataset, until, teacher.threads)
             if kept is None:
                 kept = torch.empty(views, len(pixels), *part.shape[1:], dtype=torch.uint8)
             kept[view, chosen] = part
-    return kept
+            logits = teacher.logits(augmented, lambda x: to_input(x, dataset)).float()
+            soft.append(F.softmax(logits / PHASE.loss.temperature, 1).half())
+    return kept, torch.cat(soft).view(views, len(pixels), -1)
 
 
 class TailTrainer(Trainer):
-    """train: (activations uint8 [views, N, I, H, W], labels); val: (activations uint8 [N, I, H, W], labels)."""
+    """train: (activations uint8 [views * N, I, H, W], labels [views * N]), view after view; val: (activations uint8 [N, I, H, W], labels).
+
+    An epoch shows each of the N pictures once, in a view drawn at random.
+    """
+
+    def __init__(self, workers: Workers, phase, pictures: dict, dataset: str, seed: int, folder: Path, views: int):
+        super().__init__(workers, phase, pictures, dataset, seed, folder)
+        self.views, self.count = views, len(pictures["train"][1]) // views
+        self.steps_per_epoch = self.count // phase.batch
 
     def _batches(self, size):
         kept, batch = self.train_set[0], self.phase.batch
-        order = torch.randperm(kept.shape[1], generator=data.generator(self.seed, self.epoch))
+        order = torch.randperm(self.count, generator=data.generator(self.seed, self.epoch))
         for step in range(self.step, self.steps_per_epoch):
-            chosen = order[step * batch : (step + 1) * batch]
-            view = torch.randint(len(kept), (batch,), generator=data.generator(self.seed, self.epoch, step + 1))
-            yield step, kept[view, chosen].float(), chosen
+            view = torch.randint(self.views, (batch,), generator=data.generator(self.seed, self.epoch, step + 1))
+            chosen = view * self.count + order[step * batch : (step + 1) * batch]
+            yield step, kept[chosen].float(), chosen
 
     @property
     def _best(self) -> Path:
@@ -148,11 +161,10 @@ def main(dataset, start, teacher, first, views, epochs, minutes, lr, seed, threa
     phase = replace(PHASE, stages=((32, epochs),), lr=lr, bn_lr=lr, minutes=minutes)
     folder = run_folder(out, dataset, source, original, first, views, phase, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    soft = teach(Workers(taught_by, threads), taught_by, sets["train"][0], dataset, folder / "teacher.pt")
-    kept = {"train": (store_views(net, sets["train"][0], dataset, first, views, seed, threads), sets["train"][1]),
-            "val": (store(net, sets["val"][0], dataset, first, threads), sets["val"][1])}
-    trainer = TailTrainer(Workers(Tail(net, first), threads), phase, kept, dataset, seed, folder)
-    trainer.soft = soft
+    kept, soft = store_views(net, sets["train"][0], dataset, first, views, seed, Workers(taught_by, threads))
+    pictures = {"train": (kept.flatten(0, 1), sets["train"][1].repeat(views)), "val": (store(net, sets["val"][0], dataset, first, threads), sets["val"][1])}
+    trainer = TailTrainer(Workers(Tail(net, first), threads), phase, pictures, dataset, seed, folder, views)
+    trainer.soft = soft.flatten(0, 1)
     trainer.resume()
     trainer.run(TailTrainer.keep_best)
     facts = {"phase": "tail", "epoch": trainer.take_best()}

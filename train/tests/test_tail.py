@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from train import checkpoint, tail
 from train.nin import NIN, to_input
+from train.parallel import Workers
 from train.tail import Tail, TailTrainer, first_layers, main, run_folder, store, store_views
 from train.train import quantize_network
 
@@ -42,14 +43,21 @@ def test_tail_shares_its_layers(net):
 
 def test_views_are_augmented_pictures(net, monkeypatch):
     pixels, _ = pictures(7)
-    kept = store_views(net, pixels, "cifar10", "conv4", 3, 0, 1)
+    torch.manual_seed(1)
+    teacher = Workers(NIN(10), 2)
+    kept, soft = store_views(net, pixels, "cifar10", "conv4", 3, 0, teacher)
     plain = store(net, pixels, "cifar10", "conv4", 1)
     assert kept.shape == (3, *plain.shape) and kept.dtype == torch.uint8
     assert not torch.equal(kept[0], kept[1]) and not torch.equal(kept[0], plain)
-    assert torch.equal(kept, store_views(net, pixels, "cifar10", "conv4", 3, 0, 1))
+    again = store_views(net, pixels, "cifar10", "conv4", 3, 0, teacher)
+    assert torch.equal(kept, again[0]) and torch.equal(soft, again[1])
+    assert soft.shape == (3, 7, 10) and not torch.equal(soft[0], soft[1])
     monkeypatch.setattr(tail.data, "augment", lambda pixels, rng: pixels)
     monkeypatch.setattr(tail, "PIECE", 2)
-    assert torch.equal(store_views(net, pixels, "cifar10", "conv4", 1, 0, 2)[0], plain)  # in the order of the pictures, whatever the pieces
+    kept, soft = store_views(net, pixels, "cifar10", "conv4", 1, 0, teacher)
+    assert torch.equal(kept[0], plain)  # in the order of the pictures, whatever the pieces
+    taught = teacher.logits(pixels.float(), lambda x: to_input(x, "cifar10")).softmax(1)
+    assert torch.allclose(soft[0].float(), taught, atol=1e-3)
 
 
 @pytest.fixture
