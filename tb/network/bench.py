@@ -25,13 +25,18 @@ IDEAL_TRAFFIC = (IDEAL, IDEAL, 0)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came back: {layer: int32 [N, C, H, W]}, total_cycles int64 [N], cycles int64 [layers] of the last image, the compiled network,
-    and how each stream port flowed."""
+    """What came back: {layer: int32 [N, C, H, W]}, total_cycles int64 [N], counters int64 [layers, 5] of the last image (see `Host.layer_counters`),
+    the compiled network, and how each stream port flowed."""
     tensors: dict
     total_cycles: np.ndarray
-    cycles: np.ndarray
+    counters: np.ndarray
     compiled: Compiled
     flows: list[tuple[str, Flow]]
+
+    @property
+    def cycles(self) -> np.ndarray:
+        """int64 [layers], of the last image."""
+        return self.counters[:, 0]
 
 
 def expected_tensors(net, images: np.ndarray) -> dict:
@@ -62,6 +67,19 @@ def compare_cycles(outcome: Outcome) -> None:
     for name, predicted, measured in [*rows, ("image", prediction.total_cycles, int(outcome.total_cycles[-1]))]:
         difference = abs(predicted - measured)
         assert difference <= 16 or difference <= 0.01 * measured, f"{name}: {measured} cycles in the RTL, {predicted} predicted"
+
+
+def compare_traffic(outcome: Outcome) -> None:
+    """Hold each layer's words read from and written to the feature buffer, and the image's words out of the weight buffer, against the model's.
+
+    No stall changes them; but weights are fetched ahead, some of a layer's while the one before still counts.
+    """
+    layers = predict(outcome.compiled).layers
+    for layer, (_, _, reads, writes, _) in zip(layers, outcome.counters):
+        assert (reads, writes) == (layer.reads, layer.writes), \
+            f"{layer.name}: {reads} words read and {writes} written in the RTL, {layer.reads} and {layer.writes} predicted"
+    fetched, predicted = int(outcome.counters[:, 4].sum()), sum(layer.weight_words for layer in layers)
+    assert fetched == predicted, f"{fetched} weight words left the buffer in the RTL, {predicted} predicted"
 
 
 def random_generator() -> np.random.Generator:
@@ -117,11 +135,11 @@ class Bench:
             result, total = await self.host.run_image(number, cycle_limit(compiled))
             beats.append(result)
             totals.append(total)
-        cycles = np.array([await self.host.layer_cycles(layer) for layer in range(len(net.layers))])
+        counters = await self.host.layer_counters(len(net.layers))
         await self.host.stop_run()
         decoded = [compiled.decode_results(words) for words in beats]
         tensors = {name: np.stack([image[name] for image in decoded]) for name in decoded[0]}
-        return Outcome(tensors, np.array(totals), cycles, compiled, list(self.host.flows))
+        return Outcome(tensors, np.array(totals), counters, compiled, list(self.host.flows))
 
     async def check(self, net, images: np.ndarray, **options) -> Outcome:
         """Run and compare all that comes back with PyTorch; `options` as for `run`."""
@@ -131,6 +149,7 @@ class Bench:
         assert compared, f"{net.name}: nothing was compared"
         self.values_checked += compared
         self._sample(net, images, outcome)
+        compare_traffic(outcome)
         if options.get("traffic", IDEAL_TRAFFIC) == IDEAL_TRAFFIC:
             compare_cycles(outcome)
         self.dut._log.info("%s: %s equal, %s cycles", net.name, ", ".join(

@@ -9,8 +9,8 @@ import numpy as np
 from model.network import Network
 from tb.network.chain import Chain
 
-# (low, high, both) clamps around the centre of `Chain.centred_conv` and of the average pools below
-CONV_CLAMPS = {True: (0, ((-5, 127), (-128, 5), (-5, 5))), False: (100, ((95, 255), (0, 105), (95, 105)))}
+# (low, high, both) clamps around the centre of `Chain.centred_conv` and of the average pools below; signed ones with both limits on one side of zero, too
+CONV_CLAMPS = {True: (0, ((-5, 127), (-128, 5), (-5, 5), (-12, -3), (3, 12))), False: (100, ((95, 255), (0, 105), (95, 105)))}
 BIG_BIAS = (1 << 30) + (1 << 29)
 CHANNELS = 48  # with so many channels kernels of width 1, 3 and 5 map to arrays of 1, 3 and 5 taps
 
@@ -98,7 +98,7 @@ def clamp_chains(rng) -> Iterator[Chain]:
             centre, clamps = CONV_CLAMPS[signed_out]
             for clamp in clamps:
                 yield Chain(rng, (5, 6, 7), signed_in, f"clamp {clamp}").centred_conv(4, (1, 3), (0, 0), centre, clamp)
-    for clamp in ((-10, 127), (-128, 10), (-10, 10), (0, 255), (0, 10)):
+    for clamp in ((-10, 127), (-128, 10), (-10, 10), (-14, -4), (0, 255), (0, 10)):
         yield _average(rng, True, -128, 127, clamp)
     yield _average(rng, True, 40, 127, (0, 60))
     for clamp in ((120, 255), (0, 130), (120, 130), (-128, 100)):
