@@ -74,7 +74,6 @@ def _entry(**changes):
     return {"id": "steps", "file": "counter.sv", "kind": "counts by two", "find": "4'd1", "replace": "4'd2", **changes}
 
 
-@pytest.mark.skip(reason="failed in one clean run, passed in others: its cause is not known yet")
 def test_planted_bug_is_killed_and_a_harmless_one_survives(bench):
     folder, trials = bench
     index = RtlIndex(folder / "rtl")
@@ -83,7 +82,7 @@ def test_planted_bug_is_killed_and_a_harmless_one_survives(bench):
         found.append(trials.results.finding(mutant.key, "hand-made", mutant.module, mutant.title))
         trials.judge(found[-1], {"counter"}, mutant.plant(folder / mutant.id, index), index)
     assert [f.status for f in found] == ["killed", "survived", "not compiled"]
-    assert found[0].killed_by == "counter[icarus]" and "test_counts failed" in found[0].why
+    assert found[0].killed_by == "counter[icarus]" and "test_counts" in found[0].why  # as the log or the results file says it, whichever is read first
     assert not mutate.good_enough(found[:2]) and mutate.good_enough(found[:1])
     trials.results.save()  # an interrupted run goes on: nothing is run again
     again = trial.Results(trials.results.path)
