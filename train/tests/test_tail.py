@@ -60,6 +60,21 @@ def test_views_are_augmented_pictures(net, monkeypatch):
     assert torch.allclose(soft[0].float(), taught, atol=1e-3)
 
 
+def test_a_picture_comes_with_its_own_view_and_label(net, tmp_path):
+    views, count = 3, 40
+    number = torch.arange(views * count)
+    kept = number.to(torch.uint8)[:, None, None, None].expand(-1, 192, 8, 8)
+    phase = tail.replace(tail.PHASE, batch=20)
+    trainer = TailTrainer(Workers(Tail(net, "conv7"), 1), phase, {"train": (kept, number % count), "val": None}, "cifar10", 0, tmp_path, views)
+    steps = list(trainer._batches(32))
+    assert [step for step, *_ in steps] == [0, 1]
+    chosen = torch.cat([numbers for *_, numbers in steps])
+    assert torch.equal((chosen % count).sort().values, torch.arange(count))  # each picture once
+    assert len((chosen // count).unique()) == views
+    for _, activations, numbers in steps:
+        assert torch.equal(activations[:, 0, 0, 0].long(), numbers)
+
+
 @pytest.fixture
 def run(net, tmp_path, monkeypatch):
     """run(*options) -> result of the command on 60 pictures, from the network `quantized` with the teacher `original`."""
