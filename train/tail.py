@@ -6,7 +6,6 @@ in the hardware), and straight-through training of the rest has time for many ep
 probabilities of the very view that it sees, no labels: L. Beyer et al., "Knowledge Distillation: A Good Teacher Is Patient and Consistent", CVPR 2022.
 """
 
-import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,6 +19,7 @@ from torch import nn
 from model.cifar import CifarError, class_names
 from train import checkpoint, data
 from train.export import ZOO
+from train.identity import digest
 from train.loss import Loss
 from train.nin import LAYERS, NIN, POOL_AFTER, to_input
 from train.parallel import Workers
@@ -122,12 +122,6 @@ class TailTrainer(Trainer):
         return (self.workers.logits(activations, self._prepare).argmax(1) == labels).double().mean().item()
 
 
-def run_folder(out: Path, *settings) -> Path:
-    """Folder in `out` of the run that `settings`, files by their bytes, decide the result of."""
-    identity = [hashlib.sha256(s.read_bytes()).hexdigest() if isinstance(s, Path) else s for s in settings]
-    return out / f"run-{hashlib.sha256(repr(identity).encode()).hexdigest()[:12]}"
-
-
 @click.command()
 @click.option("--dataset", type=click.Choice(sorted(checkpoint.CLASSES)), default="cifar10", show_default=True)
 @click.option("--start", type=click.Path(path_type=Path, exists=True), help="The quantized network. [model/zoo/nin-DATASET.ckpt.npz]")
@@ -159,7 +153,7 @@ def main(dataset, start, teacher, first, views, epochs, minutes, lr, seed, threa
     if taught_facts["dataset"] != dataset or taught_by.mode != "float":
         raise click.ClickException(f"{original} is not a full-precision network for {dataset}")
     phase = replace(PHASE, stages=((32, epochs),), lr=lr, bn_lr=lr, minutes=minutes)
-    folder = run_folder(out, dataset, source, original, first, views, phase, seed)
+    folder = out / f"run-{digest(dataset, source, original, first, views, phase, seed)}"
     folder.mkdir(parents=True, exist_ok=True)
     kept, soft = store_views(net, sets["train"][0], dataset, first, views, seed, Workers(taught_by, threads))
     pictures = {"train": (kept.flatten(0, 1), sets["train"][1].repeat(views)), "val": (store(net, sets["val"][0], dataset, first, threads), sets["val"][1])}

@@ -4,7 +4,6 @@ A finished trial is found again by a hash of everything that decides its result 
 network), an interrupted one goes on from its last epoch. Accuracies are those of the integer arithmetic.
 """
 
-import hashlib
 import json
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from model.cifar import CifarError
 from train import checkpoint, clipq, data, train
 from train.checkpoint import CLASSES
 from train.export import ZOO
+from train.identity import digest
 from train.nin import NIN, to_input
 from train.parallel import Workers
 from train.precision import autocast
@@ -103,12 +103,11 @@ class Bench:
         torch.set_num_threads(1)  # as the workers do: a start must not depend on how sums are split over threads
         load_full_precision(source, dataset)  # say at once that something is wrong with it
         sizes = [len(labels) for _, labels in pictures.values()]
-        self.identity = [dataset, seed, sizes, hashlib.sha256(source.read_bytes()).hexdigest()]
+        self.identity = [dataset, seed, sizes, source]
 
     def _place(self, *settings) -> Path:
         """Folder of everything that depends on `settings`."""
-        digest = hashlib.sha256(repr([*self.identity, *settings]).encode()).hexdigest()
-        return self.folder / f"{self.dataset}-{digest[:12]}"
+        return self.folder / f"{self.dataset}-{digest(*self.identity, *settings)}"
 
     def _workers(self, net):
         return Workers(net, self.threads) if self.device.type == "cpu" else Replica(net, self.device)

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from train import checkpoint, tail
 from train.nin import NIN, to_input
 from train.parallel import Workers
-from train.tail import Tail, TailTrainer, first_layers, main, run_folder, store, store_views
+from train.tail import Tail, TailTrainer, first_layers, main, store, store_views
 from train.train import quantize_network
 
 
@@ -137,12 +137,3 @@ def test_the_best_epoch_is_kept(run, tmp_path, monkeypatch):
     assert facts["epoch"] == 2
     same = [torch.equal(shipped.conv7.bn.bias, state["conv7.bn.bias"]) for state in states]
     assert same == [False, True, False, False]
-
-
-def test_folder_of_a_run_depends_on_the_files_bytes(tmp_path):
-    file = tmp_path / "net"
-    folders = []
-    for content in (b"a", b"b", b"a"):
-        file.write_bytes(content)
-        folders.append(run_folder(tmp_path, "cifar10", file, 3))
-    assert folders[0] == folders[2] != folders[1] and folders[0].parent == tmp_path
