@@ -5,7 +5,6 @@ network), an interrupted one goes on from its last epoch. Accuracies are those o
 """
 
 import json
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -84,16 +83,6 @@ def load_full_precision(path: Path, dataset: str) -> NIN:
     return net
 
 
-@contextmanager
-def shadow_bound(sigmas: float | None):
-    """Let the trainer clamp shadow weights to so many standard deviations; None: not at all."""
-    usual, train.BOUND = train.BOUND, float("inf") if sigmas is None else sigmas
-    try:
-        yield
-    finally:
-        train.BOUND = usual
-
-
 class Bench:
     """Runs trials from one full-precision network on one set of pictures and keeps their results below `folder`."""
 
@@ -133,10 +122,9 @@ class Bench:
         place = self._place(trial)
         net = trial.start(load_full_precision(self.source, self.dataset).to(self.device), self._calibration())
         workers, history = self._workers(net), {}
-        with shadow_bound(trial.bound):
-            for phase in trial.phases:
-                trainer = self._trained(workers, phase, place)
-                history[phase.name] = trainer.history
+        for phase in trial.phases:
+            trainer = self._trained(workers, replace(phase, bound=trial.bound), place)
+            history[phase.name] = trainer.history
         net.mode = "exact"
         result = self._finish(trainer, place, settings=repr(trial), history=history)
         workers.pool.shutdown()
