@@ -148,6 +148,22 @@ async def any_number_of_quads(dut):
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
+async def max_pools_write(dut):
+    """A max pool writes its output whatever its bit for 32-bit results says: over its own input it is refused."""
+    rng, hardware = await _start(dut)
+    pools = []
+    while len(pools) < 5:
+        pools += [words for words in descriptors(rng, hardware, 20) if words[0] & 0xF == MAX_POOL]
+    for words in pools:
+        base = Descriptor.decode(words).in_base
+        over_itself = put(put(words, "out_base", base), "out_end", base + 1)
+        for raw in (0, 1):
+            for changed_words, rules in ((put(words, "raw", raw), []), (put(over_itself, "raw", raw), ["input and output overlap"])):
+                assert problems(Descriptor.decode(changed_words), hardware) == rules
+                assert await verdict(dut, changed_words) == bool(rules), f"raw {raw}, {rules or 'no rule broken'}: the RTL says the contrary"
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
 async def exact_fits(dut):
     """Pools whose last window ends at the padded picture's edge, one pixel before it, or one beyond, with strides and sizes of many bits."""
     rng, hardware = await _start(dut)

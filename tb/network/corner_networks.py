@@ -6,6 +6,7 @@ from typing import Iterator
 
 import numpy as np
 
+from model.compiler.hardware import MAX_CHANNELS
 from model.network import Network
 from tb.network.chain import Chain
 
@@ -45,6 +46,7 @@ def shape_chains(rng) -> Iterator[Chain]:
     yield from _tile_chains(rng)
     yield from _pad_chains(rng)
     yield from _group_chains(rng)
+    yield from _deep_chains(rng)
     for number, (kernel, channels) in enumerate((((3, 1), 12), ((11, 1), 12), ((7, 3), 5), ((11, 3), 5), ((3, 5), 6), ((9, 5), 6))):
         yield Chain(rng, (1 + number % 4, 13, 7), bool(number % 2), f"vertical taps {kernel}").conv(channels, kernel, (kernel[0] // 2, 0))
 
@@ -75,6 +77,14 @@ def _group_chains(rng) -> Iterator[Chain]:
                                     (50, 5, 12), (24, 2, 12), (24, 4, 12), (24, 6, 12), (24, 9, 12), (16, 7, 12), (16, 11, 12)):
         chain = Chain(rng, (inputs, 3, 12), bool(outputs % 8), f"{inputs} channels, {kernel} wide")
         yield chain.conv(outputs, (1, kernel), (0, kernel // 2))
+
+
+def _deep_chains(rng) -> Iterator[Chain]:
+    """Nearly the most channels that there may be, in and out: 128 groups of input channels for the window of 5."""
+    for kernel in (1, 3, 5):
+        inputs, outputs = (int(n) for n in rng.integers(MAX_CHANNELS - 3, MAX_CHANNELS + 1, 2))
+        yield Chain(rng, (inputs, 1, 1), bool(rng.integers(2)), f"{inputs} channels in, {kernel} wide").conv(3, (1, kernel), (0, kernel // 2))
+        yield Chain(rng, (3, 1, 1), bool(rng.integers(2)), f"{outputs} channels out, {kernel} wide").conv(outputs, (1, kernel), (0, kernel // 2))
 
 
 def order_chains(rng) -> Iterator[Chain]:
