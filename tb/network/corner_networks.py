@@ -80,7 +80,7 @@ def _group_chains(rng) -> Iterator[Chain]:
 
 
 def _deep_chains(rng) -> Iterator[Chain]:
-    """Nearly the most channels that there may be, in and out: 128 groups of input channels for the window of 5."""
+    """Nearly the most channels that there may be, in and out, for each window."""
     for kernel in (1, 3, 5):
         inputs, outputs = (int(n) for n in rng.integers(MAX_CHANNELS - 3, MAX_CHANNELS + 1, 2))
         yield Chain(rng, (inputs, 1, 1), bool(rng.integers(2)), f"{inputs} channels in, {kernel} wide").conv(3, (1, kernel), (0, kernel // 2))
