@@ -23,10 +23,10 @@ END_TO_DRAIN = 40     # last slot of a tile to its first drain read
 DRAIN_GAP = 3         # last read of a tile to the first one of the next
 DRAIN_TO_IDLE = 5     # last drain read to the conv unit being idle
 RAW_FIFO = 40         # steps of 32-bit results that may wait for the result stream
-RAW_FLIGHT = 14       # cycles from a drain read to the fifo
+RAW_FLIGHT = 14       # cycles from a drain read to the fifo, or from a pool's question for room, beyond the window's reads
 IMAGE_TO_FETCH = 3    # last image beat to the first layer's fetch
 EMIT_LATENCY = 4      # emission of a tensor beyond its reads
-POOL_FLIGHT = 9       # cycles from an average pool's window to the fifo, beyond the pooling unit's own latency
+POOL_LEAD = 4         # an average pool's window asks for room so many cycles before its share of the unit's cycles begins
 RAW_TO_LAST = 4       # 32-bit results waiting: last beat out of the FIFO to the last result beat
 RESULT_LATENCY = {"int8": 2, "int32": 3}  # end of the last layer to the last result beat
 
@@ -275,21 +275,22 @@ class _RawResults:
             at += 1
             while not self._room(at):
                 at += 1
-            enters = at + RAW_FLIGHT
-            self.last = max(enters, self.last + 1) + self.beats - 1
-            self.entering.append(enters)
-            self.leaving.append(self.last + 1)
+            self._take(at + RAW_FLIGHT)
         return at
 
     def enter(self, at, reads):
         """A window of `reads` cycles from cycle `at` on, when there is room; returns its end."""
-        while not self._room(at):
-            at += 1
-        enters = at + reads + POOL_FLIGHT
+        asked = at - POOL_LEAD
+        while not self._room(asked):
+            asked += 1
+        self._take(asked + reads + RAW_FLIGHT)
+        return asked + POOL_LEAD + reads
+
+    def _take(self, enters):
+        """A step that enters the FIFO in cycle `enters`."""
         self.last = max(enters, self.last + 1) + self.beats - 1
         self.entering.append(enters)
         self.leaving.append(self.last + 1)
-        return at + reads
 
     def _room(self, cycle):
         while self.entering and self.entering[0] <= cycle:

@@ -17,8 +17,6 @@ from model.images import ZOO, bundled_images, pixels_to_input
 from model.network import load_network
 from tb import rtl_backend, runner
 
-CYCLE_TOLERANCE, SHARE_TOLERANCE = 16, 0.01  # a prediction may be off by so many cycles or this share
-
 
 def measure(net, hardware, images) -> dict:
     """One record per layer and the totals: measured and predicted side by side."""
@@ -43,12 +41,6 @@ def measure(net, hardware, images) -> dict:
             "total_cycles": {"measured": int(run.total_cycles[0]), "predicted": prediction.total_cycles, "paper": sum(paper.values())},
             "total_cycles_per_image": [int(c) for c in run.total_cycles], "simulation_seconds_per_image": float(np.mean(run.seconds)),
             "units": {"reads": "32-bit words of the feature buffer", "writes": "32-bit words", "weight_words": "64-bit words"}}
-
-
-def outside(record) -> bool:
-    """Whether a layer's prediction misses the measurement by more than 16 cycles and 1 %."""
-    difference = abs(record["measured"]["cycles"] - record["predicted"]["cycles"])
-    return difference > CYCLE_TOLERANCE and difference > SHARE_TOLERANCE * record["measured"]["cycles"]
 
 
 def show(report, console) -> None:
@@ -81,9 +73,9 @@ def main(modules, path):
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(report, indent=1))
     show(report, console)
-    wrong = [record["layer"] for record in report["layers"] if outside(record)]
+    wrong = [record["layer"] for record in report["layers"] if record["measured"]["cycles"] != record["predicted"]["cycles"]]
     if wrong:
-        sys.exit(f"the cycle model is off by more than 1 % and 16 cycles in: {', '.join(wrong)}")
+        sys.exit(f"the cycle model is wrong in: {', '.join(wrong)}")
     console.print(f"Written: {target.relative_to(runner.ROOT)}")
 
 

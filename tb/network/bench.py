@@ -61,12 +61,11 @@ def compare(expected: dict, got: dict) -> int:
 
 
 def compare_cycles(outcome: Outcome) -> None:
-    """Hold the cycle model against the counters of a run with ideal streams: each layer and the image within 1 % or 16 cycles."""
+    """Hold the cycle model against the counters of a run with ideal streams: each layer and the image to the cycle."""
     prediction = predict(outcome.compiled)
     rows = [(layer.name, layer.cycles, int(measured)) for layer, measured in zip(prediction.layers, outcome.cycles)]
     for name, predicted, measured in [*rows, ("image", prediction.total_cycles, int(outcome.total_cycles[-1]))]:
-        difference = abs(predicted - measured)
-        assert difference <= 16 or difference <= 0.01 * measured, f"{name}: {measured} cycles in the RTL, {predicted} predicted"
+        assert measured == predicted, f"{name}: {measured} cycles in the RTL, {predicted} predicted"
 
 
 def compare_traffic(outcome: Outcome) -> None:
