@@ -107,9 +107,14 @@ class _Loader:
         at = header + 2            # first cycle that may read a parameter
         if number >= 2:
             at = max(at, self.layers_done[number - 2] + 1)
+        unfreed = 0                # parameters are freed together: when the buffer has run empty, and at the end
         for _ in range(n_params):
-            at = self.stream.available(1, at) + 1
-            self.stream.take(1, at)
+            if unfreed == self.stream.depth or self.stream.available(unfreed + 1, at) > at:
+                self.stream.take(unfreed, at)
+                unfreed = 0
+            at = self.stream.available(unfreed + 1, at) + 1
+            unfreed += 1
+        self.stream.take(unfreed, at)
         self.clock = at + 1        # first cycle of WAIT or HEADER
         return at + 1
 
