@@ -30,6 +30,7 @@ from train.segments import Segments
 from train.shipper import Shipper
 
 SAVE_SECONDS = 600
+BOUND = 2.0  # shadow weights stay within so many standard deviations, where nothing else is said
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Phase:
     loss: Loss = Loss()
     cutout: int = 0
     mode: str = "float"  # of the network, see train.nin
-    bound: float | None = 2.0  # standard deviations that shadow weights stay within in quantized modes; None: any number
+    bound: float | None = BOUND  # standard deviations that shadow weights stay within in quantized modes; None: any number
     settle: float = 0.0  # how firmly the second half pulls the weights to their quantized values: its decay is e^(settle / 4)
     end: float | None = None  # epoch, possibly fractional, at which the phase ends early
     minutes: float | None = None  # wall-clock time after which it does: then the clock drives the learning rate
@@ -80,7 +81,6 @@ RECIPES = {
     "smoke": tuple(replace(p, stages=((16, 1),)) for p in (FLOAT, REFINE, CLIPQ, EXACT)),
 }
 CLIP = 0.5  # fraction of either sign that CLIP-Q sets to zero, in every layer
-BOUND = CLIPQ.bound
 MIN_SCALE = 0.01  # batch norm's scale in quantized phases: the file's mult cannot be zero or negative
 CALIBRATION_PICTURES = 250
 
@@ -226,7 +226,7 @@ class Trainer:
         self.sgd.step()
         if self.phase.quantized:
             for _, block in self.net.blocks():
-                if self.phase.bound and not isinstance(block.quantizer, Segments):  # whose boundaries do not hang on the extremes
+                if self.phase.bound is not None and not isinstance(block.quantizer, Segments):  # whose boundaries do not hang on the extremes
                     clipq.bound(block.conv.weight, self.phase.bound)
                 block.bn.weight.data.clamp_(min=MIN_SCALE)
         if self.phase.settle and self.progress() > 0.5:

@@ -201,11 +201,6 @@ class Host:
             raise AssertionError(f"a result beat is offered {limit_cycles} cycles after a soft reset")
         await self.pulse("result_clear_i")
 
-    async def layer_cycles(self, layer: int) -> int:
-        """Cycles of a layer in the last image."""
-        await self.write(Register.LAYER_SEL, layer)
-        return await self.read(Register.LAYER_CYCLES)
-
     async def layer_counters(self, n_layers: int) -> np.ndarray:
         """int64 [layers, 5]: cycles, stalls, reads, writes (32-bit words), weight words (64 bits) of the last image."""
         table = np.zeros((n_layers, len(COUNTERS)), np.int64)

@@ -9,7 +9,7 @@ import torch
 
 from model.compiler import Compiled, compile_network
 from model.compiler.hardware import Hardware
-from model.cycle_model import predict
+from model.cycle_model import ImageCycles, predict
 from model.integer import run_integer
 from model.torch_net import TorchNet
 from tb.accel.host import IDEAL, Host, Traffic, random_traffic
@@ -60,20 +60,19 @@ def compare(expected: dict, got: dict) -> int:
     return sum(tensor.size for tensor in got.values())
 
 
-def compare_cycles(outcome: Outcome) -> None:
+def compare_cycles(outcome: Outcome, prediction: ImageCycles) -> None:
     """Hold the cycle model against the counters of a run with ideal streams: each layer and the image to the cycle."""
-    prediction = predict(outcome.compiled)
     rows = [(layer.name, layer.cycles, int(measured)) for layer, measured in zip(prediction.layers, outcome.cycles)]
     for name, predicted, measured in [*rows, ("image", prediction.total_cycles, int(outcome.total_cycles[-1]))]:
         assert measured == predicted, f"{name}: {measured} cycles in the RTL, {predicted} predicted"
 
 
-def compare_traffic(outcome: Outcome) -> None:
+def compare_traffic(outcome: Outcome, prediction: ImageCycles) -> None:
     """Hold each layer's words read from and written to the feature buffer, and the image's words out of the weight buffer, against the model's.
 
     No stall changes them; but weights are fetched ahead, some of a layer's while the one before still counts.
     """
-    layers = predict(outcome.compiled).layers
+    layers = prediction.layers
     for layer, (_, _, reads, writes, _) in zip(layers, outcome.counters):
         assert (reads, writes) == (layer.reads, layer.writes), \
             f"{layer.name}: {reads} words read and {writes} written in the RTL, {layer.reads} and {layer.writes} predicted"
@@ -148,9 +147,10 @@ class Bench:
         assert compared, f"{net.name}: nothing was compared"
         self.values_checked += compared
         self._sample(net, images, outcome)
-        compare_traffic(outcome)
+        prediction = predict(outcome.compiled)
+        compare_traffic(outcome, prediction)
         if options.get("traffic", IDEAL_TRAFFIC) == IDEAL_TRAFFIC:
-            compare_cycles(outcome)
+            compare_cycles(outcome, prediction)
         self.dut._log.info("%s: %s equal, %s cycles", net.name, ", ".join(
             f"{name} {list(expected[name].shape[1:])}" for name in outcome.tensors), outcome.total_cycles.tolist())
         return outcome
