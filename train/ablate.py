@@ -13,7 +13,7 @@ from train.loss import Loss
 from train.paper_mode import FixedGain
 from train.report import Row, measure
 from train.train import BOUND, CLIP, CLIPQ, EXACT
-from train.trial import Quantized, Trial, common_options, open_bench, short_phase
+from train.trial import Trial, common_options, open_bench, quantized_trial, short_phase
 
 CLIPS = (0.2, 0.3, 0.4, 0.5)
 BOUNDS = (None, 2.5, 2.0)
@@ -29,7 +29,7 @@ def recipe_phases(epochs: int, size: int | None) -> tuple:
 
 def trial(phases, quantizer=Setting(clip=CLIP), bound=BOUND) -> Trial:
     """A row's trial; what is not given is the recipe's."""
-    return Trial(Quantized(quantizer, bound), phases, bound)
+    return quantized_trial(quantizer, bound, phases)
 
 
 def ablation(epochs: int, size: int | None) -> list[Row]:

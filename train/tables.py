@@ -10,7 +10,7 @@ import click
 from train.methods import METHODS
 from train.paper_mode import PaperStart, paper_phases
 from train.report import Row, measure
-from train.trial import Trial, common_options, method_trial, open_bench, short_phase
+from train.trial import Trial, common_options, open_bench, quantized_trial, short_phase
 
 COLUMN = {"cifar10": 0, "cifar100": 1}
 # The paper's accuracies in %, (CIFAR-10, CIFAR-100).
@@ -30,7 +30,7 @@ def bits_rows(dataset, epochs, size):
     """One row per width of the weights."""
     phases = (short_phase(epochs, size),)
     methods = {METHODS[f"fixed{bits}"]: paper for bits, paper in BITS.items()}
-    return [Row(m.about, method_trial(m, phases), paper[COLUMN[dataset]]) for m, paper in methods.items()]
+    return [Row(m.about, quantized_trial(m.quantizer, m.bound, phases), paper[COLUMN[dataset]]) for m, paper in methods.items()]
 
 
 def point_rows(dataset, epochs, size):
@@ -46,7 +46,8 @@ def point_rows(dataset, epochs, size):
 def quantizer_rows(dataset, epochs, size):
     """One row per quantizer."""
     phases = (short_phase(epochs, size),)
-    return [Row(METHODS[name].about, method_trial(METHODS[name], phases), p and p[COLUMN[dataset]]) for name, p in QUANTIZERS.items()]
+    methods = {METHODS[name]: paper for name, paper in QUANTIZERS.items()}
+    return [Row(m.about, quantized_trial(m.quantizer, m.bound, phases), paper and paper[COLUMN[dataset]]) for m, paper in methods.items()]
 
 
 ROWS = {"bits": bits_rows, "point": point_rows, "quantizers": quantizer_rows}

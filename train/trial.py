@@ -27,14 +27,10 @@ FOLDER = Path("build/trials")
 
 @dataclass(frozen=True)
 class Trial:
-    """start(net, x): frozen dataclass that makes the quantized network of a full-precision one; x: input integers to calibrate with.
-
-    bound: shadow weights are clamped to so many standard deviations after each step; None: they are not.
-    """
+    """start(net, x): frozen dataclass that makes the quantized network of a full-precision one; x: input integers to calibrate with."""
 
     start: object
     phases: tuple[Phase, ...]
-    bound: float | None = None
 
 
 @dataclass(frozen=True)
@@ -54,15 +50,15 @@ class Quantized:
         return net
 
 
-def method_trial(method, phases: tuple[Phase, ...]) -> Trial:
-    """The trial of a `train.methods.Method`."""
-    return Trial(Quantized(method.quantizer, method.bound), phases, method.bound)
+def quantized_trial(quantizer, bound: float | None, phases: tuple[Phase, ...]) -> Trial:
+    """The trial of a quantizer whose shadow weights stay within `bound` standard deviations (None: any number), at the start and in all phases."""
+    return Trial(Quantized(quantizer, bound), tuple(replace(phase, bound=bound) for phase in phases))
 
 
 def short_phase(epochs: int, size: int | None = None, **changes) -> Phase:
-    """`epochs` of the recipe's quantized phase: the first half at 24x24, the rest at 32x32, or all of them at `size`."""
+    """`epochs` of the recipe's quantized phase, without a bound: the first half at 24x24, the rest at 32x32, or all of them at `size`."""
     stages = ((size, epochs),) if size else ((24, epochs // 2), (32, epochs - epochs // 2))
-    return replace(Phase("fake", stages, lr=0.03, bn_lr=0.03, warmup=0.05, mode="fake"), **changes)
+    return replace(Phase("fake", stages, lr=0.03, bn_lr=0.03, warmup=0.05, mode="fake", bound=None), **changes)
 
 
 def load_full_precision(path: Path, dataset: str) -> NIN:
@@ -123,7 +119,7 @@ class Bench:
         net = trial.start(load_full_precision(self.source, self.dataset).to(self.device), self._calibration())
         workers, history = self._workers(net), {}
         for phase in trial.phases:
-            trainer = self._trained(workers, replace(phase, bound=trial.bound), place)
+            trainer = self._trained(workers, phase, place)
             history[phase.name] = trainer.history
         net.mode = "exact"
         result = self._finish(trainer, place, settings=repr(trial), history=history)
