@@ -62,6 +62,12 @@ def _cut(x, size, rng):
     return torch.where(hole, x.mean((0, 2, 3), keepdim=True), x)
 
 
+def mix(x: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+    """Mix each picture with another one of the batch, by a share drawn evenly from 0..1. float32 [N, 3, H, W] -> the same shape."""
+    share = torch.rand(len(x), 1, 1, 1, generator=rng).to(x.device)
+    return torch.lerp(x, x[torch.randperm(len(x), generator=rng).to(x.device)], share)
+
+
 def resize(x: torch.Tensor, size: int) -> torch.Tensor:
     """Antialiased bilinear resize to size x size; small pictures make the first epochs cheap."""
     if x.shape[-1] == size:

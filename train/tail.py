@@ -20,7 +20,7 @@ from model.cifar import CifarError, class_names
 from train import checkpoint, data
 from train.export import ZOO
 from train.identity import digest
-from train.loss import Loss
+from train.loss import Loss, teacher_probabilities
 from train.nin import LAYERS, NIN, POOL_AFTER, to_input
 from train.parallel import Workers
 from train.precision import autocast
@@ -62,27 +62,36 @@ def store(net: NIN, pixels: torch.Tensor, dataset: str, until: str, threads: int
         return torch.cat(list(pool.map(lambda part: first_layers(net, to_input(part, dataset), until), pixels.split(PIECE))))
 
 
+def mixes(view):
+    """Whether a view is of mixed pictures; view: a number or a tensor of them."""
+    return view % 2 == 1
+
+
 def store_views(net: NIN, pixels, dataset: str, until: str, views: int, seed: int, teacher: Workers) -> tuple[torch.Tensor, torch.Tensor]:
-    """`views` augmented copies of each picture: (`first_layers` of them, uint8 [views, N, I, H, W]; the teacher's probabilities, float16 [views, N, classes])."""
+    """`views` augmented copies of each picture, every other one mixed.
+
+    Returns (`first_layers` of them, uint8 [views, N, I, H, W]; the teacher's probabilities, float16 [views, N, classes]).
+    """
     kept, soft = None, []
     for view in range(views):
         rng = data.generator(seed, view)
         for begin in range(0, len(pixels), 50 * PIECE):  # so that no more than these are held as floats
             chosen = slice(begin, begin + 50 * PIECE)
             augmented = data.augment(pixels[chosen], rng)
+            if mixes(view):
+                augmented = data.mix(augmented, rng)
             part = store(net, augmented, dataset, until, teacher.threads)
             if kept is None:
                 kept = torch.empty(views, len(pixels), *part.shape[1:], dtype=torch.uint8)
             kept[view, chosen] = part
-            logits = teacher.logits(augmented, lambda x: to_input(x, dataset)).float()
-            soft.append(F.softmax(logits / PHASE.loss.temperature, 1).half())
+            soft.append(teacher_probabilities(lambda x: teacher.logits(x, lambda p: to_input(p, dataset)).float(), augmented, PHASE.loss.temperature).half())
     return kept, torch.cat(soft).view(views, len(pixels), -1)
 
 
 class TailTrainer(Trainer):
     """train: (activations uint8 [views * N, I, H, W], labels [views * N]), view after view; val: (activations uint8 [N, I, H, W], labels).
 
-    An epoch shows each of the N pictures once, in a view drawn at random.
+    An epoch shows each of the N pictures once; each batch is in a view drawn at random.
     """
 
     def __init__(self, workers: Workers, phase, pictures: dict, dataset: str, seed: int, folder: Path, views: int):
@@ -94,9 +103,13 @@ class TailTrainer(Trainer):
         kept, batch = self.train_set[0], self.phase.batch
         order = torch.randperm(self.count, generator=data.generator(self.seed, self.epoch))
         for step in range(self.step, self.steps_per_epoch):
-            view = torch.randint(self.views, (batch,), generator=data.generator(self.seed, self.epoch, step + 1))
+            view = torch.randint(self.views, (), generator=data.generator(self.seed, self.epoch, step + 1))
             chosen = view * self.count + order[step * batch : (step + 1) * batch]
             yield step, kept[chosen].float(), chosen
+
+    def _step(self, pixels, chosen) -> float:
+        self.workers.tracking = not mixes(chosen[0] // self.count)
+        return super()._step(pixels, chosen)
 
     @property
     def _best(self) -> Path:

@@ -56,8 +56,20 @@ def test_views_are_augmented_pictures(net, monkeypatch):
     monkeypatch.setattr(tail, "PIECE", 2)
     kept, soft = store_views(net, pixels, "cifar10", "conv4", 1, 0, teacher)
     assert torch.equal(kept[0], plain)  # in the order of the pictures, whatever the pieces
-    taught = teacher.logits(pixels.float(), lambda x: to_input(x, "cifar10")).softmax(1)
+    taught = sum(teacher.logits(view.float(), lambda x: to_input(x, "cifar10")).softmax(1) for view in (pixels, pixels.flip(3))) / 2
     assert torch.allclose(soft[0].float(), taught, atol=1e-3)
+
+
+def test_every_other_view_mixes_pictures(net, monkeypatch):
+    pixels, _ = pictures(5)
+    monkeypatch.setattr(tail.data, "augment", lambda pixels, rng: pixels.float())
+    monkeypatch.setattr(tail.data, "mix", lambda x, rng: 255 - x)
+    teacher = Workers(NIN(10), 1)
+    kept, soft = store_views(net, pixels, "cifar10", "conv4", 4, 0, teacher)
+    for view, seen in enumerate((pixels, 255 - pixels, pixels, 255 - pixels)):
+        assert torch.equal(kept[view], store(net, seen.float(), "cifar10", "conv4", 1))
+        assert torch.equal(soft[view], soft[view % 2])
+    assert not torch.equal(soft[0], soft[1])
 
 
 def test_a_picture_comes_with_its_own_view_and_label(net, tmp_path):
@@ -66,13 +78,32 @@ def test_a_picture_comes_with_its_own_view_and_label(net, tmp_path):
     kept = number.to(torch.uint8)[:, None, None, None].expand(-1, 192, 8, 8)
     phase = tail.replace(tail.PHASE, batch=20)
     trainer = TailTrainer(Workers(Tail(net, "conv7"), 1), phase, {"train": (kept, number % count), "val": None}, "cifar10", 0, tmp_path, views)
-    steps = list(trainer._batches(32))
-    assert [step for step, *_ in steps] == [0, 1]
-    chosen = torch.cat([numbers for *_, numbers in steps])
-    assert torch.equal((chosen % count).sort().values, torch.arange(count))  # each picture once
-    assert len((chosen // count).unique()) == views
-    for _, activations, numbers in steps:
-        assert torch.equal(activations[:, 0, 0, 0].long(), numbers)
+    seen = set()
+    for trainer.epoch in range(6):
+        steps = list(trainer._batches(32))
+        assert [step for step, *_ in steps] == [0, 1]
+        chosen = torch.cat([numbers for *_, numbers in steps])
+        assert torch.equal((chosen % count).sort().values, torch.arange(count))  # each picture once
+        for _, activations, numbers in steps:
+            assert torch.equal(activations[:, 0, 0, 0].long(), numbers)
+            (view,) = (numbers // count).unique().tolist()
+            seen.add(view)
+    assert seen == set(range(views))
+
+
+def test_only_plain_views_set_the_running_statistics(net, tmp_path):
+    count = 20
+    kept = torch.randint(0, 256, (2 * count, 192, 8, 8), dtype=torch.uint8)
+    phase = tail.replace(tail.PHASE, batch=20)
+    trainer = TailTrainer(Workers(Tail(net, "conv7"), 1), phase, {"train": (kept, torch.zeros(2 * count, dtype=torch.long)), "val": None}, "cifar10", 0, tmp_path, 2)
+    trainer.soft = torch.full((2 * count, 10), 0.1)
+    for view, follows in ((1, False), (0, True), (1, False)):
+        before = net.conv8.bn.running_mean.clone(), net.conv8.bn.bias.detach().clone()
+        chosen = torch.arange(view * count, (view + 1) * count)
+        trainer._step(kept[chosen].float(), chosen)
+        assert torch.equal(net.conv8.bn.running_mean, before[0]) != follows
+        trainer.step += 1
+    assert not torch.equal(net.conv8.bn.bias, before[1])  # but it was trained
 
 
 @pytest.fixture

@@ -51,6 +51,16 @@ def test_cutout_blanks_a_square():
     assert cut[:, 0].flatten(1).sum(1).min() >= 16 and cut[:, 0].flatten(1).sum(1).max() == 64
 
 
+def test_mixtures_are_of_two_pictures_by_any_share():
+    x = torch.eye(200)[:, None, None].expand(-1, 3, 2, -1) * 100.0  # a picture for each bright column
+    mixed = data.mix(x, data.generator(5))
+    assert mixed.shape == x.shape and torch.allclose(mixed.sum(3), torch.tensor(100.0))
+    own = mixed[:, 0, 0].diagonal() / 100
+    assert ((mixed[:, 0, 0] > 0).sum(1) <= 2).all() and ((mixed[:, 0, 0] > 0).sum(1) == 2).sum() > 190
+    assert own.min() < 0.1 and own.max() > 0.9 and 0.4 < own.mean() < 0.6
+    assert torch.equal(mixed, data.mix(x, data.generator(5))) and not torch.equal(mixed, data.mix(x, data.generator(6)))
+
+
 def test_resumed_epoch_sees_the_same_batches():
     x, _ = pictures(100)
     whole = list(data.batches(x, 20, 0, 3, 16))
