@@ -62,6 +62,17 @@ def read(path: Path) -> tuple[NIN, dict]:
     return net.eval(), facts
 
 
+def read_for(path: Path, dataset: str, quantized: bool) -> NIN:
+    """The network of a checkpoint. Raises ValueError that names the file if it is damaged, for another data set, or not quantized (in full precision) as it should be."""
+    try:
+        net, facts = read(path)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    if facts["dataset"] != dataset or (net.mode != "float") != quantized:
+        raise ValueError(f"{path} is not a {'quantized' if quantized else 'full-precision'} network for {dataset}")
+    return net
+
+
 def _quantizer_arrays(quantizer) -> dict:
     if isinstance(quantizer, Segments):
         return {"edges": np.array(quantizer.edges), "zero": np.int64(quantizer.zero)}

@@ -43,7 +43,9 @@ class Tail(NIN):
 
 @torch.no_grad()
 def first_layers(net: NIN, x: torch.Tensor, until: str) -> torch.Tensor:
-    """What the quantized `net` gives layer `until` as input, uint8 [N, I, H, W], for input integers x [N, 3, 32, 32]."""
+    """What layer `until` of the quantized `net` gets, uint8 [N, I, H, W], for the network's inputs x [N, 3, 32, 32]; the rounded inputs, int8, if it is the first."""
+    if until == LAYERS[0][0]:
+        return x.round().clamp(-128, 127).to(torch.int8)
     x = x.contiguous(memory_format=torch.channels_last)
     with autocast():
         for name, block in net.blocks():
@@ -70,7 +72,7 @@ def mixes(view):
 def store_views(net: NIN, pixels, dataset: str, until: str, views: int, seed: int, teacher: Workers) -> tuple[torch.Tensor, torch.Tensor]:
     """`views` augmented copies of each picture, every other one mixed.
 
-    Returns (`first_layers` of them, uint8 [views, N, I, H, W]; the teacher's probabilities, float16 [views, N, classes]).
+    Returns (`first_layers` of them [views, N, I, H, W]; the teacher's probabilities, float16 [views, N, classes]).
     """
     kept, soft = None, []
     for view in range(views):
@@ -82,14 +84,14 @@ def store_views(net: NIN, pixels, dataset: str, until: str, views: int, seed: in
                 augmented = data.mix(augmented, rng)
             part = store(net, augmented, dataset, until, teacher.threads)
             if kept is None:
-                kept = torch.empty(views, len(pixels), *part.shape[1:], dtype=torch.uint8)
+                kept = torch.empty(views, len(pixels), *part.shape[1:], dtype=part.dtype)
             kept[view, chosen] = part
             soft.append(teacher_probabilities(lambda x: teacher.logits(x, lambda p: to_input(p, dataset)).float(), augmented, PHASE.loss.temperature).half())
     return kept, torch.cat(soft).view(views, len(pixels), -1)
 
 
 class TailTrainer(Trainer):
-    """train: (activations uint8 [views * N, I, H, W], labels [views * N]), view after view; val: (activations uint8 [N, I, H, W], labels).
+    """train: (activations from `store_views` [views * N, I, H, W], labels [views * N]), view after view; val: (activations from `store` [N, I, H, W], labels).
 
     An epoch shows each of the N pictures once; each batch is in a view drawn at random.
     """
@@ -139,7 +141,7 @@ class TailTrainer(Trainer):
 @click.option("--dataset", type=click.Choice(sorted(checkpoint.CLASSES)), default="cifar10", show_default=True)
 @click.option("--start", type=click.Path(path_type=Path, exists=True), help="The quantized network. [model/zoo/nin-DATASET.ckpt.npz]")
 @click.option("--teacher", type=click.Path(path_type=Path, exists=True), help="Its full-precision original. [model/zoo/nin-DATASET.float.npz]")
-@click.option("--first", type=click.Choice([name for name, *_ in LAYERS[1:]]), default="conv5", show_default=True, help="First layer that is trained.")
+@click.option("--first", type=click.Choice([name for name, *_ in LAYERS]), default="conv5", show_default=True, help="First layer that is trained.")
 @click.option("--views", type=click.IntRange(1), default=4, show_default=True, help="Augmented copies of each picture; conv5 needs 2.2 GB of memory for each.")
 @click.option("--epochs", type=click.IntRange(1), default=30, show_default=True)
 @click.option("--minutes", type=float, help="End after so many minutes of training: the clock drives the learning rate.")
@@ -155,16 +157,9 @@ def main(dataset, start, teacher, first, views, epochs, minutes, lr, seed, threa
     source, original = start or ZOO / f"nin-{dataset}.ckpt.npz", teacher or ZOO / f"nin-{dataset}.float.npz"
     try:
         sets = data.load(dataset)
-        net, facts = checkpoint.read(source)
-        taught_by, taught_facts = checkpoint.read(original)
-    except CifarError as error:
+        net, taught_by = checkpoint.read_for(source, dataset, True), checkpoint.read_for(original, dataset, False)
+    except (CifarError, ValueError) as error:
         raise click.ClickException(str(error)) from error
-    except (ValueError, OSError) as error:
-        raise click.ClickException(f"{source} or {original}: {error}") from error
-    if facts["dataset"] != dataset or net.mode != "fake":
-        raise click.ClickException(f"{source} is not a quantized network for {dataset}")
-    if taught_facts["dataset"] != dataset or taught_by.mode != "float":
-        raise click.ClickException(f"{original} is not a full-precision network for {dataset}")
     phase = replace(PHASE, stages=((32, epochs),), lr=lr, bn_lr=lr, minutes=minutes)
     folder = out / f"run-{digest(dataset, source, original, first, views, phase, seed)}"
     folder.mkdir(parents=True, exist_ok=True)

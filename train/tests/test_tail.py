@@ -27,7 +27,7 @@ def net():
     return net.eval()
 
 
-@pytest.mark.parametrize("first", ["conv2", "conv4", "conv5", "conv9"])
+@pytest.mark.parametrize("first", ["conv1", "conv2", "conv4", "conv5", "conv9"])
 def test_first_and_last_layers_make_up_the_network(net, first, monkeypatch):
     monkeypatch.setattr(tail, "autocast", contextlib.nullcontext)
     x = to_input(pictures(3)[0], "cifar10")
