@@ -4,6 +4,7 @@ All processes draw the same batches from the same seeds, keep the same parameter
 of them may write the checkpoints; the first one does.
 """
 
+import atexit
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,6 +21,7 @@ def join_group(device: str) -> torch.device:
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         return torch.device(device)
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    atexit.register(dist.destroy_process_group)  # or its threads may still run when the process ends, which aborts it
     return torch.device(device, int(os.environ["LOCAL_RANK"]) if device == "cuda" else None)
 
 
