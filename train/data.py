@@ -63,7 +63,7 @@ def _cut(x, size, rng):
 
 
 def mix(x: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-    """Mix each picture with another one of the batch, by a share drawn evenly from 0..1. float32 [N, 3, H, W] -> the same shape."""
+    """Mix each picture with one of a random permutation of the batch, by a share drawn evenly from 0..1. float32 [N, 3, H, W] -> the same shape."""
     share = torch.rand(len(x), 1, 1, 1, generator=rng).to(x.device)
     return torch.lerp(x, x[torch.randperm(len(x), generator=rng).to(x.device)], share)
 

@@ -31,6 +31,6 @@ class Loss:
 
 @torch.no_grad()
 def teacher_probabilities(logits, pixels: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Probabilities [N, classes] of `logits(pixels)` and `logits(mirrored pixels)`, averaged. pixels: uint8 [N, 3, H, W]."""
+    """Probabilities [N, classes] of `logits(pixels)` and `logits(mirrored pixels)`, averaged. pixels: uint8, or float32 0..255, [N, 3, H, W]."""
     views = (pixels, pixels.flip(3))
     return sum(F.softmax(logits(v) / temperature, 1) for v in views) / len(views)

@@ -36,12 +36,17 @@ CALIBRATION = 0.9999  # share of a layer's outputs inside the range when the sca
 INPUT_UNIT = 57.0  # input integers per unit of the full-precision network, about one standard deviation
 
 
+def round_input(x: torch.Tensor) -> torch.Tensor:
+    """The integers -128..127 that the hardware gets for inputs x of any shape, in x's dtype."""
+    return x.round().clamp(-128, 127)
+
+
 def to_input(pixels: torch.Tensor, dataset: str) -> torch.Tensor:
     """Pixels 0..255 (any real dtype) [N, 3, H, W] -> float32 in integer units; rounded where the pixels are uint8."""
     mean = torch.tensor(MEAN[dataset], dtype=torch.float64, device=pixels.device).view(1, 3, 1, 1)
     x = pixels.double() * STEP[dataset] - mean * STEP[dataset]
     if pixels.dtype == torch.uint8:
-        x = x.round().clamp(-128, 127)
+        x = round_input(x)
     return x.float()
 
 

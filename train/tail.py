@@ -21,7 +21,7 @@ from train import checkpoint, data
 from train.export import ZOO
 from train.identity import digest
 from train.loss import Loss, teacher_probabilities
-from train.nin import LAYERS, NIN, POOL_AFTER, to_input
+from train.nin import LAYERS, NIN, POOL_AFTER, round_input, to_input
 from train.parallel import Workers
 from train.precision import autocast
 from train.shipper import Shipper
@@ -45,7 +45,7 @@ class Tail(NIN):
 def first_layers(net: NIN, x: torch.Tensor, until: str) -> torch.Tensor:
     """What layer `until` of the quantized `net` gets, uint8 [N, I, H, W], for the network's inputs x [N, 3, 32, 32]; the rounded inputs, int8, if it is the first."""
     if until == LAYERS[0][0]:
-        return x.round().clamp(-128, 127).to(torch.int8)
+        return round_input(x).to(torch.int8)
     x = x.contiguous(memory_format=torch.channels_last)
     with autocast():
         for name, block in net.blocks():
@@ -70,7 +70,7 @@ def mixes(view):
 
 
 def store_views(net: NIN, pixels, dataset: str, until: str, views: int, seed: int, teacher: Workers) -> tuple[torch.Tensor, torch.Tensor]:
-    """`views` augmented copies of each picture, every other one mixed.
+    """`views` augmented copies of each picture, every other one mixed. pixels: uint8 [N, 3, 32, 32].
 
     Returns (`first_layers` of them [views, N, I, H, W]; the teacher's probabilities, float16 [views, N, classes]).
     """
