@@ -69,25 +69,38 @@ def mixes(view):
     return view % 2 == 1
 
 
-def store_views(net: NIN, pixels, dataset: str, until: str, views: int, seed: int, teacher: Workers) -> tuple[torch.Tensor, torch.Tensor]:
-    """`views` augmented copies of each picture, every other one mixed. pixels: uint8 [N, 3, 32, 32].
-
-    Returns (`first_layers` of them [views, N, I, H, W]; the teacher's probabilities, float16 [views, N, classes]).
-    """
-    kept, soft = None, []
+def each_view(pixels, views: int, seed: int):
+    """Yield (view, slice of the pictures, those pictures augmented, in every other view mixed: float32 0..255) until all of pixels, uint8 [N, 3, 32, 32], came in each view."""
     for view in range(views):
         rng = data.generator(seed, view)
         for begin in range(0, len(pixels), 50 * PIECE):  # so that no more than these are held as floats
             chosen = slice(begin, begin + 50 * PIECE)
             augmented = data.augment(pixels[chosen], rng)
-            if mixes(view):
-                augmented = data.mix(augmented, rng)
-            part = store(net, augmented, dataset, until, teacher.threads)
-            if kept is None:
-                kept = torch.empty(views, len(pixels), *part.shape[1:], dtype=part.dtype)
-            kept[view, chosen] = part
-            soft.append(teacher_probabilities(lambda x: teacher.logits(x, lambda p: to_input(p, dataset)).float(), augmented, PHASE.loss.temperature).half())
-    return kept, torch.cat(soft).view(views, len(pixels), -1)
+            yield view, chosen, data.mix(augmented, rng) if mixes(view) else augmented
+
+
+def store_views(net: NIN, pixels, dataset: str, until: str, views: int, seed: int, threads: int) -> torch.Tensor:
+    """`first_layers` of `each_view`, [views, N, I, H, W]."""
+    kept = None
+    for view, chosen, augmented in each_view(pixels, views, seed):
+        part = store(net, augmented, dataset, until, threads)
+        if kept is None:
+            kept = torch.empty(views, len(pixels), *part.shape[1:], dtype=part.dtype)
+        kept[view, chosen] = part
+    return kept
+
+
+def teach_views(teacher: Workers, pixels, dataset: str, views: int, seed: int, path: Path) -> torch.Tensor:
+    """The teacher's probabilities of `each_view`, float16 [views, N, classes]; kept in `path` for a run that goes on, since they take the longest."""
+    if path.exists():
+        return torch.load(path, weights_only=True)
+
+    def logits(x):
+        return teacher.logits(x, lambda part: to_input(part, dataset)).float()
+
+    soft = torch.cat([teacher_probabilities(logits, augmented, PHASE.loss.temperature).half() for *_, augmented in each_view(pixels, views, seed)])
+    save_atomically(path, soft.view(views, len(pixels), -1))
+    return soft.view(views, len(pixels), -1)
 
 
 class TailTrainer(Trainer):
@@ -163,7 +176,8 @@ def main(dataset, start, teacher, first, views, epochs, minutes, lr, seed, threa
     phase = replace(PHASE, stages=((32, epochs),), lr=lr, bn_lr=lr, minutes=minutes)
     folder = out / f"run-{digest(dataset, source, original, first, views, phase, seed)}"
     folder.mkdir(parents=True, exist_ok=True)
-    kept, soft = store_views(net, sets["train"][0], dataset, first, views, seed, Workers(taught_by, threads))
+    soft = teach_views(Workers(taught_by, threads), sets["train"][0], dataset, views, seed, folder / "soft.pt")
+    kept = store_views(net, sets["train"][0], dataset, first, views, seed, threads)
     pictures = {"train": (kept.flatten(0, 1), sets["train"][1].repeat(views)), "val": (store(net, sets["val"][0], dataset, first, threads), sets["val"][1])}
     trainer = TailTrainer(Workers(Tail(net, first), threads), phase, pictures, dataset, seed, folder, views)
     trainer.soft = soft.flatten(0, 1)

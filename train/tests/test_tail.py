@@ -8,9 +8,10 @@ import torch
 from click.testing import CliRunner
 
 from train import checkpoint, tail
+from train.loss import teacher_probabilities
 from train.nin import NIN, to_input
 from train.parallel import Workers
-from train.tail import Tail, TailTrainer, first_layers, main, store, store_views
+from train.tail import Tail, TailTrainer, first_layers, main, store, store_views, teach_views
 from train.train import quantize_network
 
 
@@ -27,6 +28,13 @@ def net():
     return net.eval()
 
 
+class Corner:
+    """A teacher whose ten logits are pixels from the upper left corner, far apart where pictures differ."""
+
+    def logits(self, x, prepare):
+        return prepare(x)[:, 0, :2, :5].flatten(1) / 20
+
+
 @pytest.mark.parametrize("first", ["conv1", "conv2", "conv4", "conv5", "conv9"])
 def test_first_and_last_layers_make_up_the_network(net, first, monkeypatch):
     monkeypatch.setattr(tail, "autocast", contextlib.nullcontext)
@@ -41,35 +49,45 @@ def test_tail_shares_its_layers(net):
     assert last.conv7 is net.conv7 and last.mode == "fake"
 
 
-def test_views_are_augmented_pictures(net, monkeypatch):
+def test_views_are_augmented_pictures(net, tmp_path, monkeypatch):
     pixels, _ = pictures(7)
-    torch.manual_seed(1)
-    teacher = Workers(NIN(10), 2)
-    kept, soft = store_views(net, pixels, "cifar10", "conv4", 3, 0, teacher)
+    teacher = Corner()
+    kept = store_views(net, pixels, "cifar10", "conv4", 3, 0, 2)
+    soft = teach_views(teacher, pixels, "cifar10", 3, 0, tmp_path / "soft.pt")
     plain = store(net, pixels, "cifar10", "conv4", 1)
     assert kept.shape == (3, *plain.shape) and kept.dtype == torch.uint8
     assert not torch.equal(kept[0], kept[1]) and not torch.equal(kept[0], plain)
-    again = store_views(net, pixels, "cifar10", "conv4", 3, 0, teacher)
-    assert torch.equal(kept, again[0]) and torch.equal(soft, again[1])
-    assert soft.shape == (3, 7, 10) and not torch.equal(soft[0], soft[1])
+    assert torch.equal(kept, store_views(net, pixels, "cifar10", "conv4", 3, 0, 1))
+    assert soft.shape == (3, 7, 10) and soft.dtype == torch.float16 and not torch.equal(soft[0], soft[1])
+    assert torch.equal(soft, teach_views(None, pixels, "cifar10", 3, 0, tmp_path / "soft.pt"))  # what was kept
     monkeypatch.setattr(tail.data, "augment", lambda pixels, rng: pixels)
     monkeypatch.setattr(tail, "PIECE", 2)
-    kept, soft = store_views(net, pixels, "cifar10", "conv4", 1, 0, teacher)
-    assert torch.equal(kept[0], plain)  # in the order of the pictures, whatever the pieces
-    taught = sum(teacher.logits(view.float(), lambda x: to_input(x, "cifar10")).softmax(1) for view in (pixels, pixels.flip(3))) / 2
+    assert torch.equal(store_views(net, pixels, "cifar10", "conv4", 1, 0, 2)[0], plain)  # in the order of the pictures, whatever the pieces
+    soft = teach_views(teacher, pixels, "cifar10", 1, 0, tmp_path / "plain.pt")
+    taught = sum(teacher.logits(view, lambda x: to_input(x, "cifar10")).softmax(1) for view in (pixels, pixels.flip(3))) / 2
     assert torch.allclose(soft[0].float(), taught, atol=1e-3)
 
 
-def test_every_other_view_mixes_pictures(net, monkeypatch):
+def test_every_other_view_mixes_pictures(net, tmp_path, monkeypatch):
     pixels, _ = pictures(5)
     monkeypatch.setattr(tail.data, "augment", lambda pixels, rng: pixels.float())
     monkeypatch.setattr(tail.data, "mix", lambda x, rng: 255 - x)
-    teacher = Workers(NIN(10), 1)
-    kept, soft = store_views(net, pixels, "cifar10", "conv4", 4, 0, teacher)
+    kept = store_views(net, pixels, "cifar10", "conv4", 4, 0, 1)
+    soft = teach_views(Corner(), pixels, "cifar10", 4, 0, tmp_path / "soft.pt")
     for view, seen in enumerate((pixels, 255 - pixels, pixels, 255 - pixels)):
         assert torch.equal(kept[view], store(net, seen.float(), "cifar10", "conv4", 1))
         assert torch.equal(soft[view], soft[view % 2])
     assert not torch.equal(soft[0], soft[1])
+
+
+def test_net_and_teacher_see_the_same_views(net, tmp_path):
+    pixels, _ = pictures(6)
+    inputs = store_views(net, pixels, "cifar10", "conv1", 2, 3, 1).float()
+    soft = teach_views(Corner(), pixels, "cifar10", 2, 3, tmp_path / "soft.pt")
+    for view, seen in enumerate(inputs):
+        taught = sum(Corner().logits(x, lambda part: part).softmax(1) for x in (seen, seen.flip(3))) / 2
+        assert torch.allclose(soft[view].float(), taught, atol=0.02)  # the teacher's own inputs are not rounded
+    assert not torch.allclose(soft[0], soft[1], atol=0.2)
 
 
 def test_a_picture_comes_with_its_own_view_and_label(net, tmp_path):
@@ -146,9 +164,13 @@ def test_a_stopped_run_goes_on_to_the_same_result(run, tmp_path, monkeypatch):
         return step(self, *batch)
 
     monkeypatch.setattr(TailTrainer, "_step", stop_at_the_fifth)
+    asked = []
+    monkeypatch.setattr(tail, "teacher_probabilities", lambda *a: asked.append(1) or teacher_probabilities(*a))
     stopped = run(*options, "--out", tmp_path / "b")
     assert stopped.exit_code == 1 and "epoch 2, step 2" in stopped.output
+    assert len(asked) == 2  # once a view
     assert run(*options, "--out", tmp_path / "b").exit_code == 0 and len(count) == 6
+    assert len(asked) == 2
     for kind in ("ckpt", "clipq"):
         assert (tmp_path / "a" / f"nin-cifar10.{kind}.npz").read_bytes() == (tmp_path / "b" / f"nin-cifar10.{kind}.npz").read_bytes()
     assert run(*options, "--lr", "0.01", "--out", tmp_path / "b").exit_code == 0 and len(count) == 12  # another run, not the old one's end
