@@ -159,10 +159,12 @@ class TailTrainer(Trainer):
 @click.option("--epochs", type=click.IntRange(1), default=30, show_default=True)
 @click.option("--minutes", type=float, help="End after so many minutes of training: the clock drives the learning rate.")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), default=PHASE.lr, show_default=True, help="Peak learning rate, batch norm's as well.")
+@click.option("--pull", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True,
+              help="Share of the way to its quantized value that each step moves a weight, all through; for low rates. [0: in the second half, more and more]")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--threads", default=os.cpu_count(), show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/tail"), show_default=True, help="Folder of the network; the run's checkpoint goes into one in it.")
-def main(dataset, start, teacher, first, views, epochs, minutes, lr, seed, threads, out):
+def main(dataset, start, teacher, first, views, epochs, minutes, lr, pull, seed, threads, out):
     """Train the last layers of a quantized network, validate the best epoch in integers and write it unless OUT has a better network.
 
     The same command goes on from where it was stopped.
@@ -173,7 +175,7 @@ def main(dataset, start, teacher, first, views, epochs, minutes, lr, seed, threa
         net, taught_by = checkpoint.read_for(source, dataset, True), checkpoint.read_for(original, dataset, False)
     except (CifarError, ValueError) as error:
         raise click.ClickException(str(error)) from error
-    phase = replace(PHASE, stages=((32, epochs),), lr=lr, bn_lr=lr, minutes=minutes)
+    phase = replace(PHASE, stages=((32, epochs),), lr=lr, bn_lr=lr, minutes=minutes, pull=pull, settle=0.0 if pull else PHASE.settle)
     folder = out / f"run-{digest(dataset, source, original, first, views, phase, seed)}"
     folder.mkdir(parents=True, exist_ok=True)
     soft = teach_views(Workers(taught_by, threads), sets["train"][0], dataset, views, seed, folder / "soft.pt")

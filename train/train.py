@@ -48,6 +48,7 @@ class Phase:
     mode: str = "float"  # of the network, see train.nin
     bound: float | None = BOUND  # standard deviations that shadow weights stay within in quantized modes; None: any number
     settle: float = 0.0  # how firmly the second half pulls the weights to their quantized values: its decay is e^(settle / 4)
+    pull: float = 0.0  # share of the way to their quantized values that all steps move the weights, besides `settle`
     end: float | None = None  # epoch, possibly fractional, at which the phase ends early
     minutes: float | None = None  # wall-clock time after which it does: then the clock drives the learning rate
 
@@ -229,8 +230,9 @@ class Trainer:
                 if self.phase.bound is not None and not isinstance(block.quantizer, Segments):  # whose boundaries do not hang on the extremes
                     clipq.bound(block.conv.weight, self.phase.bound)
                 block.bn.weight.data.clamp_(min=MIN_SCALE)
-        if self.phase.settle and self.progress() > 0.5:
-            self._settle(self.phase.settle * (2 * min(self.progress(), 1.0) - 1) / (self.phase.length * self.steps_per_epoch))
+        late = max(0.0, 2 * min(self.progress(), 1.0) - 1)
+        if share := self.phase.pull + self.phase.settle * late / (self.phase.length * self.steps_per_epoch):
+            self._settle(share)
         return loss
 
     def _settle(self, share: float) -> None:

@@ -124,6 +124,23 @@ def test_only_plain_views_set_the_running_statistics(net, tmp_path):
     assert not torch.equal(net.conv8.bn.bias, before[1])  # but it was trained
 
 
+@pytest.mark.parametrize("pull", [0.0, 0.5])
+def test_weights_are_pulled_from_the_first_step_on(net, pull, tmp_path):
+    kept, conv7 = torch.randint(0, 256, (20, 192, 8, 8), dtype=torch.uint8), net.conv7
+
+    def distance():
+        weights = conv7.conv.weight.detach()
+        integers = conv7.quantizer.integers(weights)
+        scale = (weights * integers).sum() / integers.square().sum()
+        return ((weights - scale * integers).norm() / weights.norm()).item()
+
+    phase = tail.replace(tail.PHASE, batch=20, lr=1e-9, bn_lr=1e-9, pull=pull, settle=0.0)
+    trainer = TailTrainer(Workers(Tail(net, "conv7"), 1), phase, {"train": (kept, torch.zeros(20, dtype=torch.long)), "val": None}, "cifar10", 0, tmp_path, 1)
+    trainer.soft, before = torch.full((20, 10), 0.1), distance()
+    trainer._step(kept.float(), torch.arange(20))
+    assert distance() < 0.8 * before if pull else distance() == pytest.approx(before, rel=1e-3)
+
+
 @pytest.fixture
 def run(net, tmp_path, monkeypatch):
     """run(*options) -> result of the command on 60 pictures, from the network `quantized` with the teacher `original`."""
