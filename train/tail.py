@@ -80,7 +80,7 @@ def each_view(pixels, views: int, seed: int):
 
 
 def store_views(net: NIN, pixels, dataset: str, until: str, views: int, seed: int, threads: int) -> torch.Tensor:
-    """`first_layers` of `each_view`, [views, N, I, H, W]."""
+    """`first_layers` of `each_view`, uint8 (int8 of the first layer) [views, N, I, H, W]. pixels: uint8 [N, 3, 32, 32]."""
     kept = None
     for view, chosen, augmented in each_view(pixels, views, seed):
         part = store(net, augmented, dataset, until, threads)
@@ -91,16 +91,20 @@ def store_views(net: NIN, pixels, dataset: str, until: str, views: int, seed: in
 
 
 def teach_views(teacher: Workers, pixels, dataset: str, views: int, seed: int, path: Path) -> torch.Tensor:
-    """The teacher's probabilities of `each_view`, float16 [views, N, classes]; kept in `path` for a run that goes on, since they take the longest."""
+    """The teacher's probabilities of `each_view`, float16 [views, N, classes], of pixels, uint8 [N, 3, 32, 32].
+
+    Kept in `path` for a run that goes on, since they take the longest; what is there is taken as it is, so `path` must belong to these very arguments.
+    """
     if path.exists():
         return torch.load(path, weights_only=True)
 
     def logits(x):
         return teacher.logits(x, lambda part: to_input(part, dataset)).float()
 
-    soft = torch.cat([teacher_probabilities(logits, augmented, PHASE.loss.temperature).half() for *_, augmented in each_view(pixels, views, seed)])
-    save_atomically(path, soft.view(views, len(pixels), -1))
-    return soft.view(views, len(pixels), -1)
+    parts = [teacher_probabilities(logits, augmented, PHASE.loss.temperature).half() for *_, augmented in each_view(pixels, views, seed)]
+    soft = torch.cat(parts).view(views, len(pixels), -1)
+    save_atomically(path, soft)
+    return soft
 
 
 class TailTrainer(Trainer):

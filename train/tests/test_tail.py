@@ -191,6 +191,7 @@ def test_a_stopped_run_goes_on_to_the_same_result(run, tmp_path, monkeypatch):
     for kind in ("ckpt", "clipq"):
         assert (tmp_path / "a" / f"nin-cifar10.{kind}.npz").read_bytes() == (tmp_path / "b" / f"nin-cifar10.{kind}.npz").read_bytes()
     assert run(*options, "--lr", "0.01", "--out", tmp_path / "b").exit_code == 0 and len(count) == 12  # another run, not the old one's end
+    assert run(*options, "--pull", "0.01", "--out", tmp_path / "b").exit_code == 0 and len(count) == 18
 
 
 def test_the_best_epoch_is_kept(run, tmp_path, monkeypatch):
