@@ -2,8 +2,8 @@
 
 Most of a training step goes into the first layers, whose pictures are large; from conv5 on a fifth of the multiplications is left. So the first
 layers stay as they are, what they give for a few augmented views of each training picture is computed once and kept (a byte per activation, as
-in the hardware), and straight-through training of the rest has time for many epochs. What it learns is the full-precision network's
-probabilities of the very view that it sees, no labels: L. Beyer et al., "Knowledge Distillation: A Good Teacher Is Patient and Consistent", CVPR 2022.
+in the hardware), and straight-through training of the rest has time for many epochs. What it learns is a teacher's, by default the full-precision
+network's, probabilities of the very view that it sees, no labels: L. Beyer et al., "Knowledge Distillation: A Good Teacher Is Patient and Consistent", CVPR 2022.
 """
 
 import os
@@ -25,6 +25,7 @@ from train.nin import LAYERS, NIN, POOL_AFTER, round_input, to_input
 from train.parallel import Workers
 from train.precision import autocast
 from train.shipper import Shipper
+from train.teacher import read_any
 from train.train import CLIPQ, Trainer, save_atomically
 
 PIECE = 100  # pictures at a time through the first layers
@@ -157,7 +158,7 @@ class TailTrainer(Trainer):
 @click.command()
 @click.option("--dataset", type=click.Choice(sorted(checkpoint.CLASSES)), default="cifar10", show_default=True)
 @click.option("--start", type=click.Path(path_type=Path, exists=True), help="The quantized network. [model/zoo/nin-DATASET.ckpt.npz]")
-@click.option("--teacher", type=click.Path(path_type=Path, exists=True), help="Its full-precision original. [model/zoo/nin-DATASET.float.npz]")
+@click.option("--teacher", type=click.Path(path_type=Path, exists=True), help="What it learns from: a full-precision NIN, or the .pt of train.teacher. [model/zoo/nin-DATASET.float.npz]")
 @click.option("--first", type=click.Choice([name for name, *_ in LAYERS]), default="conv5", show_default=True, help="First layer that is trained.")
 @click.option("--views", type=click.IntRange(1), default=4, show_default=True, help="Augmented copies of each picture; conv5 needs 2.2 GB of memory for each.")
 @click.option("--epochs", type=click.IntRange(1), default=30, show_default=True)
@@ -173,14 +174,14 @@ def main(dataset, start, teacher, first, views, epochs, minutes, lr, pull, seed,
 
     The same command goes on from where it was stopped.
     """
-    source, original = start or ZOO / f"nin-{dataset}.ckpt.npz", teacher or ZOO / f"nin-{dataset}.float.npz"
+    source, teacher = start or ZOO / f"nin-{dataset}.ckpt.npz", teacher or ZOO / f"nin-{dataset}.float.npz"
     try:
         sets = data.load(dataset)
-        net, taught_by = checkpoint.read_for(source, dataset, True), checkpoint.read_for(original, dataset, False)
+        net, taught_by = checkpoint.read_for(source, dataset, True), read_any(teacher, dataset)
     except (CifarError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     phase = replace(PHASE, stages=((32, epochs),), lr=lr, bn_lr=lr, minutes=minutes, pull=pull, settle=0.0 if pull else PHASE.settle)
-    folder = out / f"run-{digest(dataset, source, original, first, views, phase, seed)}"
+    folder = out / f"run-{digest(dataset, source, teacher, first, views, phase, seed)}"
     folder.mkdir(parents=True, exist_ok=True)
     soft = teach_views(Workers(taught_by, threads), sets["train"][0], dataset, views, seed, folder / "soft.pt")
     kept = store_views(net, sets["train"][0], dataset, first, views, seed, threads)

@@ -286,6 +286,16 @@ def take_up(net: NIN, path: Path, dataset: str) -> dict:
     return facts
 
 
+def find_device(name: str) -> torch.device:
+    """The device of this process; name: "cpu", "cuda", or "auto" for a GPU where there is one."""
+    return join_group(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+def workers_for(net, device: torch.device, threads: int) -> Workers | Replica:
+    """What computes for `net` on `device`: `threads` threads of one process on a CPU, else a replica in each process."""
+    return Workers(net, threads) if device.type == "cpu" and world() == 1 else Replica(net, device)
+
+
 def record(folder: Path, key: str, value) -> None:
     """Add one measured value to results.json of the run."""
     path = folder / "results.json"
@@ -325,9 +335,7 @@ def main(dataset, seed, folder, out, device, threads, phase, start, end, minutes
     if start and phase == "float":
         raise click.UsageError("--start begins with the quantized phases, --phase float ends before them")
     folder = folder or Path("build/train") / f"nin-{dataset}-seed{seed}{'' if recipe == 'short' else '-' + recipe}"
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    device = join_group(device)
+    device = find_device(device)
     try:
         pictures = {split: (x.to(device), y.to(device)) for split, (x, y) in data.load(dataset).items()}
         classes = class_names(dataset)
@@ -347,7 +355,7 @@ def main(dataset, seed, folder, out, device, threads, phase, start, end, minutes
     phases[-1] = replace(phases[-1], end=end, minutes=minutes, **changes)
     torch.manual_seed(seed)
     net = NIN(CLASSES[dataset])
-    workers = Workers(net, threads) if device.type == "cpu" and world() == 1 else Replica(net, device)
+    workers = workers_for(net, device, threads)
     folder.mkdir(parents=True, exist_ok=True)
     ship = Shipper(dataset, out or folder, classes, seed)
     teacher = None

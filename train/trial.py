@@ -17,9 +17,7 @@ from train.checkpoint import CLASSES
 from train.export import ZOO
 from train.identity import digest
 from train.nin import NIN, to_input
-from train.parallel import Workers
 from train.precision import autocast
-from train.replica import Replica
 from train.train import Phase, Trainer, teach
 
 FOLDER = Path("build/trials")
@@ -95,7 +93,7 @@ class Bench:
         return self.folder / f"{self.dataset}-{digest(*self.identity, *settings)}"
 
     def _workers(self, net):
-        return Workers(net, self.threads) if self.device.type == "cpu" else Replica(net, self.device)
+        return train.workers_for(net, self.device, self.threads)
 
     def full_precision(self) -> dict:
         """Accuracies of the network that all trials start from."""

@@ -12,6 +12,7 @@ from train.loss import teacher_probabilities
 from train.nin import NIN, to_input
 from train.parallel import Workers
 from train.tail import Tail, TailTrainer, first_layers, main, store, store_views, teach_views
+from train.teacher import Teacher, write
 from train.train import quantize_network
 
 
@@ -168,6 +169,15 @@ def test_only_the_last_layers_change(run, tmp_path):
     for start, teacher, culprit in ((run.original, run.original, run.original), (run.quantized, run.quantized, run.quantized)):
         refused = run("--start", start, "--teacher", teacher, "--out", tmp_path / "b")
         assert refused.exit_code == 1 and str(culprit) in refused.output
+
+
+def test_a_larger_network_can_teach(run, tmp_path):
+    larger = Teacher(10).eval()
+    write(larger, "cifar10", tmp_path / "teacher.pt")
+    done = run("--start", run.quantized, "--teacher", tmp_path / "teacher.pt", "--out", tmp_path / "a")
+    assert done.exit_code == 0, done.output
+    (soft,) = (tmp_path / "a").glob("run-*/soft.pt")
+    assert torch.equal(torch.load(soft, weights_only=True), teach_views(Workers(larger, 1), pictures(60)[0], "cifar10", 2, 0, tmp_path / "soft.pt"))
 
 
 def test_a_stopped_run_goes_on_to_the_same_result(run, tmp_path, monkeypatch):

@@ -1,0 +1,110 @@
+"""A larger network to learn from, in full precision. `python -m train.teacher --help`.
+
+Eight 3x3 convolutions with skip connections where the widths agree and a 1x1 convolution to the classes: five million weights, about as many
+multiplications a picture as the NIN, whose 5x5 convolutions on large pictures it does without. It never runs on the hardware; `train.tail --teacher`
+learns its probabilities (G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015).
+"""
+
+import os
+import zipfile
+from pathlib import Path
+from pickle import UnpicklingError
+
+import click
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from model.cifar import CifarError
+from train import checkpoint, data
+from train.checkpoint import CLASSES
+from train.loss import Loss
+from train.nin import INPUT_UNIT, NIN, ConvBlock
+from train.replica import rank
+from train.train import Phase, Trainer, find_device, run_phase, save_atomically, workers_for
+
+# name, input channels, output channels (None: classes), kernel
+LAYERS = (
+    ("conv1", 3, 32, 3), ("conv2", 32, 96, 3), ("conv3", 96, 96, 3), ("conv4", 96, 256, 3), ("conv5", 256, 256, 3),
+    ("conv6", 256, 384, 3), ("conv7", 384, 384, 3), ("conv8", 384, 512, 3), ("conv9", 512, None, 1),
+)
+POOL_AFTER = ("conv2", "conv4", "conv6")
+# No label smoothing: it takes from the probabilities what a student could learn from them (R. Müller et al., "When Does Label Smoothing Help?", NeurIPS 2019).
+PHASE = Phase("teacher", ((16, 4), (24, 8), (32, 9)), lr=0.08, batch=500, loss=Loss(smoothing=0.0), cutout=8)
+
+
+class Teacher(nn.Module):
+    """forward: float32 [N, 3, H, W] in input integers (`train.nin.to_input`) -> float32 logits [N, classes]; H and W multiples of eight."""
+
+    mode = "float"  # as of `train.nin.NIN`, whose place it takes in a Trainer
+
+    def __init__(self, classes: int):
+        super().__init__()
+        for name, inputs, outputs, kernel in LAYERS:
+            self.add_module(name, ConvBlock(inputs, outputs or classes, kernel, outputs is None))
+
+    def blocks(self):
+        """(name, ConvBlock) in order."""
+        return [(name, getattr(self, name)) for name, *_ in LAYERS]
+
+    def forward(self, x):
+        x = (x / INPUT_UNIT).contiguous(memory_format=torch.channels_last)
+        for name, block in self.blocks():
+            y = block(x)
+            x = y + x if y.shape == x.shape else y
+            if name in POOL_AFTER:
+                x = F.max_pool2d(x, 2)
+        return x.float().mean((2, 3))
+
+
+def write(net: Teacher, dataset: str, path: Path) -> None:
+    """Write `net`, float32; `read` reads it."""
+    save_atomically(path, {"dataset": dataset, "net": net.state_dict()})
+
+
+def read(path: Path, dataset: str) -> Teacher:
+    """The network that the command wrote. Raises ValueError that names the file if it is damaged, something else, or for another data set."""
+    try:
+        if not zipfile.is_zipfile(path):  # what else there may be, torch takes for a pickle and may fail at in any way
+            raise TypeError("no zip archive")
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        net = Teacher(CLASSES[state["dataset"]])
+        net.load_state_dict(state["net"])
+    except (KeyError, TypeError, RuntimeError, OSError, UnpicklingError) as error:
+        raise ValueError(f"{path}: not a network of train.teacher, or damaged ({str(error).splitlines()[0]})") from error
+    if state["dataset"] != dataset:
+        raise ValueError(f"{path} is a network for {state['dataset']}, not for {dataset}")
+    return net.eval()
+
+
+def read_any(path: Path, dataset: str) -> Teacher | NIN:
+    """A network to learn from: `read`'s where the name ends in .pt, else a NIN in full precision (.float.npz). Raises ValueError that names the file."""
+    return read(path, dataset) if path.suffix == ".pt" else checkpoint.read_for(path, dataset, False)
+
+
+@click.command()
+@click.option("--dataset", type=click.Choice(sorted(CLASSES)), default="cifar100", show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Several GPUs: torchrun -m train.teacher.")
+@click.option("--threads", default=os.cpu_count(), show_default=True, help="Of the CPU.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of teacher-DATASET.pt, checkpoint and logs. [build/teacher/DATASET-seedSEED]")
+def main(dataset, seed, device, threads, out):
+    """Train a network for `train.tail --teacher` to learn from. The same command goes on from where it was stopped."""
+    out = out or Path("build/teacher") / f"{dataset}-seed{seed}"
+    device = find_device(device)
+    try:
+        pictures = {split: (x.to(device), y.to(device)) for split, (x, y) in data.load(dataset).items()}
+    except CifarError as error:
+        raise click.ClickException(str(error)) from error
+    torch.manual_seed(seed)
+    net = Teacher(CLASSES[dataset])
+    trainer = Trainer(workers_for(net, device, threads), PHASE, pictures, dataset, seed, out)
+    trainer.resume()
+    facts = run_phase(trainer, pictures)
+    if rank() == 0:
+        write(net, dataset, out / f"teacher-{dataset}.pt")
+        click.echo(f"wrote {out / f'teacher-{dataset}.pt'}: {100 * facts['validation']:.2f} % of the validation pictures")
+
+
+if __name__ == "__main__":
+    main()
