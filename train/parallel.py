@@ -25,7 +25,6 @@ class Workers:
     def __init__(self, net: NIN, threads: int):
         torch.set_num_threads(1)
         self.net, self.threads = net, threads
-        self.tracking = True  # whether the running statistics follow the batches
         self.pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
         self.copies = SimpleQueue()
         for _ in range(threads):
@@ -40,8 +39,8 @@ class Workers:
                 parameter.data = shared.data
         return twin
 
-    def gradients(self, pixels, labels, soft, piece: int, loss: Loss, prepare) -> float:
-        """Set the gradients of the mean loss over the batch and, if `tracking`, update the running statistics; return the loss.
+    def gradients(self, pixels, labels, soft, piece: int, loss: Loss, prepare, tracking: bool = True) -> float:
+        """Set the gradients of the mean loss over the batch and, if `tracking`, let the running statistics follow it; return the loss.
 
         soft: the teacher's probabilities [N, classes], or None.
         """
@@ -53,7 +52,7 @@ class Workers:
         share = [len(y) / len(labels) for y in labels.split(piece)]
         for i, parameter in enumerate(self.net.parameters()):
             parameter.grad = sum(s * r[1][i] for s, r in zip(share, results))
-        if self.tracking and self.net.mode != "exact":
+        if tracking and self.net.mode != "exact":
             self._update_statistics([r[2] for r in results], share)
         return sum(s * r[0] for s, r in zip(share, results))
 

@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 from train.loss import Loss
 from train.nin import NIN
+from train.parallel import BN_MOMENTUM
 from train.precision import autocast
 
 
@@ -42,10 +43,12 @@ class Replica:
         self.net, self.device = net.to(device), device
         self.pool, self.threads = ThreadPoolExecutor(1), os.cpu_count()
 
-    def gradients(self, pixels, labels, soft, piece: int, loss: Loss, prepare) -> float:
-        """Set the gradients of the mean loss over the whole batch, return that loss; `piece` is not used."""
+    def gradients(self, pixels, labels, soft, piece: int, loss: Loss, prepare, tracking: bool = True) -> float:
+        """Set the gradients of the mean loss over the whole batch and, if `tracking`, let the running statistics follow it; return the loss. `piece` is not used."""
         x, y, t = (None if v is None else self._share(v) for v in (pixels, labels, soft))
         self.net.train()
+        for _, block in self.net.blocks():
+            block.bn.momentum = BN_MOMENTUM if tracking else 0.0
         with autocast(self.device.type):
             logits = self.net(prepare(x))
         value = loss(logits, y, t)

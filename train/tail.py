@@ -127,9 +127,8 @@ class TailTrainer(Trainer):
             chosen = view * self.count + order[step * batch : (step + 1) * batch]
             yield step, kept[chosen].float(), chosen
 
-    def _step(self, pixels, chosen) -> float:
-        self.workers.tracking = not mixes(chosen[0] // self.count)
-        return super()._step(pixels, chosen)
+    def _tracks(self, chosen) -> bool:
+        return not mixes(int(chosen[0]) // self.count)
 
     @property
     def _best(self) -> Path:

@@ -220,7 +220,7 @@ class Trainer:
         self.sgd.param_groups[0]["lr"] = self.phase.bn_lr * factor
         piece = 25 if pixels.shape[-1] > 20 else 42  # small enough to share out, large enough to be efficient
         labels, soft = self.train_set[1][chosen], None if self.soft is None else self.soft[chosen].float()
-        loss = self.workers.gradients(pixels, labels, soft, piece, self.phase.loss, self._prepare)
+        loss = self.workers.gradients(pixels, labels, soft, piece, self.phase.loss, self._prepare, self._tracks(chosen))
         if not math.isfinite(loss):
             raise click.ClickException(f"{self.phase.name}: the loss is {loss} in epoch {self.epoch + 1}")
         self.muon.step(self.workers.pool.map)
@@ -234,6 +234,10 @@ class Trainer:
         if share := self.phase.pull + self.phase.settle * late / (self.phase.length * self.steps_per_epoch):
             self._settle(share)
         return loss
+
+    def _tracks(self, chosen) -> bool:
+        """Whether batch norm's running statistics follow the batch of these pictures."""
+        return True
 
     def _settle(self, share: float) -> None:
         list(self.workers.pool.map(lambda b: clipq.settle(b[1].conv.weight.data, b[1].quantizer, share), self.net.blocks()))

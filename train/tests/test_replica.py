@@ -44,6 +44,16 @@ def test_one_device_does_what_the_threads_do(mode):
     assert all(torch.allclose(a, b, rtol=1e-2, atol=1e-6 + 1e-2 * b.abs().max()) for a, b in zip(grads, grads2))
 
 
+@pytest.mark.parametrize("make", [lambda: replica("fake"), lambda: Workers(replica("fake").net, 1)])
+def test_statistics_follow_where_they_should(make):
+    workers, moved = make(), []
+    for tracking in (True, False, True):
+        before = workers.net.conv5.bn.running_var.clone()
+        workers.gradients(*batch(), None, 8, Loss(), lambda p: p - 128, tracking)
+        moved.append(not torch.equal(before, workers.net.conv5.bn.running_var))
+    assert moved == [True, False, True]
+
+
 def test_evaluation_agrees():
     mine = replica("exact")
     pixels = batch()[0].to(torch.uint8)
