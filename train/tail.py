@@ -2,8 +2,8 @@
 
 Most of a training step goes into the first layers, whose pictures are large; from conv5 on a fifth of the multiplications is left. So the first
 layers stay as they are, what they give for a few augmented views of each training picture is computed once and kept (a byte per activation, as
-in the hardware), and straight-through training of the rest has time for many epochs. What it learns is a teacher's, by default the full-precision
-network's, probabilities of the very view that it sees, no labels: L. Beyer et al., "Knowledge Distillation: A Good Teacher Is Patient and Consistent", CVPR 2022.
+in the hardware), and straight-through training of the rest has time for many epochs. What it learns is a teacher's (by default the full-precision
+network's) probabilities of the very view that it sees, no labels: L. Beyer et al., "Knowledge Distillation: A Good Teacher Is Patient and Consistent", CVPR 2022.
 """
 
 import os
@@ -91,18 +91,18 @@ def store_views(net: NIN, pixels, dataset: str, until: str, views: int, seed: in
     return kept
 
 
-def teach_views(teacher: Workers, pixels, dataset: str, views: int, seed: int, path: Path) -> torch.Tensor:
-    """The teacher's probabilities of `each_view`, float16 [views, N, classes], of pixels, uint8 [N, 3, 32, 32].
+def teach_views(teachers: list[Workers], pixels, dataset: str, views: int, seed: int, path: Path) -> torch.Tensor:
+    """The mean of the teachers' probabilities of `each_view`, float16 [views, N, classes], of pixels, uint8 [N, 3, 32, 32].
 
     Kept in `path` for a run that goes on, since they take the longest; what is there is taken as it is, so `path` must belong to these very arguments.
     """
     if path.exists():
         return torch.load(path, weights_only=True)
 
-    def logits(x):
-        return teacher.logits(x, lambda part: to_input(part, dataset)).float()
+    def probabilities(teacher, x):
+        return teacher_probabilities(lambda x: teacher.logits(x, lambda part: to_input(part, dataset)).float(), x, PHASE.loss.temperature)
 
-    parts = [teacher_probabilities(logits, augmented, PHASE.loss.temperature).half() for *_, augmented in each_view(pixels, views, seed)]
+    parts = [(sum(probabilities(t, x) for t in teachers) / len(teachers)).half() for *_, x in each_view(pixels, views, seed)]
     soft = torch.cat(parts).view(views, len(pixels), -1)
     save_atomically(path, soft)
     return soft
@@ -157,7 +157,8 @@ class TailTrainer(Trainer):
 @click.command()
 @click.option("--dataset", type=click.Choice(sorted(checkpoint.CLASSES)), default="cifar10", show_default=True)
 @click.option("--start", type=click.Path(path_type=Path, exists=True), help="The quantized network. [model/zoo/nin-DATASET.ckpt.npz]")
-@click.option("--teacher", type=click.Path(path_type=Path, exists=True), help="What it learns from: a full-precision NIN, or the .pt of train.teacher. [model/zoo/nin-DATASET.float.npz]")
+@click.option("--teacher", "teachers", multiple=True, type=click.Path(path_type=Path, exists=True),
+              help="What it learns from: a full-precision NIN, or the .pt of train.teacher; the mean of several. [model/zoo/nin-DATASET.float.npz]")
 @click.option("--first", type=click.Choice([name for name, *_ in LAYERS]), default="conv5", show_default=True, help="First layer that is trained.")
 @click.option("--views", type=click.IntRange(1), default=4, show_default=True, help="Augmented copies of each picture; conv5 needs 2.2 GB of memory for each.")
 @click.option("--epochs", type=click.IntRange(1), default=30, show_default=True)
@@ -168,21 +169,21 @@ class TailTrainer(Trainer):
 @click.option("--seed", default=0, show_default=True)
 @click.option("--threads", default=os.cpu_count(), show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/tail"), show_default=True, help="Folder of the network; the run's checkpoint goes into one in it.")
-def main(dataset, start, teacher, first, views, epochs, minutes, lr, pull, seed, threads, out):
+def main(dataset, start, teachers, first, views, epochs, minutes, lr, pull, seed, threads, out):
     """Train the last layers of a quantized network, validate the best epoch in integers and write it unless OUT has a better network.
 
     The same command goes on from where it was stopped.
     """
-    source, teacher = start or ZOO / f"nin-{dataset}.ckpt.npz", teacher or ZOO / f"nin-{dataset}.float.npz"
+    source, teachers = start or ZOO / f"nin-{dataset}.ckpt.npz", teachers or (ZOO / f"nin-{dataset}.float.npz",)
     try:
         sets = data.load(dataset)
-        net, taught_by = checkpoint.read_for(source, dataset, True), read_any(teacher, dataset)
+        net, taught_by = checkpoint.read_for(source, dataset, True), [read_any(path, dataset) for path in teachers]
     except (CifarError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     phase = replace(PHASE, stages=((32, epochs),), lr=lr, bn_lr=lr, minutes=minutes, pull=pull, settle=0.0 if pull else PHASE.settle)
-    folder = out / f"run-{digest(dataset, source, teacher, first, views, phase, seed)}"
+    folder = out / f"run-{digest(dataset, source, *teachers, first, views, phase, seed)}"
     folder.mkdir(parents=True, exist_ok=True)
-    soft = teach_views(Workers(taught_by, threads), sets["train"][0], dataset, views, seed, folder / "soft.pt")
+    soft = teach_views([Workers(t, threads) for t in taught_by], sets["train"][0], dataset, views, seed, folder / "soft.pt")
     kept = store_views(net, sets["train"][0], dataset, first, views, seed, threads)
     pictures = {"train": (kept.flatten(0, 1), sets["train"][1].repeat(views)), "val": (store(net, sets["val"][0], dataset, first, threads), sets["val"][1])}
     trainer = TailTrainer(Workers(Tail(net, first), threads), phase, pictures, dataset, seed, folder, views)

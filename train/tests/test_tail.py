@@ -52,20 +52,19 @@ def test_tail_shares_its_layers(net):
 
 def test_views_are_augmented_pictures(net, tmp_path, monkeypatch):
     pixels, _ = pictures(7)
-    teacher = Corner()
     kept = store_views(net, pixels, "cifar10", "conv4", 3, 0, 2)
-    soft = teach_views(teacher, pixels, "cifar10", 3, 0, tmp_path / "soft.pt")
+    soft = teach_views([Corner()], pixels, "cifar10", 3, 0, tmp_path / "soft.pt")
     plain = store(net, pixels, "cifar10", "conv4", 1)
     assert kept.shape == (3, *plain.shape) and kept.dtype == torch.uint8
     assert not torch.equal(kept[0], kept[1]) and not torch.equal(kept[0], plain)
     assert torch.equal(kept, store_views(net, pixels, "cifar10", "conv4", 3, 0, 1))
     assert soft.shape == (3, 7, 10) and soft.dtype == torch.float16 and not torch.equal(soft[0], soft[1])
-    assert torch.equal(soft, teach_views(None, pixels, "cifar10", 3, 0, tmp_path / "soft.pt"))  # what was kept
+    assert torch.equal(soft, teach_views([], pixels, "cifar10", 3, 0, tmp_path / "soft.pt"))  # what was kept
     monkeypatch.setattr(tail.data, "augment", lambda pixels, rng: pixels)
     monkeypatch.setattr(tail, "PIECE", 2)
     assert torch.equal(store_views(net, pixels, "cifar10", "conv4", 1, 0, 2)[0], plain)  # in the order of the pictures, whatever the pieces
-    soft = teach_views(teacher, pixels, "cifar10", 1, 0, tmp_path / "plain.pt")
-    taught = sum(teacher.logits(view, lambda x: to_input(x, "cifar10")).softmax(1) for view in (pixels, pixels.flip(3))) / 2
+    soft = teach_views([Corner()], pixels, "cifar10", 1, 0, tmp_path / "plain.pt")
+    taught = sum(Corner().logits(view, lambda x: to_input(x, "cifar10")).softmax(1) for view in (pixels, pixels.flip(3))) / 2
     assert torch.allclose(soft[0].float(), taught, atol=1e-3)
 
 
@@ -74,7 +73,7 @@ def test_every_other_view_mixes_pictures(net, tmp_path, monkeypatch):
     monkeypatch.setattr(tail.data, "augment", lambda pixels, rng: pixels.float())
     monkeypatch.setattr(tail.data, "mix", lambda x, rng: 255 - x)
     kept = store_views(net, pixels, "cifar10", "conv4", 4, 0, 1)
-    soft = teach_views(Corner(), pixels, "cifar10", 4, 0, tmp_path / "soft.pt")
+    soft = teach_views([Corner()], pixels, "cifar10", 4, 0, tmp_path / "soft.pt")
     for view, seen in enumerate((pixels, 255 - pixels, pixels, 255 - pixels)):
         assert torch.equal(kept[view], store(net, seen.float(), "cifar10", "conv4", 1))
         assert torch.equal(soft[view], soft[view % 2])
@@ -84,7 +83,7 @@ def test_every_other_view_mixes_pictures(net, tmp_path, monkeypatch):
 def test_net_and_teacher_see_the_same_views(net, tmp_path):
     pixels, _ = pictures(6)
     inputs = store_views(net, pixels, "cifar10", "conv1", 2, 3, 1).float()
-    soft = teach_views(Corner(), pixels, "cifar10", 2, 3, tmp_path / "soft.pt")
+    soft = teach_views([Corner()], pixels, "cifar10", 2, 3, tmp_path / "soft.pt")
     for view, seen in enumerate(inputs):
         taught = sum(Corner().logits(x, lambda part: part).softmax(1) for x in (seen, seen.flip(3))) / 2
         assert torch.allclose(soft[view].float(), taught, atol=0.02)  # the teacher's own inputs are not rounded
@@ -171,13 +170,25 @@ def test_only_the_last_layers_change(run, tmp_path):
         assert refused.exit_code == 1 and str(culprit) in refused.output
 
 
-def test_a_larger_network_can_teach(run, tmp_path):
+def test_several_teachers_teach_their_mean(tmp_path):
+    class Other(Corner):
+        def logits(self, x, prepare):
+            return -super().logits(x, prepare)
+
+    pixels = pictures(6)[0]
+    one, two, mean = (teach_views(teachers, pixels, "cifar10", 2, 0, tmp_path / f"{i}.pt").float()
+                      for i, teachers in enumerate(([Corner()], [Other()], [Corner(), Other()])))
+    assert torch.allclose(mean, (one + two) / 2, atol=1e-3) and not torch.allclose(one, two, atol=0.1)
+
+
+def test_larger_networks_can_teach(run, tmp_path):
     larger = Teacher(10).eval()
     write(larger, "cifar10", tmp_path / "teacher.pt")
-    done = run("--start", run.quantized, "--teacher", tmp_path / "teacher.pt", "--out", tmp_path / "a")
+    done = run("--start", run.quantized, "--teacher", tmp_path / "teacher.pt", "--teacher", run.original, "--out", tmp_path / "a")
     assert done.exit_code == 0, done.output
     (soft,) = (tmp_path / "a").glob("run-*/soft.pt")
-    assert torch.equal(torch.load(soft, weights_only=True), teach_views(Workers(larger, 1), pictures(60)[0], "cifar10", 2, 0, tmp_path / "soft.pt"))
+    teachers = [Workers(net, 1) for net in (larger, checkpoint.read(run.original)[0])]
+    assert torch.equal(torch.load(soft, weights_only=True), teach_views(teachers, pictures(60)[0], "cifar10", 2, 0, tmp_path / "soft.pt"))
 
 
 def test_a_stopped_run_goes_on_to_the_same_result(run, tmp_path, monkeypatch):
