@@ -18,6 +18,7 @@ from torch import nn
 
 from model.cifar import CifarError, class_names
 from train import checkpoint, data
+from train.atomic import save_atomically
 from train.export import ZOO
 from train.identity import digest
 from train.loss import Loss, teacher_probabilities
@@ -26,7 +27,7 @@ from train.parallel import Workers
 from train.precision import autocast
 from train.shipper import Shipper
 from train.teacher import read_any
-from train.train import CLIPQ, Trainer, save_atomically
+from train.train import CLIPQ, Trainer
 
 PIECE = 100  # pictures at a time through the first layers
 PHASE = replace(CLIPQ, name="tail", lr=0.02, bn_lr=0.02, loss=Loss(share=1.0, temperature=1.0))
@@ -158,7 +159,7 @@ class TailTrainer(Trainer):
 @click.option("--dataset", type=click.Choice(sorted(checkpoint.CLASSES)), default="cifar10", show_default=True)
 @click.option("--start", type=click.Path(path_type=Path, exists=True), help="The quantized network. [model/zoo/nin-DATASET.ckpt.npz]")
 @click.option("--teacher", "teachers", multiple=True, type=click.Path(path_type=Path, exists=True),
-              help="What it learns from: a full-precision NIN, or the .pt of train.teacher; the mean of several. [model/zoo/nin-DATASET.float.npz]")
+              help="What it learns from: a full-precision NIN, or the .pt of train.teacher_training; the mean of several. [model/zoo/nin-DATASET.float.npz]")
 @click.option("--first", type=click.Choice([name for name, *_ in LAYERS]), default="conv5", show_default=True, help="First layer that is trained.")
 @click.option("--views", type=click.IntRange(1), default=4, show_default=True, help="Augmented copies of each picture; conv5 needs 2.2 GB of memory for each.")
 @click.option("--epochs", type=click.IntRange(1), default=30, show_default=True)

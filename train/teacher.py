@@ -1,27 +1,22 @@
-"""A larger network to learn from, in full precision. `python -m train.teacher --help`.
+"""A larger network to learn from, in full precision; `train.teacher_training` trains it.
 
 Eight 3x3 convolutions with skip connections where the widths agree and a 1x1 convolution to the classes: five million weights, about as many
-multiplications a picture as the NIN, whose 5x5 convolutions on large pictures it does without. It never runs on the hardware; `train.tail --teacher`
-learns its probabilities (G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015).
+multiplications a picture as the NIN, whose 5x5 convolutions on large pictures it does without. It never runs on the hardware; `train.tail` and `train.train` with --teacher
+learn its probabilities (G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015).
 """
 
-import os
 import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
 
-import click
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.cifar import CifarError
-from train import checkpoint, data
+from train import checkpoint
+from train.atomic import save_atomically
 from train.checkpoint import CLASSES
-from train.loss import Loss
 from train.nin import INPUT_UNIT, NIN, ConvBlock
-from train.replica import rank
-from train.train import Phase, Trainer, find_device, run_phase, save_atomically, workers_for
 
 # name, input channels, output channels (None: classes), kernel
 LAYERS = (
@@ -29,8 +24,6 @@ LAYERS = (
     ("conv6", 256, 384, 3), ("conv7", 384, 384, 3), ("conv8", 384, 512, 3), ("conv9", 512, None, 1),
 )
 POOL_AFTER = ("conv2", "conv4", "conv6")
-# No label smoothing: it takes from the probabilities what a student could learn from them (R. Müller et al., "When Does Label Smoothing Help?", NeurIPS 2019).
-PHASE = Phase("teacher", ((16, 4), (24, 8), (32, 9)), lr=0.08, batch=500, loss=Loss(smoothing=0.0), cutout=8)
 
 
 class Teacher(nn.Module):
@@ -71,7 +64,7 @@ def read(path: Path, dataset: str) -> Teacher:
         net = Teacher(CLASSES[state["dataset"]])
         net.load_state_dict(state["net"])
     except (KeyError, TypeError, RuntimeError, OSError, UnpicklingError) as error:
-        raise ValueError(f"{path}: not a network of train.teacher, or damaged ({str(error).splitlines()[0]})") from error
+        raise ValueError(f"{path}: not a network of train.teacher_training, or damaged ({str(error).splitlines()[0]})") from error
     if state["dataset"] != dataset:
         raise ValueError(f"{path} is a network for {state['dataset']}, not for {dataset}")
     return net.eval()
@@ -80,31 +73,3 @@ def read(path: Path, dataset: str) -> Teacher:
 def read_any(path: Path, dataset: str) -> Teacher | NIN:
     """A network to learn from: `read`'s where the name ends in .pt, else a NIN in full precision (.float.npz). Raises ValueError that names the file."""
     return read(path, dataset) if path.suffix == ".pt" else checkpoint.read_for(path, dataset, False)
-
-
-@click.command()
-@click.option("--dataset", type=click.Choice(sorted(CLASSES)), default="cifar100", show_default=True)
-@click.option("--seed", default=0, show_default=True)
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Several GPUs: torchrun -m train.teacher.")
-@click.option("--threads", default=os.cpu_count(), show_default=True, help="Of the CPU.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of teacher-DATASET.pt, checkpoint and logs. [build/teacher/DATASET-seedSEED]")
-def main(dataset, seed, device, threads, out):
-    """Train a network for `train.tail --teacher` to learn from. The same command goes on from where it was stopped."""
-    out = out or Path("build/teacher") / f"{dataset}-seed{seed}"
-    device = find_device(device)
-    try:
-        pictures = {split: (x.to(device), y.to(device)) for split, (x, y) in data.load(dataset).items()}
-    except CifarError as error:
-        raise click.ClickException(str(error)) from error
-    torch.manual_seed(seed)
-    net = Teacher(CLASSES[dataset])
-    trainer = Trainer(workers_for(net, device, threads), PHASE, pictures, dataset, seed, out)
-    trainer.resume()
-    facts = run_phase(trainer, pictures)
-    if rank() == 0:
-        write(net, dataset, out / f"teacher-{dataset}.pt")
-        click.echo(f"wrote {out / f'teacher-{dataset}.pt'}: {100 * facts['validation']:.2f} % of the validation pictures")
-
-
-if __name__ == "__main__":
-    main()

@@ -19,7 +19,9 @@ from tqdm import tqdm
 
 from model.cifar import CifarError, class_names
 from train import checkpoint, clipq, data
+from train.atomic import save_atomically
 from train.checkpoint import CLASSES
+from train.identity import digest
 from train.loss import Loss, teacher_probabilities
 from train.muon import Muon
 from train.nin import NIN, to_input
@@ -28,6 +30,7 @@ from train.precision import autocast
 from train.replica import Replica, join_group, rank, world
 from train.segments import Segments
 from train.shipper import Shipper
+from train.teacher import read_any
 
 SAVE_SECONDS = 600
 BOUND = 2.0  # shadow weights stay within so many standard deviations, where nothing else is said
@@ -89,13 +92,6 @@ CALIBRATION_PICTURES = 250
 def learning_factor(done: float, warmup: float) -> float:
     """Linear warm-up, then linear to zero; `done` in 0..1."""
     return done / warmup if done < warmup else (1 - done) / (1 - warmup)
-
-
-def save_atomically(path: Path, state) -> None:
-    """Write next to `path`, then rename: an interrupted run leaves the old checkpoint whole."""
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
 
 
 def prefetch(source, pool):
@@ -262,8 +258,8 @@ def quantize_network(net: NIN, x: torch.Tensor) -> None:
         net.calibrate(x)
 
 
-def teach(workers, teacher: NIN, pixels: torch.Tensor, dataset: str, path: Path) -> torch.Tensor:
-    """Probabilities [N, classes], float16, that the full-precision `teacher` gives the training pictures; kept in `path`."""
+def teach(workers, teacher: torch.nn.Module, pixels: torch.Tensor, dataset: str, path: Path) -> torch.Tensor:
+    """Probabilities [N, classes], float16, that the full-precision `teacher`, a NIN or a Teacher, gives the training pictures; kept in `path`."""
     if path.exists():
         return torch.load(path, weights_only=True, map_location=pixels.device)
     soft = teacher_probabilities(lambda p: workers.logits(p, lambda x: to_input(x, dataset), net=teacher), pixels,
@@ -327,6 +323,8 @@ def run_phase(trainer: Trainer, pictures: dict, after_epoch=None) -> dict:
 @click.option("--threads", default=os.cpu_count(), show_default=True, help="Of the CPU.")
 @click.option("--phase", type=click.Choice([*dict.fromkeys(p.name for r in RECIPES.values() for p in r), "all"]), default="all", show_default=True)
 @click.option("--start", type=click.Path(path_type=Path, exists=True), help="Begin with the quantized phases (or with --phase refine), from this .float.npz or .ckpt.npz.")
+@click.option("--teacher", "taught_by", type=click.Path(path_type=Path, exists=True),
+              help="What the phases after the first learn from: a .float.npz, or the .pt of train.teacher_training. [the full-precision network itself]")
 @click.option("--end", type=float, help="End the last phase after so many epochs (fractions allowed), with learning rate zero there.")
 @click.option("--minutes", type=float, help="End the last phase after so many minutes: the clock drives its learning rate.")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), help="Peak learning rate of the last phase; low for a network that needs little more. [recipe]")
@@ -334,7 +332,7 @@ def run_phase(trainer: Trainer, pictures: dict, after_epoch=None) -> dict:
 @click.option("--size", type=click.Choice(["16", "20", "24", "28", "32"]), help="Picture size of all epochs of the last phase. [recipe]")
 @click.option("--recipe", type=click.Choice(list(RECIPES)), default="short", show_default=True,
               help="short: hours on two cores; full: for a GPU; smoke: minutes, no useful network.")
-def main(dataset, seed, folder, out, device, threads, phase, start, end, minutes, lr, bn_lr, size, recipe):
+def main(dataset, seed, folder, out, device, threads, phase, start, taught_by, end, minutes, lr, bn_lr, size, recipe):
     """Train the NIN in full precision, then with CLIP-Q, and export the best network. Resumes where it was stopped."""
     if start and phase == "float":
         raise click.UsageError("--start begins with the quantized phases, --phase float ends before them")
@@ -343,7 +341,8 @@ def main(dataset, seed, folder, out, device, threads, phase, start, end, minutes
     try:
         pictures = {split: (x.to(device), y.to(device)) for split, (x, y) in data.load(dataset).items()}
         classes = class_names(dataset)
-    except CifarError as error:
+        other = taught_by and read_any(taught_by, dataset)
+    except (CifarError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     if recipe == "smoke":
         pictures = {split: (x[:n], y[:n]) for (split, (x, y)), n in zip(pictures.items(), (5000, 500, 500))}
@@ -362,19 +361,19 @@ def main(dataset, seed, folder, out, device, threads, phase, start, end, minutes
     workers = workers_for(net, device, threads)
     folder.mkdir(parents=True, exist_ok=True)
     ship = Shipper(dataset, out or folder, classes, seed)
-    teacher = None
+    teacher = other and teach(workers, other.to(device), pictures["train"][0], dataset, folder / f"teacher-{digest(taught_by)}.pt")
     if start:
         facts = take_up(net, start, dataset)
         if net.mode != "float" and phase == REFINE.name:
             raise click.UsageError(f"{start} is quantized; the phase refine begins from full precision")
-        if net.mode != "float":
+        if net.mode != "float" and not other:
             teacher = teach(workers, checkpoint.read(ship.full_precision)[0], pictures["train"][0], dataset, folder / "teacher.pt")
         phases = [p for p in phases if p.quantized or phase == p.name]
         if net.mode == "float" and phases[0].quantized:
             ship.offer_float(net, facts)
     for current in phases:
         trainer = Trainer(workers, current, pictures, dataset, seed, folder)
-        if current.loss.share and net.mode == "float":
+        if current.loss.share and net.mode == "float" and not other:
             teacher = teach(workers, net, pictures["train"][0], dataset, folder / f"teacher-{current.name}.pt")
         if current.quantized and net.mode == "float":
             quantize_network(net, to_input(pictures["train"][0][:CALIBRATION_PICTURES], dataset))

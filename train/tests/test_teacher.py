@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from click.testing import CliRunner
 
-from train import checkpoint, parallel, teacher
+from train import checkpoint, parallel, teacher_training
 from train.nin import INPUT_UNIT, NIN
 from train.parallel import Workers
-from train.teacher import Teacher, main, read, read_any, write
+from train.teacher import Teacher, read, read_any, write
+from train.teacher_training import PHASE, main
 
 
 def pictures(count, seed=0):
@@ -41,7 +42,7 @@ def test_workers_give_its_gradient(monkeypatch):
     for _, block in net.blocks():
         block.bn.weight.data.fill_(0.5)
     x, labels = torch.randn(4, 3, 8, 8), torch.tensor([1, 2, 3, 4])
-    Workers(net, 1).gradients(x, labels, None, 4, teacher.PHASE.loss, lambda x: x)
+    Workers(net, 1).gradients(x, labels, None, 4, PHASE.loss, lambda x: x)
     ours = [p.grad.clone() for p in net.parameters()]
     net.train()
     expected = torch.autograd.grad(F.cross_entropy(net(x), labels), list(net.parameters()))
@@ -61,11 +62,11 @@ def test_file_keeps_the_network_and_names_what_is_wrong(tmp_path):
     whole = path.read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", b"text"):
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match="teacher.pt: not a network of train.teacher, or damaged"):
+        with pytest.raises(ValueError, match="teacher.pt: not a network of train.teacher_training, or damaged"):
             read(path, "cifar10")
     for state in ({"dataset": "cifar10"}, {"dataset": "cifar10", "net": {}}, {"net": net.state_dict()}, {"dataset": "cifar1", "net": {}}, [1]):
         torch.save(state, path)
-        with pytest.raises(ValueError, match="teacher.pt: not a network of train.teacher, or damaged"):
+        with pytest.raises(ValueError, match="teacher.pt: not a network of train.teacher_training, or damaged"):
             read(path, "cifar10")
 
 
@@ -79,9 +80,9 @@ def test_a_nin_can_teach_as_well(tmp_path):
 
 def test_command_trains_and_goes_on(tmp_path, monkeypatch):
     sets = {"train": pictures(60), "val": pictures(20, 1), "test": pictures(20, 2)}
-    monkeypatch.setattr(teacher.data, "load", lambda dataset: sets)
-    small = replace(teacher.PHASE, stages=((8, 1), (16, 1)), batch=20, cutout=2)
-    monkeypatch.setattr(teacher, "PHASE", small)
+    monkeypatch.setattr(teacher_training.data, "load", lambda dataset: sets)
+    small = replace(PHASE, stages=((8, 1), (16, 1)), batch=20, cutout=2)
+    monkeypatch.setattr(teacher_training, "PHASE", small)
 
     def run(out):
         return CliRunner().invoke(main, ["--dataset", "cifar10", "--threads", "1", "--device", "cpu", "--out", str(tmp_path / out)])
@@ -89,14 +90,14 @@ def test_command_trains_and_goes_on(tmp_path, monkeypatch):
     done = run("a")
     assert done.exit_code == 0, done.output
     assert "wrote" in done.output and "teacher-cifar10.pt" in done.output
-    step, count = teacher.Trainer._step, []
+    step, count = teacher_training.Trainer._step, []
 
     def stop_at_the_fourth(self, *batch):
         count.append(1)
         self.stopping = len(count) == 4
         return step(self, *batch)
 
-    monkeypatch.setattr(teacher.Trainer, "_step", stop_at_the_fourth)
+    monkeypatch.setattr(teacher_training.Trainer, "_step", stop_at_the_fourth)
     stopped = run("b")
     assert stopped.exit_code == 1 and "epoch 2, step 1" in stopped.output and not (tmp_path / "b" / "teacher-cifar10.pt").exists()
     assert run("b").exit_code == 0 and len(count) == 6

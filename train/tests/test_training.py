@@ -18,6 +18,7 @@ from train.muon import Muon, orthogonalize
 from train.nin import NIN, to_input
 from train.parallel import Workers
 from train.segments import Segments
+from train.teacher import Teacher, write
 from train.train import Phase, Trainer, learning_factor
 
 
@@ -281,3 +282,23 @@ def test_refine_phase_begins_from_full_precision(tmp_path, monkeypatch):
     start = ZOO / "nin-cifar10.ckpt.npz"
     result = CliRunner().invoke(train.main, ["--phase", "refine", "--start", str(start), "--run", str(tmp_path), "--threads", "1"])
     assert result.exit_code == 2 and f"{start} is quantized" in result.output
+
+
+@pytest.mark.parametrize("phase, kind", [("refine", "float"), ("clipq", "float"), ("clipq", "ckpt")])
+def test_another_network_can_teach(phase, kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(train.data, "load", lambda dataset: {"train": pictures(60), "val": pictures(20, 1), "test": pictures(20, 2)})
+    monkeypatch.setattr(train, "class_names", lambda dataset: list("abcdefghij"))
+    larger, path, seen = Teacher(10).eval(), tmp_path / "teacher.pt", []
+    write(larger, "cifar10", path)
+    monkeypatch.setattr(train, "run_phase", lambda trainer, *_: seen.append(trainer.soft) or {"phase": phase})
+
+    def run(*options):
+        fixed = ["--phase", phase, "--start", ZOO / f"nin-cifar10.{kind}.npz", "--run", tmp_path / "run", "--threads", "1", *options]
+        return CliRunner().invoke(train.main, [str(a) for a in fixed])
+
+    done = run("--teacher", path)
+    assert done.exit_code == 0, done.output
+    assert torch.equal(seen[0], train.teach(Workers(larger, 1), larger, pictures(60)[0], "cifar10", tmp_path / "soft.pt"))
+    path.write_bytes(b"")
+    refused = run("--teacher", path)
+    assert refused.exit_code == 1 and str(path) in refused.output

@@ -1,0 +1,46 @@
+"""Train the larger network that others learn from. `python -m train.teacher_training --help`."""
+
+import os
+from pathlib import Path
+
+import click
+import torch
+
+from model.cifar import CifarError
+from train import data
+from train.checkpoint import CLASSES
+from train.loss import Loss
+from train.replica import rank
+from train.teacher import Teacher, write
+from train.train import Phase, Trainer, find_device, run_phase, workers_for
+
+# No label smoothing: it takes from the probabilities what a student could learn from them (R. Müller et al., "When Does Label Smoothing Help?", NeurIPS 2019).
+PHASE = Phase("teacher", ((16, 4), (24, 8), (32, 9)), lr=0.08, batch=500, loss=Loss(smoothing=0.0), cutout=8)
+
+
+@click.command()
+@click.option("--dataset", type=click.Choice(sorted(CLASSES)), default="cifar100", show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Several GPUs: torchrun -m train.teacher_training.")
+@click.option("--threads", default=os.cpu_count(), show_default=True, help="Of the CPU.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of teacher-DATASET.pt, checkpoint and logs. [build/teacher/DATASET-seedSEED]")
+def main(dataset, seed, device, threads, out):
+    """Train a network for `train.tail --teacher` to learn from. The same command goes on from where it was stopped."""
+    out = out or Path("build/teacher") / f"{dataset}-seed{seed}"
+    device = find_device(device)
+    try:
+        pictures = {split: (x.to(device), y.to(device)) for split, (x, y) in data.load(dataset).items()}
+    except CifarError as error:
+        raise click.ClickException(str(error)) from error
+    torch.manual_seed(seed)
+    net = Teacher(CLASSES[dataset])
+    trainer = Trainer(workers_for(net, device, threads), PHASE, pictures, dataset, seed, out)
+    trainer.resume()
+    facts = run_phase(trainer, pictures)
+    if rank() == 0:
+        write(net, dataset, out / f"teacher-{dataset}.pt")
+        click.echo(f"wrote {out / f'teacher-{dataset}.pt'}: {100 * facts['validation']:.2f} % of the validation pictures")
+
+
+if __name__ == "__main__":
+    main()
