@@ -14,7 +14,7 @@ from matplotlib import pyplot as plt
 from model.accuracy import predict
 from model.cifar import CifarError, class_names, load_cifar
 from model.network import load_network
-from train import checkpoint
+from train import checkpoint, tail, teacher_training
 from train.train import CLIPQ, EXACT, FLOAT, REFINE
 from train.trial import load_full_precision
 
@@ -28,7 +28,7 @@ def histories(run: Path) -> dict[str, list[dict]]:
     results = run / "results.json"
     measured = json.loads(results.read_text()) if results.exists() else {}
     found = {}
-    for phase in (FLOAT, REFINE, CLIPQ, EXACT):
+    for phase in (FLOAT, REFINE, CLIPQ, EXACT, tail.PHASE, teacher_training.PHASE):
         saved = run / f"{phase.name}.pt"
         rows = measured.get(phase.name, {}).get("history", [])
         if saved.exists():
@@ -53,6 +53,7 @@ def curves(phases: dict[str, list[dict]]):
         axes.set(xlabel="epoch", ylabel=label)
         axes.grid(alpha=0.3)
     loss.legend()
+    figure.tight_layout()
     return figure
 
 
@@ -128,7 +129,7 @@ def _confusion_plot(network, dataset, backend, limit):
 
 @click.command()
 @click.option("--dataset", type=click.Choice(sorted(checkpoint.CLASSES)), default="cifar10", show_default=True)
-@click.option("--run", type=click.Path(path_type=Path, exists=True), help="Folder of a run: training curves.")
+@click.option("--run", type=click.Path(path_type=Path, exists=True), help="Folder of a run, of train.tail the run-... in it: training curves.")
 @click.option("--full", type=click.Path(path_type=Path, exists=True), help="float.pt or *.float.npz: weight histograms, with --ckpt.")
 @click.option("--ckpt", type=click.Path(path_type=Path, exists=True), help="Quantized, *.ckpt.npz: histograms, with --full.")
 @click.option("--net", type=click.Path(path_type=Path, exists=True), help="*.clipq.npz: confusion matrix on the test images.")

@@ -15,7 +15,7 @@ from train.teacher import Teacher, write
 from train.train import Phase, Trainer, find_device, run_phase, workers_for
 
 # No label smoothing: it takes from the probabilities what a student could learn from them (R. Müller et al., "When Does Label Smoothing Help?", NeurIPS 2019).
-PHASE = Phase("teacher", ((16, 4), (24, 8), (32, 9)), lr=0.08, batch=500, loss=Loss(smoothing=0.0), cutout=8)
+PHASE = Phase("larger", ((16, 4), (24, 8), (32, 9)), lr=0.08, batch=500, loss=Loss(smoothing=0.0), cutout=8)
 
 
 @click.command()

@@ -41,6 +41,14 @@ def test_history_comes_from_checkpoints_then_from_results(tmp_path):
         plots.histories(tmp_path / "elsewhere")
 
 
+def test_history_of_a_tail_and_of_a_teacher(tmp_path):
+    torch.save({"history": ROWS}, tmp_path / "tail.pt")
+    torch.save(torch.zeros(2), tmp_path / "teacher.pt")  # a teacher's probabilities, no phase
+    assert plots.histories(tmp_path) == {"tail": ROWS}
+    torch.save({"history": ROWS[:1]}, tmp_path / "larger.pt")
+    assert plots.histories(tmp_path)["larger"] == ROWS[:1]
+
+
 def test_curves_hold_every_epoch():
     figure = plots.curves({"float": ROWS, "clipq": ROWS})
     loss, accuracy = figure.axes
