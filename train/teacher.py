@@ -51,16 +51,18 @@ class Teacher(nn.Module):
 
 
 def write(net: Teacher, dataset: str, path: Path) -> None:
-    """Write `net`, float32; `read` reads it."""
+    """Write `net`, float32, for `dataset`, "cifar10" or "cifar100"; `read` reads it."""
     save_atomically(path, {"dataset": dataset, "net": net.state_dict()})
 
 
 def read(path: Path, dataset: str) -> Teacher:
-    """The network that the command wrote. Raises ValueError that names the file if it is damaged, something else, or for another data set."""
+    """The network that `write` wrote, on the CPU and in evaluation mode. Raises ValueError that names the file if it is damaged, something else, or for another data set."""
     try:
         if not zipfile.is_zipfile(path):  # what else there may be, torch takes for a pickle and may fail at in any way
             raise TypeError("no zip archive")
         state = torch.load(path, weights_only=True, map_location="cpu")
+        if not isinstance(state, dict):
+            raise TypeError(f"holds a {type(state).__name__}")
         net = Teacher(CLASSES[state["dataset"]])
         net.load_state_dict(state["net"])
     except (KeyError, TypeError, RuntimeError, OSError, UnpicklingError) as error:

@@ -64,7 +64,7 @@ def test_file_keeps_the_network_and_names_what_is_wrong(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match="teacher.pt: not a network of train.teacher_training, or damaged"):
             read(path, "cifar10")
-    for state in ({"dataset": "cifar10"}, {"dataset": "cifar10", "net": {}}, {"net": net.state_dict()}, {"dataset": "cifar1", "net": {}}, [1]):
+    for state in ({"dataset": "cifar10"}, {"dataset": "cifar10", "net": {}}, {"net": net.state_dict()}, {"dataset": "cifar1", "net": {}}, [1], torch.zeros(3)):
         torch.save(state, path)
         with pytest.raises(ValueError, match="teacher.pt: not a network of train.teacher_training, or damaged"):
             read(path, "cifar10")
