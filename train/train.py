@@ -30,7 +30,7 @@ from train.precision import autocast
 from train.replica import Replica, join_group, rank, world
 from train.segments import Segments
 from train.shipper import Shipper
-from train.teacher import read_any
+from train.teacher import Teacher, read_any
 
 SAVE_SECONDS = 600
 BOUND = 2.0  # shadow weights stay within so many standard deviations, where nothing else is said
@@ -269,6 +269,16 @@ def teach(workers, teacher: torch.nn.Module, pixels: torch.Tensor, dataset: str,
     return soft
 
 
+def name_teacher(net: NIN, taught_by: Path | None, full_precision: Path, dataset: str, phase: str) -> tuple[NIN | Teacher, str]:
+    """Who teaches `phase`, and a name for its probabilities: the network in `taught_by`, else `net` itself as it is before the phase, or if it is quantized
+    the network in `full_precision`. Raises ValueError that names the file."""
+    if taught_by:
+        return read_any(taught_by, dataset), f"teacher-{digest(taught_by)}.pt"
+    if net.mode == "float":
+        return net, f"teacher-{phase}.pt"
+    return checkpoint.read_for(full_precision, dataset, False), "teacher.pt"
+
+
 def take_up(net: NIN, path: Path, dataset: str) -> dict:
     """Make `net` the network of the checkpoint at `path`, in full precision or quantized, and return the file's facts. Raises ClickException that names the file."""
     try:
@@ -341,7 +351,8 @@ def main(dataset, seed, folder, out, device, threads, phase, start, taught_by, e
     try:
         pictures = {split: (x.to(device), y.to(device)) for split, (x, y) in data.load(dataset).items()}
         classes = class_names(dataset)
-        other = taught_by and read_any(taught_by, dataset)
+        if taught_by:
+            read_any(taught_by, dataset)  # a bad file is refused before any training
     except (CifarError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     if recipe == "smoke":
@@ -361,24 +372,26 @@ def main(dataset, seed, folder, out, device, threads, phase, start, taught_by, e
     workers = workers_for(net, device, threads)
     folder.mkdir(parents=True, exist_ok=True)
     ship = Shipper(dataset, out or folder, classes, seed)
-    teacher = other and teach(workers, other.to(device), pictures["train"][0], dataset, folder / f"teacher-{digest(taught_by)}.pt")
+    soft = None
     if start:
         facts = take_up(net, start, dataset)
         if net.mode != "float" and phase == REFINE.name:
             raise click.UsageError(f"{start} is quantized; the phase refine begins from full precision")
-        if net.mode != "float" and not other:
-            teacher = teach(workers, checkpoint.read(ship.full_precision)[0], pictures["train"][0], dataset, folder / "teacher.pt")
         phases = [p for p in phases if p.quantized or phase == p.name]
         if net.mode == "float" and phases[0].quantized:
             ship.offer_float(net, facts)
     for current in phases:
         trainer = Trainer(workers, current, pictures, dataset, seed, folder)
-        if current.loss.share and net.mode == "float" and not other:
-            teacher = teach(workers, net, pictures["train"][0], dataset, folder / f"teacher-{current.name}.pt")
+        if current.loss.share and (soft is None or net.mode == "float"):  # the integer phase learns on from CLIP-Q's teacher
+            try:
+                teacher, name = name_teacher(net, taught_by, ship.full_precision, dataset, current.name)
+            except ValueError as error:
+                raise click.ClickException(str(error)) from error
+            soft = teach(workers, teacher, pictures["train"][0], dataset, folder / name)
         if current.quantized and net.mode == "float":
             quantize_network(net, to_input(pictures["train"][0][:CALIBRATION_PICTURES], dataset))
         net.mode = current.mode
-        trainer.soft = teacher if current.loss.share else None
+        trainer.soft = soft if current.loss.share else None
         resumed = trainer.resume()
         if phase in ("all", current.name):
             facts = run_phase(trainer, pictures, ship.after_epoch if current.quantized else None)

@@ -262,6 +262,9 @@ def test_start_from_a_file(tmp_path, monkeypatch):
     for refused in (run(damaged, "c"), run(source, "d", "--dataset", "cifar100")):
         assert refused.exit_code == 1 and ".npz" in refused.output and not isinstance(refused.exception, (ValueError, KeyError))
     assert run(source, "e", "--phase", "float").exit_code == 2
+    (out / source.name).unlink()  # which teaches a quantized start
+    refused = run(quantized, "f")
+    assert refused.exit_code == 1 and str(out / source.name) in refused.output
 
 
 @pytest.mark.parametrize("options, expected", [((), (0.05, 0.05)), (("--lr", "0.02"), (0.02, 0.02)), (("--lr", "0.02", "--bn-lr", "0.3"), (0.02, 0.3))])
