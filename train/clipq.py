@@ -10,7 +10,7 @@ Every forward pass starts from the full-precision shadow weights:
 The backward pass hands the gradient to the shadow weights unchanged, so a clipped weight can come back.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -52,6 +52,10 @@ class Setting:
         """Codebook entries in place of the weights, as floats of their type, without gradient."""
         index, codebook = self.quantize(weights)
         return codebook.to(weights.dtype)[index]
+
+    def with_zeros(self, weights: torch.Tensor, share: float) -> "Setting":
+        """The same with at least this share, 0..1, of zeros."""
+        return replace(self, clip=max(self.clip, share))
 
 
 def _smallest(magnitudes: torch.Tensor, fraction: float) -> torch.Tensor:

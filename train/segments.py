@@ -5,7 +5,8 @@ others. Where the indices were chosen one by one to make up for each other's err
 where they are, in units of the layer's root mean square, and only the means follow the weights.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -40,6 +41,21 @@ class Segments:
         """Codebook entries in place of the weights, as floats of their type."""
         index, codebook = self.quantize(weights)
         return codebook.to(weights.dtype)[index]
+
+    def with_zeros(self, weights: torch.Tensor, share: float) -> "Segments":
+        """The same with at least this share, 0..1, of zeros among `weights`: both boundaries of the zero segment move out by one factor.
+
+        Raises ValueError if 0 is not inside that segment, or if it would swallow the next one.
+        """
+        ends = (-math.inf, *self.edges, math.inf)
+        low, high = ends[self.zero : self.zero + 2]
+        if not low < 0 < high:
+            raise ValueError(f"segments: the zero segment {low}..{high} does not contain 0")
+        place = weights.detach().flatten().double() / root_mean_square(weights)
+        place = torch.where(place < 0, place / low, place / high)  # 1 on the boundaries
+        nearest = float(place.kthvalue(max(1, round(share * place.numel()))).values)
+        factor = max(1.0, nearest * (1 + 1e-9))  # so that the weight it is taken from lies inside
+        return replace(self, edges=tuple(edge * factor if edge in (low, high) else edge for edge in self.edges))
 
 
 def root_mean_square(weights: torch.Tensor) -> float:

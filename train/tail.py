@@ -109,6 +109,15 @@ def teach_views(teachers: list[Workers], pixels, dataset: str, views: int, seed:
     return soft
 
 
+def clear(net: NIN, first: str, zeros: float) -> None:
+    """Give the layers of the quantized `net` from `first` on at least this share of zero weights, 0..1. Raises ValueError that names the layer where that is impossible."""
+    for name, block in Tail(net, first).blocks():
+        try:
+            block.quantizer = block.quantizer.with_zeros(block.conv.weight, zeros)
+        except ValueError as error:
+            raise ValueError(f"{name}: {100 * zeros:g} % zeros: {error}") from error
+
+
 class TailTrainer(Trainer):
     """train: (activations from `store_views` [views * N, I, H, W], labels [views * N]), view after view; val: (activations from `store` [N, I, H, W], labels).
 
@@ -167,10 +176,12 @@ class TailTrainer(Trainer):
 @click.option("--lr", type=click.FloatRange(0, min_open=True), default=PHASE.lr, show_default=True, help="Peak learning rate, batch norm's as well.")
 @click.option("--pull", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True,
               help="Share of the way to its quantized value that each step moves a weight, all through; for low rates. [0: in the second half, more and more]")
+@click.option("--zeros", type=click.FloatRange(0, 1, max_open=True), default=0.0,
+              help="Share of zero weights that each trained layer has at least: the more there are, the fewer bits entropy coding takes. [as it is]")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--threads", default=os.cpu_count(), show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/tail"), show_default=True, help="Folder of the network; the run's checkpoint goes into one in it.")
-def main(dataset, start, teachers, first, views, epochs, minutes, lr, pull, seed, threads, out):
+def main(dataset, start, teachers, first, views, epochs, minutes, lr, pull, zeros, seed, threads, out):
     """Train the last layers of a quantized network, validate the best epoch in integers and write it unless OUT has a better network.
 
     The same command goes on from where it was stopped.
@@ -179,10 +190,12 @@ def main(dataset, start, teachers, first, views, epochs, minutes, lr, pull, seed
     try:
         sets = data.load(dataset)
         net, taught_by = checkpoint.read_for(source, dataset, True), [read_any(path, dataset) for path in teachers]
+        if zeros:
+            clear(net, first, zeros)
     except (CifarError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     phase = replace(PHASE, stages=((32, epochs),), lr=lr, bn_lr=lr, minutes=minutes, pull=pull, settle=0.0 if pull else PHASE.settle)
-    folder = out / f"run-{digest(dataset, source, *teachers, first, views, phase, seed)}"
+    folder = out / f"run-{digest(dataset, source, *teachers, first, views, phase, zeros, seed)}"
     folder.mkdir(parents=True, exist_ok=True)
     soft = teach_views([Workers(t, threads) for t in taught_by], sets["train"][0], dataset, views, seed, folder / "soft.pt")
     kept = store_views(net, sets["train"][0], dataset, first, views, seed, threads)

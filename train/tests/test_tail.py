@@ -7,13 +7,15 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from model.network import load_network
 from train import checkpoint, tail
 from train.loss import teacher_probabilities
 from train.nin import NIN, to_input
 from train.parallel import Workers
-from train.tail import Tail, TailTrainer, first_layers, main, store, store_views, teach_views
+from train.segments import Segments
+from train.tail import Tail, TailTrainer, clear, first_layers, main, store, store_views, teach_views
 from train.teacher import Teacher, write
-from train.train import quantize_network
+from train.train import CLIP, quantize_network
 
 
 def pictures(count, seed=0):
@@ -170,6 +172,20 @@ def test_only_the_last_layers_change(run, tmp_path):
         assert refused.exit_code == 1 and str(culprit) in refused.output
 
 
+def test_zeros_are_raised_where_they_are_too_few(run, tmp_path):
+    done = run("--start", run.quantized, "--teacher", run.original, "--zeros", "0.6", "--out", tmp_path / "a")
+    assert done.exit_code == 0, done.output
+    shares = {layer.name: np.mean(layer.index == 0) for layer in load_network(tmp_path / "a" / "nin-cifar10.clipq.npz").layers if layer.op == "conv"}
+    for name, share in shares.items():
+        assert share == pytest.approx(0.6 if name in ("conv7", "conv8", "conv9") else CLIP, abs=0.01), name
+
+
+def test_zeros_that_cannot_be_name_the_layer(net):
+    net.conv8.quantizer = Segments((-1.0, -0.4, 0.5), 2)
+    with pytest.raises(ValueError, match="conv8: 99 % zeros"):
+        clear(net, "conv7", 0.99)
+
+
 def test_several_teachers_teach_their_mean(tmp_path):
     class Other(Corner):
         def logits(self, x, prepare):
@@ -213,6 +229,7 @@ def test_a_stopped_run_goes_on_to_the_same_result(run, tmp_path, monkeypatch):
         assert (tmp_path / "a" / f"nin-cifar10.{kind}.npz").read_bytes() == (tmp_path / "b" / f"nin-cifar10.{kind}.npz").read_bytes()
     assert run(*options, "--lr", "0.01", "--out", tmp_path / "b").exit_code == 0 and len(count) == 12  # another run, not the old one's end
     assert run(*options, "--pull", "0.01", "--out", tmp_path / "b").exit_code == 0 and len(count) == 18
+    assert run(*options, "--zeros", "0.6", "--out", tmp_path / "b").exit_code == 0 and len(count) == 24
 
 
 def test_the_best_epoch_is_kept(run, tmp_path, monkeypatch):
