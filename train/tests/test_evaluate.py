@@ -1,22 +1,17 @@
 """The quick evaluation against the NumPy model and the plain network."""
 
-import numpy as np
 import torch
 
 from model.integer import run_integer
 from train.evaluate import accuracy
 from train.export import to_network
 from train.nin import NIN, to_input
-
-
-def pictures(count):
-    rng = np.random.default_rng(8)
-    return torch.from_numpy(rng.integers(0, 256, (count, 3, 32, 32)).astype(np.uint8))
+from train.tests.pictures import pictures
 
 
 def test_quantized_network_is_evaluated_in_integers():
     torch.manual_seed(9)
-    net, pixels = NIN(10), pictures(12)
+    net, pixels = NIN(10), pictures(12)[0]
     net.calibrate(to_input(pixels, "cifar10"))
     net.eval()
     sums = run_integer(to_network(net, "cifar10"), to_input(pixels, "cifar10").long().numpy()).reshape(12, -1)
@@ -27,7 +22,7 @@ def test_quantized_network_is_evaluated_in_integers():
 
 def test_full_precision_network():
     torch.manual_seed(10)
-    net, pixels = NIN(10).eval(), pictures(8)
+    net, pixels = NIN(10).eval(), pictures(8)[0]
     with torch.no_grad():
         labels = net(to_input(pixels, "cifar10")).argmax(1)
     labels[0] = (labels[0] + 1) % 10

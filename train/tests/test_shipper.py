@@ -3,7 +3,6 @@
 import contextlib
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 
@@ -13,19 +12,14 @@ from train.export import to_network
 from train.nin import NIN, to_input
 from train.parallel import Workers
 from train.shipper import Shipper, integer_accuracy
+from train.tests.pictures import pictures
 
 
 @pytest.fixture
-def pictures():
-    rng = np.random.default_rng(1)
-    return torch.from_numpy(rng.integers(0, 256, (8, 3, 32, 32)).astype(np.uint8)), torch.from_numpy(rng.integers(0, 10, 8))
-
-
-@pytest.fixture
-def net(pictures):
+def net():
     torch.manual_seed(0)
     net = NIN(10)
-    net.calibrate(to_input(pictures[0], "cifar10"))
+    net.calibrate(to_input(pictures(8)[0], "cifar10"))
     return net
 
 
@@ -66,11 +60,11 @@ def test_a_better_full_precision_network_stays(ship):
     assert kept == [("float", None), ("float", 0.5), ("float", 0.5), ("refine", 0.6)]
 
 
-def test_integer_accuracy_is_that_of_the_file(net, pictures, tmp_path, monkeypatch):
+def test_integer_accuracy_is_that_of_the_file(net, tmp_path, monkeypatch):
     monkeypatch.setattr(parallel, "autocast", contextlib.nullcontext)
     path = tmp_path / "net.ckpt.npz"
     checkpoint.write(net, "cifar10", path, {})
-    pixels, labels = pictures
+    pixels, labels = pictures(8)
     scores = run_integer(to_network(checkpoint.read(path)[0], "cifar10"), to_input(pixels, "cifar10").long().numpy()).reshape(len(labels), -1)
     labels = torch.from_numpy(scores.argmax(1))
     labels[:2] = (labels[:2] + 1) % 10

@@ -15,12 +15,8 @@ from train.parallel import Workers
 from train.segments import Segments
 from train.tail import Tail, TailTrainer, clear, first_layers, main, store, store_views, teach_views
 from train.teacher import Teacher, write
+from train.tests.pictures import pictures
 from train.train import CLIP, quantize_network
-
-
-def pictures(count, seed=0):
-    rng = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (count, 3, 32, 32), generator=rng, dtype=torch.uint8), torch.randint(0, 10, (count,), generator=rng)
 
 
 @pytest.fixture

@@ -13,11 +13,7 @@ from train.nin import INPUT_UNIT, NIN
 from train.parallel import Workers
 from train.teacher import Teacher, read, read_any, write
 from train.teacher_training import PHASE, main
-
-
-def pictures(count, seed=0):
-    rng = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (count, 3, 32, 32), generator=rng, dtype=torch.uint8), torch.randint(0, 10, (count,), generator=rng)
+from train.tests.pictures import pictures
 
 
 @torch.no_grad()

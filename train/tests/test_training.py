@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import click
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,14 +18,8 @@ from train.nin import NIN, to_input
 from train.parallel import Workers
 from train.segments import Segments
 from train.teacher import Teacher, write
+from train.tests.pictures import pictures
 from train.train import Phase, Trainer, learning_factor
-
-
-def pictures(count: int, seed: int = 0):
-    rng = np.random.default_rng(seed)
-    labels = torch.from_numpy(rng.integers(0, 10, count))
-    pixels = rng.integers(0, 256, (count, 3, 32, 32)).astype(np.uint8)
-    return torch.from_numpy(pixels), labels
 
 
 def test_augmentation_keeps_pixels_and_depends_on_the_seed_alone():
