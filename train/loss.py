@@ -1,7 +1,7 @@
 """Cross entropy with label smoothing, mixed with a teacher's probabilities.
 
 G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015. The teacher is the full-precision
-network of the same run. `teacher_probabilities`: it sees each training picture once as it is and once mirrored, not every
+network of the same run, or the one that --teacher names. `teacher_probabilities`: it sees each training picture once as it is and once mirrored, not every
 augmented copy, so that it costs one epoch's forward pass in all (`train.tail` has it see every copy).
 """
 
