@@ -29,6 +29,7 @@ from train.shipper import Shipper
 from train.teacher import read_any
 from train.train import CLIPQ, Trainer
 
+NAMES = [name for name, *_ in LAYERS]
 PIECE = 100  # pictures at a time through the first layers
 PHASE = replace(CLIPQ, name="tail", lr=0.02, bn_lr=0.02, loss=Loss(share=1.0, temperature=1.0))
 
@@ -109,13 +110,14 @@ def teach_views(teachers: list[Workers], pixels, dataset: str, views: int, seed:
     return soft
 
 
-def clear(net: NIN, first: str, zeros: float) -> None:
-    """Give the layers of the quantized `net` from `first` on at least this share of zero weights, 0..1. Raises ValueError that names the layer where that is impossible."""
-    for name, block in Tail(net, first).blocks():
+def clear(net: NIN, zeros: dict[str, float]) -> None:
+    """Give the named layers of the quantized `net` at least these shares, 0..1, of zero weights. Raises ValueError that names the layer where that is impossible."""
+    blocks = dict(net.blocks())
+    for name, share in zeros.items():
         try:
-            block.quantizer = block.quantizer.with_zeros(block.conv.weight, zeros)
+            blocks[name].quantizer = blocks[name].quantizer.with_zeros(blocks[name].conv.weight, share)
         except ValueError as error:
-            raise ValueError(f"{name}: {100 * zeros:g} % zeros: {error}") from error
+            raise ValueError(f"{name}: {100 * share:g} % zeros: {error}") from error
 
 
 class TailTrainer(Trainer):
@@ -169,15 +171,15 @@ class TailTrainer(Trainer):
 @click.option("--start", type=click.Path(path_type=Path, exists=True), help="The quantized network. [model/zoo/nin-DATASET.ckpt.npz]")
 @click.option("--teacher", "teachers", multiple=True, type=click.Path(path_type=Path, exists=True),
               help="What it learns from: a full-precision NIN, or the .pt of train.teacher_training; the mean of several. [model/zoo/nin-DATASET.float.npz]")
-@click.option("--first", type=click.Choice([name for name, *_ in LAYERS]), default="conv5", show_default=True, help="First layer that is trained.")
+@click.option("--first", type=click.Choice(NAMES), default="conv5", show_default=True, help="First layer that is trained.")
 @click.option("--views", type=click.IntRange(1), default=4, show_default=True, help="Augmented copies of each picture; conv5 needs 2.2 GB of memory for each.")
 @click.option("--epochs", type=click.IntRange(1), default=30, show_default=True)
 @click.option("--minutes", type=float, help="End after so many minutes of training: the clock drives the learning rate.")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), default=PHASE.lr, show_default=True, help="Peak learning rate, batch norm's as well.")
 @click.option("--pull", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True,
               help="Share of the way to its quantized value that each step moves a weight, all through; for low rates. [0: in the second half, more and more]")
-@click.option("--zeros", type=click.FloatRange(0, 1, max_open=True), default=0.0,
-              help="Share of zero weights that each trained layer has at least: the more there are, the fewer bits entropy coding takes. [as it is]")
+@click.option("--zeros", type=(click.Choice(NAMES), click.FloatRange(0, 1, max_open=True)), multiple=True, metavar="LAYER SHARE",
+              help="Share of zero weights that a trained layer has at least: the more there are, the fewer bits entropy coding takes. [as it is]")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--threads", default=os.cpu_count(), show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/tail"), show_default=True, help="Folder of the network; the run's checkpoint goes into one in it.")
@@ -186,12 +188,14 @@ def main(dataset, start, teachers, first, views, epochs, minutes, lr, pull, zero
 
     The same command goes on from where it was stopped.
     """
+    zeros = dict(zeros)
+    if fixed := [name for name in zeros if NAMES.index(name) < NAMES.index(first)]:
+        raise click.UsageError(f"--zeros {fixed[0]}: the layers before {first} stay as they are")
     source, teachers = start or ZOO / f"nin-{dataset}.ckpt.npz", teachers or (ZOO / f"nin-{dataset}.float.npz",)
     try:
         sets = data.load(dataset)
         net, taught_by = checkpoint.read_for(source, dataset, True), [read_any(path, dataset) for path in teachers]
-        if zeros:
-            clear(net, first, zeros)
+        clear(net, zeros)
     except (CifarError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     phase = replace(PHASE, stages=((32, epochs),), lr=lr, bn_lr=lr, minutes=minutes, pull=pull, settle=0.0 if pull else PHASE.settle)

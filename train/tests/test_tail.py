@@ -169,17 +169,22 @@ def test_only_the_last_layers_change(run, tmp_path):
 
 
 def test_zeros_are_raised_where_they_are_too_few(run, tmp_path):
-    done = run("--start", run.quantized, "--teacher", run.original, "--zeros", "0.6", "--out", tmp_path / "a")
+    done = run("--start", run.quantized, "--teacher", run.original, "--zeros", "conv7", "0.6", "--zeros", "conv9", "0.7", "--out", tmp_path / "a")
     assert done.exit_code == 0, done.output
     shares = {layer.name: np.mean(layer.index == 0) for layer in load_network(tmp_path / "a" / "nin-cifar10.clipq.npz").layers if layer.op == "conv"}
     for name, share in shares.items():
-        assert share == pytest.approx(0.6 if name in ("conv7", "conv8", "conv9") else CLIP, abs=0.01), name
+        assert share == pytest.approx({"conv7": 0.6, "conv9": 0.7}.get(name, CLIP), abs=0.01), name
 
 
 def test_zeros_that_cannot_be_name_the_layer(net):
     net.conv8.quantizer = Segments((-1.0, -0.4, 0.5), 2)
     with pytest.raises(ValueError, match="conv8: 99 % zeros"):
-        clear(net, "conv7", 0.99)
+        clear(net, {"conv7": 0.99, "conv8": 0.99})
+
+
+def test_zeros_of_layers_that_stay_are_refused(run, tmp_path):
+    refused = run("--start", run.quantized, "--teacher", run.original, "--zeros", "conv6", "0.6", "--out", tmp_path / "a")
+    assert refused.exit_code == 2 and "--zeros conv6: the layers before conv7 stay" in refused.output
 
 
 def test_several_teachers_teach_their_mean(tmp_path):
@@ -225,7 +230,7 @@ def test_a_stopped_run_goes_on_to_the_same_result(run, tmp_path, monkeypatch):
         assert (tmp_path / "a" / f"nin-cifar10.{kind}.npz").read_bytes() == (tmp_path / "b" / f"nin-cifar10.{kind}.npz").read_bytes()
     assert run(*options, "--lr", "0.01", "--out", tmp_path / "b").exit_code == 0 and len(count) == 12  # another run, not the old one's end
     assert run(*options, "--pull", "0.01", "--out", tmp_path / "b").exit_code == 0 and len(count) == 18
-    assert run(*options, "--zeros", "0.6", "--out", tmp_path / "b").exit_code == 0 and len(count) == 24
+    assert run(*options, "--zeros", "conv7", "0.6", "--out", tmp_path / "b").exit_code == 0 and len(count) == 24
 
 
 def test_the_best_epoch_is_kept(run, tmp_path, monkeypatch):
