@@ -9,7 +9,7 @@ import math
 import os
 import signal
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import click
@@ -103,11 +103,11 @@ def prefetch(source, pool):
 
 
 class Trainer:
-    """One phase of one run: network, optimizers, log and checkpoint."""
+    """One phase of one run: network, optimizers, log and checkpoint. sources: what names the files it hangs on, by option."""
 
-    def __init__(self, workers: Workers | Replica, phase: Phase, pictures: dict, dataset: str, seed: int, folder: Path):
+    def __init__(self, workers: Workers | Replica, phase: Phase, pictures: dict, dataset: str, seed: int, folder: Path, sources: dict[str, str] | None = None):
         self.workers, self.net = workers, workers.net
-        self.phase, self.dataset, self.seed, self.folder = phase, dataset, seed, folder
+        self.phase, self.dataset, self.seed, self.folder, self.sources = phase, dataset, seed, folder, sources or {}
         self.stopping = False
         signal.signal(signal.SIGTERM, self._stop)
         self.train_set, self.val_set = pictures["train"], pictures["val"]
@@ -132,19 +132,26 @@ class Trainer:
             return
         save_atomically(self.checkpoint, {
             "net": self.net.state_dict(), "muon": self.muon.state_dict(), "sgd": self.sgd.state_dict(),
-            "epoch": self.epoch, "step": self.step, "seconds": self.seconds, "history": self.history, "seed": self.seed,
+            "epoch": self.epoch, "step": self.step, "seconds": self.seconds, "history": self.history, "settings": self._settings,
         })
+
+    @property
+    def _settings(self) -> dict:
+        """What decides the result of the phase, besides what it starts from."""
+        return {"dataset": self.dataset, "seed": self.seed, **self.sources, **asdict(self.phase)}
 
     def _stop(self, *_):
         self.stopping = True
 
-    def resume(self) -> bool:
-        """Take up the saved run of this phase, if there is one."""
+    def resume(self, ended: bool = False) -> bool:
+        """Take up the saved run of this phase, if there is one; ended: it is only what the next one starts from.
+
+        Raises ClickException that names what was set differently then, of a phase that has ended the data set and the seed only.
+        """
         if not self.checkpoint.exists():
             return False
         state = torch.load(self.checkpoint, weights_only=True, map_location=next(self.net.parameters()).device)
-        if state["seed"] != self.seed:
-            raise click.ClickException(f"{self.checkpoint} was made with seed {state['seed']}, not {self.seed}")
+        self._refuse_other(state.get("settings", {}), ("dataset", "seed") if ended else None)
         for name in ("net", "muon", "sgd"):
             getattr(self, name).load_state_dict(state[name])
         self.net.mode = self.phase.mode
@@ -152,13 +159,20 @@ class Trainer:
         self.seconds, self.history = state["seconds"], state["history"]
         return True
 
+    def _refuse_other(self, settings: dict, keys: tuple[str, ...] | None) -> None:
+        mine = self._settings
+        if other := [f"{key} {settings.get(key)}, not {mine.get(key)}" for key in keys or {**mine, **settings} if settings.get(key) != mine.get(key)]:
+            raise click.ClickException(f"{self.checkpoint} was made with {'; '.join(other)}: another folder is needed, or the file has to go")
+
     def run(self, after_epoch=None) -> None:
         """Train to the end of the phase. `after_epoch(trainer)` is called when an epoch has been validated."""
         sizes = self.phase.sizes
         # A step costs about as its pixels do; the bar counts megapixels so that its time left is right.
         cost = [self.steps_per_epoch * s * s / 1000 for s in sizes]
+        steps = math.ceil(self.phase.length * self.steps_per_epoch)  # until the phase is over
+        total = sum(c * min(1.0, max(0.0, steps / self.steps_per_epoch - epoch)) for epoch, c in enumerate(cost))
         done = sum(cost[: self.epoch]) + self.step * sizes[min(self.epoch, len(sizes) - 1)] ** 2 / 1000
-        with tqdm(total=sum(cost), initial=done, desc=self.phase.name, unit="kpx", mininterval=5, disable=rank() > 0) as bar:
+        with tqdm(total=total, initial=done, desc=self.phase.name, unit="kpx", mininterval=5, disable=rank() > 0) as bar:
             while self.epoch < len(sizes) and self.progress() < 1:
                 self._epoch(sizes[self.epoch], bar)
                 if after_epoch:
@@ -380,8 +394,10 @@ def main(dataset, seed, folder, out, device, threads, phase, start, taught_by, e
         phases = [p for p in phases if p.quantized or phase == p.name]
         if net.mode == "float" and phases[0].quantized:
             ship.offer_float(net, facts)
+    # Not the start's digest: with --out next to it this very run may replace it by something better.
+    sources = {**({"--start": str(start)} if start else {}), **({"--teacher": digest(taught_by)} if taught_by else {})}
     for current in phases:
-        trainer = Trainer(workers, current, pictures, dataset, seed, folder)
+        trainer = Trainer(workers, current, pictures, dataset, seed, folder, sources)
         if current.loss.share and (soft is None or net.mode == "float"):  # the integer phase learns on from CLIP-Q's teacher
             try:
                 teacher, name = name_teacher(net, taught_by, ship.full_precision, dataset, current.name)
@@ -392,7 +408,7 @@ def main(dataset, seed, folder, out, device, threads, phase, start, taught_by, e
             quantize_network(net, to_input(pictures["train"][0][:CALIBRATION_PICTURES], dataset))
         net.mode = current.mode
         trainer.soft = soft if current.loss.share else None
-        resumed = trainer.resume()
+        resumed = trainer.resume(ended=phase not in ("all", current.name))
         if phase in ("all", current.name):
             facts = run_phase(trainer, pictures, ship.after_epoch if current.quantized else None)
             if not current.quantized:

@@ -171,15 +171,29 @@ def test_outliers_are_clamped_unless_the_boundaries_are_fixed(quantizer, bounded
     assert (weights.abs().max() < 10 * weights.square().mean().sqrt()) == bounded
 
 
-def test_other_seed_is_refused(tmp_path):
+def test_other_settings_are_refused(tmp_path):
     trainer = make_trainer(tmp_path)
+    trainer.sources = {"--teacher": "abc"}
     trainer.save()
-    trainer.seed = 1
-    with pytest.raises(click.ClickException, match="seed 0, not 1"):
+    assert trainer.resume()
+    trainer.seed, trainer.phase, trainer.sources = 1, replace(trainer.phase, lr=0.01), {"--start": "def"}
+    with pytest.raises(click.ClickException, match="float.pt was made with seed 0, not 1; --start None, not def; lr 0.05, not 0.01; --teacher abc, not None: another folder"):
         trainer.resume()
+    with pytest.raises(click.ClickException, match="made with seed 0, not 1: another folder"):
+        trainer.resume(ended=True)
+    trainer.seed = 0
+    assert trainer.resume(ended=True)
 
 
-def test_phase_may_end_inside_an_epoch(tmp_path):
+def test_phase_may_end_inside_an_epoch(tmp_path, monkeypatch):
+    bars = []
+
+    class Bar(train.tqdm):
+        def __init__(self, **options):
+            super().__init__(**options)
+            bars.append(self)
+
+    monkeypatch.setattr(train, "tqdm", Bar)
     trainer = make_trainer(tmp_path)
     trainer.phase = replace(trainer.phase, end=1.4)
     rates, step = [], trainer._step
@@ -187,6 +201,7 @@ def test_phase_may_end_inside_an_epoch(tmp_path):
     trainer.run()
     assert len(rates) == 5 and trainer.epoch == 2 and len(trainer.history) == 2
     assert rates[-1] < 0.1 * max(rates)
+    assert bars[0].total == pytest.approx(5 * 16 * 16 / 1000)  # so that its time left is right
 
 
 def test_teacher_pulls_the_loss():
@@ -246,6 +261,8 @@ def test_start_from_a_file(tmp_path, monkeypatch):
     assert run(source, "a").exit_code == 0
     assert (out / source.name).read_bytes() != b"" and not (tmp_path / "a" / "float.pt").exists()
     quantized = out / "nin-cifar10.ckpt.npz"
+    for other, culprit in ((run(quantized, "a"), "--start"), (run(source, "a", "--teacher", source), "--teacher None"), (run(source, "a", "--lr", "0.5"), "not 0.5")):
+        assert other.exit_code == 1 and "clipq.pt was made with" in other.output and culprit in other.output, other.output
     first = checkpoint.read(quantized)[0].state_dict()
     assert run(quantized, "b").exit_code == 0
     second = torch.load(tmp_path / "b" / "clipq.pt", weights_only=True)["net"]
