@@ -4,6 +4,7 @@ import numpy as np
 from cocotb.triggers import FallingEdge, RisingEdge
 
 from tb.common import clocking, coverage
+from tb.common.effort import scaled
 from tb.controller import programs
 from tb.cover_groups import STATES
 
@@ -206,10 +207,6 @@ async def _start(dut, count=None, pace=20):
     return rng, Bench(dut, rng, *_program(rng, dut, count), pace)
 
 
-def _scale(icarus, verilator):
-    return icarus if cocotb.SIM_NAME.startswith("Icarus") else verilator
-
-
 async def _stop_now(bench):
     """STOP while the controller waits for an image of which nothing has come."""
     bench.send_image = False
@@ -224,7 +221,7 @@ async def _stop_now(bench):
 async def programs_run(dut):
     """Random programs over several images: starts, descriptors, flushes, parameter banks, layer ends in order; settling time."""
     rng, bench = await _start(dut)
-    for _ in range(_scale(3, 12)):
+    for _ in range(scaled(3, 12)):
         bench.load(*_program(rng, dut, int(rng.choice([1, 2, 5, 64]))))
         await bench.reset()
         await bench.cycle(start_i=1)
@@ -310,7 +307,7 @@ async def start_errors(dut):
     await bench.cycle(start_i=1)
     await bench.expect_error(NO_PROGRAM, limit=5)
     dut.prog_valid_i.value = 1
-    for _ in range(_scale(8, 30)):
+    for _ in range(scaled(8, 30)):
         await bench.cycle(start_i=1)
         for _ in range(int(rng.integers(1, 400))):
             await bench.cycle()
@@ -323,7 +320,7 @@ async def start_errors(dut):
 async def unit_errors(dut):
     """Errors of parser, image loader and feature buffer, also in the same cycle, idle and running: the first of them is reported."""
     rng, bench = await _start(dut)
-    for run in range(_scale(6, 24)):
+    for run in range(scaled(6, 24)):
         parser, image, oob = (bool(rng.integers(2)) for _ in range(3))
         if not (parser or image or oob):
             continue
@@ -468,7 +465,7 @@ async def stop(dut):
     for _ in range(5):
         await bench.cycle()
     assert not bench.events
-    for run in range(_scale(4, 12)):
+    for run in range(scaled(4, 12)):
         await bench.cycle(start_i=1)
         for _ in range(programs.DESC_WORDS + 6):
             bench.send_image = False
@@ -509,7 +506,7 @@ async def stop(dut):
 async def soft_reset(dut):
     """A reset at any time brings the controller back to idle, and the next run is complete."""
     rng, bench = await _start(dut, 3, pace=5)
-    for _ in range(_scale(5, 20)):
+    for _ in range(scaled(5, 20)):
         await bench.cycle(start_i=1)
         for _ in range(int(rng.integers(1, 300))):
             await bench.cycle(stop_i=int(rng.random() < 0.01))

@@ -5,6 +5,7 @@ from cocotb.triggers import RisingEdge
 
 from model.blocks import gated_sums, window_activations
 from tb.common import clocking
+from tb.common.effort import scaled
 from tb.conv_unit.streams import PIXEL_KINDS, pack_rows, pixel_stream, play, skew, unpack_rows
 
 LATENCY = 5
@@ -81,19 +82,15 @@ def _limits(dut):
     return -128 * count, 255 * count
 
 
-def _scale(icarus, verilator):
-    return icarus if cocotb.SIM_NAME.startswith("Icarus") else verilator
-
-
 @cocotb.test(timeout_time=5, timeout_unit="ms")
 async def random_passes(dut):
     """All modes one after the other, so that PE 24 has a stale index after the five-wide one; sums of any size before."""
     rng = await _start(dut)
     low, high = _limits(dut)
-    for _ in range(_scale(1, 4)):
+    for _ in range(scaled(1, 4)):
         for mode in (2, 0, 2, 1, 0):
             for kind in PIXEL_KINDS:
-                await _check(dut, rng, mode, bool(rng.integers(2)), kind, _scale(40, 120), lambda n: rng.integers(low, high + 1, (n, 9)))
+                await _check(dut, rng, mode, bool(rng.integers(2)), kind, scaled(40, 120), lambda n: rng.integers(low, high + 1, (n, 9)))
 
 
 @cocotb.test(timeout_time=5, timeout_unit="ms")

@@ -12,6 +12,7 @@ from model.cycle_model import END_TO_DRAIN
 from model.integer import run_integer
 from model.network import Layer, Network
 from tb.common import clocking
+from tb.common.effort import scaled
 from tb.common.stalls import PATTERNS, stalls
 from tb.conv_unit.layers import DRAIN_FIELDS, MAX_QUADS, PASS_FIELDS, make_layer, random_layer
 from tb.conv_unit.streams import pack_rows, unpack_rows
@@ -215,17 +216,13 @@ async def _start(dut):
     return np.random.default_rng(cocotb.RANDOM_SEED)
 
 
-def _scale(icarus, verilator):
-    return icarus if cocotb.SIM_NAME.startswith("Icarus") else verilator
-
-
 @cocotb.test(timeout_time=50, timeout_unit="ms")
 async def random_layers(dut):
     """Random layers of all modes and shapes one after the other, late weights, results held up, extreme values."""
     rng = await _start(dut)
     modules = int(dut.NUM_MODULES.value)
-    for i in range(_scale(8, 40)):
-        layer = random_layer(rng, modules, _scale(200, 2500))
+    for i in range(scaled(8, 40)):
+        layer = random_layer(rng, modules, scaled(200, 2500))
         await Run(dut, rng, layer, PATTERNS[i % 4], ("always", *PATTERNS[1:])[i // 4 % 4], i % 5 == 4).run()
 
 
@@ -240,7 +237,7 @@ async def buffers(dut):
     """A partial-sum buffer is not taken again before its sums have left it, whichever comes first in the next tile."""
     rng = await _start(dut)
     modules = int(dut.NUM_MODULES.value)
-    for shape, kernel, pad, tile, groups, room in BUFFERS[:_scale(1, 2)]:
+    for shape, kernel, pad, tile, groups, room in BUFFERS[:scaled(1, 2)]:
         layer = make_layer(rng, 1, False, modules, shape, groups * modules, kernel, pad, tile)
         assert layer.plan.tiles * groups > 2
         await Run(dut, rng, layer, "none", room).run()
@@ -251,8 +248,8 @@ async def throughput(dut):
     """With weights and room always there: a position a cycle, and the last result follows the last read at the latency that the cycle model reckons with."""
     rng = await _start(dut)
     modules = int(dut.NUM_MODULES.value)
-    height = _scale(5, 16)
-    for mode, kernel, channels, lanes in ((0, (1, 1), 64, 3), (1, (3, 3), 40, 1), (2, (5, 5), 24, 1))[:_scale(1, 3)]:
+    height = scaled(5, 16)
+    for mode, kernel, channels, lanes in ((0, (1, 1), 64, 3), (1, (3, 3), 40, 1), (2, (5, 5), 24, 1))[:scaled(1, 3)]:
         layer = make_layer(rng, mode, False, modules, (channels, height, 15), lanes * modules, kernel, [k // 2 for k in kernel])
         first, last = await Run(dut, rng, layer).run()
         results = lanes * height * 15

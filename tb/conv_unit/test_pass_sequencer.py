@@ -8,6 +8,7 @@ from cocotb.triggers import RisingEdge
 
 from model.blocks import conv_schedule
 from tb.common import clocking
+from tb.common.effort import scaled
 from tb.common.stalls import PATTERNS, stalls
 from tb.conv_unit.layers import PASS_FIELDS, make_layer, random_layer
 
@@ -158,15 +159,11 @@ async def _start(dut):
     return np.random.default_rng(cocotb.RANDOM_SEED)
 
 
-def _scale(icarus, verilator):
-    return icarus if cocotb.SIM_NAME.startswith("Icarus") else verilator
-
-
 @cocotb.test(timeout_time=50, timeout_unit="ms")
 async def random_layers(dut):
     """Reads of unmasked taps, masks, pixels, first flags, buffers, loads and tile ends of every pass, with stalls."""
     rng = await _start(dut)
-    for i in range(_scale(16, 80)):
+    for i in range(scaled(16, 80)):
         await Run(dut, rng, random_layer(rng, MODULES, 3000), PATTERNS[i % len(PATTERNS)]).run()
 
 
@@ -191,7 +188,7 @@ async def edges(dut):
     """One-pixel pictures, kernels larger than the picture, tile columns, padding up to the kernel's size."""
     rng = await _start(dut)
     for mode, vertical, shape, out_channels, kernel, pad in EDGES:
-        for pattern in _scale(("heavy",), ("none", "heavy")):
+        for pattern in scaled(("heavy",), ("none", "heavy")):
             await Run(dut, rng, make_layer(rng, mode, vertical, MODULES, shape, out_channels, kernel, pad), pattern).run()
 
 

@@ -5,6 +5,7 @@ from cocotb.triggers import RisingEdge
 
 from model.blocks import window_activations
 from tb.common import clocking
+from tb.common.effort import scaled
 from tb.conv_unit.streams import PIXEL_KINDS, pack_rows, pixel_stream, play, unpack_rows
 
 LATENCY = 2         # data to the activation of stage 0
@@ -56,10 +57,6 @@ async def _start(dut):
     return np.random.default_rng(cocotb.RANDOM_SEED)
 
 
-def _scale(icarus, verilator):
-    return icarus if cocotb.SIM_NAME.startswith("Icarus") else verilator
-
-
 @cocotb.test(timeout_time=5, timeout_unit="ms")
 async def random_streams(dut):
     """All modes, signed and unsigned, random and extreme pixels and masks."""
@@ -67,7 +64,7 @@ async def random_streams(dut):
     for mode in range(3):
         for signed in (False, True):
             for kind in PIXEL_KINDS:
-                await _check(dut, rng, mode, signed, kind, _scale(30, 120))
+                await _check(dut, rng, mode, signed, kind, scaled(30, 120))
 
 
 @cocotb.test(timeout_time=5, timeout_unit="ms")

@@ -9,6 +9,7 @@ from cocotb.triggers import FallingEdge
 from model.compiler import weights
 from model.compiler.hardware import ARRAYS, MAX_CHANNELS, PES, Hardware
 from tb.common import clocking
+from tb.common.effort import scaled
 from tb.common.stalls import PATTERNS, stalls
 
 LEAD = 5       # cycles from take_i to the earliest switch_i
@@ -188,10 +189,6 @@ async def _start(dut):
     return np.random.default_rng(cocotb.RANDOM_SEED)
 
 
-def _scale(icarus, verilator):
-    return icarus if cocotb.SIM_NAME.startswith("Icarus") else verilator
-
-
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def random_chunks(dut):
     """Every parameter to its bank and channel, every stage's indices right when it takes them, whatever stalls; replays and drops."""
@@ -200,7 +197,7 @@ async def random_chunks(dut):
     dropped = switches = 0
     for source in PATTERNS:
         await clocking.reset(dut)
-        bench = Bench(dut, rng, [random_chunk(rng, modules, depth) for _ in range(_scale(3, 8))], source)
+        bench = Bench(dut, rng, [random_chunk(rng, modules, depth) for _ in range(scaled(3, 8))], source)
         await bench.run()
         switches += len(bench.switches)
         dropped += bench.dropped
