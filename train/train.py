@@ -137,7 +137,7 @@ class Trainer:
 
     @property
     def _settings(self) -> dict:
-        """What decides the result of the phase, besides what it starts from."""
+        """What decides the result of the phase; the network it starts from by the name of its file only."""
         return {"dataset": self.dataset, "seed": self.seed, **self.sources, **asdict(self.phase)}
 
     def _stop(self, *_):

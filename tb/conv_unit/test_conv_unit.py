@@ -1,5 +1,6 @@
 """Tests of rtl/conv_unit/conv_unit.sv: every partial sum of random layers, its place and its order; weights as late and as short-lived as the loader's contract allows."""
 from collections import deque
+from itertools import cycle as repeat
 
 import cocotb
 import numpy as np
@@ -8,7 +9,7 @@ from cocotb.triggers import RisingEdge
 from model.blocks import FeatureBuffer, conv_schedule, drain_schedule
 from model.compiler.hardware import ARRAYS, PES
 from model.compiler.weights import pe_indices
-from model.cycle_model import END_TO_DRAIN
+from model.cycle_model import END_TO_DRAIN, START_DELAY
 from model.integer import run_integer
 from model.network import Layer, Network
 from tb.common import clocking
@@ -19,7 +20,6 @@ from tb.conv_unit.streams import pack_rows, unpack_rows
 
 LEAD = 5           # weights count as ready so many cycles before the last word is in place
 RELOAD = 4         # cycles that the loader adds to its words from the switch to the next complete set, without START_DELAY
-START_DELAY = {4: 6, 8: 0, 16: 0}
 END_TO_RESULT = END_TO_DRAIN + 4  # last slot of a tile to its first result
 READ_LATENCY = 3   # of the feature buffer
 TAIL = 60          # cycles after the end in which nothing may come: longer than the pipeline
@@ -111,9 +111,8 @@ class Run:
         self.steps = deque(self._steps(sums))
         self._fill(rng, image)
         indices = pe_indices(index, plan).reshape(plan.output_groups, plan.passes, ARRAYS, plan.num_modules, PES)
-        of_pass = [i % plan.passes for i in range(plan.passes * plan.tiles * plan.output_groups)]
         self.weights = Weights(dut, rng, [indices[tile // plan.tiles, number] if positions else None
-                                          for number, (tile, positions) in zip(of_pass, conv_schedule(plan, layer.source))], weights)
+                                          for number, (tile, positions) in zip(repeat(range(plan.passes)), conv_schedule(plan, layer.source))], weights)
         self.always = room == "always"
         self.room = stalls(rng, "none" if self.always else room)
         self.reads = deque([None] * (READ_LATENCY - 1))
