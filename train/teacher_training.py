@@ -1,6 +1,7 @@
 """Train the larger network that others learn from. `python -m train.teacher_training --help`."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -23,9 +24,14 @@ PHASE = Phase("larger", ((16, 4), (24, 8), (32, 9)), lr=0.08, batch=500, loss=Lo
 @click.option("--seed", default=0, show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Several GPUs: torchrun -m train.teacher_training.")
 @click.option("--threads", default=os.cpu_count(), show_default=True, help="Of the CPU.")
+@click.option("--stage", "stages", type=(click.IntRange(8, 32), click.IntRange(1)), multiple=True, metavar="SIZE EPOCHS",
+              help="So many epochs on pictures of this size, a multiple of eight; several in turn. [" + ", ".join(f"{size} {epochs}" for size, epochs in PHASE.stages) + "]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of teacher-DATASET.pt, checkpoint and logs. [build/teacher/DATASET-seedSEED]")
-def main(dataset, seed, device, threads, out):
+def main(dataset, seed, device, threads, stages, out):
     """Train a network for `train.tail --teacher` to learn from. The same command goes on from where it was stopped."""
+    if odd := [size for size, _ in stages if size % 8]:
+        raise click.UsageError(f"--stage {odd[0]}: three poolings need a multiple of eight")
+    phase = replace(PHASE, stages=stages or PHASE.stages)
     out = out or Path("build/teacher") / f"{dataset}-seed{seed}"
     device = find_device(device)
     try:
@@ -34,7 +40,7 @@ def main(dataset, seed, device, threads, out):
         raise click.ClickException(str(error)) from error
     torch.manual_seed(seed)
     net = Teacher(CLASSES[dataset])
-    trainer = Trainer(workers_for(net, device, threads), PHASE, pictures, dataset, seed, out)
+    trainer = Trainer(workers_for(net, device, threads), phase, pictures, dataset, seed, out)
     trainer.resume()
     facts = run_phase(trainer, pictures)
     if rank() == 0:

@@ -77,15 +77,20 @@ def test_a_nin_can_teach_as_well(tmp_path):
 def test_command_trains_and_goes_on(tmp_path, monkeypatch):
     sets = {"train": pictures(60), "val": pictures(20, 1), "test": pictures(20, 2)}
     monkeypatch.setattr(teacher_training.data, "load", lambda dataset: sets)
-    small = replace(PHASE, stages=((8, 1), (16, 1)), batch=20, cutout=2)
-    monkeypatch.setattr(teacher_training, "PHASE", small)
+    monkeypatch.setattr(teacher_training, "PHASE", replace(PHASE, batch=20, cutout=2))
 
-    def run(out):
-        return CliRunner().invoke(main, ["--dataset", "cifar10", "--threads", "1", "--device", "cpu", "--out", str(tmp_path / out)])
+    def run(out, *stages):
+        options = [str(part) for stage in stages or ((8, 1), (16, 1)) for part in ("--stage", *stage)]
+        return CliRunner().invoke(main, ["--dataset", "cifar10", "--threads", "1", "--device", "cpu", "--out", str(tmp_path / out), *options])
 
     done = run("a")
     assert done.exit_code == 0, done.output
     assert "wrote" in done.output and "teacher-cifar10.pt" in done.output
+    assert "epoch 1 8x8" in done.output and "epoch 2 16x16" in done.output and "epoch 3" not in done.output
+    other = run("a", (8, 2))
+    assert other.exit_code == 1 and "stages ((8, 1), (16, 1)), not ((8, 2),)" in other.output
+    odd = run("c", (8, 1), (12, 1))
+    assert odd.exit_code == 2 and "--stage 12: three poolings need a multiple of eight" in odd.output and not (tmp_path / "c").exists()
     step, count = teacher_training.Trainer._step, []
 
     def stop_at_the_fourth(self, *batch):
