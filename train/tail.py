@@ -110,6 +110,18 @@ def teach_views(teachers: list[Workers], pixels, dataset: str, views: int, seed:
     return soft
 
 
+def zeros_of(given: tuple[tuple[str, float], ...], first: str) -> dict[str, float]:
+    """The option --zeros as layer: share. Raises UsageError that names a layer that is given twice or is before `first`."""
+    zeros = {}
+    for name, share in given:
+        if name in zeros:
+            raise click.UsageError(f"--zeros {name}: given twice")
+        if NAMES.index(name) < NAMES.index(first):
+            raise click.UsageError(f"--zeros {name}: the layers before {first} stay as they are")
+        zeros[name] = share
+    return zeros
+
+
 def clear(net: NIN, zeros: dict[str, float]) -> None:
     """Give the named layers of the quantized `net` at least these shares, 0..1, of zero weights. Raises ValueError that names the layer where that is impossible."""
     blocks = dict(net.blocks())
@@ -188,9 +200,7 @@ def main(dataset, start, teachers, first, views, epochs, minutes, lr, pull, zero
 
     The same command goes on from where it was stopped.
     """
-    zeros = dict(zeros)
-    if fixed := [name for name in zeros if NAMES.index(name) < NAMES.index(first)]:
-        raise click.UsageError(f"--zeros {fixed[0]}: the layers before {first} stay as they are")
+    zeros = zeros_of(zeros, first)
     source, teachers = start or ZOO / f"nin-{dataset}.ckpt.npz", teachers or (ZOO / f"nin-{dataset}.float.npz",)
     try:
         sets = data.load(dataset)

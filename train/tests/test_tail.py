@@ -187,6 +187,11 @@ def test_zeros_of_layers_that_stay_are_refused(run, tmp_path):
     assert refused.exit_code == 2 and "--zeros conv6: the layers before conv7 stay" in refused.output
 
 
+def test_zeros_of_a_layer_given_twice_are_refused(run, tmp_path):
+    refused = run("--start", run.quantized, "--teacher", run.original, "--zeros", "conv7", "0.6", "--zeros", "conv8", "0.6", "--zeros", "conv7", "0.5", "--out", tmp_path / "a")
+    assert refused.exit_code == 2 and "--zeros conv7: given twice" in refused.output
+
+
 def test_several_teachers_teach_their_mean(tmp_path):
     class Other(Corner):
         def logits(self, x, prepare):
