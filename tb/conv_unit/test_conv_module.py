@@ -7,6 +7,7 @@ from cocotb.triggers import RisingEdge
 
 from model.blocks import module_products, window_activations
 from tb.common import clocking
+from tb.common.effort import scaled
 from tb.conv_unit.streams import pack_rows, pixel_stream, play, skew, unpack_rows
 
 STAGES = 20
@@ -126,11 +127,10 @@ async def tiles(dut):
     """Sums of random passes in all modes, first flags, both buffers at work at once, three lanes in mode 0, extreme values."""
     rng = np.random.default_rng(cocotb.RANDOM_SEED)
     await _prepare(dut)
-    icarus = cocotb.SIM_NAME.startswith("Icarus")
     for mode in (2, 0, 1):
         for kind in ("random", "all 255", "extreme"):
             codebook = np.array([0, -128, 127, -128]) if kind == "all 255" else np.array([0, *rng.integers(-128, 128, 3)])
             dut.mode_i.value, dut.codebook_i.value = mode, pack_rows([codebook[1:]], 8)[0]
             signed = kind != "all 255" and bool(rng.integers(2))
-            script = Script(rng, mode, codebook, signed, kind, 4, 40 if icarus else 257)
+            script = Script(rng, mode, codebook, signed, kind, 4, scaled(40, 257))
             await _check(dut, script, 3 if mode == 0 else 1)

@@ -8,6 +8,7 @@ from cocotb.triggers import RisingEdge
 from model.blocks import DrainStep, drain_schedule
 from model.compiler.hardware import TILE_PIXELS
 from tb.common import clocking
+from tb.common.effort import scaled
 from tb.common.stalls import PATTERNS, random_pattern, stalls
 from tb.conv_unit.layers import DRAIN_FIELDS, make_layer
 
@@ -98,7 +99,7 @@ async def random_layers(dut):
     """Address, mask, parameter word, lane, pixel and buffer of every step; a tile is freed with its last one."""
     rng = await _start(dut)
     buffer = 0
-    for i in range(10 if cocotb.SIM_NAME.startswith("Icarus") else 32):
+    for i in range(scaled(10, 32)):
         layer = _random_layer(rng, int(dut.NUM_MODULES.value))
         early = layer.plan.mode != 0 and i % 2 == 0
         room = stalls(rng, "none" if early else PATTERNS[i % 4])

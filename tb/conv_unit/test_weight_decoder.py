@@ -5,6 +5,7 @@ from cocotb.triggers import RisingEdge
 
 from model.blocks import gated_sums
 from tb.common import clocking
+from tb.common.effort import scaled
 from tb.conv_unit.streams import pack_rows, play, unpack_rows
 
 LATENCY = 4
@@ -51,7 +52,7 @@ async def codebooks(dut):
     dut.sum_i.value = dut.codebook_i.value = 0
     clocking.Clock(dut.clk_i, clocking.PERIOD_NS, unit="ns", impl="gpi").start()
     await RisingEdge(dut.clk_i)
-    cycles = 20 if cocotb.SIM_NAME.startswith("Icarus") else 60
+    cycles = scaled(20, 60)
     for w1 in EXTREMES:
         for w2 in EXTREMES:
             for w3 in EXTREMES:

@@ -7,6 +7,7 @@ from cocotb.triggers import RisingEdge
 
 from model.blocks import BANKS, FeatureBuffer
 from tb.common import clocking
+from tb.common.effort import scaled
 from tb.common.packing import pack
 
 RD_LATENCY = 3
@@ -94,7 +95,7 @@ async def random_traffic(dut):
     rng = await _start(dut)
     bench = Bench(dut)
     await _fill(bench, rng)
-    for _ in range(10 if cocotb.SIM_NAME.startswith("Icarus") else 40):
+    for _ in range(scaled(10, 40)):
         low, high = sorted(int(x) for x in rng.integers(0, bench.size + 1, 2))
         most = (bench.size - 1) // 7 // BANKS  # the last of eight rows must lie in the memory
         vstep = int(rng.integers(0, most)) if rng.random() < 0.6 else 0

@@ -5,6 +5,7 @@ from cocotb.triggers import RisingEdge
 
 from model.blocks import tensor_beats
 from tb.common import clocking
+from tb.common.effort import scaled
 from tb.common.packing import pack
 from tb.common.stalls import PATTERNS, stalls
 
@@ -77,7 +78,7 @@ async def random_tensors(dut):
     rng = await _start(dut)
     highest = 0
     for pattern in PATTERNS:
-        for i in range(2 if cocotb.SIM_NAME.startswith("Icarus") else 6):
+        for i in range(scaled(2, 6)):
             row_quads, height = (61, 12) if i == 0 else (int(rng.integers(1, 60)), int(rng.integers(1, 9)))
             _, level = await _run(dut, rng, int(rng.integers(1000)), row_quads + int(rng.integers(9)), row_quads, height, stalls(rng, pattern))
             highest = max(highest, level)

@@ -5,6 +5,7 @@ from cocotb.triggers import RisingEdge
 
 from model.blocks import WeightBuffer
 from tb.common import clocking
+from tb.common.effort import scaled
 
 # Probabilities of push, read, rewind and commit.
 LARGE = 1000  # words: a buffer that the mixes alone neither fill nor go round is filled and then read to the end first, once
@@ -23,7 +24,7 @@ async def _start(dut):
 async def random_operations(dut):
     """Order, exact level, full and empty, replay; a reset in between empties the buffer."""
     rng = await _start(dut)
-    cycles = 600 if cocotb.SIM_NAME.startswith("Icarus") else 2500
+    cycles = scaled(600, 2500)
     depth = int(dut.DEPTH.value)
     seen = {"full": 0, "rewound": 0, "committed": 0, "read": 0, "went round": 0}
     for number, mix in enumerate(MIXES):
