@@ -1,0 +1,128 @@
+// Descriptor check: 20 cycles after a start, and only then, the verdict is that of the rules of model/compiler/geometry.py, written out here in numbers
+// wide enough for every descriptor.  The products are cut free: up to when serial_multiplier has them right (its own proof) they are anything,
+// from then on any number, clamped as the multiplier does it.  So clamping hides no broken rule, whatever the factors are.
+`default_nettype none
+
+module descriptor_check_proof #(
+    parameter NUM_MODULES = 4,
+    parameter BANK_WORDS  = 11264
+) (
+    input wire logic              clk_i,
+    input wire logic              rst_ni,
+    input wire logic              start_i,
+    input wire logic [15:0][63:0] desc_i,
+    input wire logic [31:0]       rows_i,     // the products, while start_i
+    input wire logic [23:0]       row_i,
+    input wire logic [31:0]       span_h_i,
+    input wire logic [31:0]       span_w_i,
+    input wire logic [11:0]       inputs_i,
+    input wire logic [11:0]       outputs_i,
+    input wire logic [17:0]       area_i
+);
+
+  localparam int N = 40;  // bits of all sums, signed
+  localparam logic [5:0] LATENCY = 6'd20, PRODUCTS = 6'd17;
+  localparam logic [3:0] CONV = 4'd1, MAX_POOL = 4'd2;
+
+  logic bad;
+  descriptor_check #(.NUM_MODULES(NUM_MODULES), .BANK_WORDS(BANK_WORDS)) u_dut (
+      .clk_i(clk_i), .rst_ni(rst_ni), .start_i(start_i), .desc_i(desc_i), .bad_o(bad)
+  );
+  (* hierconn *) logic [18:0] \u_dut.rows_span ;
+  (* hierconn *) logic [18:0] \u_dut.row_span ;
+  (* hierconn *) logic [18:0] \u_dut.span_h ;
+  (* hierconn *) logic [18:0] \u_dut.span_w ;
+  (* hierconn *) logic [11:0] \u_dut.group_inputs ;
+  (* hierconn *) logic [11:0] \u_dut.group_outputs ;
+  (* hierconn *) logic [17:0] \u_dut.tile_area ;
+  (* hierconn *) logic [4:0] \u_dut.cycle_q ;
+
+  logic [5:0] age_q = '0;  // cycles since the start, 0 without one
+  logic [15:0][63:0] d;    // the descriptor
+  logic [31:0] rows_q, span_h_q, span_w_q;
+  logic [23:0] row_q;
+  logic [11:0] inputs_q, outputs_q;
+  logic [17:0] area_q;
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) age_q <= '0;
+    else if (start_i) age_q <= 6'd1;
+    else if (age_q == LATENCY) age_q <= '0;
+    else if (age_q != '0) age_q <= age_q + 6'd1;
+    if (start_i) begin
+      d         <= desc_i;
+      rows_q    <= rows_i;
+      row_q     <= row_i;
+      span_h_q  <= span_h_i;
+      span_w_q  <= span_w_i;
+      inputs_q  <= inputs_i;
+      outputs_q <= outputs_i;
+      area_q    <= area_i;
+    end
+  end
+
+  function automatic logic [18:0] clamped(input logic [31:0] product);
+    clamped = (product > 32'h7ffff) ? 19'h7ffff : product[18:0];
+  endfunction
+
+  logic past_q = 1'b0;
+  always_ff @(posedge clk_i) past_q <= 1'b1;
+  always @(*) begin
+    if (!past_q) assume (!rst_ni);
+    if (age_q != '0 && age_q != LATENCY) assume (!start_i && desc_i == d);
+    if (age_q >= PRODUCTS) begin
+      assume (\u_dut.rows_span == clamped(rows_q) && \u_dut.row_span == clamped({8'b0, row_q}));
+      assume (\u_dut.span_h == clamped(span_h_q) && \u_dut.span_w == clamped(span_w_q));
+      assume (\u_dut.group_inputs == inputs_q && \u_dut.group_outputs == outputs_q && \u_dut.tile_area == area_q);
+    end
+  end
+
+  // ---------------------------------------------------------------- the rules
+  function automatic logic signed [N-1:0] n(input logic [31:0] field);  // a number without sign
+    n = $signed({8'b0, field});
+  endfunction
+  // `count` steps, `steps` in all, are just as many as `size` needs
+  function automatic logic covers(input logic signed [N-1:0] steps, input logic signed [N-1:0] step, input logic signed [N-1:0] size);
+    covers = steps - step < size && size <= steps;
+  endfunction
+
+  logic conv, vertical, writes;
+  logic signed [N-1:0] in_base, in_end, kernel_h, kernel_w, needed, channels;
+  assign conv     = d[0][3:0] == CONV;
+  assign vertical = d[0][6];
+  assign writes   = !d[0][8] || d[0][3:0] == MAX_POOL;
+  assign in_base  = n({15'b0, d[1][16:0]});
+  assign in_end   = in_base + n(rows_q) + n({8'b0, row_q});
+  assign kernel_h = n({16'b0, d[2][31:16]}) + n({27'b0, d[11][11:8], 1'b0}) + 1 - n({16'b0, d[4][31:16]});
+  assign kernel_w = n({16'b0, d[2][15:0]}) + n({27'b0, d[11][15:12], 1'b0}) + 1 - n({16'b0, d[4][15:0]});
+  assign channels = n({24'b0, d[2][39:32]});
+  assign needed   = (d[0][5:4] == 2'd0) ? 3 * (NUM_MODULES / 4) : NUM_MODULES / 4;  // quads of an output group
+
+  logic input_bad, kernel_bad, tile_bad, groups_bad, vertical_bad, pool_bad, expected;
+  assign input_bad = n({8'b0, row_q}) > n({15'b0, d[1][48:32]}) || in_end > 8 * BANK_WORDS ||
+      (writes && in_base < n({14'b0, d[4][49:32]}) && n({15'b0, d[3][16:0]}) < in_end);
+  assign kernel_bad = !covers(n(span_h_q), n({28'b0, d[11][7:4]}), kernel_h) || n({28'b0, d[11][11:8]}) >= kernel_h ||
+      !covers(n(span_w_q), n({29'b0, d[11][26:24]}), kernel_w) || n({28'b0, d[11][15:12]}) >= kernel_w;
+  assign tile_bad = area_q != {9'b0, d[10][40:32]} || (d[10][8:0] > 9'd1 && {7'b0, d[10][24:16]} < d[4][15:0]);
+  assign vertical_bad = channels != 1 || d[11][39:32] != 8'd1 || d[11][51:48] == '0;
+  assign groups_bad = !covers(n({20'b0, outputs_q}), needed, n({24'b0, d[2][47:40]})) ||
+      (vertical ? vertical_bad : !covers(n({20'b0, inputs_q}), n({28'b0, d[11][51:48]}), channels));
+  assign pool_bad = n(span_h_q) + n({16'b0, d[0][31:16]}) > n({16'b0, d[2][31:16]}) + n({15'b0, d[13][47:32], 1'b0}) || d[13][47:32] >= d[0][31:16] ||
+      n(span_w_q) + n({16'b0, d[0][47:32]}) > n({16'b0, d[2][15:0]}) + n({15'b0, d[13][63:48], 1'b0}) || d[13][63:48] >= d[0][47:32] ||
+      d[2][39:32] != d[2][47:40];
+  assign expected = input_bad || (conv ? kernel_bad || tile_bad || groups_bad : pool_bad);
+
+  always @(*) begin
+    if (past_q) begin
+      assert (bad == (age_q == LATENCY && expected));
+      assert (\u_dut.cycle_q == ((age_q == LATENCY) ? 5'd0 : age_q[4:0]) && age_q <= LATENCY);  // what ties the DUT's count to this one
+    end
+    cover (age_q == LATENCY && !bad && conv && !vertical);
+    cover (age_q == LATENCY && !bad && conv && vertical);
+    cover (age_q == LATENCY && !bad && !conv && writes);
+    cover (age_q == LATENCY && bad && conv && !input_bad && !kernel_bad && !tile_bad);
+    cover (age_q == LATENCY && bad && !conv && !input_bad && span_h_q[31:19] != '0);
+  end
+
+endmodule
+
+`default_nettype wire
