@@ -11,11 +11,21 @@ torch_index=${TORCH_INDEX-https://download.pytorch.org/whl/cpu}
 die() { echo "setup: $*" >&2; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# One setup at a time in this folder.
+up_to_date() {
+    local source
+    for source in requirements.txt ci/setup.sh ci/verilator-shim.sh; do
+        [ "$venv/.stamp" -nt "$source" ] || return 1
+    done
+}
+
+# One setup at a time in this folder; who had to wait for another one finds its work done. This very file is the lock: one that is made
+# and removed would be another file to whoever comes after the removal than to whoever waited before it.
 if have flock; then
-    exec 9>.setup.lock
-    flock 9
-    trap 'rm -f .setup.lock' EXIT
+    exec 9<ci/setup.sh
+    if ! flock -n 9; then
+        flock 9
+        up_to_date && exit 0
+    fi
 fi
 
 usable_python() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; }
