@@ -308,9 +308,9 @@ def _drop_intermediate(build_dir: Path) -> None:
 def _drop_old_models(folder: Path, current: Path) -> None:
     """Delete superseded models of the same top level that nobody used for a while."""
     for other in folder.iterdir():
-        stamp = other / "built.json"
-        if other != current and stamp.exists() and time.time() - stamp.stat().st_mtime > KEEP_OLD_MODELS:
-            shutil.rmtree(other, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # not a whole model, or another run has just deleted it
+            if other != current and time.time() - (other / "built.json").stat().st_mtime > KEEP_OLD_MODELS:
+                shutil.rmtree(other, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -98,6 +98,22 @@ def test_content_decides_about_rebuilding(toy):
     assert toy.run("test_adds_one").passed
 
 
+def test_only_whole_models_that_nobody_used_for_a_while_go(tmp_path):
+    def model(name, age=0.0, whole=True):
+        folder = tmp_path / name
+        folder.mkdir()
+        if whole:
+            (folder / "built.json").touch()
+            os.utime(folder / "built.json", (time.time() - age,) * 2)
+        return folder
+
+    current, old = model("current", 2 * runner.KEEP_OLD_MODELS), model("old", runner.KEEP_OLD_MODELS + 60)
+    fresh, begun, lock = model("fresh", runner.KEEP_OLD_MODELS - 60), model("begun", whole=False), tmp_path / "old.lock"
+    lock.touch()
+    runner._drop_old_models(tmp_path, current)
+    assert not old.exists() and all(path.exists() for path in (current, fresh, begun, lock))
+
+
 def test_waves_are_recorded(toy):
     model = runner.build("toy", [toy.source], {}, toy.sim, waves=True)
     result = runner.simulate(model, toy.module, seed=1, env={"PYTHONPATH": str(toy.folder)}, filter="test_adds_one",
