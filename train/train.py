@@ -167,12 +167,7 @@ class Trainer:
     def run(self, after_epoch=None) -> None:
         """Train to the end of the phase. `after_epoch(trainer)` is called when an epoch has been validated."""
         sizes = self.phase.sizes
-        # A step costs about as its pixels do; the bar counts megapixels so that its time left is right.
-        cost = [self.steps_per_epoch * s * s / 1000 for s in sizes]
-        steps = math.ceil(self.phase.length * self.steps_per_epoch)  # until the phase is over
-        total = sum(c * min(1.0, max(0.0, steps / self.steps_per_epoch - epoch)) for epoch, c in enumerate(cost))
-        done = sum(cost[: self.epoch]) + self.step * sizes[min(self.epoch, len(sizes) - 1)] ** 2 / 1000
-        with tqdm(total=total, initial=done, desc=self.phase.name, unit="kpx", mininterval=5, disable=rank() > 0) as bar:
+        with self._bar() as bar:
             while self.epoch < len(sizes) and self.progress() < 1:
                 self._epoch(sizes[self.epoch], bar)
                 if after_epoch:
@@ -181,12 +176,29 @@ class Trainer:
         if self.log:
             self.log.close()
 
+    def _bar(self) -> tqdm:
+        """A bar whose time left is right: of seconds where the clock ends the phase, else of pixels, as a step costs about what its pixels do."""
+        options = {"desc": self.phase.name, "mininterval": 5, "disable": rank() > 0}
+        if self.phase.minutes:
+            return tqdm(total=60 * self.phase.minutes, initial=self.seconds, unit="s", bar_format="{l_bar}{bar}| {n:.0f}/{total:.0f} s", **options)
+        sizes = self.phase.sizes
+        cost = [self.steps_per_epoch * s * s / 1000 for s in sizes]
+        steps = math.ceil(self.phase.length * self.steps_per_epoch)  # until the phase is over
+        total = sum(c * min(1.0, max(0.0, steps / self.steps_per_epoch - epoch)) for epoch, c in enumerate(cost))
+        done = sum(cost[: self.epoch]) + self.step * sizes[min(self.epoch, len(sizes) - 1)] ** 2 / 1000
+        return tqdm(total=total, initial=done, unit="kpx", **options)
+
+    @property
+    def _elapsed(self) -> float:
+        """Seconds that this phase has been trained for, in all its runs."""
+        return self.seconds + time.monotonic() - self.started
+
     def progress(self) -> float:
         """How much of the phase is over, 0..1."""
         steps = (self.epoch + self.step / self.steps_per_epoch) / self.phase.length
         if self.phase.minutes is None:
             return steps
-        return max(steps, (self.seconds + time.monotonic() - self.started) / (60 * self.phase.minutes))
+        return max(steps, self._elapsed / (60 * self.phase.minutes))
 
     def _epoch(self, size: int, bar) -> None:
         self.started = saved = time.monotonic()
@@ -197,7 +209,7 @@ class Trainer:
             count += 1
             self.step = step + 1
             ended = self.progress() >= 1
-            bar.update(size * size / 1000)
+            bar.update(self._elapsed - bar.n if self.phase.minutes else size * size / 1000)
             if self.stopping or time.monotonic() - saved > SAVE_SECONDS:
                 saved = time.monotonic()
                 self.seconds += saved - self.started

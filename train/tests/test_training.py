@@ -185,15 +185,39 @@ def test_other_settings_are_refused(tmp_path):
     assert trainer.resume(ended=True)
 
 
-def test_phase_may_end_inside_an_epoch(tmp_path, monkeypatch):
-    bars = []
+@pytest.fixture
+def bars(monkeypatch):
+    """The progress bars that are made."""
+    made = []
 
     class Bar(train.tqdm):
         def __init__(self, **options):
             super().__init__(**options)
-            bars.append(self)
+            made.append(self)
 
     monkeypatch.setattr(train, "tqdm", Bar)
+    return made
+
+
+def test_clock_may_end_a_phase(tmp_path, bars, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(train.time, "monotonic", lambda: now[0])
+    trainer = make_trainer(tmp_path)
+    trainer.phase, trainer.seconds = replace(trainer.phase, minutes=1), 20.0
+    rates, step = [], trainer._step
+
+    def ten_seconds(*batch):
+        now[0] += 10
+        rates.append(trainer.muon.param_groups[0]["lr"])
+        return step(*batch)
+
+    trainer._step = ten_seconds
+    trainer.run()
+    assert len(rates) == 4 and trainer.seconds == 60
+    assert bars[0].total == 60 and bars[0].initial == 20 and bars[0].n == 60
+
+
+def test_phase_may_end_inside_an_epoch(tmp_path, bars):
     trainer = make_trainer(tmp_path)
     trainer.phase = replace(trainer.phase, end=1.4)
     rates, step = [], trainer._step
