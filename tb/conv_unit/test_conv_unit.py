@@ -14,6 +14,7 @@ from model.integer import run_integer
 from model.network import Layer, Network
 from tb.common import clocking
 from tb.common.effort import scaled
+from tb.common.signals import is_high
 from tb.common.stalls import PATTERNS, stalls
 from tb.conv_unit.layers import DRAIN_FIELDS, MAX_QUADS, PASS_FIELDS, make_layer, random_layer
 from tb.conv_unit.streams import pack_rows, unpack_rows
@@ -24,11 +25,6 @@ END_TO_RESULT = END_TO_DRAIN + 4  # last slot of a tile to its first result
 READ_LATENCY = 3   # of the feature buffer
 TAIL = 60          # cycles after the end in which nothing may come: longer than the pipeline
 STEPS = ("tile_row_step_i", "tile_col_step_i")
-
-
-def _is(handle):
-    """Value of a single bit; raises ValueError for X."""
-    return int(handle.value) == 1
 
 
 class Weights:
@@ -76,13 +72,13 @@ class Weights:
 
     def check(self, cycle):
         """Follow the handshake of `cycle`."""
-        if _is(self.dut.weights_take_o):
+        if is_high(self.dut.weights_take_o):
             assert self.passes and self.passes[0] is not None and not self.taken and cycle >= self.complete - LEAD, "a pass taken that is not there"
             self.taken = True
-        if _is(self.dut.weights_drop_o):
+        if is_high(self.dut.weights_drop_o):
             assert self.passes and self.passes.popleft() is None and cycle >= self.complete, "a pass dropped that has positions or is not there"
             self._begin(cycle + self.words + 2)
-        if _is(self.dut.weights_switch_o):
+        if is_high(self.dut.weights_switch_o):
             assert self.taken, "a switch without a pass"
             self.taken = False
             self.passes.popleft()
@@ -169,11 +165,11 @@ class Run:
             self.weights.check(cycle)
             if self.read():
                 first = cycle if first is None else first
-            if _is(dut.acc_valid_o):
+            if is_high(dut.acc_valid_o):
                 self.check_result()
                 last = cycle
-                assert _is(dut.busy_o), f"{layer}: a result while idle"
-            if cycle > 2 and not _is(dut.busy_o):
+                assert is_high(dut.busy_o), f"{layer}: a result while idle"
+            if cycle > 2 and not is_high(dut.busy_o):
                 tail -= 1
             else:
                 assert tail == TAIL, f"{layer}: busy again"
@@ -185,7 +181,7 @@ class Run:
 
     def read(self):
         """Play the feature buffer in the cycle that ended; returns whether something was read."""
-        valid = _is(self.dut.rd_valid_o)
+        valid = is_high(self.dut.rd_valid_o)
         self.reads.append(self._read(self.dut.rd_addr_o.value.to_unsigned()) if valid else None)
         self.read_count += valid
         data = self.reads.popleft()

@@ -9,17 +9,13 @@ from cocotb.triggers import RisingEdge
 from model.blocks import conv_schedule
 from tb.common import clocking
 from tb.common.effort import scaled
+from tb.common.signals import is_high
 from tb.common.stalls import PATTERNS, stalls
 from tb.conv_unit.layers import PASS_FIELDS, make_layer, random_layer
 
 MODULES = 4         # counts output channels only
 TAG_TO_READ = 1     # a tag leaves one cycle after the read that completes its window
 TAIL = 10           # cycles after the end in which nothing may come
-
-
-def _is(handle):
-    """Value of a single bit; raises ValueError for X."""
-    return int(handle.value) == 1
 
 
 class Run:
@@ -52,7 +48,7 @@ class Run:
 
     async def run(self):
         dut, layer = self.dut, self.layer
-        await clocking.wait_for(dut, lambda: not _is(dut.busy_o), 2, "idle before the start")
+        await clocking.wait_for(dut, lambda: not is_high(dut.busy_o), 2, "idle before the start")
         values = {**layer.ports(PASS_FIELDS), "vertical_i": int(layer.plan.vertical), "in_base_i": layer.source.base,
                   "in_row_stride_i": layer.source.row_stride, "in_w_i": layer.plan.in_shape[2], "in_h_i": layer.plan.in_shape[1],
                   "in_quads_i": layer.source.quads, "out_w_i": layer.plan.out_shape[2], "out_h_i": layer.plan.out_shape[1]}
@@ -67,8 +63,8 @@ class Run:
             await RisingEdge(dut.clk_i)
             self.check()
             self.cycle += 1
-            if tail < TAIL or not _is(dut.busy_o):
-                assert not _is(dut.busy_o), f"{layer}: busy again"
+            if tail < TAIL or not is_high(dut.busy_o):
+                assert not is_high(dut.busy_o), f"{layer}: busy again"
                 tail -= 1
             assert self.cycle < limit, f"{layer}: hangs with {len(self.schedule)} positions left"
         assert not self.schedule and not self.passes, f"{layer}: {len(self.schedule)} positions, {len(self.passes)} passes missing"
@@ -91,15 +87,15 @@ class Run:
 
     def check(self):
         dut, layer = self.dut, self.layer
-        if _is(dut.tag_valid_o):
+        if is_high(dut.tag_valid_o):
             self.check_tag()
-        if _is(dut.rd_valid_o):
+        if is_high(dut.rd_valid_o):
             self.history.appendleft(dut.rd_addr_o.value.to_unsigned())
             self.read_cycles.append(self.cycle)
             self.reads += 1
         else:
             self.history.appendleft(None)
-        taken, dropped = _is(dut.weights_take_o), _is(dut.weights_drop_o)
+        taken, dropped = is_high(dut.weights_take_o), is_high(dut.weights_drop_o)
         if taken or dropped:
             assert self.passes and taken != dropped and self.passes.popleft() == taken, f"{layer}: pass taken {taken}, dropped {dropped}"
             wait = 0
@@ -113,13 +109,13 @@ class Run:
                 self.takes.append(self.cycle)
             else:
                 assert self.full, "weights dropped before they were complete"
-        if _is(dut.starved_o):
+        if is_high(dut.starved_o):
             assert not taken and not dropped and not self.full
-        assert not (_is(dut.blocked_o) and self.tile_free)
-        if _is(dut.tile_take_o):
+        assert not (is_high(dut.blocked_o) and self.tile_free)
+        if is_high(dut.tile_take_o):
             assert self.tile_free and (taken or dropped)
             self.tiles_taken += 1
-        if _is(dut.tag_tile_done_o):
+        if is_high(dut.tag_tile_done_o):
             assert self.tiles_done < self.tiles and self.remaining[self.tiles_done] == 0, f"{layer}: tile {self.tiles_done} done too early"
             self.tiles_done += 1
             wait = 0
@@ -133,13 +129,13 @@ class Run:
         tile, load, want = self.schedule.popleft()
         where = f"{layer}: tile {tile}, pixel {want.pixel}, {len(self.schedule)} positions before the end"
         window = layer.plan.window
-        got = (dut.tag_pixel_o.value.to_unsigned(), _is(dut.tag_first_o), _is(dut.tag_load_o), str(dut.tag_col_mask_o.value)[-window:],
+        got = (dut.tag_pixel_o.value.to_unsigned(), is_high(dut.tag_first_o), is_high(dut.tag_load_o), str(dut.tag_col_mask_o.value)[-window:],
                dut.tag_row_mask_o.value.to_unsigned())
         expected = (want.pixel, want.first, load, f"{want.col_mask:0{window}b}"[-window:], want.row_mask)
         assert got == expected, f"{where}: (pixel, first, load, column mask, row mask) {got}, expected {expected}"
         if self.buffer is None:
-            self.buffer = _is(dut.tag_buf_o)
-        assert _is(dut.tag_buf_o) == (self.buffer ^ bool(tile & 1)), f"{where}: wrong partial-sum buffer"
+            self.buffer = is_high(dut.tag_buf_o)
+        assert is_high(dut.tag_buf_o) == (self.buffer ^ bool(tile & 1)), f"{where}: wrong partial-sum buffer"
         for tap, address in enumerate(want.addresses):
             read = self.history[TAG_TO_READ - 1 + tap]
             assert address is None or read == address, f"{where}: tap {tap} read at {read}, expected {address}"
