@@ -6,9 +6,11 @@ in the hardware), and straight-through training of the rest has time for many ep
 network's) probabilities of the very view that it sees, no labels: L. Beyer et al., "Knowledge Distillation: A Good Teacher Is Patient and Consistent", CVPR 2022.
 """
 
+import copy
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import click
@@ -31,6 +33,7 @@ from train.train import CLIPQ, Trainer
 
 NAMES = [name for name, *_ in LAYERS]
 PIECE = 100  # pictures at a time through the first layers
+SHIFTS = 7  # sets the generator of the shifts apart from that of the views
 PHASE = replace(CLIPQ, name="tail", lr=0.02, bn_lr=0.02, loss=Loss(share=1.0, temperature=1.0))
 
 
@@ -169,13 +172,33 @@ class TailTrainer(Trainer):
         self.net.load_state_dict(torch.load(self._best, weights_only=True))
         return max(self.history, key=lambda row: row["val"])["epoch"]
 
-    def _prepare(self, pixels):
-        return pixels.float()
+    def _prepare(self, activations):
+        return activations
 
     def accuracy(self, pictures, size: int = 32) -> float:
         """Top-1 accuracy 0..1 on (activations, labels)."""
         activations, labels = pictures
-        return (self.workers.logits(activations, self._prepare).argmax(1) == labels).double().mean().item()
+        return (self.workers.logits(activations, torch.Tensor.float).argmax(1) == labels).double().mean().item()
+
+
+class ShiftingTrainer(TailTrainer):
+    """Shows no view twice as it was: flips it and shifts it by up to `shift` pixels, at random, each time it comes, and passes it through the layers of `net` before `first`.
+
+    train: as for TailTrainer, but of the network's inputs, int8 [views * N, 3, 32, 32]. A teacher's probabilities are those of a view and its mirror image together, so a flip keeps them; a small shift hardly changes them.
+    """
+
+    def __init__(self, *settings, net: NIN, first: str, shift: int):
+        super().__init__(*settings)
+        self.first, self.shift, self.front = first, shift, copy.deepcopy(net).eval()
+        for _, block in self.front.blocks():  # so that no piece of a batch quantizes anew
+            block.conv.weight.data, block.ready = block.quantizer.integers(block.conv.weight), True
+
+    def _batches(self, size):
+        for step, inputs, chosen in super()._batches(size):
+            yield step, data.augment(inputs, data.generator(self.seed, self.epoch, step + 1, SHIFTS), self.shift), chosen
+
+    def _prepare(self, inputs):
+        return first_layers(self.front, inputs, self.first).float()
 
 
 @click.command()
@@ -192,10 +215,12 @@ class TailTrainer(Trainer):
               help="Share of the way to its quantized value that each step moves a weight, all through; for low rates. [0: in the second half, more and more]")
 @click.option("--zeros", type=(click.Choice(NAMES), click.FloatRange(0, 1, max_open=True)), multiple=True, metavar="LAYER SHARE",
               help="Share of zero weights that a trained layer has at least: the more there are, the fewer bits entropy coding takes. [as it is]")
+@click.option("--shift", type=click.IntRange(0, 15),
+              help="Flip each view and shift it by up to so many pixels, at random, each time it comes; the first layers are then computed in every step. [views stay as they are]")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--threads", default=os.cpu_count(), show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/tail"), show_default=True, help="Folder of the network; the run's checkpoint goes into one in it.")
-def main(dataset, start, teachers, first, views, epochs, minutes, lr, pull, zeros, seed, threads, out):
+def main(dataset, start, teachers, first, views, epochs, minutes, lr, pull, zeros, shift, seed, threads, out):
     """Train the last layers of a quantized network, validate the best epoch in integers and write it unless OUT has a better network.
 
     The same command goes on from where it was stopped.
@@ -209,12 +234,14 @@ def main(dataset, start, teachers, first, views, epochs, minutes, lr, pull, zero
     except (CifarError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     phase = replace(PHASE, stages=((32, epochs),), lr=lr, bn_lr=lr, minutes=minutes, pull=pull, settle=0.0 if pull else PHASE.settle)
-    folder = out / f"run-{digest(dataset, source, *teachers, first, views, phase, zeros, seed)}"
+    shifting = () if shift is None else (shift,)
+    folder = out / f"run-{digest(dataset, source, *teachers, first, views, phase, zeros, seed, *shifting)}"
     folder.mkdir(parents=True, exist_ok=True)
     soft = teach_views([Workers(t, threads) for t in taught_by], sets["train"][0], dataset, views, seed, folder / "soft.pt")
-    kept = store_views(net, sets["train"][0], dataset, first, views, seed, threads)
+    kept = store_views(net, sets["train"][0], dataset, NAMES[0] if shifting else first, views, seed, threads)
     pictures = {"train": (kept.flatten(0, 1), sets["train"][1].repeat(views)), "val": (store(net, sets["val"][0], dataset, first, threads), sets["val"][1])}
-    trainer = TailTrainer(Workers(Tail(net, first), threads), phase, pictures, dataset, seed, folder, views)
+    kind = partial(ShiftingTrainer, net=net, first=first, shift=shift) if shifting else TailTrainer
+    trainer = kind(Workers(Tail(net, first), threads), phase, pictures, dataset, seed, folder, views)
     trainer.soft = soft.flatten(0, 1)
     trainer.resume()
     trainer.run(TailTrainer.keep_best)

@@ -13,7 +13,7 @@ from train.loss import teacher_probabilities
 from train.nin import NIN, to_input
 from train.parallel import Workers
 from train.segments import Segments
-from train.tail import Tail, TailTrainer, clear, first_layers, main, store, store_views, teach_views
+from train.tail import ShiftingTrainer, Tail, TailTrainer, clear, first_layers, main, store, store_views, teach_views
 from train.teacher import Teacher, write
 from train.tests.pictures import pictures
 from train.train import CLIP, quantize_network
@@ -122,6 +122,30 @@ def test_only_plain_views_set_the_running_statistics(net, tmp_path):
     assert not torch.equal(net.conv8.bn.bias, before[1])  # but it was trained
 
 
+@pytest.mark.parametrize("first", ["conv1", "conv4"])
+def test_shifted_views_pass_through_the_first_layers(net, first, tmp_path, monkeypatch):
+    monkeypatch.setattr(tail, "autocast", contextlib.nullcontext)
+    pixels, labels = pictures(20)
+    inputs = store_views(net, pixels, "cifar10", "conv1", 2, 0, 1).flatten(0, 1)
+    phase = tail.replace(tail.PHASE, batch=10)
+    trainer = ShiftingTrainer(Workers(Tail(net, first), 1), phase, {"train": (inputs, labels.repeat(2)), "val": None}, "cifar10", 0, tmp_path, 2, net=net, first=first, shift=1)
+    seen = [(chosen, x) for trainer.epoch in range(2) for _, x, chosen in trainer._batches(32)]
+    assert not any((x == inputs[chosen]).flatten(1).all(1).all() for chosen, x in seen)
+    for chosen, x in seen:
+        around = torch.nn.functional.pad(inputs[chosen].float(), (1,) * 4, mode="reflect")
+        crops = torch.stack([v[..., i : i + 32, j : j + 32] for v in (around, around.flip(3)) for i in range(3) for j in range(3)])
+        assert (crops == x).flatten(2).all(2).any(0).all()  # each the view itself or its mirror image, moved by a pixel at most
+        with torch.no_grad():
+            assert torch.equal(Tail(net, first)(trainer._prepare(x)), net(x))
+    again = [x for _, x, _ in trainer._batches(32)]
+    assert all(torch.equal(a, b) for a, (_, b) in zip(again, seen[2:]))
+    before, front = net.conv4.conv.weight.clone(), net.conv1.conv.weight.clone()
+    trainer.soft = torch.full((40, 10), 0.1)
+    trainer._step(seen[0][1], seen[0][0])
+    assert not torch.equal(net.conv4.conv.weight, before)
+    assert torch.equal(net.conv1.conv.weight, front) == (first == "conv4")
+
+
 @pytest.mark.parametrize("pull", [0.0, 0.5])
 def test_weights_are_pulled_from_the_first_step_on(net, pull, tmp_path):
     kept, conv7 = torch.randint(0, 256, (20, 192, 8, 8), dtype=torch.uint8), net.conv7
@@ -166,6 +190,16 @@ def test_only_the_last_layers_change(run, tmp_path):
     for start, teacher, culprit in ((run.original, run.original, run.original), (run.quantized, run.quantized, run.quantized)):
         refused = run("--start", start, "--teacher", teacher, "--out", tmp_path / "b")
         assert refused.exit_code == 1 and str(culprit) in refused.output
+
+
+def test_shifted_views_are_trained_on(run, tmp_path):
+    """What is stored is the inputs, not conv7's: the run would stop at the wrong shape."""
+    options = ("--start", run.quantized, "--teacher", run.original)
+    for out, shift in (("a", ()), ("b", ("--shift", 2)), ("c", ("--shift", 2))):
+        done = run(*options, *shift, "--out", tmp_path / out)
+        assert done.exit_code == 0, done.output
+    files = [(tmp_path / out / "nin-cifar10.ckpt.npz").read_bytes() for out in "abc"]
+    assert files[0] != files[1] == files[2]
 
 
 def test_zeros_are_raised_where_they_are_too_few(run, tmp_path):
@@ -236,6 +270,7 @@ def test_a_stopped_run_goes_on_to_the_same_result(run, tmp_path, monkeypatch):
     assert run(*options, "--lr", "0.01", "--out", tmp_path / "b").exit_code == 0 and len(count) == 12  # another run, not the old one's end
     assert run(*options, "--pull", "0.01", "--out", tmp_path / "b").exit_code == 0 and len(count) == 18
     assert run(*options, "--zeros", "conv7", "0.6", "--out", tmp_path / "b").exit_code == 0 and len(count) == 24
+    assert run(*options, "--shift", "0", "--out", tmp_path / "b").exit_code == 0 and len(count) == 30
 
 
 def test_the_best_epoch_is_kept(run, tmp_path, monkeypatch):
