@@ -182,7 +182,7 @@ class TailTrainer(Trainer):
 
 
 class ShiftingTrainer(TailTrainer):
-    """Shows no view twice as it was: flips it and shifts it by up to `shift` pixels, at random, each time it comes, and passes it through the layers of `net` before `first`.
+    """Flips each view and shifts it by up to `shift` pixels, at random and anew each time it comes, and passes it through the layers of `net` before `first`.
 
     train: as for TailTrainer, but of the network's inputs, int8 [views * N, 3, 32, 32]. A teacher's probabilities are those of a view and its mirror image together, so a flip keeps them; a small shift hardly changes them.
     """
