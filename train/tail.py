@@ -17,6 +17,7 @@ import click
 import torch
 import torch.nn.functional as F
 from torch import nn
+from tqdm import tqdm
 
 from model.cifar import CifarError, class_names
 from train import checkpoint, data
@@ -33,6 +34,7 @@ from train.train import CLIPQ, Trainer
 
 NAMES = [name for name, *_ in LAYERS]
 PIECE = 100  # pictures at a time through the first layers
+STATISTICS = 125  # pictures of a batch that are normalized together: with fewer, what a network of few values gains is lost in their chance
 SHIFTS = 7  # sets the generator of the shifts apart from that of the views
 PHASE = replace(CLIPQ, name="tail", lr=0.02, bn_lr=0.02, loss=Loss(share=1.0, temperature=1.0))
 
@@ -96,21 +98,27 @@ def store_views(net: NIN, pixels, dataset: str, until: str, views: int, seed: in
     return kept
 
 
-def teach_views(teachers: list[Workers], pixels, dataset: str, views: int, seed: int, path: Path) -> torch.Tensor:
-    """The mean of the teachers' probabilities of `each_view`, float16 [views, N, classes], of pixels, uint8 [N, 3, 32, 32].
+def teach_pictures(teachers: list[Workers], x, dataset: str) -> torch.Tensor:
+    """The mean of the teachers' probabilities, float16 [N, classes], of the pictures x, uint8 or float32 0..255 [N, 3, 32, 32], and their mirror images."""
 
-    Kept in `path` for a run that goes on, since they take the longest; what is there is taken as it is, so `path` must belong to these very arguments.
-    """
-    if path.exists():
-        return torch.load(path, weights_only=True)
-
-    def probabilities(teacher, x):
+    def probabilities(teacher):
         return teacher_probabilities(lambda x: teacher.logits(x, lambda part: to_input(part, dataset)).float(), x, PHASE.loss.temperature)
 
-    parts = [(sum(probabilities(t, x) for t in teachers) / len(teachers)).half() for *_, x in each_view(pixels, views, seed)]
-    soft = torch.cat(parts).view(views, len(pixels), -1)
-    save_atomically(path, soft)
-    return soft
+    return (sum(probabilities(t) for t in teachers) / len(teachers)).half()
+
+
+def teach_views(teachers: list[Workers], pixels, dataset: str, views: int, seed: int) -> torch.Tensor:
+    """`teach_pictures` of `each_view`, float16 [views, N, classes], of pixels, uint8 [N, 3, 32, 32]."""
+    return torch.cat([teach_pictures(teachers, x, dataset) for *_, x in each_view(pixels, views, seed)]).view(views, len(pixels), -1)
+
+
+def kept_in(path: Path, compute) -> torch.Tensor:
+    """The tensor in `path`, or what `compute()` gives, put there for a run that goes on; `path` must belong to this very computation."""
+    if path.exists():
+        return torch.load(path, weights_only=True)
+    tensor = compute()
+    save_atomically(path, tensor)
+    return tensor
 
 
 def zeros_of(given: tuple[tuple[str, float], ...], first: str) -> dict[str, float]:
@@ -138,7 +146,7 @@ def clear(net: NIN, zeros: dict[str, float]) -> None:
 class TailTrainer(Trainer):
     """train: (activations from `store_views` [views * N, I, H, W], labels [views * N]), view after view; val: (activations from `store` [N, I, H, W], labels).
 
-    An epoch shows each of the N pictures once; each batch is in a view drawn at random.
+    An epoch shows each of the N pictures once; each batch is in a view drawn at random. `soft` and `val_soft`: the teachers' probabilities of the pictures.
     """
 
     def __init__(self, workers: Workers, phase, pictures: dict, dataset: str, seed: int, folder: Path, views: int):
@@ -161,16 +169,29 @@ class TailTrainer(Trainer):
     def _best(self) -> Path:
         return self.folder / "best.pt"
 
+    def divergence(self) -> float:
+        """Mean KL divergence, in nats, of the probabilities of the validation pictures from the teachers', `val_soft` [N, classes]."""
+        logits = self.workers.logits(self.val_set[0], torch.Tensor.float).float()
+        return F.kl_div(logits.log_softmax(1), self.val_soft.float(), reduction="batchmean").item()
+
     def keep_best(self) -> None:
-        """Write the state of the network if its last epoch is the first that does so well; for `run`'s `after_epoch`."""
-        accuracies = [row["val"] for row in self.history]
-        if accuracies.index(max(accuracies)) == len(accuracies) - 1:
+        """Write the state of the network if after its last epoch it is the nearest to the teachers so far; for `run`'s `after_epoch`."""
+        row = self.history[-1]
+        row["divergence"] = self.divergence()
+        tqdm.write(f"divergence from the teachers {row['divergence']:.4f}")
+        if row is self._nearest():
             save_atomically(self._best, self.net.state_dict())
 
+    def _nearest(self) -> dict:
+        return min(self.history, key=lambda row: row["divergence"])
+
     def take_best(self) -> int:
-        """Give the network the state of the epoch with the best validation accuracy; return that epoch, from 1 on."""
+        """Give the network the state of the epoch that came nearest to the teachers; return that epoch, from 1 on."""
         self.net.load_state_dict(torch.load(self._best, weights_only=True))
-        return max(self.history, key=lambda row: row["val"])["epoch"]
+        return self._nearest()["epoch"]
+
+    def _piece(self, pixels) -> int:
+        return STATISTICS
 
     def _prepare(self, activations):
         return activations
@@ -221,7 +242,7 @@ class ShiftingTrainer(TailTrainer):
 @click.option("--threads", default=os.cpu_count(), show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/tail"), show_default=True, help="Folder of the network; the run's checkpoint goes into one in it.")
 def main(dataset, start, teachers, first, views, epochs, minutes, lr, pull, zeros, shift, seed, threads, out):
-    """Train the last layers of a quantized network, validate the best epoch in integers and write it unless OUT has a better network.
+    """Train the last layers of a quantized network, validate the epoch nearest to the teachers in integers and write it unless OUT has a better network.
 
     The same command goes on from where it was stopped.
     """
@@ -235,14 +256,16 @@ def main(dataset, start, teachers, first, views, epochs, minutes, lr, pull, zero
         raise click.ClickException(str(error)) from error
     phase = replace(PHASE, stages=((32, epochs),), lr=lr, bn_lr=lr, minutes=minutes, pull=pull, settle=0.0 if pull else PHASE.settle)
     shifting = () if shift is None else (shift,)
-    folder = out / f"run-{digest(dataset, source, *teachers, first, views, phase, zeros, seed, *shifting)}"
+    folder = out / f"run-{digest(dataset, source, *teachers, first, views, phase, STATISTICS, zeros, seed, *shifting)}"
     folder.mkdir(parents=True, exist_ok=True)
-    soft = teach_views([Workers(t, threads) for t in taught_by], sets["train"][0], dataset, views, seed, folder / "soft.pt")
+    workers = [Workers(t, threads) for t in taught_by]
+    soft = kept_in(folder / "soft.pt", lambda: teach_views(workers, sets["train"][0], dataset, views, seed))
+    val_soft = kept_in(folder / "val-soft.pt", lambda: teach_pictures(workers, sets["val"][0], dataset))
     kept = store_views(net, sets["train"][0], dataset, NAMES[0] if shifting else first, views, seed, threads)
     pictures = {"train": (kept.flatten(0, 1), sets["train"][1].repeat(views)), "val": (store(net, sets["val"][0], dataset, first, threads), sets["val"][1])}
     kind = partial(ShiftingTrainer, net=net, first=first, shift=shift) if shifting else TailTrainer
     trainer = kind(Workers(Tail(net, first), threads), phase, pictures, dataset, seed, folder, views)
-    trainer.soft = soft.flatten(0, 1)
+    trainer.soft, trainer.val_soft = soft.flatten(0, 1), val_soft
     trainer.resume()
     trainer.run(TailTrainer.keep_best)
     facts = {"phase": "tail", "epoch": trainer.take_best()}

@@ -240,9 +240,8 @@ class Trainer:
         factor = learning_factor(min(self.progress(), 1.0), self.phase.warmup)
         self.muon.param_groups[0]["lr"] = self.phase.lr * factor
         self.sgd.param_groups[0]["lr"] = self.phase.bn_lr * factor
-        piece = 25 if pixels.shape[-1] > 20 else 42  # small enough to share out, large enough to be efficient
         labels, soft = self.train_set[1][chosen], None if self.soft is None else self.soft[chosen].float()
-        loss = self.workers.gradients(pixels, labels, soft, piece, self.phase.loss, self._prepare, self._tracks(chosen))
+        loss = self.workers.gradients(pixels, labels, soft, self._piece(pixels), self.phase.loss, self._prepare, self._tracks(chosen))
         if not math.isfinite(loss):
             raise click.ClickException(f"{self.phase.name}: the loss is {loss} in epoch {self.epoch + 1}")
         self.muon.step(self.workers.pool.map)
@@ -256,6 +255,10 @@ class Trainer:
         if share := self.phase.pull + self.phase.settle * late / (self.phase.length * self.steps_per_epoch):
             self._settle(share)
         return loss
+
+    def _piece(self, pixels) -> int:
+        """Pictures to a piece of the batch, each with statistics of its own: few enough to share out, enough to be efficient."""
+        return 25 if pixels.shape[-1] > 20 else 42
 
     def _tracks(self, chosen) -> bool:
         """Whether batch norm's running statistics follow the batch of these pictures."""

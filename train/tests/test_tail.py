@@ -13,7 +13,7 @@ from train.loss import teacher_probabilities
 from train.nin import NIN, to_input
 from train.parallel import Workers
 from train.segments import Segments
-from train.tail import ShiftingTrainer, Tail, TailTrainer, clear, first_layers, main, store, store_views, teach_views
+from train.tail import ShiftingTrainer, Tail, TailTrainer, clear, first_layers, kept_in, main, store, store_views, teach_pictures, teach_views
 from train.teacher import Teacher, write
 from train.tests.pictures import pictures
 from train.train import CLIP, quantize_network
@@ -48,40 +48,39 @@ def test_tail_shares_its_layers(net):
     assert last.conv7 is net.conv7 and last.mode == "fake"
 
 
-def test_views_are_augmented_pictures(net, tmp_path, monkeypatch):
+def test_views_are_augmented_pictures(net, monkeypatch):
     pixels, _ = pictures(7)
     kept = store_views(net, pixels, "cifar10", "conv4", 3, 0, 2)
-    soft = teach_views([Corner()], pixels, "cifar10", 3, 0, tmp_path / "soft.pt")
+    soft = teach_views([Corner()], pixels, "cifar10", 3, 0)
     plain = store(net, pixels, "cifar10", "conv4", 1)
     assert kept.shape == (3, *plain.shape) and kept.dtype == torch.uint8
     assert not torch.equal(kept[0], kept[1]) and not torch.equal(kept[0], plain)
     assert torch.equal(kept, store_views(net, pixels, "cifar10", "conv4", 3, 0, 1))
     assert soft.shape == (3, 7, 10) and soft.dtype == torch.float16 and not torch.equal(soft[0], soft[1])
-    assert torch.equal(soft, teach_views([], pixels, "cifar10", 3, 0, tmp_path / "soft.pt"))  # what was kept
     monkeypatch.setattr(tail.data, "augment", lambda pixels, rng: pixels)
     monkeypatch.setattr(tail, "PIECE", 2)
     assert torch.equal(store_views(net, pixels, "cifar10", "conv4", 1, 0, 2)[0], plain)  # in the order of the pictures, whatever the pieces
-    soft = teach_views([Corner()], pixels, "cifar10", 1, 0, tmp_path / "plain.pt")
+    soft = teach_views([Corner()], pixels, "cifar10", 1, 0)
     taught = sum(Corner().logits(view, lambda x: to_input(x, "cifar10")).softmax(1) for view in (pixels, pixels.flip(3))) / 2
     assert torch.allclose(soft[0].float(), taught, atol=1e-3)
 
 
-def test_every_other_view_mixes_pictures(net, tmp_path, monkeypatch):
+def test_every_other_view_mixes_pictures(net, monkeypatch):
     pixels, _ = pictures(5)
     monkeypatch.setattr(tail.data, "augment", lambda pixels, rng: pixels.float())
     monkeypatch.setattr(tail.data, "mix", lambda x, rng: 255 - x)
     kept = store_views(net, pixels, "cifar10", "conv4", 4, 0, 1)
-    soft = teach_views([Corner()], pixels, "cifar10", 4, 0, tmp_path / "soft.pt")
+    soft = teach_views([Corner()], pixels, "cifar10", 4, 0)
     for view, seen in enumerate((pixels, 255 - pixels, pixels, 255 - pixels)):
         assert torch.equal(kept[view], store(net, seen.float(), "cifar10", "conv4", 1))
         assert torch.equal(soft[view], soft[view % 2])
     assert not torch.equal(soft[0], soft[1])
 
 
-def test_net_and_teacher_see_the_same_views(net, tmp_path):
+def test_net_and_teacher_see_the_same_views(net):
     pixels, _ = pictures(6)
     inputs = store_views(net, pixels, "cifar10", "conv1", 2, 3, 1).float()
-    soft = teach_views([Corner()], pixels, "cifar10", 2, 3, tmp_path / "soft.pt")
+    soft = teach_views([Corner()], pixels, "cifar10", 2, 3)
     for view, seen in enumerate(inputs):
         taught = sum(Corner().logits(x, lambda part: part).softmax(1) for x in (seen, seen.flip(3))) / 2
         assert torch.allclose(soft[view].float(), taught, atol=0.02)  # the teacher's own inputs are not rounded
@@ -226,14 +225,13 @@ def test_zeros_of_a_layer_given_twice_are_refused(run, tmp_path):
     assert refused.exit_code == 2 and "--zeros conv7: given twice" in refused.output
 
 
-def test_several_teachers_teach_their_mean(tmp_path):
+def test_several_teachers_teach_their_mean():
     class Other(Corner):
         def logits(self, x, prepare):
             return -super().logits(x, prepare)
 
     pixels = pictures(6)[0]
-    one, two, mean = (teach_views(teachers, pixels, "cifar10", 2, 0, tmp_path / f"{i}.pt").float()
-                      for i, teachers in enumerate(([Corner()], [Other()], [Corner(), Other()])))
+    one, two, mean = (teach_views(teachers, pixels, "cifar10", 2, 0).float() for teachers in ([Corner()], [Other()], [Corner(), Other()]))
     assert torch.allclose(mean, (one + two) / 2, atol=1e-3) and not torch.allclose(one, two, atol=0.1)
 
 
@@ -244,7 +242,7 @@ def test_larger_networks_can_teach(run, tmp_path):
     assert done.exit_code == 0, done.output
     (soft,) = (tmp_path / "a").glob("run-*/soft.pt")
     teachers = [Workers(net, 1) for net in (larger, checkpoint.read(run.original)[0])]
-    assert torch.equal(torch.load(soft, weights_only=True), teach_views(teachers, pictures(60)[0], "cifar10", 2, 0, tmp_path / "soft.pt"))
+    assert torch.equal(torch.load(soft, weights_only=True), teach_views(teachers, pictures(60)[0], "cifar10", 2, 0))
 
 
 def test_a_stopped_run_goes_on_to_the_same_result(run, tmp_path, monkeypatch):
@@ -262,9 +260,9 @@ def test_a_stopped_run_goes_on_to_the_same_result(run, tmp_path, monkeypatch):
     monkeypatch.setattr(tail, "teacher_probabilities", lambda *a: asked.append(1) or teacher_probabilities(*a))
     stopped = run(*options, "--out", tmp_path / "b")
     assert stopped.exit_code == 1 and "epoch 2, step 2" in stopped.output
-    assert len(asked) == 2  # once a view
+    assert len(asked) == 3  # once a view, once of the validation pictures
     assert run(*options, "--out", tmp_path / "b").exit_code == 0 and len(count) == 6
-    assert len(asked) == 2
+    assert len(asked) == 3
     for kind in ("ckpt", "clipq"):
         assert (tmp_path / "a" / f"nin-cifar10.{kind}.npz").read_bytes() == (tmp_path / "b" / f"nin-cifar10.{kind}.npz").read_bytes()
     assert run(*options, "--lr", "0.01", "--out", tmp_path / "b").exit_code == 0 and len(count) == 12  # another run, not the old one's end
@@ -273,14 +271,43 @@ def test_a_stopped_run_goes_on_to_the_same_result(run, tmp_path, monkeypatch):
     assert run(*options, "--shift", "0", "--out", tmp_path / "b").exit_code == 0 and len(count) == 30
 
 
-def test_the_best_epoch_is_kept(run, tmp_path, monkeypatch):
-    accuracies, states = iter((0.3, 0.5, 0.5, 0.4)), []
+def test_what_was_computed_is_kept(tmp_path):
+    first = kept_in(tmp_path / "a.pt", lambda: torch.arange(3))
+    assert torch.equal(first, torch.arange(3)) and torch.equal(first, kept_in(tmp_path / "a.pt", lambda: torch.zeros(1)))
 
-    def accuracy(self, pictures, size=32):
+
+def test_divergence_is_that_of_the_validation_pictures_from_the_teachers(net, tmp_path):
+    """By hand: sum of p log(p / q), a picture at a time."""
+    kept, labels = torch.randint(0, 256, (6, 192, 8, 8), dtype=torch.uint8), torch.zeros(6, dtype=torch.long)
+    trainer = TailTrainer(Workers(Tail(net, "conv7"), 1), tail.PHASE, {"train": (kept, labels), "val": (kept, labels)}, "cifar10", 0, tmp_path, 1)
+    with torch.no_grad():
+        own = trainer.workers.logits(kept, torch.Tensor.float).double().softmax(1)
+    trainer.val_soft = own.float()
+    assert trainer.divergence() == pytest.approx(0, abs=1e-6)
+    trainer.val_soft = torch.rand(6, 10).softmax(1)
+    trainer.val_soft[0] = torch.eye(10)[3]  # a probability of zero adds nothing
+    by_hand = sum(float(p) * float(torch.log(p / q)) for row, mine in zip(trainer.val_soft.double(), own) for p, q in zip(row, mine) if p > 0) / 6
+    assert trainer.divergence() == pytest.approx(by_hand, rel=1e-4)
+
+
+def test_as_many_pictures_as_said_share_their_statistics(net, tmp_path, monkeypatch):
+    monkeypatch.setattr(tail, "STATISTICS", 10)
+    kept, sizes, forward = torch.randint(0, 256, (20, 192, 8, 8), dtype=torch.uint8), [], Tail.forward
+    monkeypatch.setattr(Tail, "forward", lambda self, x: sizes.append(len(x)) or forward(self, x))
+    trainer = TailTrainer(Workers(Tail(net, "conv7"), 1), tail.replace(tail.PHASE, batch=20), {"train": (kept, torch.zeros(20, dtype=torch.long)), "val": None}, "cifar10", 0, tmp_path, 1)
+    trainer.soft = torch.full((20, 10), 0.1)
+    trainer._step(kept.float(), torch.arange(20))
+    assert sizes == [10, 10]
+
+
+def test_the_epoch_nearest_to_the_teachers_is_kept(run, tmp_path, monkeypatch):
+    divergences, states = iter((0.5, 0.3, 0.3, 0.4)), []
+
+    def divergence(self):
         states.append({key: value.clone() for key, value in self.net.state_dict().items()})
-        return next(accuracies)
+        return next(divergences)
 
-    monkeypatch.setattr(TailTrainer, "accuracy", accuracy)
+    monkeypatch.setattr(TailTrainer, "divergence", divergence)
     done = run("--start", run.quantized, "--teacher", run.original, "--epochs", "4", "--out", tmp_path)
     assert done.exit_code == 0, done.output
     shipped, facts = checkpoint.read(tmp_path / "nin-cifar10.ckpt.npz")
