@@ -240,9 +240,10 @@ def test_larger_networks_can_teach(run, tmp_path):
     write(larger, "cifar10", tmp_path / "teacher.pt")
     done = run("--start", run.quantized, "--teacher", tmp_path / "teacher.pt", "--teacher", run.original, "--out", tmp_path / "a")
     assert done.exit_code == 0, done.output
-    (soft,) = (tmp_path / "a").glob("run-*/soft.pt")
+    (folder,) = (tmp_path / "a").glob("run-*")
     teachers = [Workers(net, 1) for net in (larger, checkpoint.read(run.original)[0])]
-    assert torch.equal(torch.load(soft, weights_only=True), teach_views(teachers, pictures(60)[0], "cifar10", 2, 0))
+    for name, taught in (("soft", teach_views(teachers, pictures(60)[0], "cifar10", 2, 0)), ("val-soft", teach_pictures(teachers, pictures(20, 1)[0], "cifar10"))):
+        assert torch.equal(torch.load(folder / f"{name}.pt", weights_only=True), taught), name
 
 
 def test_a_stopped_run_goes_on_to_the_same_result(run, tmp_path, monkeypatch):
