@@ -34,7 +34,7 @@ from train.train import CLIPQ, Trainer
 
 NAMES = [name for name, *_ in LAYERS]
 PIECE = 100  # pictures at a time through the first layers
-STATISTICS = 125  # pictures of a batch that are normalized together: with fewer, what a network of few values gains is lost in their chance
+STATISTICS = 125  # pictures of a batch that are normalized together: the statistics of fewer are noise, and the network comes less near to the teachers
 SHIFTS = 7  # sets the generator of the shifts apart from that of the views
 PHASE = replace(CLIPQ, name="tail", lr=0.02, bn_lr=0.02, loss=Loss(share=1.0, temperature=1.0))
 
@@ -255,8 +255,8 @@ def main(dataset, start, teachers, first, views, epochs, minutes, lr, pull, zero
     except (CifarError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     phase = replace(PHASE, stages=((32, epochs),), lr=lr, bn_lr=lr, minutes=minutes, pull=pull, settle=0.0 if pull else PHASE.settle)
-    shifting = () if shift is None else (shift,)
-    folder = out / f"run-{digest(dataset, source, *teachers, first, views, phase, STATISTICS, zeros, seed, *shifting)}"
+    shifting = shift is not None
+    folder = out / f"run-{digest(dataset, source, *teachers, first, views, phase, STATISTICS, zeros, seed, shift)}"
     folder.mkdir(parents=True, exist_ok=True)
     workers = [Workers(t, threads) for t in taught_by]
     soft = kept_in(folder / "soft.pt", lambda: teach_views(workers, sets["train"][0], dataset, views, seed))
