@@ -9,7 +9,7 @@ network's) probabilities of the very view that it sees, no labels: L. Beyer et a
 import copy
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -77,23 +77,46 @@ def mixes(view):
     return view % 2 == 1
 
 
-def each_view(pixels, views: int, seed: int):
-    """Yield (view, slice of the pictures, those pictures augmented, in every other view mixed: float32 0..255) until all of pixels, uint8 [N, 3, 32, 32], came in each view."""
-    for view in range(views):
-        rng = data.generator(seed, view)
-        for begin in range(0, len(pixels), 50 * PIECE):  # so that no more than these are held as floats
-            chosen = slice(begin, begin + 50 * PIECE)
-            augmented = data.augment(pixels[chosen], rng)
-            yield view, chosen, data.mix(augmented, rng) if mixes(view) else augmented
+@dataclass(frozen=True)
+class Views:
+    """Augmented copies of `pixels`, uint8 [N, 3, 32, 32]: `own` of them, then `further` ones in which about half of the pictures are drawn from `others`, of the same type.
+
+    What is learnt of a picture is the teachers' probabilities, so the others may be of any data set. Every other view is mixed.
+    """
+
+    pixels: torch.Tensor
+    own: int
+    seed: int
+    others: torch.Tensor | None = None
+    further: int = 0
+
+    @property
+    def count(self) -> int:
+        return self.own + self.further
+
+    def __iter__(self):
+        """Yield (view, slice of the pictures, those pictures in that view: float32 0..255) until all came in each view."""
+        for view in range(self.count):
+            rng = data.generator(self.seed, view)
+            pixels = self.pixels if view < self.own else self._with_others(rng)
+            for begin in range(0, len(pixels), 50 * PIECE):  # so that no more than these are held as floats
+                chosen = slice(begin, begin + 50 * PIECE)
+                augmented = data.augment(pixels[chosen], rng)
+                yield view, chosen, data.mix(augmented, rng) if mixes(view) else augmented
+
+    def _with_others(self, rng) -> torch.Tensor:
+        number = len(self.pixels)
+        drawn = self.others[torch.randint(len(self.others), (number,), generator=rng)]
+        return torch.where(torch.rand(number, 1, 1, 1, generator=rng) < 0.5, drawn, self.pixels)
 
 
-def store_views(net: NIN, pixels, dataset: str, until: str, views: int, seed: int, threads: int) -> torch.Tensor:
-    """`first_layers` of `each_view`, uint8 (int8 of the first layer) [views, N, I, H, W]. pixels: uint8 [N, 3, 32, 32]."""
+def store_views(net: NIN, views: Views, dataset: str, until: str, threads: int) -> torch.Tensor:
+    """`first_layers` of `views`, uint8 (int8 of the first layer) [views, N, I, H, W]."""
     kept = None
-    for view, chosen, augmented in each_view(pixels, views, seed):
+    for view, chosen, augmented in views:
         part = store(net, augmented, dataset, until, threads)
         if kept is None:
-            kept = torch.empty(views, len(pixels), *part.shape[1:], dtype=part.dtype)
+            kept = torch.empty(views.count, len(views.pixels), *part.shape[1:], dtype=part.dtype)
         kept[view, chosen] = part
     return kept
 
@@ -107,9 +130,9 @@ def teach_pictures(teachers: list[Workers], x, dataset: str) -> torch.Tensor:
     return (sum(probabilities(t) for t in teachers) / len(teachers)).half()
 
 
-def teach_views(teachers: list[Workers], pixels, dataset: str, views: int, seed: int) -> torch.Tensor:
-    """`teach_pictures` of `each_view`, float16 [views, N, classes], of pixels, uint8 [N, 3, 32, 32]."""
-    return torch.cat([teach_pictures(teachers, x, dataset) for *_, x in each_view(pixels, views, seed)]).view(views, len(pixels), -1)
+def teach_views(teachers: list[Workers], views: Views, dataset: str) -> torch.Tensor:
+    """`teach_pictures` of `views`, float16 [views, N, classes]."""
+    return torch.cat([teach_pictures(teachers, x, dataset) for *_, x in views]).view(views.count, len(views.pixels), -1)
 
 
 def kept_in(path: Path, compute) -> torch.Tensor:
@@ -147,11 +170,12 @@ class TailTrainer(Trainer):
     """train: (activations from `store_views` [views * N, I, H, W], labels [views * N]), view after view; val: (activations from `store` [N, I, H, W], labels).
 
     An epoch shows each of the N pictures once; each batch is in a view drawn at random. `soft` and `val_soft`: the teachers' probabilities of the pictures.
+    The last `further` of the `views` views hold pictures of others.
     """
 
-    def __init__(self, workers: Workers, phase, pictures: dict, dataset: str, seed: int, folder: Path, views: int):
+    def __init__(self, workers: Workers, phase, pictures: dict, dataset: str, seed: int, folder: Path, views: int, further: int = 0):
         super().__init__(workers, phase, pictures, dataset, seed, folder)
-        self.views, self.count = views, len(pictures["train"][1]) // views
+        self.views, self.own, self.count = views, views - further, len(pictures["train"][1]) // views
         self.steps_per_epoch = self.count // phase.batch
 
     def _batches(self, size):
@@ -163,7 +187,8 @@ class TailTrainer(Trainer):
             yield step, kept[chosen].float(), chosen
 
     def _tracks(self, chosen) -> bool:
-        return not mixes(int(chosen[0]) // self.count)
+        view = int(chosen[0]) // self.count
+        return view < self.own and not mixes(view)
 
     @property
     def _best(self) -> Path:
@@ -229,6 +254,8 @@ class ShiftingTrainer(TailTrainer):
               help="What it learns from: a full-precision NIN, or the .pt of train.teacher_training; the mean of several. [model/zoo/nin-DATASET.float.npz]")
 @click.option("--first", type=click.Choice(NAMES), default="conv5", show_default=True, help="First layer that is trained.")
 @click.option("--views", type=click.IntRange(1), default=4, show_default=True, help="Augmented copies of each picture; conv5 needs 2.2 GB of memory for each.")
+@click.option("--further", type=(click.Choice(sorted(checkpoint.CLASSES)), click.IntRange(1)), metavar="DATASET VIEWS",
+              help="So many views more, in which about half of the pictures are training pictures of DATASET, for which the teachers' probabilities are learnt as well.")
 @click.option("--epochs", type=click.IntRange(1), default=30, show_default=True)
 @click.option("--minutes", type=float, help="End after so many minutes of training: the clock drives the learning rate.")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), default=PHASE.lr, show_default=True, help="Peak learning rate, batch norm's as well.")
@@ -241,7 +268,7 @@ class ShiftingTrainer(TailTrainer):
 @click.option("--seed", default=0, show_default=True)
 @click.option("--threads", default=os.cpu_count(), show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/tail"), show_default=True, help="Folder of the network; the run's checkpoint goes into one in it.")
-def main(dataset, start, teachers, first, views, epochs, minutes, lr, pull, zeros, shift, seed, threads, out):
+def main(dataset, start, teachers, first, views, further, epochs, minutes, lr, pull, zeros, shift, seed, threads, out):
     """Train the last layers of a quantized network, validate the epoch nearest to the teachers in integers and write it unless OUT has a better network.
 
     The same command goes on from where it was stopped.
@@ -250,21 +277,23 @@ def main(dataset, start, teachers, first, views, epochs, minutes, lr, pull, zero
     source, teachers = start or ZOO / f"nin-{dataset}.ckpt.npz", teachers or (ZOO / f"nin-{dataset}.float.npz",)
     try:
         sets = data.load(dataset)
+        others = data.load(further[0])["train"][0] if further else None
         net, taught_by = checkpoint.read_for(source, dataset, True), [read_any(path, dataset) for path in teachers]
         clear(net, zeros)
     except (CifarError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     phase = replace(PHASE, stages=((32, epochs),), lr=lr, bn_lr=lr, minutes=minutes, pull=pull, settle=0.0 if pull else PHASE.settle)
     shifting = shift is not None
-    folder = out / f"run-{digest(dataset, source, *teachers, first, views, phase, STATISTICS, zeros, seed, shift)}"
+    folder = out / f"run-{digest(dataset, source, *teachers, first, views, further, phase, STATISTICS, zeros, seed, shift)}"
     folder.mkdir(parents=True, exist_ok=True)
     workers = [Workers(t, threads) for t in taught_by]
-    soft = kept_in(folder / "soft.pt", lambda: teach_views(workers, sets["train"][0], dataset, views, seed))
+    seen = Views(sets["train"][0], views, seed, others, further[1] if further else 0)
+    soft = kept_in(folder / "soft.pt", lambda: teach_views(workers, seen, dataset))
     val_soft = kept_in(folder / "val-soft.pt", lambda: teach_pictures(workers, sets["val"][0], dataset))
-    kept = store_views(net, sets["train"][0], dataset, NAMES[0] if shifting else first, views, seed, threads)
-    pictures = {"train": (kept.flatten(0, 1), sets["train"][1].repeat(views)), "val": (store(net, sets["val"][0], dataset, first, threads), sets["val"][1])}
+    kept = store_views(net, seen, dataset, NAMES[0] if shifting else first, threads)
+    pictures = {"train": (kept.flatten(0, 1), sets["train"][1].repeat(seen.count)), "val": (store(net, sets["val"][0], dataset, first, threads), sets["val"][1])}
     kind = partial(ShiftingTrainer, net=net, first=first, shift=shift) if shifting else TailTrainer
-    trainer = kind(Workers(Tail(net, first), threads), phase, pictures, dataset, seed, folder, views)
+    trainer = kind(Workers(Tail(net, first), threads), phase, pictures, dataset, seed, folder, seen.count, seen.further)
     trainer.soft, trainer.val_soft = soft.flatten(0, 1), val_soft
     trainer.resume()
     trainer.run(TailTrainer.keep_best)

@@ -13,7 +13,7 @@ from train.loss import teacher_probabilities
 from train.nin import NIN, to_input
 from train.parallel import Workers
 from train.segments import Segments
-from train.tail import ShiftingTrainer, Tail, TailTrainer, clear, first_layers, kept_in, main, store, store_views, teach_pictures, teach_views
+from train.tail import ShiftingTrainer, Tail, TailTrainer, Views, clear, first_layers, kept_in, main, store, store_views, teach_pictures, teach_views
 from train.teacher import Teacher, write
 from train.tests.pictures import pictures
 from train.train import CLIP, quantize_network
@@ -50,17 +50,17 @@ def test_tail_shares_its_layers(net):
 
 def test_views_are_augmented_pictures(net, monkeypatch):
     pixels, _ = pictures(7)
-    kept = store_views(net, pixels, "cifar10", "conv4", 3, 0, 2)
-    soft = teach_views([Corner()], pixels, "cifar10", 3, 0)
+    kept = store_views(net, Views(pixels, 3, 0), "cifar10", "conv4", 2)
+    soft = teach_views([Corner()], Views(pixels, 3, 0), "cifar10")
     plain = store(net, pixels, "cifar10", "conv4", 1)
     assert kept.shape == (3, *plain.shape) and kept.dtype == torch.uint8
     assert not torch.equal(kept[0], kept[1]) and not torch.equal(kept[0], plain)
-    assert torch.equal(kept, store_views(net, pixels, "cifar10", "conv4", 3, 0, 1))
+    assert torch.equal(kept, store_views(net, Views(pixels, 3, 0), "cifar10", "conv4", 1))
     assert soft.shape == (3, 7, 10) and soft.dtype == torch.float16 and not torch.equal(soft[0], soft[1])
     monkeypatch.setattr(tail.data, "augment", lambda pixels, rng: pixels)
     monkeypatch.setattr(tail, "PIECE", 2)
-    assert torch.equal(store_views(net, pixels, "cifar10", "conv4", 1, 0, 2)[0], plain)  # in the order of the pictures, whatever the pieces
-    soft = teach_views([Corner()], pixels, "cifar10", 1, 0)
+    assert torch.equal(store_views(net, Views(pixels, 1, 0), "cifar10", "conv4", 2)[0], plain)  # in the order of the pictures, whatever the pieces
+    soft = teach_views([Corner()], Views(pixels, 1, 0), "cifar10")
     taught = sum(Corner().logits(view, lambda x: to_input(x, "cifar10")).softmax(1) for view in (pixels, pixels.flip(3))) / 2
     assert torch.allclose(soft[0].float(), taught, atol=1e-3)
 
@@ -69,8 +69,8 @@ def test_every_other_view_mixes_pictures(net, monkeypatch):
     pixels, _ = pictures(5)
     monkeypatch.setattr(tail.data, "augment", lambda pixels, rng: pixels.float())
     monkeypatch.setattr(tail.data, "mix", lambda x, rng: 255 - x)
-    kept = store_views(net, pixels, "cifar10", "conv4", 4, 0, 1)
-    soft = teach_views([Corner()], pixels, "cifar10", 4, 0)
+    kept = store_views(net, Views(pixels, 4, 0), "cifar10", "conv4", 1)
+    soft = teach_views([Corner()], Views(pixels, 4, 0), "cifar10")
     for view, seen in enumerate((pixels, 255 - pixels, pixels, 255 - pixels)):
         assert torch.equal(kept[view], store(net, seen.float(), "cifar10", "conv4", 1))
         assert torch.equal(soft[view], soft[view % 2])
@@ -79,12 +79,35 @@ def test_every_other_view_mixes_pictures(net, monkeypatch):
 
 def test_net_and_teacher_see_the_same_views(net):
     pixels, _ = pictures(6)
-    inputs = store_views(net, pixels, "cifar10", "conv1", 2, 3, 1).float()
-    soft = teach_views([Corner()], pixels, "cifar10", 2, 3)
+    inputs = store_views(net, Views(pixels, 2, 3), "cifar10", "conv1", 1).float()
+    soft = teach_views([Corner()], Views(pixels, 2, 3), "cifar10")
     for view, seen in enumerate(inputs):
         taught = sum(Corner().logits(x, lambda part: part).softmax(1) for x in (seen, seen.flip(3))) / 2
         assert torch.allclose(soft[view].float(), taught, atol=0.02)  # the teacher's own inputs are not rounded
     assert not torch.allclose(soft[0], soft[1], atol=0.2)
+
+
+def first_pixels(views):
+    """The first pixel of each picture, float32 [N], of each view in turn."""
+    seen = {}
+    for view, chosen, x in views:
+        seen.setdefault(view, torch.empty(len(views.pixels)))[chosen] = x[:, 0, 0, 0]
+    return [seen[view] for view in range(views.count)]
+
+
+def test_further_views_hold_pictures_of_others(monkeypatch):
+    monkeypatch.setattr(tail.data, "augment", lambda pixels, rng: pixels.float())
+    monkeypatch.setattr(tail, "PIECE", 1)  # so that a view comes in several slices
+    own, others = torch.arange(120), torch.arange(200, 230)
+    pixels, strange = (numbers.to(torch.uint8)[:, None, None, None].expand(-1, 3, 32, 32) for numbers in (own, others))
+    seen = first_pixels(Views(pixels, 2, 5, strange, 3))
+    assert all(torch.equal(a, b) for a, b in zip(seen, first_pixels(Views(pixels, 2, 5))))
+    for view in (2, 4):
+        foreign = seen[view] >= 200
+        assert torch.equal(seen[view][~foreign], own[~foreign].float()) and 0.35 < foreign.double().mean() < 0.65
+        assert len(seen[view][foreign].unique()) > 15 and seen[view].max() < 230
+    assert not torch.equal(seen[2], seen[4])
+    assert ((seen[3] > 120) & (seen[3] < 200)).any()  # mixed with one another
 
 
 def test_a_picture_comes_with_its_own_view_and_label(net, tmp_path):
@@ -108,11 +131,12 @@ def test_a_picture_comes_with_its_own_view_and_label(net, tmp_path):
 
 def test_only_plain_views_set_the_running_statistics(net, tmp_path):
     count = 20
-    kept = torch.randint(0, 256, (2 * count, 192, 8, 8), dtype=torch.uint8)
+    kept = torch.randint(0, 256, (4 * count, 192, 8, 8), dtype=torch.uint8)
     phase = tail.replace(tail.PHASE, batch=20)
-    trainer = TailTrainer(Workers(Tail(net, "conv7"), 1), phase, {"train": (kept, torch.zeros(2 * count, dtype=torch.long)), "val": None}, "cifar10", 0, tmp_path, 2)
-    trainer.soft = torch.full((2 * count, 10), 0.1)
-    for view, follows in ((1, False), (0, True), (1, False)):
+    sets = {"train": (kept, torch.zeros(4 * count, dtype=torch.long)), "val": None}
+    trainer = TailTrainer(Workers(Tail(net, "conv7"), 1), phase, sets, "cifar10", 0, tmp_path, 4, further=2)
+    trainer.soft = torch.full((4 * count, 10), 0.1)
+    for view, follows in ((1, False), (0, True), (2, False), (3, False), (1, False)):
         before = net.conv8.bn.running_mean.clone(), net.conv8.bn.bias.detach().clone()
         chosen = torch.arange(view * count, (view + 1) * count)
         trainer._step(kept[chosen].float(), chosen)
@@ -125,7 +149,7 @@ def test_only_plain_views_set_the_running_statistics(net, tmp_path):
 def test_shifted_views_pass_through_the_first_layers(net, first, tmp_path, monkeypatch):
     monkeypatch.setattr(tail, "autocast", contextlib.nullcontext)
     pixels, labels = pictures(20)
-    inputs = store_views(net, pixels, "cifar10", "conv1", 2, 0, 1).flatten(0, 1)
+    inputs = store_views(net, Views(pixels, 2, 0), "cifar10", "conv1", 1).flatten(0, 1)
     phase = tail.replace(tail.PHASE, batch=10)
     trainer = ShiftingTrainer(Workers(Tail(net, first), 1), phase, {"train": (inputs, labels.repeat(2)), "val": None}, "cifar10", 0, tmp_path, 2, net=net, first=first, shift=1)
     seen = [(chosen, x) for trainer.epoch in range(2) for _, x, chosen in trainer._batches(32)]
@@ -165,7 +189,8 @@ def test_weights_are_pulled_from_the_first_step_on(net, pull, tmp_path):
 @pytest.fixture
 def run(net, tmp_path, monkeypatch):
     """run(*options) -> result of the command on 60 pictures, from the network `quantized` with the teacher `original`."""
-    monkeypatch.setattr(tail.data, "load", lambda dataset: {"train": pictures(60), "val": pictures(20, 1), "test": pictures(20, 2)})
+    sets = {"cifar10": {"train": pictures(60), "val": pictures(20, 1), "test": pictures(20, 2)}, "cifar100": {"train": pictures(30, 3)}}
+    monkeypatch.setattr(tail.data, "load", sets.get)
     monkeypatch.setattr(tail, "class_names", lambda dataset: list("abcdefghij"))
     monkeypatch.setattr(tail, "PHASE", tail.replace(tail.PHASE, batch=20))
 
@@ -201,6 +226,19 @@ def test_shifted_views_are_trained_on(run, tmp_path):
     assert files[0] != files[1] == files[2]
 
 
+@pytest.mark.parametrize("shift", [(), ("--shift", 1)])
+def test_pictures_of_another_data_set_teach_as_well(run, tmp_path, shift):
+    options = ("--start", run.quantized, "--teacher", run.original, "--out", tmp_path / "a", "--further", "cifar100", 3, *shift)
+    done = run(*options)
+    assert done.exit_code == 0, done.output
+    (folder,) = (tmp_path / "a").glob("run-*")
+    teachers = [Workers(checkpoint.read(run.original)[0], 1)]
+    soft = torch.load(folder / "soft.pt", weights_only=True)
+    assert soft.shape == (5, 60, 10)
+    assert torch.equal(soft, teach_views(teachers, Views(pictures(60)[0], 2, 0, pictures(30, 3)[0], 3), "cifar10"))
+    assert run(*options[:-2 - len(shift)], "cifar100", 2, *shift).exit_code == 0 and len(list((tmp_path / "a").glob("run-*"))) == 2
+
+
 def test_zeros_are_raised_where_they_are_too_few(run, tmp_path):
     done = run("--start", run.quantized, "--teacher", run.original, "--zeros", "conv7", "0.6", "--zeros", "conv9", "0.7", "--out", tmp_path / "a")
     assert done.exit_code == 0, done.output
@@ -231,7 +269,7 @@ def test_several_teachers_teach_their_mean():
             return -super().logits(x, prepare)
 
     pixels = pictures(6)[0]
-    one, two, mean = (teach_views(teachers, pixels, "cifar10", 2, 0).float() for teachers in ([Corner()], [Other()], [Corner(), Other()]))
+    one, two, mean = (teach_views(teachers, Views(pixels, 2, 0), "cifar10").float() for teachers in ([Corner()], [Other()], [Corner(), Other()]))
     assert torch.allclose(mean, (one + two) / 2, atol=1e-3) and not torch.allclose(one, two, atol=0.1)
 
 
@@ -242,7 +280,7 @@ def test_larger_networks_can_teach(run, tmp_path):
     assert done.exit_code == 0, done.output
     (folder,) = (tmp_path / "a").glob("run-*")
     teachers = [Workers(net, 1) for net in (larger, checkpoint.read(run.original)[0])]
-    for name, taught in (("soft", teach_views(teachers, pictures(60)[0], "cifar10", 2, 0)), ("val-soft", teach_pictures(teachers, pictures(20, 1)[0], "cifar10"))):
+    for name, taught in (("soft", teach_views(teachers, Views(pictures(60)[0], 2, 0), "cifar10")), ("val-soft", teach_pictures(teachers, pictures(20, 1)[0], "cifar10"))):
         assert torch.equal(torch.load(folder / f"{name}.pt", weights_only=True), taught), name
 
 
