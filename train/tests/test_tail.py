@@ -229,15 +229,14 @@ def test_shifted_views_are_trained_on(run, tmp_path):
 
 @pytest.mark.parametrize("shift", [(), ("--shift", 1)])
 def test_pictures_of_another_data_set_teach_as_well(run, tmp_path, shift):
-    options = ("--start", run.quantized, "--teacher", run.original, "--out", tmp_path / "a", "--further", "cifar100", 3, *shift)
-    done = run(*options)
+    options = ("--start", run.quantized, "--teacher", run.original, "--out", tmp_path / "a", *shift)
+    done = run(*options, "--further", "cifar100", 3)
     assert done.exit_code == 0, done.output
     (folder,) = (tmp_path / "a").glob("run-*")
-    teachers = [Workers(checkpoint.read(run.original)[0], 1)]
     soft = torch.load(folder / "soft.pt", weights_only=True)
     assert soft.shape == (5, 60, 10)
-    assert torch.equal(soft, teach_views(teachers, Views(pictures(60)[0], 2, 0, pictures(30, 3)[0], 3), "cifar10"))
-    assert run(*options[:-2 - len(shift)], "cifar100", 2, *shift).exit_code == 0 and len(list((tmp_path / "a").glob("run-*"))) == 2
+    assert torch.equal(soft, teach_views([Workers(checkpoint.read(run.original)[0], 1)], Views(pictures(60)[0], 2, 0, pictures(30, 3)[0], 3), "cifar10"))
+    assert run(*options, "--further", "cifar100", 2).exit_code == 0 and len(list((tmp_path / "a").glob("run-*"))) == 2  # another run
 
 
 def test_zeros_are_raised_where_they_are_too_few(run, tmp_path):
