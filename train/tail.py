@@ -81,7 +81,8 @@ def mixes(view):
 class Views:
     """Augmented copies of `pixels`, uint8 [N, 3, 32, 32]: `own` of them, then `further` ones in which about half of the pictures are drawn from `others`, of the same type.
 
-    What is learnt of a picture is the teachers' probabilities, so the others may be of any data set. Every other view is mixed.
+    What is learnt of a picture is the teachers' probabilities, so the others may be of any data set. Every other view is mixed. Own ones come first; a view
+    is drawn from `seed` and its number, from 0 on.
     """
 
     pixels: torch.Tensor
@@ -274,6 +275,8 @@ def main(dataset, start, teachers, first, views, further, epochs, minutes, lr, p
     The same command goes on from where it was stopped.
     """
     zeros = zeros_of(zeros, first)
+    if further and further[0] == dataset:
+        raise click.UsageError(f"--further {dataset}: its pictures are in the other views; name another data set")
     source, teachers = start or ZOO / f"nin-{dataset}.ckpt.npz", teachers or (ZOO / f"nin-{dataset}.float.npz",)
     try:
         sets = data.load(dataset)

@@ -239,6 +239,11 @@ def test_pictures_of_another_data_set_teach_as_well(run, tmp_path, shift):
     assert run(*options, "--further", "cifar100", 2).exit_code == 0 and len(list((tmp_path / "a").glob("run-*"))) == 2  # another run
 
 
+def test_further_views_of_the_same_data_set_are_refused(run, tmp_path):
+    refused = run("--start", run.quantized, "--teacher", run.original, "--out", tmp_path / "a", "--further", "cifar10", 2)
+    assert refused.exit_code == 2 and "--further cifar10" in refused.output and not (tmp_path / "a").exists()
+
+
 def test_zeros_are_raised_where_they_are_too_few(run, tmp_path):
     done = run("--start", run.quantized, "--teacher", run.original, "--zeros", "conv7", "0.6", "--zeros", "conv9", "0.7", "--out", tmp_path / "a")
     assert done.exit_code == 0, done.output
