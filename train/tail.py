@@ -252,7 +252,7 @@ class ShiftingTrainer(TailTrainer):
 @click.option("--dataset", type=click.Choice(sorted(checkpoint.CLASSES)), default="cifar10", show_default=True)
 @click.option("--start", type=click.Path(path_type=Path, exists=True), help="The quantized network. [model/zoo/nin-DATASET.ckpt.npz]")
 @click.option("--teacher", "teachers", multiple=True, type=click.Path(path_type=Path, exists=True),
-              help="What it learns from: a full-precision NIN, or the .pt of train.teacher_training; the mean of several. [model/zoo/nin-DATASET.float.npz]")
+              help="What it learns from: a full-precision NIN, or the .pt of train.teacher_training; the mean of several, one given twice counting twice. [model/zoo/nin-DATASET.float.npz]")
 @click.option("--first", type=click.Choice(NAMES), default="conv5", show_default=True, help="First layer that is trained.")
 @click.option("--views", type=click.IntRange(1), default=4, show_default=True, help="Augmented copies of each picture; conv5 needs 2.2 GB of memory for each.")
 @click.option("--further", type=(click.Choice(sorted(checkpoint.CLASSES)), click.IntRange(1)), metavar="DATASET VIEWS",
