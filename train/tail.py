@@ -8,6 +8,7 @@ network's) probabilities of the very view that it sees, no labels: L. Beyer et a
 
 import copy
 import os
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -123,12 +124,15 @@ def store_views(net: NIN, views: Views, dataset: str, until: str, threads: int) 
 
 
 def teach_pictures(teachers: list[Workers], x, dataset: str) -> torch.Tensor:
-    """The mean of the teachers' probabilities, float16 [N, classes], of the pictures x, uint8 or float32 0..255 [N, 3, 32, 32], and their mirror images."""
+    """The mean of the teachers' probabilities, float16 [N, classes], of the pictures x, uint8 or float32 0..255 [N, 3, 32, 32], and their mirror images.
+
+    A teacher that comes several times counts as often and is asked once.
+    """
 
     def probabilities(teacher):
         return teacher_probabilities(lambda x: teacher.logits(x, lambda part: to_input(part, dataset)).float(), x, PHASE.loss.temperature)
 
-    return (sum(probabilities(t) for t in teachers) / len(teachers)).half()
+    return (sum(times * probabilities(t) for t, times in Counter(teachers).items()) / len(teachers)).half()
 
 
 def teach_views(teachers: list[Workers], views: Views, dataset: str) -> torch.Tensor:
@@ -281,7 +285,7 @@ def main(dataset, start, teachers, first, views, further, epochs, minutes, lr, p
     try:
         sets = data.load(dataset)
         others = data.load(further[0])["train"][0] if further else None
-        net, taught_by = checkpoint.read_for(source, dataset, True), [read_any(path, dataset) for path in teachers]
+        net, taught_by = checkpoint.read_for(source, dataset, True), {path: read_any(path, dataset) for path in teachers}
         clear(net, zeros)
     except (CifarError, ValueError) as error:
         raise click.ClickException(str(error)) from error
@@ -289,7 +293,8 @@ def main(dataset, start, teachers, first, views, further, epochs, minutes, lr, p
     shifting = shift is not None
     folder = out / f"run-{digest(dataset, source, *teachers, first, views, further, phase, STATISTICS, zeros, seed, shift)}"
     folder.mkdir(parents=True, exist_ok=True)
-    workers = [Workers(t, threads) for t in taught_by]
+    asked = {path: Workers(t, threads) for path, t in taught_by.items()}
+    workers = [asked[path] for path in teachers]
     seen = Views(sets["train"][0], views, seed, others, further[1] if further else 0)
     soft = kept_in(folder / "soft.pt", lambda: teach_views(workers, seen, dataset))
     val_soft = kept_in(folder / "val-soft.pt", lambda: teach_pictures(workers, sets["val"][0], dataset))

@@ -278,6 +278,32 @@ def test_several_teachers_teach_their_mean():
     assert torch.allclose(mean, (one + two) / 2, atol=1e-3) and not torch.allclose(one, two, atol=0.1)
 
 
+def test_a_teacher_given_twice_counts_twice_and_is_asked_once():
+    asked = []
+
+    class Other(Corner):
+        def logits(self, x, prepare):
+            asked.append(len(x))
+            return -super().logits(x, prepare)
+
+    pixels, once, twice = pictures(6)[0], Corner(), Other()
+    one, two = (teach_pictures([teacher], pixels, "cifar10").float() for teacher in (once, twice))
+    asked.clear()
+    mean = teach_pictures([twice, once, twice], pixels, "cifar10").float()
+    assert torch.allclose(mean, (one + 2 * two) / 3, atol=1e-3)
+    assert len(asked) == 2  # the pictures and their mirror images
+
+
+def test_a_teacher_named_twice_is_read_once(run, tmp_path, monkeypatch):
+    taught_by = []
+    monkeypatch.setattr(tail, "teach_pictures", lambda teachers, *rest: taught_by.append(teachers) or teach_pictures(teachers, *rest))
+    write(Teacher(10).eval(), "cifar10", tmp_path / "teacher.pt")
+    options = [option for path in (tmp_path / "teacher.pt", run.original, tmp_path / "teacher.pt") for option in ("--teacher", path)]
+    assert run("--start", run.quantized, *options, "--out", tmp_path / "a").exit_code == 0
+    first, second, third = taught_by[0]
+    assert first is third is not second
+
+
 def test_larger_networks_can_teach(run, tmp_path):
     larger = Teacher(10).eval()
     write(larger, "cifar10", tmp_path / "teacher.pt")
