@@ -62,10 +62,16 @@ def _cut(x, size, rng):
     return torch.where(hole, x.mean((0, 2, 3), keepdim=True), x)
 
 
-def mix(x: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-    """Mix each picture with one of a random permutation of the batch, by a share drawn evenly from 0..1. float32 [N, 3, H, W] -> the same shape."""
-    share = torch.rand(len(x), 1, 1, 1, generator=rng).to(x.device)
-    return torch.lerp(x, x[torch.randperm(len(x), generator=rng).to(x.device)], share)
+def draw_mixture(count: int, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """For `mix`: shares drawn evenly from 0..1, float32 [count], and a random permutation of the batch, int64 [count]."""
+    share = torch.rand(count, generator=rng)
+    return share, torch.randperm(count, generator=rng)
+
+
+def mix(x: torch.Tensor, share: torch.Tensor, partners: torch.Tensor) -> torch.Tensor:
+    """Mix each picture, or its label's probabilities, with that of its partner: float32 [N, ...] of which the partner's `share` [N] is taken -> the same shape."""
+    share = share.to(x.device).view(-1, *(1,) * (x.dim() - 1))
+    return torch.lerp(x, x[partners.to(x.device)], share)
 
 
 def resize(x: torch.Tensor, size: int) -> torch.Tensor:

@@ -3,7 +3,7 @@
 Most of a training step goes into the first layers, whose pictures are large; from conv5 on a fifth of the multiplications is left. So the first
 layers stay as they are, what they give for a few augmented views of each training picture is computed once and kept (a byte per activation, as
 in the hardware), and straight-through training of the rest has time for many epochs. What it learns is a teacher's (by default the full-precision
-network's) probabilities of the very view that it sees, no labels: L. Beyer et al., "Knowledge Distillation: A Good Teacher Is Patient and Consistent", CVPR 2022.
+network's) probabilities of the very view that it sees, labels only where asked to: L. Beyer et al., "Knowledge Distillation: A Good Teacher Is Patient and Consistent", CVPR 2022.
 """
 
 import copy
@@ -78,6 +78,11 @@ def mixes(view):
     return view % 2 == 1
 
 
+def certain(labels: torch.Tensor, classes: int) -> torch.Tensor:
+    """Labels [N] as probabilities, float16 [N, classes]."""
+    return F.one_hot(labels, classes).half()
+
+
 @dataclass(frozen=True)
 class Views:
     """Augmented copies of `pixels`, uint8 [N, 3, 32, 32]: `own` of them, then `further` ones in which about half of the pictures are drawn from `others`, of the same type.
@@ -99,12 +104,27 @@ class Views:
     def __iter__(self):
         """Yield (view, slice of the pictures, those pictures in that view: float32 0..255) until all came in each view."""
         for view in range(self.count):
-            rng = data.generator(self.seed, view)
-            pixels = self.pixels if view < self.own else self._with_others(rng)
-            for begin in range(0, len(pixels), 50 * PIECE):  # so that no more than these are held as floats
-                chosen = slice(begin, begin + 50 * PIECE)
-                augmented = data.augment(pixels[chosen], rng)
-                yield view, chosen, data.mix(augmented, rng) if mixes(view) else augmented
+            for chosen, augmented, mixture in self._draw(view):
+                yield view, chosen, data.mix(augmented, *mixture) if mixture else augmented
+
+    def labels(self, labels: torch.Tensor, classes: int) -> torch.Tensor:
+        """What labels [N] say of the own views, float16 [own, N, classes]: certainty, in a mixed view the mixture of two."""
+        one = certain(labels, classes)
+        kept = one.expand(self.own, *one.shape).clone()
+        for view in range(self.own):
+            for chosen, _, mixture in self._draw(view):
+                if mixture:
+                    kept[view, chosen] = data.mix(one[chosen].float(), *mixture).half()
+        return kept
+
+    def _draw(self, view: int):
+        """Yield (slice of the pictures, those pictures augmented, what they are to be mixed by or None)."""
+        rng = data.generator(self.seed, view)
+        pixels = self.pixels if view < self.own else self._with_others(rng)
+        for begin in range(0, len(pixels), 50 * PIECE):  # so that no more than these are held as floats
+            chosen = slice(begin, begin + 50 * PIECE)
+            augmented = data.augment(pixels[chosen], rng)
+            yield chosen, augmented, data.draw_mixture(len(augmented), rng) if mixes(view) else None
 
     def _with_others(self, rng) -> torch.Tensor:
         number = len(self.pixels)
@@ -174,7 +194,7 @@ def clear(net: NIN, zeros: dict[str, float]) -> None:
 class TailTrainer(Trainer):
     """train: (activations from `store_views` [views * N, I, H, W], labels [views * N]), view after view; val: (activations from `store` [N, I, H, W], labels).
 
-    An epoch shows each of the N pictures once; each batch is in a view drawn at random. `soft` and `val_soft`: the teachers' probabilities of the pictures.
+    An epoch shows each of the N pictures once; each batch is in a view drawn at random. `soft` and `val_soft`: what is learnt of the pictures, the teachers' probabilities and perhaps labels.
     The last `further` of the `views` views hold pictures of others.
     """
 
@@ -200,15 +220,15 @@ class TailTrainer(Trainer):
         return self.folder / "best.pt"
 
     def divergence(self) -> float:
-        """Mean KL divergence, in nats, of the probabilities of the validation pictures from the teachers', `val_soft` [N, classes]."""
+        """Mean KL divergence, in nats, of the probabilities of the validation pictures from what is learnt, `val_soft` [N, classes]."""
         logits = self.workers.logits(self.val_set[0], torch.Tensor.float).float()
         return F.kl_div(logits.log_softmax(1), self.val_soft.float(), reduction="batchmean").item()
 
     def keep_best(self) -> None:
-        """Write the state of the network if after its last epoch it is the nearest to the teachers so far; for `run`'s `after_epoch`."""
+        """Write the state of the network if after its last epoch it is the nearest to what is learnt so far; for `run`'s `after_epoch`."""
         row = self.history[-1]
         row["divergence"] = self.divergence()
-        tqdm.write(f"divergence from the teachers {row['divergence']:.4f}")
+        tqdm.write(f"divergence from what is learnt {row['divergence']:.4f}")
         if row is self._nearest():
             save_atomically(self._best, self.net.state_dict())
 
@@ -216,7 +236,7 @@ class TailTrainer(Trainer):
         return min(self.history, key=lambda row: row["divergence"])
 
     def take_best(self) -> int:
-        """Give the network the state of the epoch that came nearest to the teachers; return that epoch, from 1 on."""
+        """Give the network the state of the epoch that came nearest to what is learnt; return that epoch, from 1 on."""
         self.net.load_state_dict(torch.load(self._best, weights_only=True))
         return self._nearest()["epoch"]
 
@@ -257,6 +277,8 @@ class ShiftingTrainer(TailTrainer):
 @click.option("--start", type=click.Path(path_type=Path, exists=True), help="The quantized network. [model/zoo/nin-DATASET.ckpt.npz]")
 @click.option("--teacher", "teachers", multiple=True, type=click.Path(path_type=Path, exists=True),
               help="What it learns from: a full-precision NIN, or the .pt of train.teacher_training; the mean of several, one given twice counting twice. [model/zoo/nin-DATASET.float.npz]")
+@click.option("--labels", "labels_share", type=click.FloatRange(0, 1), default=0.0, show_default=True,
+              help="Share that the labels have in what is learnt of the views of DATASET's own pictures, so that not every error of the teachers is learnt; the validation pictures' count as much where the epoch is chosen.")
 @click.option("--first", type=click.Choice(NAMES), default="conv5", show_default=True, help="First layer that is trained.")
 @click.option("--views", type=click.IntRange(1), default=4, show_default=True, help="Augmented copies of each picture; conv5 needs 2.2 GB of memory for each.")
 @click.option("--further", type=(click.Choice(sorted(checkpoint.CLASSES)), click.IntRange(1)), metavar="DATASET VIEWS",
@@ -273,8 +295,8 @@ class ShiftingTrainer(TailTrainer):
 @click.option("--seed", default=0, show_default=True)
 @click.option("--threads", default=os.cpu_count(), show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/tail"), show_default=True, help="Folder of the network; the run's checkpoint goes into one in it.")
-def main(dataset, start, teachers, first, views, further, epochs, minutes, lr, pull, zeros, shift, seed, threads, out):
-    """Train the last layers of a quantized network, validate the epoch nearest to the teachers in integers and write it unless OUT has a better network.
+def main(dataset, start, teachers, labels_share, first, views, further, epochs, minutes, lr, pull, zeros, shift, seed, threads, out):
+    """Train the last layers of a quantized network, validate the epoch nearest to what is learnt in integers and write it unless OUT has a better network.
 
     The same command goes on from where it was stopped.
     """
@@ -289,9 +311,10 @@ def main(dataset, start, teachers, first, views, further, epochs, minutes, lr, p
         clear(net, zeros)
     except (CifarError, ValueError) as error:
         raise click.ClickException(str(error)) from error
+    classes = checkpoint.CLASSES[dataset]
     phase = replace(PHASE, stages=((32, epochs),), lr=lr, bn_lr=lr, minutes=minutes, pull=pull, settle=0.0 if pull else PHASE.settle)
     shifting = shift is not None
-    folder = out / f"run-{digest(dataset, source, *teachers, first, views, further, phase, STATISTICS, zeros, seed, shift)}"
+    folder = out / f"run-{digest(dataset, source, *teachers, labels_share, first, views, further, phase, STATISTICS, zeros, seed, shift)}"
     folder.mkdir(parents=True, exist_ok=True)
     asked = {path: Workers(t, threads) for path, t in taught_by.items()}
     workers = [asked[path] for path in teachers]
@@ -302,6 +325,9 @@ def main(dataset, start, teachers, first, views, further, epochs, minutes, lr, p
     pictures = {"train": (kept.flatten(0, 1), sets["train"][1].repeat(seen.count)), "val": (store(net, sets["val"][0], dataset, first, threads), sets["val"][1])}
     kind = partial(ShiftingTrainer, net=net, first=first, shift=shift) if shifting else TailTrainer
     trainer = kind(Workers(Tail(net, first), threads), phase, pictures, dataset, seed, folder, seen.count, seen.further)
+    if labels_share:
+        soft[:views].lerp_(seen.labels(sets["train"][1], classes), labels_share)
+        val_soft.lerp_(certain(sets["val"][1], classes), labels_share)
     trainer.soft, trainer.val_soft = soft.flatten(0, 1), val_soft
     trainer.resume()
     trainer.run(TailTrainer.keep_best)

@@ -13,7 +13,7 @@ from train.loss import teacher_probabilities
 from train.nin import NIN, to_input
 from train.parallel import Workers
 from train.segments import Segments
-from train.tail import ShiftingTrainer, Tail, TailTrainer, Views, clear, first_layers, kept_in, main, store, store_views, teach_pictures, teach_views
+from train.tail import ShiftingTrainer, Tail, TailTrainer, Views, certain, clear, first_layers, kept_in, main, store, store_views, teach_pictures, teach_views
 from train.teacher import Teacher, write
 from train.tests.pictures import pictures
 from train.train import CLIP, quantize_network
@@ -68,13 +68,26 @@ def test_views_are_augmented_pictures(net, monkeypatch):
 def test_every_other_view_mixes_pictures(net, monkeypatch):
     pixels, _ = pictures(5)
     monkeypatch.setattr(tail.data, "augment", lambda pixels, rng: pixels.float())
-    monkeypatch.setattr(tail.data, "mix", lambda x, rng: 255 - x)
+    monkeypatch.setattr(tail.data, "mix", lambda x, *mixture: 255 - x)
     kept = store_views(net, Views(pixels, 4, 0), "cifar10", "conv4", 1)
     soft = teach_views([Corner()], Views(pixels, 4, 0), "cifar10")
     for view, seen in enumerate((pixels, 255 - pixels, pixels, 255 - pixels)):
         assert torch.equal(kept[view], store(net, seen.float(), "cifar10", "conv4", 1))
         assert torch.equal(soft[view], soft[view % 2])
     assert not torch.equal(soft[0], soft[1])
+
+
+def test_labels_are_mixed_as_the_pictures_are():
+    """Pictures of one brightness each, by which what is in a mixed view shows: label 0 dark, label 1 bright."""
+    labels = torch.arange(60) % 2
+    pixels = (200 * labels).to(torch.uint8).view(60, 1, 1, 1).expand(-1, 3, 32, 32)
+    views = Views(pixels, 4, 0, pixels[:1], 2)
+    said = views.labels(labels, 3)
+    assert said.shape == (4, 60, 3) and said.dtype == torch.float16 and said[:, :, 2].max() == 0
+    for view, chosen, seen in views:
+        if view < 4:
+            assert torch.allclose(seen[:, 0, 0, 0] / 200, said[view, chosen, 1].float(), atol=1e-3)
+    assert torch.equal(said[0], certain(labels, 3)) and ((said[1, :, 1] > 0.1) & (said[1, :, 1] < 0.9)).sum() > 10
 
 
 def test_net_and_teacher_see_the_same_views(net):
@@ -339,6 +352,23 @@ def test_a_stopped_run_goes_on_to_the_same_result(run, tmp_path, monkeypatch):
     assert run(*options, "--pull", "0.01", "--out", tmp_path / "b").exit_code == 0 and len(count) == 18
     assert run(*options, "--zeros", "conv7", "0.6", "--out", tmp_path / "b").exit_code == 0 and len(count) == 24
     assert run(*options, "--shift", "0", "--out", tmp_path / "b").exit_code == 0 and len(count) == 30
+
+
+def test_labels_are_learnt_of_own_pictures(run, tmp_path, monkeypatch):
+    """Beside the teachers, by the share that is said; further views have none."""
+    learnt, options = [], ("--start", run.quantized, "--teacher", run.original, "--further", "cifar100", 1, "--out", tmp_path / "a")
+    resume = TailTrainer.resume
+    monkeypatch.setattr(TailTrainer, "resume", lambda self: learnt.append(self) or resume(self))
+    for share in (0, 0.25):
+        assert run(*options, "--labels", share).exit_code == 0
+    assert len(list((tmp_path / "a").glob("run-*"))) == 2
+    taught, labelled = learnt
+    (pixels, labels), (_, val_labels) = pictures(60), pictures(20, 1)
+    said = Views(pixels, 2, 0).labels(labels, 10).flatten(0, 1)
+    assert torch.allclose(labelled.soft[:120], 0.75 * taught.soft[:120] + 0.25 * said, atol=1e-3)
+    assert torch.equal(labelled.soft[120:], taught.soft[120:])
+    assert torch.allclose(labelled.val_soft, 0.75 * taught.val_soft + 0.25 * certain(val_labels, 10), atol=1e-3)
+    assert run(*options, "--labels", 2).exit_code == 2
 
 
 def test_what_was_computed_is_kept(tmp_path):

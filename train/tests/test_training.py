@@ -47,12 +47,14 @@ def test_cutout_blanks_a_square():
 
 def test_mixtures_are_of_two_pictures_by_any_share():
     x = torch.eye(200)[:, None, None].expand(-1, 3, 2, -1) * 100.0  # a picture for each bright column
-    mixed = data.mix(x, data.generator(5))
+    drawn = data.draw_mixture(200, data.generator(5))
+    mixed = data.mix(x, *drawn)
     assert mixed.shape == x.shape and torch.allclose(mixed.sum(3), torch.tensor(100.0))
     own = mixed[:, 0, 0].diagonal() / 100
     assert ((mixed[:, 0, 0] > 0).sum(1) <= 2).all() and ((mixed[:, 0, 0] > 0).sum(1) == 2).sum() > 190
     assert own.min() < 0.1 and own.max() > 0.9 and 0.4 < own.mean() < 0.6
-    assert torch.equal(mixed, data.mix(x, data.generator(5))) and not torch.equal(mixed, data.mix(x, data.generator(6)))
+    assert torch.equal(data.mix(x[:, 0, 0], *drawn), mixed[:, 0, 0])  # labels, as the pictures
+    assert torch.equal(mixed, data.mix(x, *data.draw_mixture(200, data.generator(5)))) and not torch.equal(mixed, data.mix(x, *data.draw_mixture(200, data.generator(6))))
 
 
 def test_resumed_epoch_sees_the_same_batches():
