@@ -278,7 +278,8 @@ class ShiftingTrainer(TailTrainer):
 @click.option("--teacher", "teachers", multiple=True, type=click.Path(path_type=Path, exists=True),
               help="What it learns from: a full-precision NIN, or the .pt of train.teacher_training; the mean of several, one given twice counting twice. [model/zoo/nin-DATASET.float.npz]")
 @click.option("--labels", "labels_share", type=click.FloatRange(0, 1), default=0.0, show_default=True,
-              help="Share that the labels have in what is learnt of the views of DATASET's own pictures, so that not every error of the teachers is learnt; the validation pictures' count as much where the epoch is chosen.")
+              help="Share that the labels have in what is learnt of the views of DATASET's own pictures, so that not every error of the teachers is learnt. The validation pictures' count as much in the divergence, "
+                   "which a network that has become surer may raise while it answers better: see --keep.")
 @click.option("--first", type=click.Choice(NAMES), default="conv5", show_default=True, help="First layer that is trained.")
 @click.option("--views", type=click.IntRange(1), default=4, show_default=True, help="Augmented copies of each picture; conv5 needs 2.2 GB of memory for each.")
 @click.option("--further", type=(click.Choice(sorted(checkpoint.CLASSES)), click.IntRange(1)), metavar="DATASET VIEWS",
@@ -292,11 +293,13 @@ class ShiftingTrainer(TailTrainer):
               help="Share of zero weights that a trained layer has at least: the more there are, the fewer bits entropy coding takes. [as it is]")
 @click.option("--shift", type=click.IntRange(0, 15),
               help="Flip each view and shift it by up to so many pixels, at random, each time it comes; the first layers are then computed in every step. [views stay as they are]")
+@click.option("--keep", type=click.Choice(["nearest", "last"]), default="nearest", show_default=True,
+              help="Which epoch's network is written: where the validation pictures' divergence from what is learnt is least, or the last.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--threads", default=os.cpu_count(), show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/tail"), show_default=True, help="Folder of the network; the run's checkpoint goes into one in it.")
-def main(dataset, start, teachers, labels_share, first, views, further, epochs, minutes, lr, pull, zeros, shift, seed, threads, out):
-    """Train the last layers of a quantized network, validate the epoch nearest to what is learnt in integers and write it unless OUT has a better network.
+def main(dataset, start, teachers, labels_share, first, views, further, epochs, minutes, lr, pull, zeros, shift, keep, seed, threads, out):
+    """Train the last layers of a quantized network, validate its best or last epoch in integers and write it unless OUT has a better network.
 
     The same command goes on from where it was stopped.
     """
@@ -331,7 +334,7 @@ def main(dataset, start, teachers, labels_share, first, views, further, epochs, 
     trainer.soft, trainer.val_soft = soft.flatten(0, 1), val_soft
     trainer.resume()
     trainer.run(TailTrainer.keep_best)
-    facts = {"phase": "tail", "epoch": trainer.take_best()}
+    facts = {"phase": "tail", "epoch": trainer.take_best() if keep == "nearest" else trainer.epoch}
     Shipper(dataset, out, class_names(dataset), seed).offer(net, facts, Workers(net, threads), sets["val"])
 
 

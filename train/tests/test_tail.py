@@ -400,7 +400,8 @@ def test_as_many_pictures_as_said_share_their_statistics(net, tmp_path, monkeypa
     assert sizes == [10, 10]
 
 
-def test_the_epoch_nearest_to_the_teachers_is_kept(run, tmp_path, monkeypatch):
+@pytest.mark.parametrize("keep, kept", [((), 2), (("--keep", "last"), 4)])
+def test_the_epoch_nearest_to_what_is_learnt_or_the_last_is_kept(run, tmp_path, monkeypatch, keep, kept):
     divergences, states = iter((0.5, 0.3, 0.3, 0.4)), []
 
     def divergence(self):
@@ -408,9 +409,9 @@ def test_the_epoch_nearest_to_the_teachers_is_kept(run, tmp_path, monkeypatch):
         return next(divergences)
 
     monkeypatch.setattr(TailTrainer, "divergence", divergence)
-    done = run("--start", run.quantized, "--teacher", run.original, "--epochs", "4", "--out", tmp_path)
+    done = run("--start", run.quantized, "--teacher", run.original, "--epochs", "4", *keep, "--out", tmp_path)
     assert done.exit_code == 0, done.output
     shipped, facts = checkpoint.read(tmp_path / "nin-cifar10.ckpt.npz")
-    assert facts["epoch"] == 2
+    assert facts["epoch"] == kept
     same = [torch.equal(shipped.conv7.bn.bias, state["conv7.bn.bias"]) for state in states]
-    assert same == [False, True, False, False]
+    assert same == [epoch == kept for epoch in range(1, 5)]
