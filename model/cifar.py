@@ -70,7 +70,7 @@ def _facts(dataset):
 def _load(dataset, name, root):
     path = Path(root or cifar_root()) / SETS[dataset]["folder"] / name
     if not path.exists():
-        _download(dataset, path.parent)
+        _download(dataset, path)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -85,16 +85,16 @@ def _check_md5(path, data, expected, advice):
         raise CifarError(f"{path}: MD5 is {found}, expected {expected}; {advice}")
 
 
-def _download(dataset, folder):
-    """Fetch the official archive and unpack the files that are missing from ``folder``."""
-    facts = SETS[dataset]
+def _download(dataset, missing):
+    """Fetch the official archive and unpack the files that, as ``missing``, are not in its folder."""
+    facts, folder = SETS[dataset], missing.parent
     url = SITE + facts["archive"]
     hint = (f"MD5 {facts['archive_md5']}; download it elsewhere, unpack it and set CIFAR_ROOT to the folder that contains "
             f"{facts['folder']}/ (now {folder.parent})")
     try:
         data = _fetch(url, facts["archive"])
     except OSError as error:
-        raise CifarError(f"{folder} is incomplete and {url} cannot be downloaded ({error}); expected {hint}") from error
+        raise CifarError(f"{missing} (MD5 {MD5[missing.name]}) is missing and {url} cannot be downloaded ({error}); expected {hint}") from error
     _check_md5(url, data, facts["archive_md5"], f"expected {hint}")
     try:
         folder.mkdir(parents=True, exist_ok=True)

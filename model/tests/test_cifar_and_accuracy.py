@@ -74,6 +74,15 @@ def test_damaged_file_is_named(official, tmp_path):
         load_cifar("cifar10", "test")
 
 
+def test_missing_file_is_named(official, tmp_path, monkeypatch):
+    load_cifar("cifar10", "test")
+    path = tmp_path / "root" / "deep" / "cifar-10-batches-py" / "data_batch_3"
+    path.unlink()
+    monkeypatch.setattr(cifar, "SITE", "file:///nowhere/")
+    with pytest.raises(CifarError, match=f"{path} .MD5 {cifar.MD5['data_batch_3']}. is missing and file:///nowhere/"):
+        load_cifar("cifar10", "train")
+
+
 def test_failed_downloads_are_explained(official, monkeypatch):
     monkeypatch.setitem(cifar.SETS["cifar10"], "archive_md5", "0" * 32)
     with pytest.raises(CifarError, match="cifar-10-python.tar.gz: MD5 is .*, expected 0{32}.*set CIFAR_ROOT"):
