@@ -69,7 +69,7 @@ def draw_mixture(count: int, rng: torch.Generator) -> tuple[torch.Tensor, torch.
 
 
 def mix(x: torch.Tensor, share: torch.Tensor, partners: torch.Tensor) -> torch.Tensor:
-    """Mix each picture, or its label's probabilities, with that of its partner: float32 [N, ...] of which the partner's `share` [N] is taken -> the same shape."""
+    """Mix each picture, or its label's probabilities, with that of its partner: float32 [N, ...], of the partner's `share` [N], 0..1 -> the same shape."""
     share = share.to(x.device).view(-1, *(1,) * (x.dim() - 1))
     return torch.lerp(x, x[partners.to(x.device)], share)
 

@@ -79,7 +79,7 @@ def mixes(view):
 
 
 def certain(labels: torch.Tensor, classes: int) -> torch.Tensor:
-    """Labels [N] as probabilities, float16 [N, classes]."""
+    """Labels, int64 [N] of 0..classes-1, as probabilities, float16 [N, classes]."""
     return F.one_hot(labels, classes).half()
 
 
@@ -108,7 +108,7 @@ class Views:
                 yield view, chosen, data.mix(augmented, *mixture) if mixture else augmented
 
     def labels(self, labels: torch.Tensor, classes: int) -> torch.Tensor:
-        """What labels [N] say of the own views, float16 [own, N, classes]: certainty, in a mixed view the mixture of two."""
+        """What labels, int64 [N] of 0..classes-1, say of the own views, float16 [own, N, classes]: certainty, in a mixed view the mixture of two."""
         one = certain(labels, classes)
         kept = one.expand(self.own, *one.shape).clone()
         for view in range(self.own):
@@ -279,7 +279,7 @@ class ShiftingTrainer(TailTrainer):
               help="What it learns from: a full-precision NIN, or the .pt of train.teacher_training; the mean of several, one given twice counting twice. [model/zoo/nin-DATASET.float.npz]")
 @click.option("--labels", "labels_share", type=click.FloatRange(0, 1), default=0.0, show_default=True,
               help="Share that the labels have in what is learnt of the views of DATASET's own pictures, so that not every error of the teachers is learnt. The validation pictures' count as much in the divergence, "
-                   "which a network that has become surer may raise while it answers better: see --keep.")
+                   "which may rise while more answers are right, since the network leaves the teachers: see --keep.")
 @click.option("--first", type=click.Choice(NAMES), default="conv5", show_default=True, help="First layer that is trained.")
 @click.option("--views", type=click.IntRange(1), default=4, show_default=True, help="Augmented copies of each picture; conv5 needs 2.2 GB of memory for each.")
 @click.option("--further", type=(click.Choice(sorted(checkpoint.CLASSES)), click.IntRange(1)), metavar="DATASET VIEWS",
