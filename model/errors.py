@@ -1,0 +1,17 @@
+"""Errors that are the user's to mend, and foreign text that is safe to print."""
+
+
+class UserError(Exception):
+    """A mistake in a command, a file or the machine's set-up.
+
+    The message is complete: it names what is wrong, where, and where possible the remedy.
+    """
+
+
+def printable(text):
+    """`text` on one line: characters that are not printable are written as Python escapes.
+
+    Names and paths come from outside. A line break in one could fake a line of a report, an escape
+    sequence could move the cursor, and a lone surrogate cannot be encoded.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
