@@ -6,10 +6,11 @@ import click
 import numpy as np
 from tqdm import tqdm
 
-from model.cifar import SETS, CifarError, class_names, load_cifar
+from model.cifar import SETS, class_names, load_cifar
+from model.command import Command
 from model.images import ImageError, pixels_to_input
 from model.integer import run_integer
-from model.network import NetworkError, load_network
+from model.network import load_network
 
 BATCH = 50
 
@@ -41,21 +42,18 @@ def predict(net, pixels, backend="int", batch=BATCH, progress=False):
     return np.concatenate(scores).argmax(axis=1) if scores else np.zeros(0, np.int64)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--net", "path", required=True, help="Network file, *.clipq.npz.")
 @click.option("--dataset", type=click.Choice(list(SETS)), required=True)
 @click.option("--backend", type=click.Choice(["int", "torch"]), default="int", show_default=True)
 @click.option("--limit", type=click.IntRange(min=1), help="Use the first N test images only.")
 def main(path, dataset, backend, limit):
     """Top-1 accuracy of a network on the CIFAR test images."""
-    try:
-        net = load_network(path)
-        pixels, labels = load_cifar(dataset, "test")
-        _check_classes(net, dataset)
-        pixels, labels = pixels[:limit], labels[:limit]
-        right = int((predict(net, pixels, backend, progress=True) == labels).sum())
-    except (NetworkError, CifarError, ImageError) as error:
-        raise click.ClickException(str(error)) from error
+    net = load_network(path)
+    pixels, labels = load_cifar(dataset, "test")
+    _check_classes(net, dataset)
+    pixels, labels = pixels[:limit], labels[:limit]
+    right = int((predict(net, pixels, backend, progress=True) == labels).sum())
     click.echo(f"top-1 {100 * right / len(labels):.2f} % ({right} of {len(labels)})")
 
 

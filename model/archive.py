@@ -52,6 +52,10 @@ class Archive:
         """Names of all arrays, in the archive's order."""
         return list(self._members)
 
+    def size(self, name):
+        """Bytes of the array `name`, header included; 0 where it is missing."""
+        return self._members[name].file_size if name in self._members else 0
+
     def __getitem__(self, name):
         """The array `name`, read-only. Raises ArchiveError where it is missing or damaged."""
         if name not in self._members:
@@ -69,7 +73,7 @@ class Archive:
 def read_array(path):
     """The array of an .npy file, mapped into memory read-only. Raises ArchiveError and OSError."""
     with open_input(path) as handle:
-        _expect(handle, NPY, ".npy file with one array; np.save writes one")
+        _expect(handle, NPY, ".npy file")
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # whatever an arbitrary header makes the decoder raise
@@ -84,7 +88,7 @@ def _expect(handle, magic, what):
                  b"\x89PNG": "a PNG image"}
         found = next((kind for sign, kind in kinds.items() if start.startswith(sign)), None)
         found = found or (f"a file that starts with {start!r}" if start else "an empty file")
-        raise ArchiveError(f"not an {what}, but {found}")
+        raise ArchiveError(f"not a readable {what}: it is {found}")
 
 
 def _members(infos, limit):

@@ -36,11 +36,11 @@ class Command(click.Command):
             _abandon_output()
             sys.exit(128 + signal.SIGPIPE)
         except UserError as error:
-            raise click.ClickException(_lines(error)) from error
+            sys.exit(f"error: {_lines(error)}")
         except OSError as error:
-            raise click.ClickException(_describe(error)) from error
+            sys.exit(f"error: {_describe(error)}")
         except MemoryError as error:
-            raise click.ClickException(f"not enough memory ({error or 'allocation failed'})") from error
+            sys.exit(f"error: not enough memory ({error or 'allocation failed'})")
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)

@@ -3,12 +3,14 @@ from pathlib import Path
 
 import numpy as np
 
+from model.archive import Archive, read_array
+from model.errors import UserError, printable
 from model.network import check_input
 
 ZOO = Path(__file__).resolve().parent / "zoo"
 
 
-class ImageError(ValueError):
+class ImageError(UserError, ValueError):
     """Images that the network cannot take; the message names the file and, for a bad value, the image."""
 
 
@@ -26,7 +28,8 @@ def pixels_to_input(net, pixels):
     if pixels.ndim != 4 or pixels.shape[1:] != net.input_shape:
         raise ImageError(f"pixels must be [N, {', '.join(map(str, net.input_shape))}] for network '{net.name}', not {list(pixels.shape)}")
     values = np.arange(256, dtype=np.float64)
-    table = np.rint(values * np.array(net.scale)[:, None] + np.array(net.offset)[:, None]).clip(*net.input_range).astype(np.int32)
+    with np.errstate(over="ignore"):  # infinity is clamped, too
+        table = np.rint(values * np.array(net.scale)[:, None] + np.array(net.offset)[:, None]).clip(*net.input_range).astype(np.int32)
     return table[np.arange(net.input_shape[0])[:, None, None], pixels]
 
 
@@ -36,17 +39,14 @@ def load_images(path, net, pixels=False):
     Returns int32 [N, C, H, W], N >= 1. Raises ImageError that starts with the path.
     """
     try:
-        images = np.load(path, allow_pickle=False)
-    except Exception as error:  # whatever an arbitrary file makes the decoder raise
-        raise ImageError(f"{path}: not a readable .npy file ({type(error).__name__}: {error})") from error
-    if not isinstance(images, np.ndarray):
-        raise ImageError(f"{path}: holds several arrays; give an .npy file with one")
-    try:
+        images = read_array(path)
         if images.ndim and not len(images):
             raise ImageError("holds no image")
         return pixels_to_input(net, images) if pixels else check_input(net, images).astype(np.int32)
     except ValueError as error:
-        raise ImageError(f"{path}: {error}") from None
+        raise ImageError(f"{printable(path)}: {error}") from None
+    except OSError as error:
+        raise ImageError(f"{printable(path)}: {error.strerror or error}") from None
 
 
 def bundled_images(dataset):
@@ -57,5 +57,5 @@ def bundled_images(dataset):
     path = ZOO / f"{dataset}-test-images.npz"
     if not path.exists():
         raise ImageError(f"{path}: no such file; there are images of cifar10 and cifar100")
-    with np.load(path, allow_pickle=False) as archive:
+    with Archive(path) as archive:
         return archive["images"], archive["labels"].astype(np.int64)

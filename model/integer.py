@@ -57,7 +57,7 @@ def _conv(layer, x):
     weights = layer.weights.reshape(len(layer.index), -1).astype(dtype)
     bias = layer.bias.astype(np.int64)[:, None]
     mult, shift = (None, None) if layer.out == "int32" else (layer.mult.astype(np.int64)[:, None], layer.shift.astype(np.int64)[:, None])
-    windows = _windows(layer, x.astype(dtype), 0)
+    windows = _windows(layer, x.astype(dtype))
     count, channels, height, width = windows.shape[:4]
     row_bytes = channels * width * layer.kernel[0] * layer.kernel[1] * weights.itemsize
     step = max(1, COLUMN_BYTES // row_bytes)
@@ -73,26 +73,24 @@ def _conv(layer, x):
 
 
 def _maxpool(layer, x):
-    lowest = np.iinfo(x.dtype).min  # padding never wins
-    return _pool(layer, x, lowest, np.maximum)
+    return _pool(layer, x, np.maximum)
 
 
 def _avgpool(layer, x):
-    sums = _pool(layer, x, 0, np.add)  # at most 2**31 - 1 in magnitude: checked when the layer was made
+    sums = _pool(layer, x, np.add)  # at most 2**31 - 1 in magnitude: checked when the layer was made
     if layer.out == "int32":
         return sums
     return requantize(sums.astype(np.int64), 0, layer.mult, layer.shift, layer.out_min, layer.out_max).astype(np.int32)
 
 
-def _pool(layer, x, fill, combine):
-    """Combines the taps of each window one after the other, on whole tensors."""
-    windows = _windows(layer, x, fill)
-    y = windows[..., 0, 0].copy()
-    for ky in range(layer.kernel[0]):
-        for kx in range(layer.kernel[1]):
-            if (ky, kx) != (0, 0):
-                combine(y, windows[..., ky, kx], out=y)
-    return y
+def _pool(layer, x, combine):
+    """Combine each window, one axis after the other. Windows are clipped to the image: padding never wins and adds nothing."""
+    for axis, kernel, stride, pad in zip((2, 3), layer.kernel, layer.stride, layer.pad):
+        start = np.arange(layer.out_shape[axis - 1], dtype=np.int64) * stride - pad
+        bounds = np.stack([start, start + kernel], axis=1).clip(0, x.shape[axis])
+        x = np.concatenate([x, x.take([-1], axis)], axis)  # reduceat needs an element at each bound
+        x = combine.reduceat(x, bounds.ravel(), axis, dtype=x.dtype).take(range(0, bounds.size, 2), axis)
+    return x
 
 
 def _add(layer, a, b):
@@ -100,9 +98,9 @@ def _add(layer, a, b):
     return shift_round(total, layer.shift).clip(layer.out_min, layer.out_max).astype(np.int32)
 
 
-def _windows(layer, x, fill):
-    """View [N, C, Ho, Wo, Kh, Kw] of the padded tensor."""
+def _windows(layer, x):
+    """View [N, C, Ho, Wo, Kh, Kw] of the tensor padded with zeros."""
     (py, px), (sy, sx) = layer.pad, layer.stride
     if py or px:
-        x = np.pad(x, ((0, 0), (0, 0), (py, py), (px, px)), constant_values=fill)
+        x = np.pad(x, ((0, 0), (0, 0), (py, py), (px, px)))
     return sliding_window_view(x, layer.kernel, axis=(2, 3))[:, :, ::sy, ::sx]

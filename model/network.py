@@ -6,10 +6,15 @@ check again. Every refusal is a NetworkError that names the layer, the field and
 import io
 import json
 import math
+import reprlib
 import zipfile
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+
+from model.archive import Archive, ArchiveError
+from model.errors import UserError, printable
+from model.files import output
 
 FORMAT, VERSION = "clipq-net", 1
 OPS = ("conv", "maxpool", "avgpool", "add")
@@ -17,9 +22,19 @@ MAX_KERNEL = 11
 MAX_MULT = 32767
 MAX_SHIFT = 31
 ACC_MAX = 2**31 - 1
+MAX_TENSOR = 1 << 26  # values of the input or of a layer's output, of one image
+MAX_META = 1 << 22  # bytes of the JSON text, four a character
+HARMLESS = ("comment", "comments", "description", "doc", "note", "notes")  # layer keys without meaning, as is "x-..."
+LAYER_KEYS = {"conv": ("stride", "pad", "out_min", "out_max", "groups", "kernel"), "maxpool": ("kernel", "stride", "pad"),
+              "avgpool": ("kernel", "stride", "pad", "mult", "shift", "out_min", "out_max"), "add": ("mult", "shift", "out_min", "out_max")}
+CONV_ARRAYS = ("index", "codebook", "bias", "mult", "shift")
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = 80
+_show = _repr.repr  # a value in a message: never longer than a few lines, whatever the file holds
 
 
-class NetworkError(ValueError):
+class NetworkError(UserError, ValueError):
     """A network or network file that breaks the contract; the message names the layer, the field and why."""
 
 
@@ -64,7 +79,8 @@ class Layer:
         largest = 128 if self.in_signed else 255
         if self.op == "avgpool":
             return np.full(self.in_shape[0], largest * math.prod(self.kernel), np.int64)
-        return largest * np.abs(self.codebook.astype(np.int64))[self.index].sum(axis=(1, 2, 3))
+        counts = [np.count_nonzero(self.index == k, axis=(1, 2, 3)) for k in range(len(self.codebook))]
+        return largest * (np.abs(self.codebook.astype(np.int64)) @ np.array(counts, np.int64))
 
     @property
     def macs(self):
@@ -129,10 +145,12 @@ def check_input(net, images):
 def load_network(path):
     """Read and check a ``*.clipq.npz`` file. Raises NetworkError that starts with the path, for unreadable files too."""
     try:
-        with _open_archive(path) as archive:
+        with Archive(path) as archive:
             return _parse(archive)
-    except NetworkError as error:
-        raise NetworkError(f"{path}: {error}") from None
+    except (NetworkError, ArchiveError) as error:
+        raise NetworkError(f"{printable(path)}: {error}") from None
+    except OSError as error:
+        raise NetworkError(f"{printable(path)}: {error.strerror}") from error
 
 
 def save_network(net, path):
@@ -155,7 +173,7 @@ def save_network(net, path):
 
 def write_npz(path, arrays):
     """Write a dict of arrays as an .npz whose bytes depend on its content only (little endian, C order, fixed times, bzip2)."""
-    with zipfile.ZipFile(path, "w") as archive:
+    with output(path) as handle, zipfile.ZipFile(handle, "w") as archive:
         for name, array in arrays.items():
             array = np.asarray(array)
             data = io.BytesIO()
@@ -165,52 +183,73 @@ def write_npz(path, arrays):
             archive.writestr(member, data.getvalue())
 
 
-def _open_archive(path):
-    try:
-        archive = np.load(path, allow_pickle=False)
-    except Exception as error:  # whatever an arbitrary file makes the decoder raise
-        raise NetworkError(f"not a readable .npz archive ({_reason(error)})") from error
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise NetworkError("not an .npz archive but a single array")
-    return archive
-
-
 def _read(archive, key, where):
-    if key not in archive.files:
-        raise NetworkError(f"{where}: array '{key}' is missing")
     try:
         return archive[key]
-    except Exception as error:  # truncated, corrupted, encrypted or pickled members fail in many ways
-        raise NetworkError(f"{where}: array '{key}' cannot be read ({_reason(error)})") from error
-
-
-def _reason(error):
-    return f"{type(error).__name__}: {error}"
+    except ArchiveError as error:
+        raise NetworkError(f"{where}: {error}") from error
 
 
 def _parse(archive):
-    text = _read(archive, "meta", "meta")
-    if text.shape != () or text.dtype.kind != "U":
-        raise NetworkError(f"meta: must be a 0-d string array, not {text.dtype} {_dims(text.shape)}")
-    try:
-        meta = json.loads(str(text))
-    except (ValueError, RecursionError) as error:
-        raise NetworkError(f"meta: not JSON ({error})") from None
-    if not isinstance(meta, dict):
-        raise NetworkError("meta: must be a JSON object")
+    meta = _read_meta(archive)
     if meta.get("format") != FORMAT:
-        raise NetworkError(f"format: must be '{FORMAT}', not {meta.get('format')!r}")
+        raise NetworkError(f"format: must be '{FORMAT}', not {_show(meta.get('format'))}")
     if type(meta.get("version")) is not int or meta["version"] != VERSION:
-        raise NetworkError(f"version: this program reads version {VERSION}, not {meta.get('version')!r}")
+        raise NetworkError(f"version: this program reads version {VERSION}, not {_show(meta.get('version'))}")
     source = _need(meta, "input", "meta")
     if not isinstance(source, dict):
         raise NetworkError("input: must be a JSON object")
     entries = _need(meta, "layers", "meta")
     if not isinstance(entries, list):
         raise NetworkError("layers: must be a list")
-    return Network(name=_need(meta, "name", "meta"), input_shape=_need(source, "shape", "input"), input_signed=_need(source, "signed", "input"),
-                   scale=source.get("scale"), offset=source.get("offset"), classes=meta.get("classes", ()),
-                   layers=[_parse_layer(archive, number, entry) for number, entry in enumerate(entries)])
+    net = Network(name=_need(meta, "name", "meta"), input_shape=_need(source, "shape", "input"), input_signed=_need(source, "signed", "input"),
+                  scale=source.get("scale"), offset=source.get("offset"), classes=meta.get("classes", ()),
+                  layers=[_parse_layer(archive, number, entry) for number, entry in enumerate(entries)])
+    _check_arrays(archive, {layer.name: layer.op for layer in net.layers})
+    return net
+
+
+def _read_meta(archive):
+    if archive.size("meta") > MAX_META:
+        raise NetworkError(f"meta: {archive.size('meta'):,} bytes, at most {MAX_META:,} are read")
+    text = _read(archive, "meta", "meta")
+    if text.shape != () or text.dtype.kind != "U":
+        raise NetworkError(f"meta: must be a 0-d string array, not {text.dtype} {_dims(text.shape)}")
+    try:
+        meta = json.loads(str(text), object_pairs_hook=_unique)
+    except NetworkError:
+        raise
+    except (ValueError, RecursionError, SystemError) as error:
+        raise NetworkError(f"meta: not JSON ({error})") from None
+    if not isinstance(meta, dict):
+        raise NetworkError("meta: must be a JSON object")
+    return meta
+
+
+def _unique(pairs):
+    table = {}
+    for key, value in pairs:
+        if key in table:
+            raise NetworkError(f"meta: key {_show(key)} is there twice in one object")
+        table[key] = value
+    return table
+
+
+def _check_arrays(archive, ops):
+    """Refuse arrays that a layer would need for something that this format does not have, such as zero points."""
+    for name in archive.names:
+        layer, _, key = name.rpartition(".")
+        known = CONV_ARRAYS if ops.get(layer) == "conv" else ()
+        if layer in ops and key not in known and not _harmless(key):
+            raise NetworkError(f"layer '{layer}': {printable(key[:80])}: unknown array; {ops[layer]} has {_listed(known)}")
+
+
+def _harmless(key):
+    return key in HARMLESS or key.startswith("x-")
+
+
+def _listed(words):
+    return ", ".join(words) or "none"
 
 
 def _need(table, key, where):
@@ -223,15 +262,16 @@ def _parse_layer(archive, number, entry):
     if not isinstance(entry, dict):
         raise NetworkError(f"layers[{number}]: must be a JSON object")
     name = _need(entry, "name", f"layers[{number}]")
-    where = f"layer {name!r}"
+    if not _is_name(name):
+        raise _bad_name(number, name)
+    where = f"layer {_show(name)}"
     op = _need(entry, "op", where)
     if not isinstance(op, str) or op not in OPS:
-        raise NetworkError(f"{where}: op: {op!r} is unknown; there are {', '.join(OPS)}")
-    if op == "conv" and entry.get("groups", 1) != 1:
-        raise NetworkError(f"{where}: groups: only 1 is supported, not {entry['groups']!r}")
+        raise NetworkError(f"{where}: op: {_show(op)} is unknown; there are {', '.join(OPS)}")
     out = entry.get("out", "int8")
     if out not in ("int8", "int32"):
-        raise NetworkError(f"{where}: out: must be 'int8' or 'int32', not {out!r}")
+        raise NetworkError(f"{where}: out: must be 'int8' or 'int32', not {_show(out)}")
+    _check_keys(entry, op, out, where)
     scaled = op != "maxpool" and out != "int32"
     keys = ["inputs"]
     keys += ["stride", "pad"] if op != "add" else []
@@ -242,7 +282,23 @@ def _parse_layer(archive, number, entry):
     if op == "conv":
         arrays = ("index", "codebook", "bias") + (("mult", "shift") if scaled else ())
         fields.update({key: _read(archive, f"{name}.{key}", f"{where}: {key}") for key in arrays})
+        kernel = list(fields["index"].shape[2:])
+        if entry.get("kernel", kernel) != kernel:
+            raise NetworkError(f"{where}: kernel: {_show(entry['kernel'])} is not the index's {_dims(kernel)}")
     return Layer(name=name, op=op, out=out, **fields)
+
+
+def _check_keys(entry, op, out, where):
+    """Refuse keys that this format does not have: they may change the result where they come from."""
+    known = {"name", "op", "inputs", "out", *LAYER_KEYS[op]}
+    if out == "int32":
+        known |= {"mult", "shift", "out_min", "out_max"}
+    for key in entry:
+        if key not in known and not _harmless(key):
+            raise NetworkError(f"{where}: {printable(key[:80])}: unknown key; {op} has {', '.join(LAYER_KEYS[op])}, and notes go under "
+                               f"{', '.join(HARMLESS)} or x-...")
+    if op == "conv" and (type(entry.get("groups", 1)) is not int or entry.get("groups", 1) != 1):
+        raise NetworkError(f"{where}: groups: only 1 is supported, not {_show(entry['groups'])}")
 
 
 def _layer_json(layer):
@@ -258,31 +314,41 @@ def _layer_json(layer):
 # --------------------------------------------------------------------------------------------------------------- checks
 
 def _check_header(net):
-    if not isinstance(net.name, str) or not net.name:
-        raise NetworkError(f"name: must be a non-empty string, not {net.name!r}")
+    if not _is_name(net.name):
+        raise NetworkError(f"name: must be a non-empty printable string, not {_show(net.name)}")
     if not isinstance(net.input_signed, (bool, np.bool_)):
-        raise NetworkError(f"input: signed: must be true or false, not {net.input_signed!r}")
+        raise NetworkError(f"input: signed: must be true or false, not {_show(net.input_signed)}")
     object.__setattr__(net, "input_signed", bool(net.input_signed))
     object.__setattr__(net, "input_shape", _ints("input", "shape", net.input_shape, 3, 1, 2**31 - 1))
+    _check_size("input: shape", net.input_shape)
     if (net.scale is None) != (net.offset is None):
         raise NetworkError("input: scale and offset: give both or neither")
     if net.scale is not None:
         object.__setattr__(net, "scale", _floats(net, "scale"))
         object.__setattr__(net, "offset", _floats(net, "offset"))
     classes = net.classes if net.classes is not None else ()
-    if not isinstance(classes, (list, tuple)) or not all(isinstance(name, str) for name in classes):
-        raise NetworkError(f"classes: must be a list of strings, not {classes!r}")
+    if not isinstance(classes, (list, tuple)) or not all(map(_is_name, classes)):
+        raise NetworkError(f"classes: must be a list of non-empty printable strings, not {_show(classes)}")
     object.__setattr__(net, "classes", tuple(classes))
 
 
 def _floats(net, key):
     values, channels = getattr(net, key), net.input_shape[0]
     values = values.tolist() if isinstance(values, np.ndarray) else values
-    good = isinstance(values, (list, tuple)) and len(values) == channels
-    good = good and all(isinstance(v, (int, float, np.number)) and not isinstance(v, bool) and math.isfinite(v) for v in values)
-    if not good:
-        raise NetworkError(f"input: {key}: must be {channels} finite numbers, one per input channel, not {values!r}")
+    if not isinstance(values, (list, tuple)) or len(values) != channels or not all(map(_is_finite, values)):
+        raise NetworkError(f"input: {key}: must be {channels} finite numbers, one per input channel, not {_show(values)}")
     return tuple(float(v) for v in values)
+
+
+def _is_finite(value):
+    try:
+        return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer beyond float64
+        return False
+
+
+def _is_name(value):
+    return isinstance(value, str) and value != "" and value.isprintable()
 
 
 def _checked_layers(net):
@@ -306,8 +372,8 @@ def _checked_layers(net):
 
 def _check_name(layer, number, done):
     name = layer.name
-    if not isinstance(name, str) or not name or not name.isprintable():
-        raise NetworkError(f"layers[{number}]: name: must be a non-empty printable string, not {name!r}")
+    if not _is_name(name):
+        raise _bad_name(number, name)
     if name == "input":
         raise NetworkError(f"layers[{number}]: name: 'input' is reserved for the network's input")
     if name in done:
@@ -315,13 +381,17 @@ def _check_name(layer, number, done):
     return f"layer '{name}'"
 
 
+def _bad_name(number, name):
+    return NetworkError(f"layers[{number}]: name: must be a non-empty printable string, not {_show(name)}")
+
+
 def _check_inputs(net, layer, where, done, names):
     """Returns [(shape, signed)] of the tensors that the layer reads."""
     if layer.op not in OPS:
-        raise NetworkError(f"{where}: op: {layer.op!r} is unknown; there are {', '.join(OPS)}")
+        raise NetworkError(f"{where}: op: {_show(layer.op)} is unknown; there are {', '.join(OPS)}")
     count = 2 if layer.op == "add" else 1
     if not isinstance(layer.inputs, (list, tuple)) or len(layer.inputs) != count or not all(isinstance(i, str) for i in layer.inputs):
-        raise NetworkError(f"{where}: inputs: {layer.op} takes a list of {count} name{'s' * (count > 1)}, not {layer.inputs!r}")
+        raise NetworkError(f"{where}: inputs: {layer.op} takes a list of {count} name{'s' * (count > 1)}, not {_show(layer.inputs)}")
     tensors = []
     for name in layer.inputs:
         if name == "input":
@@ -331,7 +401,7 @@ def _check_inputs(net, layer, where, done, names):
         elif name in names:
             raise NetworkError(f"{where}: inputs: '{name}' comes after it or is the layer itself; layers stand after those they read")
         else:
-            raise NetworkError(f"{where}: inputs: there is no layer '{name}'")
+            raise NetworkError(f"{where}: inputs: there is no layer {_show(name)}")
     return tensors
 
 
@@ -350,6 +420,7 @@ def _checked(layer, where, inputs, last):
         clean.update(_check_geometry(layer, where, clean["kernel"]))
         channels = len(clean["bias"]) if layer.op == "conv" else shape[0]
         out_shape = (channels, *_output_size(where, shape, **{key: clean[key] for key in ("kernel", "stride", "pad")}))
+        _check_size(f"{where}: output", out_shape)
     if layer.op == "avgpool" and scaled:
         clean["mult"] = _int(where, "mult", layer.mult, 1, MAX_MULT)
         clean["shift"] = _int(where, "shift", layer.shift, 0, MAX_SHIFT)
@@ -374,7 +445,7 @@ def _checked(layer, where, inputs, last):
 
 def _check_out(layer, where, last):
     if layer.out not in ("int8", "int32"):
-        raise NetworkError(f"{where}: out: must be 'int8' or 'int32', not {layer.out!r}")
+        raise NetworkError(f"{where}: out: must be 'int8' or 'int32', not {_show(layer.out)}")
     if layer.out == "int32" and not last:
         raise NetworkError(f"{where}: out: only the last layer may be 'int32'")
     if layer.out == "int32" and layer.op not in ("conv", "avgpool"):
@@ -418,6 +489,11 @@ def _output_size(where, shape, kernel, stride, pad):
     return size
 
 
+def _check_size(where, shape):
+    if math.prod(shape) > MAX_TENSOR:
+        raise NetworkError(f"{where}: {_dims(shape)} has {math.prod(shape):,} values, at most {MAX_TENSOR:,} are allowed")
+
+
 def _check_clamp(layer, where):
     low, high = (_int(where, key, getattr(layer, key), -128, 255) for key in ("out_min", "out_max"))
     if low > high:
@@ -439,13 +515,13 @@ def _check_sums(layer, where):
 
 def _int(where, key, value, low, high):
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
-        raise NetworkError(f"{where}: {key}: must be an integer in {low}..{high}, not {value!r}")
+        raise NetworkError(f"{where}: {key}: must be an integer in {low}..{high}, not {_show(value)}")
     return int(value)
 
 
 def _ints(where, key, values, count, low, high):
     if not isinstance(values, (list, tuple)) or len(values) != count:
-        raise NetworkError(f"{where}: {key}: must be a list of {count} integers, not {values!r}")
+        raise NetworkError(f"{where}: {key}: must be a list of {count} integers, not {_show(values)}")
     return tuple(_int(where, key, value, low, high) for value in values)
 
 
@@ -453,7 +529,7 @@ def _array(where, key, array, dtype, shape, low=None, high=None):
     """A read-only native copy of ``array``; None in ``shape`` allows any size of at least 1."""
     dtype = np.dtype(dtype)
     if not isinstance(array, np.ndarray):
-        raise NetworkError(f"{where}: {key}: must be an array, not {array!r}")
+        raise NetworkError(f"{where}: {key}: must be an array, not {_show(array)}")
     if array.dtype.newbyteorder("=") != dtype:
         raise NetworkError(f"{where}: {key}: must be {dtype}, not {array.dtype}")
     if array.ndim != len(shape) or any(n < 1 or want not in (None, n) for n, want in zip(array.shape, shape)):
@@ -461,7 +537,7 @@ def _array(where, key, array, dtype, shape, low=None, high=None):
     if low is not None and not (low <= array.min() and array.max() <= high):
         channel = int(np.flatnonzero((array < low) | (array > high))[0])
         raise NetworkError(f"{where}: {key}: {array[channel]} of output channel {channel} is outside {low}..{high}")
-    array = np.array(array, dtype, order="C")
+    array = np.array(array, dtype, order="C", copy=True if array.flags.writeable else None)
     array.setflags(write=False)
     return array
 

@@ -97,12 +97,16 @@ class MaxPool(nn.Module):
 
 
 class AvgPool(_Scaled):
-    """Sum pooling in float64 (exact below 2**53), then requantization. Padded by hand: PyTorch allows half a window only."""
+    """Sums of windows as differences of running sums, exact in int64, then requantization. Any window costs the same."""
 
     def forward(self, x):
-        (py, px), kernel = self.layer.pad, self.layer.kernel
-        padded = F.pad(x.double(), (px, px, py, py))
-        return self.finish(F.avg_pool2d(padded, kernel, self.layer.stride, divisor_override=1).round().to(torch.int64))
+        layer = self.layer
+        for dim, kernel, stride, pad in zip((2, 3), layer.kernel, layer.stride, layer.pad):
+            start = torch.arange(layer.out_shape[dim - 1], device=x.device) * stride - pad
+            running = torch.cat([torch.zeros_like(x.narrow(dim, 0, 1), dtype=torch.int64), x.cumsum(dim, dtype=torch.int64)], dim)
+            first, end = (place.clamp(0, x.shape[dim]) for place in (start, start + kernel))
+            x = running.index_select(dim, end) - running.index_select(dim, first)
+        return self.finish(x)
 
 
 class Add(nn.Module):

@@ -10,8 +10,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from model.command import Command
 from model.compiler import compile_network
 from model.compiler.hardware import Hardware
+from model.errors import UserError, printable
 from model.images import ZOO, bundled_images, pixels_to_input
 from model.network import load_network
 from model.torch_net import TorchNet
@@ -19,6 +21,7 @@ from tb import rtl_backend
 
 CLOCK_NOTE = "at 100 MHz"
 CLOCK_HZ = 100e6
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 def compare_layers(net, images, hardware, model, console) -> bool:
@@ -64,13 +67,15 @@ def compare_images(net, images, labels, hardware, model, console) -> bool:
     return not mismatch
 
 
-@click.command(help=__doc__)
+@click.command(cls=Command, help=__doc__)
 @click.option("--modules", type=click.Choice(["4", "8", "16"]), default="4", show_default=True, help="conv modules of the RTL")
 @click.option("--images", "count", type=click.IntRange(1, 200), default=10, show_default=True, help="number of test images")
 @click.option("--net", "path", default=str(ZOO / "nin-cifar10.clipq.npz"), show_default=True, help="a CIFAR-10 network")
 def main(modules, count, path):
-    console = Console()
+    console = Console(markup=False, emoji=False)
     net = load_network(path)
+    if net.output.out_shape != (len(CLASSES), 1, 1) or net.classes != CLASSES:
+        raise UserError(f"{printable(path)}: the demo needs a network with the {len(CLASSES)} classes of CIFAR-10; make run takes any")
     pixels, labels = bundled_images("cifar10")
     images = pixels_to_input(net, pixels[:count])
     hardware = Hardware(num_modules=int(modules))

@@ -10,9 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from model import paper_dataflow
+from model.command import Command
 from model.compiler import compile_network
 from model.compiler.hardware import Hardware
 from model.cycle_model import predict
+from model.files import write_text
 from model.images import ZOO, bundled_images, pixels_to_input
 from model.network import load_network
 from tb import rtl_backend, runner
@@ -61,17 +63,17 @@ def show(report, console) -> None:
     console.print("reads and writes: 32-bit words of the feature buffer; weights: 64-bit words, counted to the layer during which they are read ahead.")
 
 
-@click.command(help=__doc__)
+@click.command(cls=Command, help=__doc__)
 @click.option("--modules", type=click.Choice(["4", "8", "16"]), default="4", show_default=True, help="conv modules of the RTL")
 @click.option("--net", "path", default=str(ZOO / "nin-cifar10.clipq.npz"), show_default=True)
 def main(modules, path):
-    console = Console(width=170)
+    console = Console(width=170, markup=False, emoji=False)
     net = load_network(path)
     pixels, _ = bundled_images("cifar10")
     report = measure(net, Hardware(num_modules=int(modules)), pixels_to_input(net, pixels[:1]))
     target = runner.BUILD / "perf.json"
     target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(report, indent=1))
+    write_text(target, json.dumps(report, indent=1))
     show(report, console)
     wrong = [record["layer"] for record in report["layers"] if record["measured"]["cycles"] != record["predicted"]["cycles"]]
     if wrong:

@@ -1,6 +1,8 @@
 """The configuration of the accelerator that compiler and cycle model reckon with (parameters of rtl/clipq_accel.sv)."""
 from dataclasses import dataclass
 
+from model.errors import UserError
+
 ARRAYS, PES = 4, 25               # arrays per conv module, PEs per array
 TILE_PIXELS = 256                 # output pixels of a partial-sum tile
 MODULE_COUNTS = (4, 8, 16)
@@ -10,7 +12,7 @@ QUAD_ADDR_BITS = 17
 DESC_WORDS = 16
 
 
-class CompileError(ValueError):
+class CompileError(UserError, ValueError):
     """A network that is legal but that the accelerator cannot run; the message names the layer, the field and why."""
 
 

@@ -11,6 +11,7 @@ from .hardware import DESC_WORDS, MAX_CHANNELS, MAX_LAYERS, QUAD_ADDR_BITS, Comp
 MAGIC_PROGRAM, MAGIC_WEIGHTS = 0x52505143, 0x54575143  # "CQPR", "CQWT"
 PROGRAM_VERSION = 1
 OP_CODES = {"conv": 1, "maxpool": 2, "avgpool": 3}
+MAX_FIELD = 65535  # of the descriptor's sizes
 ADDR_MASK = (1 << QUAD_ADDR_BITS) - 1
 
 
@@ -110,20 +111,24 @@ def compile_network(net, hardware=Hardware(), debug=False):
     """Network -> Compiled for one hardware configuration. CompileError names the layer and why it cannot run."""
     _check_supported(net)
     plans, tensors = _plan(net, hardware)
-    descriptors = [_descriptor(layer, index, net, tensors, plans, debug) for index, layer in enumerate(net.layers)]
-    chunks = [_chunk(layer, plans, hardware) for layer in net.layers if layer.op in ("conv", "avgpool")]
-    program = np.concatenate([_words(_header(tensors["input"], len(net.layers), hardware))] + [_words(d) for d in descriptors])
+    descriptors = [_naming(layer, lambda: _words(_descriptor(layer, index, net, tensors, plans, debug))) for index, layer in enumerate(net.layers)]
+    chunks = [_naming(layer, lambda: _chunk(layer, plans, hardware)) for layer in net.layers if layer.op in ("conv", "avgpool")]
+    program = np.concatenate([_words(_header(tensors["input"], len(net.layers), hardware)), *descriptors])
     payload = np.concatenate(chunks) if chunks else np.zeros(0, np.uint64)
     return Compiled(net, hardware, packet(MAGIC_PROGRAM, program), packet(MAGIC_WEIGHTS, payload), tensors, plans, debug)
+
+
+def _naming(layer, make):
+    try:
+        return make()
+    except CompileError as error:
+        raise CompileError(f"layer {layer.name!r}: {error}") from None
 
 
 def _chunk(layer, plans, hardware):
     if layer.op == "avgpool":
         return weights.avgpool_chunk(layer, hardware.num_modules)
-    try:
-        return weights.conv_chunk(layer, plans[layer.name], hardware)
-    except CompileError as error:
-        raise CompileError(f"layer {layer.name!r}: {error}") from None
+    return weights.conv_chunk(layer, plans[layer.name], hardware)
 
 
 def _check_supported(net):
@@ -138,8 +143,11 @@ def _check_supported(net):
             raise CompileError(f"layer {layer.name!r}: stride {list(layer.stride)} is not supported by the accelerator yet (convolutions: 1)")
         if layer.out_shape[0] > MAX_CHANNELS:
             raise CompileError(f"layer {layer.name!r}: {layer.out_shape[0]} output channels, the accelerator has at most {MAX_CHANNELS}")
-        if max(*layer.in_shape[1:], *layer.out_shape[1:]) >> 16:
-            raise CompileError(f"layer {layer.name!r}: pictures are at most 65,535 pixels high and wide")
+        if max(*layer.in_shape[1:], *layer.out_shape[1:]) > MAX_FIELD:
+            raise CompileError(f"layer {layer.name!r}: images are at most {MAX_FIELD:,} pixels high and wide")
+        for key in ("kernel", "stride", "pad") if layer.op in ("maxpool", "avgpool") else ():
+            if max(getattr(layer, key)) > MAX_FIELD:
+                raise CompileError(f"layer {layer.name!r}: {key}: {max(getattr(layer, key))} is more than the accelerator's {MAX_FIELD:,}")
 
 
 def _plan(net, hardware):

@@ -63,7 +63,7 @@ def test_bad_image_files(tmp_path):
             load_images(path, network(True))
     np.savez(tmp_path / "several.npz", good)
     (tmp_path / "text.npy").write_text("hello")
-    for name, message in (("several.npz", "holds several arrays"), ("text.npy", "not a readable .npy file"), ("absent.npy", "No such file")):
+    for name, message in (("several.npz", "not a readable .npy file: it is a zip archive"), ("text.npy", "not a readable .npy file: it is a file that starts with b'hello'"), ("absent.npy", "No such file")):
         with pytest.raises(ImageError, match=message):
             load_images(tmp_path / name, network(True))
 

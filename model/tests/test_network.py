@@ -117,8 +117,8 @@ REJECTED = {
     "version": (lambda m, n, v: m.update(version=2), "version: this program reads version 1, not 2"),
     "version true": (lambda m, n, v: m.update(version=True), "version: this program reads version 1, not True"),
     "no name": (lambda m, n, v: m.pop("name"), "meta: name: missing"),
-    "empty name": (lambda m, n, v: m.update(name=""), "name: must be a non-empty string"),
-    "classes": (lambda m, n, v: m.update(classes=["x", 1]), "classes: must be a list of strings"),
+    "empty name": (lambda m, n, v: m.update(name=""), "name: must be a non-empty printable string, not ''"),
+    "classes": (lambda m, n, v: m.update(classes=["x", 1]), "classes: must be a list of non-empty printable strings, not ['x', 1]"),
     "no input": (lambda m, n, v: m.pop("input"), "meta: input: missing"),
     "input list": (lambda m, n, v: m.update(input=[3, 8, 6]), "input: must be a JSON object"),
     "no shape": (lambda m, n, v: m["input"].pop("shape"), "input: shape: missing"),
@@ -238,8 +238,8 @@ def test_files_that_are_no_networks(tmp_path):
     (tmp_path / "text.npz").write_text("hello")
     (tmp_path / "empty.npz").write_bytes(b"")
     np.savez(tmp_path / "other.npz", x=1)
-    for name, message in (("array.npy", "not an .npz archive but a single array"), ("text.npz", "not a readable .npz archive"),
-                          ("empty.npz", "not a readable .npz archive"), ("absent.npz", "No such file"), (".", "not a readable .npz archive"),
+    for name, message in (("array.npy", "not a readable .npz archive: it is a single array"), ("text.npz", "not a readable .npz archive"),
+                          ("empty.npz", "not a readable .npz archive"), ("absent.npz", "No such file"), (".", "Is a directory"),
                           ("other.npz", "meta: array 'meta' is missing")):
         with pytest.raises(NetworkError, match=message):
             load_network(tmp_path / name)
