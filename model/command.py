@@ -40,7 +40,7 @@ class Command(click.Command):
         except OSError as error:
             sys.exit(f"error: {_describe(error)}")
         except MemoryError as error:
-            sys.exit(f"error: not enough memory ({error or 'allocation failed'})")
+            sys.exit(f"error: not enough memory ({str(error) or 'allocation failed'})")
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)

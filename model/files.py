@@ -3,6 +3,7 @@ and inputs that cannot block."""
 import contextlib
 import errno
 import os
+import secrets
 import shutil
 import stat
 import tempfile
@@ -68,16 +69,15 @@ def open_input(path):
 @contextlib.contextmanager
 def _replacement(path):
     target = Path(os.path.realpath(path))
-    handle = tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name[:100]}.",
-                                         suffix=".part", delete=False)
+    part = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.part")
     try:
-        with handle:
+        with open(part, "xb") as handle:
             yield handle
-            os.fchmod(handle.fileno(), _permissions(target))
-        os.replace(handle.name, target)
+            if target.exists():
+                os.fchmod(handle.fileno(), stat.S_IMODE(target.stat().st_mode))
+        os.replace(part, target)
     except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(handle.name)
+        part.unlink(missing_ok=True)
         raise
 
 
@@ -103,16 +103,6 @@ def _kind(path):
         return stat.S_IFMT(os.stat(path).st_mode)
     except FileNotFoundError:
         return None
-
-
-def _permissions(target):
-    """Those of the file that is replaced, or of any new file."""
-    try:
-        return stat.S_IMODE(target.stat().st_mode)
-    except FileNotFoundError:
-        mask = os.umask(0)
-        os.umask(mask)
-        return 0o666 & ~mask
 
 
 def _error(number, path):
