@@ -23,6 +23,7 @@ MAX_MULT = 32767
 MAX_SHIFT = 31
 ACC_MAX = 2**31 - 1
 MAX_TENSOR = 1 << 26  # values of the input or of a layer's output, of one image
+MAX_NAME = 255  # characters of a network's, class's or layer's name
 MAX_META = 1 << 22  # bytes of the JSON text, four a character
 HARMLESS = ("comment", "comments", "description", "doc", "note", "notes")  # layer keys without meaning, as is "x-..."
 LAYER_KEYS = {"conv": ("stride", "pad", "out_min", "out_max", "groups", "kernel"), "maxpool": ("kernel", "stride", "pad"),
@@ -348,7 +349,7 @@ def _is_finite(value):
 
 
 def _is_name(value):
-    return isinstance(value, str) and value != "" and value.isprintable()
+    return isinstance(value, str) and 0 < len(value) <= MAX_NAME and value.isprintable()
 
 
 def _checked_layers(net):
