@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 
 from model.errors import UserError, printable
-from model.files import open_input
+from model.files import open_input, output
 
 MAX_BYTES = 1 << 28  # of all arrays of an .npz file, uncompressed
 MAX_MEMBERS = 1 << 16
@@ -78,6 +78,18 @@ def read_array(path):
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # whatever an arbitrary header makes the decoder raise
         raise ArchiveError(f"not a readable .npy file ({_reason(error)})") from error
+
+
+def write_npz(path, arrays):
+    """Write a dict of arrays as an .npz whose bytes depend on its content only (little endian, C order, fixed times, bzip2)."""
+    with output(path) as handle, zipfile.ZipFile(handle, "w") as archive:
+        for name, array in arrays.items():
+            array = np.asarray(array)
+            data = io.BytesIO()
+            np.lib.format.write_array(data, array.astype(array.dtype.newbyteorder("<"), order="C"), version=(1, 0), allow_pickle=False)
+            member = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            member.compress_type, member.create_system, member.external_attr = zipfile.ZIP_BZIP2, 3, 0o644 << 16
+            archive.writestr(member, data.getvalue())
 
 
 def _expect(handle, magic, what):

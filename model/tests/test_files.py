@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from model.command import Command, OutputFile
 from model.errors import UserError, printable
 from model.files import check_output, open_input, output, write_text
-from model.network import write_npz
+from model.archive import write_npz
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -1,0 +1,33 @@
+"""Limits and words of the network contract (docs/arithmetic.md, docs/network-file.md), and the error that says what breaks it."""
+import reprlib
+
+from model.errors import UserError
+
+OPS = ("conv", "maxpool", "avgpool", "add")
+MAX_KERNEL = 11
+MAX_MULT = 32767
+MAX_SHIFT = 31
+ACC_MAX = 2**31 - 1
+MAX_TENSOR = 1 << 26  # values of the input or of a layer's output, of one image
+MAX_NAME = 255  # characters of a network's, class's or layer's name
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = 80
+show = _repr.repr  # a value in a message: never longer than a few lines, whatever the file holds
+
+
+class NetworkError(UserError, ValueError):
+    """A network or network file that breaks the contract; the message names the layer, the field and why."""
+
+
+def is_name(value):
+    return isinstance(value, str) and 0 < len(value) <= MAX_NAME and value.isprintable()
+
+
+def bad_name(number, name):
+    """The error of layer `number` (0 is the first), whose name is none."""
+    return NetworkError(f"layers[{number}]: name: must be a non-empty printable string, not {show(name)}")
+
+
+def dims(shape):
+    return "[" + ", ".join(str(n) for n in shape) + "]"

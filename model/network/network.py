@@ -1,0 +1,59 @@
+"""A network in memory. One that exists is legal, so whoever runs, trains or compiles one need not check it again."""
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.network.checks import check_header, checked_layers
+from model.network.contract import dims
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Network:
+    """A checked network; the last of ``layers`` is the output. Raises NetworkError where it breaks the contract."""
+    name: str
+    input_shape: tuple                   # (C, H, W)
+    input_signed: bool                   # True: -128..127, False: 0..255
+    layers: tuple                        # of Layer, each after the layers it reads
+    scale: tuple = None                  # per input channel: input integer = clamp(rint(pixel * scale + offset))
+    offset: tuple = None
+    classes: tuple = ()
+
+    def __post_init__(self):
+        check_header(self)
+        object.__setattr__(self, "layers", checked_layers(self))
+
+    @property
+    def output(self):
+        """The last layer."""
+        return self.layers[-1]
+
+    @property
+    def input_range(self):
+        """(smallest, largest) input integer."""
+        return (-128, 127) if self.input_signed else (0, 255)
+
+    def layer(self, name):
+        """The layer called ``name``; KeyError where there is none."""
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise KeyError(name)
+
+
+def check_input(net, images):
+    """Check images against the network's input and return them as an array.
+
+    images: any integer dtype, [N, C, H, W], in net.input_range. Raises ValueError that names the first image and value out of range.
+    """
+    images = np.asarray(images)
+    if images.dtype.kind not in "iu":
+        raise ValueError(f"images must be integers, not {images.dtype}")
+    if images.ndim != 4 or images.shape[1:] != net.input_shape:
+        raise ValueError(f"images must be {dims(('N', *net.input_shape))} for network '{net.name}', not {dims(images.shape)}")
+    low, high = net.input_range
+    bad = (images < low) | (images > high)
+    if bad.any():
+        n, c, y, x = np.argwhere(bad)[0]
+        raise ValueError(f"image {n}: value {images[n, c, y, x]} at channel {c}, row {y}, column {x} is outside {low}..{high}, "
+                         f"the input range of network '{net.name}'")
+    return images
