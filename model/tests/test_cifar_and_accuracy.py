@@ -3,9 +3,12 @@ import hashlib
 import io
 import os
 import pickle
+import socketserver
 import subprocess
 import sys
 import tarfile
+import threading
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +95,190 @@ def test_failed_downloads_are_explained(official, monkeypatch):
         load_cifar("cifar10", "test")
 
 
+@pytest.fixture
+def answer(official, monkeypatch):
+    """Makes a server the site: it answers with the bytes given, then it closes or stalls."""
+    servers = []
+    stalled = threading.Event()
+
+    def start(reply, stall=False):
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self):
+                while self.rfile.readline().strip():
+                    pass
+                self.wfile.write(reply)
+                if stall:
+                    self.wfile.flush()
+                    stalled.wait(20)
+
+        server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        server.handle_error = lambda *_: None  # the client may have gone
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.05,)).start()
+        monkeypatch.setattr(cifar, "SITE", f"http://127.0.0.1:{server.server_address[1]}/")
+
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setattr(urllib.request, "_opener", None)  # keeps the first download's proxies
+    yield start
+    stalled.set()
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+OK = b"HTTP/1.0 200 OK\r\n"
+
+
+def archive_of(tmp_path):
+    return (tmp_path / "site" / "cifar-10-python.tar.gz").read_bytes()
+
+
+@pytest.mark.parametrize("header", [b"", b"Content-Length: many\r\n", b"Content-Length: -1\r\n"])
+def test_download_without_a_length(answer, tmp_path, header):
+    answer(OK + header + b"\r\n" + archive_of(tmp_path))
+    assert load_cifar("cifar10", "test")[0].shape == (40, 3, 32, 32)
+
+
+@pytest.mark.parametrize("reply, reason", [
+    (b"", "closed connection without response"),
+    (b"nonsense\r\n\r\n", "nonsense"),
+    (b"HTTP/1.0 404 Not Found\r\n\r\n", "404"),
+    (b"HTTP/1.0 302 Found\r\nLocation: /again\r\n\r\n", "infinite loop"),
+    (b"HTTP/1.0 302 Found\r\nLocation: file:///etc/passwd\r\n\r\n", "not allowed"),
+    (b"HTTP/1.0 302 Found\r\nLocation: http://127.0.0.1:port/\r\n\r\n", "nonnumeric port"),
+    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "IncompleteRead"),
+    (OK + b"Content-Length: 20\r\n\r\n123", "after 3 of 20 bytes"),
+    (OK + b"Content-Length: 9" + b"9" * 5000 + b"\r\n\r\n123", "digits"),
+    (OK + b"\r\n" + b"x" * 3_000_000, "more than 1,000,000 bytes"),
+    (OK + b"Content-Length: 3000000\r\n\r\n" + b"x" * 3_000_000, "more than 1,000,000 bytes")])
+def test_bad_answers_are_explained(answer, tmp_path, monkeypatch, reply, reason):
+    monkeypatch.setattr(cifar, "LIMIT", 1_000_000)
+    answer(reply)
+    check_failed_download(tmp_path, reason)
+
+
+@pytest.mark.parametrize("sent", [b"", OK, OK + b"Content-Length: 20\r\n\r\n123"])
+def test_servers_that_stall_are_left(answer, tmp_path, monkeypatch, sent):
+    monkeypatch.setattr(cifar, "TIMEOUT", 0.2)
+    answer(sent, stall=True)
+    check_failed_download(tmp_path, "timed out")
+
+
+@pytest.mark.parametrize("proxy, reason", [
+    ("http://127.0.0.1:abc", "nonnumeric port: 'abc'"), ("://", "nonnumeric port"),
+    ("http://", "no host"), ("http://a b:1", "control characters"), ("x" * 70, "label too long"),
+    ("socks5://127.0.0.1:1", "refused")])
+def test_bad_proxies_are_explained(answer, tmp_path, monkeypatch, proxy, reason):
+    monkeypatch.setenv("https_proxy", proxy)
+    monkeypatch.setattr(cifar, "SITE", "https://127.0.0.1:9/")
+    check_failed_download(tmp_path, f"through https_proxy .*{reason}")
+
+
+def check_failed_download(tmp_path, reason):
+    """One line names the address, the reason and the remedy, and nothing is left behind."""
+    words = f"{cifar.SITE}cifar-10-python.tar.gz.*{reason}.*set CIFAR_ROOT"
+    with pytest.raises(CifarError, match=words) as caught:
+        load_cifar("cifar10", "test")
+    assert "\n" not in str(caught.value) and not (tmp_path / "root").exists()
+
+
+def test_archive_in_the_root_is_used(official, tmp_path, monkeypatch):
+    root = tmp_path / "root" / "deep"
+    root.mkdir(parents=True)
+    (root / "cifar-10-python.tar.gz").write_bytes(archive_of(tmp_path))
+    monkeypatch.setattr(cifar, "SITE", "file:///nowhere/")
+    assert load_cifar("cifar10", "test")[0].shape == (40, 3, 32, 32)
+    folder = root / "cifar-10-batches-py"
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == official
+
+
+def test_damaged_archive_in_the_root_is_named(official, tmp_path):
+    archive = tmp_path / "root" / "deep" / "cifar-10-python.tar.gz"
+    archive.parent.mkdir(parents=True)
+    archive.write_bytes(archive_of(tmp_path)[:100])
+    with pytest.raises(CifarError, match=f"{archive}: MD5 is .*delete it"):
+        load_cifar("cifar10", "test")
+    assert not (archive.parent / "cifar-10-batches-py").exists()
+
+
+@pytest.mark.parametrize("value", [
+    "{root}/cifar-10-batches-py", "{root}/cifar-10-batches-py/", "{root}/cifar-10-batches-py/.",
+    "{root}/cifar-100-python", "root/../root/deep/cifar-10-batches-py", "root/deep", "~/deep",
+    "~/deep/cifar-10-batches-py"])
+def test_ways_to_write_the_root(official, tmp_path, monkeypatch, value):
+    load_cifar("cifar10", "test")
+    monkeypatch.setattr(cifar, "SITE", "file:///nowhere/")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "root"))
+    value = value.format(root=os.environ["CIFAR_ROOT"])
+    assert len(load_cifar("cifar10", "test", root=value)[0]) == 40
+    monkeypatch.setenv("CIFAR_ROOT", value)
+    assert len(load_cifar("cifar10", "test")[0]) == 40
+
+
+def test_root_may_have_the_name_of_what_it_holds(official, tmp_path):
+    load_cifar("cifar10", "test", root=tmp_path / "x")
+    (tmp_path / "x").rename(tmp_path / "cifar-10-batches-py")
+    cifar.SITE = "file:///nowhere/"  # the fixture restores it
+    assert len(load_cifar("cifar10", "test", root=tmp_path / "cifar-10-batches-py")[0]) == 40
+
+
+@pytest.mark.parametrize("place", ["cifar-10-batches-py/test_batch", "cifar-10-python.tar.gz"])
+def test_special_files_are_not_waited_for(official, tmp_path, place):
+    path = tmp_path / "root" / "deep" / place
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    with pytest.raises(CifarError, match=f"{path}: not a regular file; .*CIFAR_ROOT"):
+        load_cifar("cifar10", "test")
+
+
+def test_folder_in_the_place_of_a_file(official, tmp_path):
+    path = tmp_path / "root" / "deep" / "cifar-10-batches-py" / "test_batch"
+    path.mkdir(parents=True)
+    with pytest.raises(CifarError, match=f"{path}: Is a directory; .*CIFAR_ROOT"):
+        load_cifar("cifar10", "test")
+
+
+def test_oversized_file_is_not_read(official, tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar, "LIMIT", 1_000_000)
+    path = tmp_path / "root" / "deep" / "cifar-10-batches-py" / "test_batch"
+    path.parent.mkdir(parents=True)
+    with open(path, "wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(CifarError, match=f"{path}: more than 1,000,000 bytes, .*CIFAR_ROOT"):
+        load_cifar("cifar10", "test")
+
+
+def test_root_that_is_a_file_fails_before_the_download(official, tmp_path, monkeypatch):
+    root = tmp_path / "cifar-10-python.tar.gz"
+    root.write_bytes(archive_of(tmp_path))
+    monkeypatch.setattr(cifar, "_fetch", lambda *_: pytest.fail("downloaded"))
+    with pytest.raises(CifarError, match=f"written .*Not a directory: '{root}.*CIFAR_ROOT"):
+        load_cifar("cifar10", "test", root=root)
+
+
+@pytest.mark.parametrize("data", [
+    b"", b"no pickle", b"\x80\x03}", b"\x80\x03" + b"]" * 100_000, b"\x80\x03\x8a\xff",
+    pickle.dumps([1])[:-1],
+    b"\x80\x03cnumpy\nndarray\n\x8a\x08" + b"\xff" * 7 + b"\x1f\x85R."])  # the last: a huge array
+def test_damaged_pickles_are_named(official, tmp_path, monkeypatch, data):
+    path = tmp_path / "root" / "deep" / "cifar-10-batches-py" / "test_batch"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(data)
+    monkeypatch.setitem(cifar.MD5, "test_batch", hashlib.md5(data).hexdigest())
+    with pytest.raises(CifarError, match=f"{path}: not a CIFAR file"):
+        load_cifar("cifar10", "test")
+
+
+def test_foreign_paths_stay_on_one_line(official, tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar, "SITE", "file:///nowhere/")
+    with pytest.raises(CifarError, match=r"a\\nb\\x1b\[2J/cifar-10") as caught:
+        load_cifar("cifar10", "test", root=tmp_path / "a\nb\x1b[2J")
+    assert str(caught.value).isprintable()
+
+
 def test_unknown_names(official):
     for call in (lambda: load_cifar("mnist", "test"), lambda: class_names("mnist"), lambda: load_cifar("cifar10", "validation")):
         with pytest.raises(CifarError, match="unknown .*there are"):
@@ -157,7 +344,7 @@ def test_accuracy_errors(official, tmp_path):
     result = run_command(tmp_path, label_reader(classes=["cat"] * 10))
     assert result.exit_code == 1 and "not those of cifar10" in result.output
     result = CliRunner().invoke(main, ["--net", str(tmp_path / "absent.npz"), "--dataset", "cifar10"])
-    assert result.exit_code == 1 and "absent.npz: not a readable .npz archive" in result.output
+    assert result.exit_code == 1 and "absent.npz: No such file" in result.output
     pool = Layer(name="pool", op="maxpool", inputs=("input",), kernel=(1, 1), stride=(1, 1), pad=(0, 0))
     net = Network(name="map", input_shape=(3, 32, 32), input_signed=False, layers=[pool], scale=(1,) * 3, offset=(0,) * 3)
     with pytest.raises(ImageError, match="network 'map' ends in a map"):
