@@ -19,6 +19,7 @@ import click
 import jinja2
 import yaml
 
+from model.command import Command
 from tb import process, registry, runner
 from tb.coverage_points import KINDS, Counts, CoverageError, FileCoverage, by_file, check_exclusions, load_exclusions, total
 from tb.progress import Heartbeat
@@ -65,21 +66,16 @@ class Campaign:
             models.setdefault((case.test.toplevel, str(case.parameters), case.test.public, str(case.test.defines)), []).append(case)
         groups = sorted(models.values(), key=lambda cases: -sum(case.test.seconds for case in cases))
         results = []
-        with futures.ThreadPoolExecutor(self.jobs) as pool, Heartbeat(lambda: "running " + ", ".join(sorted(self.running)), 20.0):
+        with process.pool(self.jobs) as pool, Heartbeat(lambda: "running " + ", ".join(sorted(self.running)), 20.0):
             todo = {pool.submit(self._build, group): group for group in groups}
-            try:
-                while todo:
-                    for job in futures.wait(todo, return_when=futures.FIRST_COMPLETED).done:
-                        group = todo.pop(job)
-                        if group is None:
-                            results.append(job.result())
-                            _print_result(*results[-1])
-                        else:
-                            todo.update({pool.submit(self._simulate, case, job.result()): None for case in group})
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                process.kill_all()
-                raise
+            while todo:
+                for job in futures.wait(todo, return_when=futures.FIRST_COMPLETED).done:
+                    group = todo.pop(job)
+                    if group is None:
+                        results.append(job.result())
+                        _print_result(*results[-1])
+                    else:
+                        todo.update({pool.submit(self._simulate, case, job.result()): None for case in group})
         return results
 
     def _build(self, group: list[registry.Case]) -> runner.Model:
@@ -191,7 +187,7 @@ def annotate(coverage: FileCoverage) -> list[dict]:
     return rows
 
 
-@click.command(help=__doc__)
+@click.command(cls=Command, help=__doc__)
 @click.option("--jobs", type=click.IntRange(1), default=os.cpu_count(), help="builds and simulations at a time (default: all cores)")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=1, help="of every case (default 1)")
 @click.option("--test", "only", multiple=True, help="only this test of tb/tests.yaml (may be repeated); the gates stay")

@@ -11,7 +11,6 @@ import os
 import re
 import resource
 import shutil
-import signal
 import sys
 import time
 import xml.etree.ElementTree as ET
@@ -21,7 +20,9 @@ from pathlib import Path
 import click
 import yaml
 
-from tb import process, registry
+from model.command import Command
+from model.errors import UserError
+from tb import environment, process, registry
 from tb.progress import Heartbeat
 from tb.rtl_index import ROOT, RtlIndex, SourceError
 
@@ -35,7 +36,7 @@ _STATUS = re.compile(r"DONE \((\w+), rc=\d+\)")
 _FAILURE = re.compile(r"(?:Assert failed|Unreached cover statement|Unreached|Assert failure)[^\n]*|ERROR:[^\n]*")
 
 
-class ProofError(Exception):
+class ProofError(UserError):
     """proofs.yaml says something that cannot be, or there is no such proof."""
 
 
@@ -146,8 +147,7 @@ def _run(proof: Proof, task: str, mode: str, depth: int, files: list[str], folde
     """One run of SymbiYosys; returns what is wrong, an empty string if nothing is."""
     config = folder / f"{task}.sby"
     config.write_text(_config(proof, mode, depth, files, folder), encoding="utf-8")
-    env = {**os.environ, "PATH": os.pathsep.join([str(PROOFS / "bin"), str(Path(sys.prefix) / "bin"), os.environ["PATH"]]),
-           "YOWASP_CACHE_DIR": str(Path(sys.prefix) / "yowasp-cache")}
+    env = {"PATH": os.pathsep.join([str(PROOFS / "bin"), environment.child()["PATH"]])}
     log = folder / f"{task}.log"
     try:
         with open(log, "wb") as handle:
@@ -235,7 +235,7 @@ def _select(proofs: dict[str, Proof], name: str, nightly: bool) -> list[Proof]:
     return [proofs[name]]
 
 
-@click.command(help=__doc__)
+@click.command(cls=Command, help=__doc__)
 @click.option("--proof", "name", default="", help="name in formal/proofs.yaml (default: all)")
 @click.option("--jobs", type=click.IntRange(1), default=1, help="proofs at a time")
 @click.option("--nightly", is_flag=True, help="also the long proofs")
@@ -244,7 +244,6 @@ def _select(proofs: dict[str, Proof], name: str, nightly: bool) -> list[Proof]:
               help="another copy of rtl/, to see a proof fail on a planted bug")
 @click.option("--out", type=click.Path(path_type=Path), default=OUT, help="folder for logs and reports")
 def main(name: str, jobs: int, nightly: bool, planted: bool, rtl: Path, out: Path) -> None:
-    signal.signal(signal.SIGTERM, lambda *_: (process.kill_all(), os._exit(143)))
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     try:
@@ -255,7 +254,7 @@ def main(name: str, jobs: int, nightly: bool, planted: bool, rtl: Path, out: Pat
     except ProofError as error:
         raise SystemExit(f"error: {error}") from None
     outcomes: list[Outcome] = []
-    with futures.ThreadPoolExecutor(jobs) as pool, Heartbeat(lambda: f"{len(outcomes)} of {len(todo)} proofs done", 30.0):
+    with process.pool(jobs) as pool, Heartbeat(lambda: f"{len(outcomes)} of {len(todo)} proofs done", 30.0):
         for job in futures.as_completed([pool.submit(prove, proof, rtl.resolve(), out) for proof in todo]):
             o = job.result()
             outcomes.append(o)

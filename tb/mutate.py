@@ -18,7 +18,8 @@ import click
 import jinja2
 import yaml
 
-from tb import process, registry, runner
+from model.command import Command
+from tb import registry, runner
 from tb.mutation import hand_made, netlist, trial
 from tb.mutation.netlist import MutationError
 from tb.mutation.trial import Finding
@@ -30,7 +31,7 @@ EQUIVALENT = Path(__file__).parent / "mutation" / "equivalent.yaml"
 LEAST_KILLED = 0.95  # of the random mutants
 
 
-@click.command(help=__doc__)
+@click.command(cls=Command, help=__doc__)
 @click.option("--count", "-n", type=click.IntRange(0, 60000), default=200, help="random mutants (default 200)")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=1, help="of the random mutants and the tests (default 1)")
 @click.option("--module", default="", help="only mutants of this module (or package)")
@@ -66,7 +67,6 @@ def main(count: int, seed: int, module: str, hand: bool, only_random: bool, muta
     except (MutationError, registry.RegistryError) as error:
         raise SystemExit(f"error: {error}") from None
     except KeyboardInterrupt:
-        process.kill_all()
         raise SystemExit("interrupted; the same command goes on from here") from None
     write_reports(findings, {"count": count, "seed": seed, "reach": reach, "sim": sim or "both"})
     print_summary(findings)

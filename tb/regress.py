@@ -5,13 +5,11 @@ nothing ran, if a module under rtl/ lies in no registered test, or if the testpl
 """
 from __future__ import annotations
 
-import concurrent.futures as futures
 import heapq
 import itertools
 import json
 import os
 import secrets
-import signal
 import subprocess
 import sys
 import threading
@@ -26,7 +24,8 @@ from typing import Callable
 import click
 import jinja2
 
-from tb import process, registry, runner, testplan
+from model.command import Command
+from tb import environment, process, registry, runner, testplan
 from tb.common import coverage
 from tb.progress import Heartbeat
 from tb.rtl_index import ROOT, RtlIndex, SourceError
@@ -86,14 +85,13 @@ class Regression:
         for cases in models.values():
             priority = 1e6 + sum(map(self._expected, cases))
             self.queue.add(priority, lambda cases=cases: self._build(cases, len(work)))
-        with futures.ThreadPoolExecutor(self.jobs) as pool, Heartbeat(self._what_runs, 20.0):
+        with process.pool(self.jobs) as pool, Heartbeat(self._what_runs, 20.0):
             threads = [pool.submit(self.queue.work) for _ in range(self.jobs)]
             try:
                 for thread in threads:
                     thread.result()
             except BaseException:
                 self.queue.stop()
-                process.kill_all()
                 raise
         _save_history(self.history, self.reports)
         return self.reports
@@ -150,11 +148,10 @@ class Regression:
         log, results = folder / f"{suite.name}.log", folder / f"{suite.name}.xml"
         results.unlink(missing_ok=True)
         command = [sys.executable, "-m", "pytest", "-q", suite.pytest, f"--junitxml={results}", "-p", "no:cacheprovider"]
-        env = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
         start, error = time.monotonic(), ""
         try:
             with open(log, "wb") as handle:
-                code = process.run(command, handle, cwd=ROOT, env=env, timeout=suite.timeout)
+                code = process.run(command, handle, cwd=ROOT, timeout=suite.timeout)
             error = {0: "", 5: "no test was executed"}.get(code, f"pytest ended with status {code}")
         except process.CommandTimeout as late:
             error = str(late)
@@ -322,17 +319,17 @@ def write_html(reports: list[Report], path: Path, **facts) -> None:
 
 
 def _revision() -> str:
-    out = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False)
+    out = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT,
+                         env=environment.child(), capture_output=True, text=True, check=False)
     return out.stdout.strip() or "unknown"
 
 
-@click.command(help=__doc__)
+@click.command(cls=Command, help=__doc__)
 @click.option("--sim", type=click.Choice(registry.SIMULATORS), default=None, help="one simulator only")
 @click.option("--jobs", type=click.IntRange(1), default=os.cpu_count(), help="cases at a time (default: all cores)")
 @click.option("--seed", default="1", help="a number, or 'random'; every case derives its own seed from it")
 @click.option("--nightly", is_flag=True, help="also the long tests")
 def main(sim: str | None, jobs: int, seed: str, nightly: bool) -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if sim and (reason := runner.missing(sim)):
         raise SystemExit(f"error: {reason}")
     if seed != "random" and not seed.isdecimal():

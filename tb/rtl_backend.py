@@ -3,8 +3,6 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +10,8 @@ import numpy as np
 
 from model.compiler import Compiled, compile_network
 from model.compiler.hardware import Hardware
-from tb import runner
+from model.errors import UserError
+from tb import process, runner
 from tb.accel.host import IDEAL, Traffic
 from tb.progress import Heartbeat
 
@@ -20,7 +19,7 @@ HARNESS = "accel_harness"
 DMA_WORDS = 1 << 20  # depth of the harness's stream memories, 64-bit words
 
 
-class SimulationError(RuntimeError):
+class SimulationError(UserError):
     """The simulation failed; the message ends with the log's last lines."""
 
 
@@ -89,16 +88,15 @@ def _simulate(compiled: Compiled, images: np.ndarray, model: runner.Model, seed:
     """One simulation; the arrays that tb/accel/run_job.py writes."""
     hardware = compiled.hardware
     limit = 20_000_000 + 40 * sum(layer.macs for layer in compiled.net.layers if layer.op == "conv") // (100 * hardware.num_modules)
-    with tempfile.TemporaryDirectory(prefix="clipq-") as folder:
-        job, out = Path(folder, "job.pickle"), Path(folder, "out.npz")
+    with process.folder(runner.BUILD / "run") as folder:
+        job, out, run_dir = folder / "job.pickle", folder / "out.npz", folder / "run"
         job.write_bytes(pickle.dumps(Job(compiled, images, limit, *traffic)))
-        run_dir = runner.BUILD / "run" / Path(folder).name
         with Heartbeat(lambda: _progress(run_dir, len(images))) if show else contextlib.nullcontext():
             result = runner.simulate(model, "tb.accel.run_job", seed=seed, env={"CLIPQ_JOB": str(job), "CLIPQ_OUT": str(out)},
                                      run_dir=run_dir, timeout=timeout)
         if not result.passed:
-            raise SimulationError(f"{result.error}\n{_reason(result.log)}\n(log: {result.log})")
-        shutil.rmtree(run_dir, ignore_errors=True)  # streams of a network: tens of megabytes
+            log = result.log.rename(folder.with_suffix(".log"))  # it stays, tens of megabytes go
+            raise SimulationError(f"{result.error}\n{_reason(log)}\n(log: {log})")
         with np.load(out) as data:
             return dict(data)
 
@@ -109,9 +107,9 @@ def _progress(run_dir: Path, images: int) -> str:
     return f"simulating, {done} of {images} images done"
 
 
-def _reason(log: Path | None) -> str:
+def _reason(log: Path) -> str:
     """The lines of the log that say what went wrong, without the traceback."""
-    lines = log.read_text(errors="replace").splitlines() if log else []
+    lines = log.read_text(errors="replace").splitlines()
     errors = [line.strip() for line in lines if "Error" in line and "Traceback" not in line]
     return "\n".join(errors[-3:] or lines[-10:])
 

