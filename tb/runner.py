@@ -3,7 +3,7 @@
 Three calls: `build` compiles (or finds) a model, `simulate` runs a cocotb module on it, `run_test` does both for an entry
 of tb/tests.yaml. Models lie under build/sim, named by a hash of everything that goes into them, so that any change
 rebuilds and nothing else does. A run passes only if the simulator ended well, at least one test was executed, none
-failed and the simulator reported no error of its own.
+failed, all that the module defines were executed and the simulator reported no error of its own.
 """
 from __future__ import annotations
 
@@ -18,15 +18,20 @@ import shutil
 import sys
 import time
 import xml.etree.ElementTree as ET
+from collections import Counter
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Iterator, Mapping, Sequence
 
-import cocotb_tools.runner as cocotb_runner
-
-from tb import netlist, process, registry
+from model.errors import UserError
+from tb import defined_tests, environment, netlist, process, registry
 from tb.rtl_index import ROOT, RtlIndex
+
+with environment.applied():  # cocotb reads its variables as it is imported
+    import cocotb_tools.config
+    import cocotb_tools.runner as cocotb_runner
+    import find_libpython
 
 BUILD = ROOT / "build"
 BUILD_TIMEOUT = 1200.0
@@ -45,7 +50,7 @@ _ICARUS_UNKNOWN_PARAMETER = re.compile(r"warning: parameter (\w+) not found")
 _SIMULATOR_ERROR = re.compile(r"^(?:ERROR|FATAL|Assertion failed)\b.*|^.*%(?:Error|Fatal)\b.*", re.M)
 
 
-class RunnerError(Exception):
+class RunnerError(UserError):
     """A test, simulator or tool that is not there, or a model that does not build; `log` is its log, if there is one."""
 
     def __init__(self, message: str, log: Path | None = None):
@@ -101,20 +106,40 @@ class Result:
 
 # ---------------------------------------------------------------------------------------------------- simulators
 
+class _NoVariables:
+    """What cocotb's runner reads variables with, instead of its own: arguments alone decide."""
+
+    @staticmethod
+    def get_bool(name: str, default: bool = False) -> bool:
+        return default
+
+    @staticmethod
+    def get_str(name: str, default: str = "") -> str:
+        return default
+
+
+cocotb_runner._env = _NoVariables
+
+
 class _Supervised:
-    """Mixin for cocotb's runners: a time limit, a process group, and our variables above the caller's environment."""
+    """Mixin for cocotb's runners: `process.run` with a time limit, and own variables."""
 
     limit = BUILD_TIMEOUT
     own_env: Mapping[str, str] = {}
 
     def _set_env_common(self) -> None:
-        super()._set_env_common()
-        for name in ("WAVES", "GUI", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES"):
-            self.env.pop(name, None)
-        self.env["PATH"] = os.pathsep.join((str(Path(sys.prefix) / "bin"), self.env["PATH"]))
-        self.env["PYTHONPATH"] = os.pathsep.join((str(ROOT), self.env["PYTHONPATH"]))
-        self.env["PYTHONUNBUFFERED"] = "1"
-        self.env.update(self.own_env)
+        libpython = find_libpython.find_libpython()
+        if libpython is None:
+            raise RunnerError("Python's shared library is not installed (make setup installs it)")
+        modules = os.pathsep.join((str(ROOT), *filter(None, [self.own_env.get("PYTHONPATH")])))
+        self.env.update({"GPI_USERS": f"{libpython};{cocotb_tools.config.pygpi_entry_point()}",
+                         "PYGPI_PYTHON_BIN": sys.executable, "PYTHONUNBUFFERED": "1",
+                         **self.own_env, "PYTHONPATH": modules})
+
+    def _get_sim_cmd_prefix(self) -> list[str]:
+        return []
+
+    _get_sim_cmd_suffix = _get_sim_cmd_prefix
 
     def _execute_cmds(self, cmds, cwd, stdout=None) -> None:
         with open(stdout.name, "ab") as log:
@@ -264,7 +289,7 @@ def _compile(toplevel, files, headers, parameters, defines, public, sim, waves, 
         tool.build(sources=sources, includes=sorted({h.parent for h in headers}), defines=defines, parameters=parameters,
                    build_args=flags, hdl_toplevel=toplevel, build_dir=build_dir, waves=waves, timescale=_TIMESCALE,
                    always=True, log_file=log)
-    except (RunnerError, process.CommandTimeout, RuntimeError, SystemExit) as error:
+    except (RunnerError, process.CommandTimeout, RuntimeError, OSError) as error:
         raise RunnerError(f"{toplevel} does not build with {sim}: {error}", log) from error
     if sim == "verilator":
         _keep_runtime(build_dir, waves, coverage)
@@ -335,10 +360,11 @@ def simulate(model: Model, module: str, *, seed: int, env: Mapping[str, str] | N
     """Run the @cocotb.test functions of Python module `module` on a model.
 
     seed     for cocotb.RANDOM_SEED and Verilator's random reset values; 0 <= seed < 2^31
-    env      environment variables of the simulation
+    env      environment variables of the simulation, beside those of tb/environment.py;
+             PYTHONPATH names further folders of modules
     filter   regular expression on test names (`module.function`)
     run_dir  where log, results and waves go; a folder under build/run by default
-    timeout  seconds of wall time, then the whole process group is killed
+    timeout  seconds of wall time, then all its processes are killed
     Returns a Result; failing is a result, not an exception.
     """
     run_dir = run_dir or BUILD / "run" / _slug(module, model.sim, model.parameters, model.waves, model.coverage)
@@ -358,16 +384,15 @@ def simulate(model: Model, module: str, *, seed: int, env: Mapping[str, str] | N
     start = time.monotonic()
     error = ""
     try:
-        tool.test(test_module=module, hdl_toplevel=model.toplevel, hdl_toplevel_lang="verilog", parameters=model.parameters,
+        tool.test(test_module=f"{defined_tests.__name__},{module}", hdl_toplevel=model.toplevel,
+                  hdl_toplevel_lang="verilog", parameters=model.parameters,
                   build_dir=model.build_dir, test_dir=run_dir, results_xml=str(results), test_filter=filter,
                   plusargs=arguments, waves=model.waves, log_file=log)
     except (RunnerError, process.CommandTimeout, RuntimeError) as problem:
         error = str(problem)
-    except SystemExit as problem:
-        error = f"the simulator ended with status {problem.code}"
     seconds = time.monotonic() - start
     tests = read_results(results)
-    error = _verdict(tests, error, log)
+    error = _verdict(tests, error, log) or _difference(tests, defined_tests.read(run_dir, filter))
     waves = next((p for p in (run_dir / "dump.vcd", run_dir / "dump.fst") if p.exists()), None)
     return Result(not error, error, seconds, model.seconds, seed, log, waves, tests)
 
@@ -407,6 +432,15 @@ def _verdict(tests: Sequence[TestOutcome], error: str, log: Path) -> str:
     return ""
 
 
+def _difference(tests: Sequence[TestOutcome], defined: Sequence[str]) -> str:
+    """Which test functions were not executed although they are defined, or the other way round."""
+    executed = Counter(t.name for t in tests if t.status != "skipped")
+    missing, unknown = Counter(defined) - executed, executed - Counter(defined)
+    differences = {"not executed": missing, "executed, but not defined": unknown}
+    return "; ".join(f"{what}: {', '.join(sorted(names.elements()))}"
+                     for what, names in differences.items() if names)
+
+
 # ------------------------------------------------------------------------------------------------------ run_test
 
 def run_test(name: str, sim: str = "verilator", params: Mapping[str, object] | None = None, seed: int = 1,
@@ -434,13 +468,18 @@ def build_case(case: registry.Case, waves: bool = False, *, coverage: bool = Fal
                  waves=waves, coverage=coverage, jobs=jobs, index=None if sources else index)
 
 
-def run_case(case: registry.Case, seed: int, waves: bool = False, *, jobs: int = 1, model: Model | None = None) -> Result:
-    """Run one case of the registry, building its model if none is given; one that does not build is a failed Result."""
+def run_case(case: registry.Case, seed: int, waves: bool = False, *, jobs: int = 1,
+             model: Model | None = None, env: Mapping[str, str] | None = None) -> Result:
+    """Run one case of the registry, building its model if none is given.
+
+    A model that does not build is a failed Result. `env` are settings of the test bench; what the
+    registry says about them goes before.
+    """
     test = case.test
     try:
         model = model or build_case(case, waves, jobs=jobs)
     except Exception as error:  # a missing module or a syntax error is this case's failure, not its caller's
         return Result(False, str(error), 0.0, 0.0, seed, getattr(error, "log", None), None, ())
     run_dir = BUILD / "run" / _slug(test.name, case.sim, case.parameters, waves, model.coverage)
-    env = {**{k: str(v) for k, v in case.parameters.items()}, **test.env}
+    env = {**(env or {}), **{k: str(v) for k, v in case.parameters.items()}, **test.env}
     return simulate(model, test.module, seed=seed, env=env, filter=test.filter, run_dir=run_dir, timeout=test.timeout)

@@ -2,17 +2,19 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 import sys
 
 import click
 
-from tb import registry, runner
+from model.command import Command
+from tb import environment, registry, runner
 from tb.progress import Heartbeat
 
 TAIL_LINES = 40
 
 
-@click.command(help=__doc__)
+@click.command(cls=Command, help=__doc__)
 @click.option("--test", "name", default="", help="name in tb/tests.yaml")
 @click.option("--sim", type=click.Choice(registry.SIMULATORS), default="verilator")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=None, help="random if not given")
@@ -24,9 +26,12 @@ def main(name: str, sim: str, seed: int | None, waves: bool, modules: str | None
     except (registry.RegistryError, runner.RunnerError) as error:
         raise SystemExit(f"error: {error}") from None
     seed = secrets.randbelow(2**31) if seed is None else seed
-    again = f"make sim TEST={name} SIM={sim} SEED={seed}" + (f" MODULES={modules}" if modules else "")
+    settings = environment.bench_settings()
+    again = " ".join([f"make sim TEST={name} SIM={sim} SEED={seed}",
+                      *([f"MODULES={modules}"] if modules else []),
+                      *(f"{variable}={shlex.quote(value)}" for variable, value in settings.items())])
     print(f"{name}: {cases[0].test.about}\nseed {seed}; to run it again: {again}", flush=True)
-    failed = sum(not _run(case, seed, waves) for case in cases)
+    failed = sum(not _run(case, seed, waves, settings) for case in cases)
     if failed:
         print(f"to reproduce: {again} WAVES=1")
     print(f"{len(cases) - failed} passed, {failed} failed")
@@ -48,9 +53,9 @@ def _cases(tests: registry.Registry, name: str, sim: str, modules: str | None) -
     return test.cases(sim, int(modules)) if modules else test.usual_cases(sim)
 
 
-def _run(case: registry.Case, seed: int, waves: bool) -> bool:
+def _run(case: registry.Case, seed: int, waves: bool, settings: dict[str, str]) -> bool:
     with Heartbeat(lambda: f"{case.key} builds or runs"):
-        result = runner.run_case(case, seed, waves, jobs=2)
+        result = runner.run_case(case, seed, waves, jobs=2, env=settings)
     for test in result.tests:
         print(f"  {test.status:7} {test.name} ({test.seconds:.1f} s)")
     times = f"build {result.build_seconds:.1f} s, simulation {result.seconds:.1f} s"

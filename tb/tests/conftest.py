@@ -49,6 +49,19 @@ async def test_dies(dut):
 """
 
 
+@pytest.fixture
+def own_build_folder(tmp_path_factory, monkeypatch):
+    """Keep the models of a test, but not the compiled Verilator runtime, out of build/."""
+    folder = tmp_path_factory.getbasetemp() / "build"
+    (folder / "sim").mkdir(parents=True, exist_ok=True)
+    runtime = folder / "sim" / "verilator-runtime"
+    shared = runner.BUILD / "sim" / "verilator-runtime"
+    if not runtime.is_symlink():
+        shared.mkdir(parents=True, exist_ok=True)
+        runtime.symlink_to(shared)
+    monkeypatch.setattr(runner, "BUILD", folder)
+
+
 @pytest.fixture(scope="module", params=["verilator", "icarus"])
 def toy(request, tmp_path_factory):
     """Folder with toy.sv and a cocotb module, and a function that builds and runs it on one simulator."""

@@ -7,17 +7,7 @@ import pytest
 from tb import runner
 
 
-@pytest.fixture(autouse=True)
-def own_build_folder(tmp_path_factory, monkeypatch):
-    """Keep the models of these tests, but not the compiled Verilator runtime, out of build/."""
-    folder = tmp_path_factory.getbasetemp() / "build"
-    (folder / "sim").mkdir(parents=True, exist_ok=True)
-    runtime = folder / "sim" / "verilator-runtime"
-    shared = runner.BUILD / "sim" / "verilator-runtime"
-    if not runtime.is_symlink():
-        shared.mkdir(parents=True, exist_ok=True)
-        runtime.symlink_to(shared)
-    monkeypatch.setattr(runner, "BUILD", folder)
+pytestmark = pytest.mark.usefixtures("own_build_folder")
 
 
 def test_good_test_passes(toy):
