@@ -115,6 +115,12 @@ def segment_means(weights: torch.Tensor, index: torch.Tensor, levels: int) -> to
     return torch.from_numpy(means).to(weights.device)
 
 
+def mean_in_order(values: torch.Tensor) -> float:
+    """The mean in float64, summed in order of memory as in `segment_means`."""
+    flat = values.detach().flatten().double().cpu().numpy()
+    return float(np.bincount(np.zeros(len(flat), np.int64), weights=flat)[0] / len(flat))
+
+
 def fixed_point(means: torch.Tensor, fraction_bits: int = 5) -> torch.Tensor:
     """Codebook in 8-bit fixed point (Q3.5 by default), as integers: int64, -128..127, halves away from zero."""
     scaled = means.double() * 2**fraction_bits

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
+from train.clipq import mean_in_order
+
 FINER = 4  # steps tried: from the coarsest that clips nothing to one eighth of it
 
 
@@ -44,7 +46,7 @@ class FixedPoint:
 
     def _error(self, weights, fraction_bits):
         difference = weights.detach() - self.codes(weights, fraction_bits) * 2.0**-fraction_bits
-        return difference.double().square().sum().item()
+        return mean_in_order(difference.double().square())
 
     def integers(self, weights: torch.Tensor) -> torch.Tensor:
         """Codes in place of the weights, as floats; their step is a power of two that batch norm absorbs."""

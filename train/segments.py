@@ -8,7 +8,6 @@ where they are, in units of the layer's root mean square, and only the means fol
 import math
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 
 from train import clipq
@@ -59,6 +58,5 @@ class Segments:
 
 
 def root_mean_square(weights: torch.Tensor) -> float:
-    """Of all weights; summed in float64 and in order of memory, so that every machine gets the same number."""
-    squares = np.square(weights.detach().flatten().double().cpu().numpy())
-    return float(np.sqrt(np.bincount(np.zeros(len(squares), np.int64), weights=squares)[0] / len(squares)))
+    """Of all weights; every machine gets the same number."""
+    return math.sqrt(clipq.mean_in_order(weights.detach().double().square()))

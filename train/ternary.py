@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
+from train.clipq import mean_in_order
+
 CODEBOOK = (0, -1, 1, 0)  # the fourth entry is not used
 
 
@@ -26,7 +28,7 @@ class Ternary:
     def quantize(self, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(index int64 of the weights' shape, codebook int64 [4])."""
         w = weights.detach()
-        threshold = self.factor * w.abs().double().mean()
+        threshold = self.factor * mean_in_order(w.abs())
         index = torch.where(w.double() < -threshold, 1, 0) + torch.where(w.double() > threshold, 2, 0)
         return index, torch.tensor(CODEBOOK, device=w.device)
 
