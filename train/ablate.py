@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import click
 
+from model.command import Command
 from train.clipq import Setting
 from train.kmeans import KMeans
 from train.loss import Loss
@@ -45,7 +46,7 @@ def ablation(epochs: int, size: int | None) -> list[Row]:
     return rows + [Row("no teacher", trial(alone)), Row("no exact epoch, one more of CLIP-Q", trial(fake))]
 
 
-@click.command()
+@click.command(cls=Command)
 @common_options
 def main(dataset, seed, start, epochs, size, pictures, device, threads):
     """Measure the ablation and write it to build/tables. Finished rows are kept, an interrupted one goes on."""

@@ -1,97 +1,192 @@
-"""The shipped checkpoint: half-precision (shadow) weights, batch norm and scales in one reproducible .npz.
+"""The shipped checkpoint: half-precision (shadow) weights, batch norm and scales in one .npz.
 
-A quantized network's file ends in .ckpt.npz, a full-precision one's in .float.npz and has the weights' scales as well.
+A quantized network's file ends in .ckpt.npz, a full-precision one's in .float.npz and has the
+weights' scales as well. The same content gives the same bytes. A quantized file determines every
+integer of the exported network: only networks that half precision does not change (`snapped`) are
+written.
 """
 
+import copy
 import json
-import os
-import zipfile
+import reprlib
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from model.network import write_npz
+from model.archive import Archive, ArchiveError, write_npz
+from model.errors import UserError, printable
 from train import clipq
+from train.fold import FoldedConv, FoldError, fold_network
 from train.nin import NIN
-from train.segments import Segments
+from train.run_files import Fields, StateError, parse_json
+from train.segments import LEVELS, Segments
 
 CLASSES = {"cifar10": 10, "cifar100": 100}
 BN = ("weight", "bias", "running_mean", "running_var")
+MAX_META = 1 << 20  # bytes
+TINY = np.finfo(np.float32).tiny
+KINDS = {True: "quantized", False: "full-precision"}
+
+
+class CheckpointError(UserError, ValueError):
+    """A damaged file, one of another kind, or a network that a file cannot hold; it is named."""
+
+
+def halves(weights: torch.Tensor) -> torch.Tensor:
+    """Float16 weights whose largest magnitude is 1: the smallest normal float16 is 6e-5."""
+    peak = weights.abs().max()
+    return (weights / torch.where(peak > 0, peak, 1.0)).half()
+
+
+@torch.no_grad()
+def snapped(net: NIN) -> NIN:
+    """A copy of the quantized `net` with the weights that its file gives back."""
+    net = copy.deepcopy(net)
+    for _, block in net.blocks():
+        block.conv.weight.copy_(halves(block.conv.weight))
+    return net
 
 
 def write(net: NIN, dataset: str, path: Path, facts: dict) -> None:
-    """Write `net`; shadow weights are rounded to float16, the rest is float32. `facts` (JSON) tells how it was made."""
+    """Write `net`. `facts` (JSON) tells how it was made.
+
+    Raises CheckpointError unless all numbers are finite and reading gives back every integer of a
+    quantized network.
+    """
     arrays = {"meta": np.array(json.dumps({"dataset": dataset, **facts}, sort_keys=True))}
     for name, block in net.blocks():
-        # The smallest normal float16 is 6e-5: bring weights of any scale well inside its range.
         weights = block.conv.weight.detach().cpu()
-        peak = weights.abs().max()
-        arrays[f"{name}.weight"] = (weights / peak).numpy().astype(np.float16)
+        arrays[f"{name}.weight"] = halves(weights).numpy()
         if net.mode == "float":
-            arrays[f"{name}.scale"] = np.float32(peak)
+            arrays[f"{name}.scale"] = np.float32(weights.abs().max())
         else:
-            arrays.update({f"{name}.{key}": value for key, value in _quantizer_arrays(block.quantizer).items()})
+            for key, value in _quantizer_arrays(block.quantizer).items():
+                arrays[f"{name}.{key}"] = value
             arrays[f"{name}.steps"] = np.float32(block.steps.cpu())
         for key in BN:
-            arrays[f"{name}.bn.{key}"] = getattr(block.bn, key).detach().cpu().numpy().astype(np.float32)
-    temporary = path.with_suffix(".tmp")
-    write_npz(temporary, arrays)
-    os.replace(temporary, path)
+            value = getattr(block.bn, key).detach().cpu().numpy()
+            arrays[f"{name}.bn.{key}"] = value.astype(np.float32)
+    try:
+        restored, _ = _network(arrays)
+        if net.mode != "float":
+            _compare(fold_network(net), fold_network(restored))
+    except (CheckpointError, FoldError) as error:
+        raise CheckpointError(f"{printable(path)} is not written: {error}") from error
+    write_npz(path, arrays)
 
 
 def read(path: Path) -> tuple[NIN, dict]:
-    """(network in mode "float" or "fake", facts). Raises ValueError that names the missing or misshapen array, or says that it is no checkpoint."""
+    """(network in mode "float" or "fake", facts). Raises OSError, or CheckpointError."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = dict(archive)
-        facts = json.loads(str(arrays["meta"]))
-        net = NIN(CLASSES[facts["dataset"]])
-    except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"not a checkpoint of the NIN, or damaged ({error})") from error
-    for name, block in net.blocks():
-        _copy(arrays, f"{name}.weight", block.conv.weight)
-        for key in BN:
-            _copy(arrays, f"{name}.bn.{key}", getattr(block.bn, key))
-        if f"{name}.scale" in arrays:
-            block.conv.weight.data *= float(arrays[f"{name}.scale"])
-            continue
-        _copy(arrays, f"{name}.steps", block.steps)
-        block.quantizer = _quantizer(arrays, name)
+        with Archive(path) as archive:
+            if archive.size("meta") > MAX_META:
+                raise CheckpointError(f"meta has more than {MAX_META:,} bytes")
+            return _network({name: archive[name] for name in archive.names})
+    except (CheckpointError, ArchiveError) as error:
+        reason = f"not a checkpoint of the NIN, or damaged: {error}"
+        raise CheckpointError(f"{printable(path)}: {reason}") from error
+
+
+def read_for(path: Path, dataset: str, quantized: bool | None = None) -> tuple[NIN, dict]:
+    """As `read`. Raises CheckpointError for another data set or the other kind of network, too."""
+    net, facts = read(path)
+    if facts["dataset"] != dataset or quantized not in (None, net.mode != "float"):
+        wanted = "" if quantized is None else f"{KINDS[quantized]} "
+        raise CheckpointError(f"{printable(path)} is not a {wanted}network for {dataset}: it is a "
+                              f"{KINDS[net.mode != 'float']} one for {facts['dataset']}")
+    return net, facts
+
+
+def _compare(ours, theirs):
+    for name in ours:
+        for field, a, b in zip(FoldedConv._fields, ours[name], theirs[name]):
+            if not np.array_equal(a, b):
+                raise CheckpointError(f"layer {name}: half precision would change its {field}")
+
+
+@torch.no_grad()
+def _network(arrays) -> tuple[NIN, dict]:
+    facts = _facts(arrays)
+    net, taken = NIN(CLASSES[facts["dataset"]]).eval(), {"meta"}
     net.mode = "float" if "conv1.scale" in arrays else "fake"
-    return net.eval(), facts
+
+    def take(key, dtype, shape=(), low=-np.inf, high=np.inf):
+        taken.add(key)
+        return _checked(arrays, key, dtype, shape, low, high)
+
+    for name, block in net.blocks():
+        weights = take(f"{name}.weight", np.float16, block.conv.weight.shape)
+        block.conv.weight.copy_(torch.from_numpy(weights.astype(np.float32)))
+        if net.mode == "float":
+            block.conv.weight *= float(take(f"{name}.scale", np.float32, low=0))
+        else:
+            block.quantizer = _quantizer(name, arrays, take)
+            block.steps.fill_(float(take(f"{name}.steps", np.float32, low=TINY)))
+        for key in BN:
+            target = getattr(block.bn, key)
+            low = 0 if key == "running_var" else -np.inf
+            array = take(f"{name}.bn.{key}", np.float32, target.shape, low)
+            target.copy_(torch.from_numpy(array.astype(np.float32)))
+    if other := sorted(set(arrays) - taken):
+        raise CheckpointError(f"array {printable(other[0])} is unknown")
+    return net, facts
 
 
-def read_for(path: Path, dataset: str, quantized: bool) -> NIN:
-    """The network of a checkpoint. Raises ValueError that names the file if it is damaged, for another data set, or not quantized (in full precision) as it should be."""
+def _facts(arrays) -> dict:
+    meta = _checked(arrays, "meta", None, ())
     try:
-        net, facts = read(path)
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path}: {error}") from error
-    if facts["dataset"] != dataset or (net.mode != "float") != quantized:
-        raise ValueError(f"{path} is not a {'quantized' if quantized else 'full-precision'} network for {dataset}")
-    return net
+        fields = Fields("meta", parse_json(str(meta)))
+        fields.version()
+        classes = CLASSES[fields.text("dataset", CLASSES)]
+        if "seed" in fields.table:
+            fields.count("seed")
+        if "validation" in fields.table:
+            fields.number("validation", 0, 1)
+    except StateError as error:
+        raise CheckpointError(str(error)) from error
+    except ValueError as error:
+        raise CheckpointError(f"meta: {error}") from error
+    names = fields.table.get("classes", [])
+    known = isinstance(names, list) and all(map(_is_name, names))
+    if not known or len(names) not in (0, classes):
+        shown = reprlib.repr(names)
+        raise CheckpointError(f"meta: classes must be a list of {classes} names, not {shown}")
+    return fields.table
+
+
+def _is_name(value):
+    return isinstance(value, str) and value != "" and value.isprintable()
+
+
+def _checked(arrays, key, dtype, shape, low=-np.inf, high=np.inf):
+    """The array `key`, which must be of this type (None: text) and shape, and in low..high."""
+    if key not in arrays:
+        raise CheckpointError(f"array {key} is missing")
+    array = arrays[key]
+    kind = array.dtype.kind == "U" if dtype is None else array.dtype.newbyteorder("=") == dtype
+    if not kind or array.shape != tuple(shape):
+        raise CheckpointError(f"array {key} must be {np.dtype(dtype or str).name} {list(shape)}, "
+                              f"not {array.dtype} {list(array.shape)}")
+    if dtype is not None and not (np.isfinite(array) & (low <= array) & (array <= high)).all():
+        raise CheckpointError(f"array {key} must hold finite numbers in {low:g}..{high:g}")
+    return array
 
 
 def _quantizer_arrays(quantizer) -> dict:
     if isinstance(quantizer, Segments):
         return {"edges": np.array(quantizer.edges), "zero": np.int64(quantizer.zero)}
-    return {"clip": np.float64(quantizer.clip)}
+    if isinstance(quantizer, clipq.Setting):
+        return {"clip": np.float64(quantizer.clip)}
+    raise CheckpointError(f"a checkpoint has no place for {quantizer}")
 
 
-def _quantizer(arrays, name):
-    try:
-        if f"{name}.edges" in arrays:
-            return Segments(tuple(arrays[f"{name}.edges"].tolist()), int(arrays[f"{name}.zero"]))
-        return clipq.Setting(clip=float(arrays[f"{name}.clip"]))
-    except KeyError as error:
-        raise ValueError(f"the checkpoint has no array {error.args[0]}") from error
-
-
-@torch.no_grad()
-def _copy(arrays, key, target):
-    if key not in arrays:
-        raise ValueError(f"the checkpoint has no array {key}")
-    if arrays[key].shape != tuple(target.shape):
-        raise ValueError(f"array {key} has shape {arrays[key].shape}, not {tuple(target.shape)}")
-    target.copy_(torch.from_numpy(arrays[key].astype(np.float32)))
+def _quantizer(name, arrays, take):
+    if f"{name}.edges" not in arrays:
+        clip = take(f"{name}.clip", np.float64, low=0, high=np.nextafter(1, 0))
+        return clipq.Setting(clip=float(clip))
+    edges = take(f"{name}.edges", np.float64, (LEVELS - 1,))
+    if not (np.diff(edges) > 0).all():
+        raise CheckpointError(f"array {name}.edges must ascend, not {edges.tolist()}")
+    zero = take(f"{name}.zero", np.int64, low=0, high=LEVELS - 1)
+    return Segments(tuple(edges.tolist()), int(zero))

@@ -6,14 +6,14 @@ the training's last phase. `make accuracy` gives the same figure from the networ
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import click
 import torch
 
-from model.cifar import CifarError
+from model.command import Command
 from train import checkpoint, data
 from train.nin import to_input
+from train.options import FILE, THREADS
 
 
 @torch.no_grad()
@@ -33,16 +33,13 @@ def _right(net, pixels, labels, dataset) -> int:
     return (net(to_input(pixels, dataset)).argmax(1) == labels).sum().item()
 
 
-@click.command()
-@click.argument("path", type=click.Path(path_type=Path, exists=True))
-@click.option("--threads", default=os.cpu_count(), show_default=True)
+@click.command(cls=Command)
+@click.argument("path", type=FILE)
+@click.option("--threads", type=THREADS, default=os.cpu_count(), show_default=True)
 def main(path, threads):
     """Top-1 accuracy of PATH (*.float.npz or *.ckpt.npz) on the 10,000 test images."""
-    try:
-        net, facts = checkpoint.read(path)
-        pixels, labels = data.load(facts["dataset"])["test"]
-    except (ValueError, CifarError) as error:
-        raise click.ClickException(f"{path}: {error}") from error
+    net, facts = checkpoint.read(path)
+    pixels, labels = data.load(facts["dataset"])["test"]
     way = "full precision" if net.mode == "float" else "integers"
     click.echo(f"{path.name}: top-1 {100 * accuracy(net, pixels, labels, facts['dataset'], threads):.2f} % in {way}")
 

@@ -1,30 +1,30 @@
 """From the shipped checkpoint to the network file, byte for byte. `python -m train.export --help`."""
 
-import os
 from pathlib import Path
 
 import click
 
-from model.network import Layer, Network, save_network
+from model.command import Command
+from model.errors import UserError, printable
+from model.files import check_output
+from model.network import Layer, Network, NetworkError, save_network
 from train import checkpoint
-from train.fold import fold
-from train.nin import LAYERS, MEAN, POOL_NAME, STEP
+from train.fold import FoldError, fold_network
+from train.nin import MEAN, POOL_NAME, STEP
+from train.options import FILE, FOLDER
 
 ZOO = Path(__file__).resolve().parent.parent / "model" / "zoo"
-CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+SUFFIX = ".ckpt.npz"
 
 
 def to_network(net, dataset: str, classes: tuple = ()) -> Network:
-    """The integer network of a quantized NIN. Raises ValueError or NetworkError that names the layer."""
+    """The integer network of a quantized NIN. Raises FoldError or NetworkError (with the layer)."""
     layers, source = [], "input"
-    for name, block in net.blocks():
-        try:
-            folded = fold(block)._asdict()
-        except ValueError as error:
-            raise ValueError(f"layer {name}: {error}") from None
-        low, high = block.limits
-        layers.append(Layer(name=name, op="conv", inputs=(source,), stride=(1, 1), pad=tuple(block.conv.padding),
-                            out_min=low, out_max=high, **folded))
+    folded, blocks = fold_network(net), dict(net.blocks())
+    for name, arrays in folded.items():
+        (low, high), pad = blocks[name].limits, tuple(blocks[name].conv.padding)
+        layers.append(Layer(name=name, op="conv", inputs=(source,), stride=(1, 1), pad=pad,
+                            out_min=low, out_max=high, **arrays._asdict()))
         source = name
         if name in POOL_NAME:
             layers.append(Layer(name=POOL_NAME[name], op="maxpool", inputs=(source,), kernel=(2, 2), stride=(2, 2), pad=(0, 0)))
@@ -36,22 +36,40 @@ def to_network(net, dataset: str, classes: tuple = ()) -> Network:
 
 
 def export(source: Path, target: Path) -> Network:
-    """Write the network of checkpoint `source` to `target`, whole or not at all, and return it."""
+    """Write the network of checkpoint `source` to `target`, whole or not at all, and return it.
+
+    Raises UserError that names `source`.
+    """
     net, facts = checkpoint.read(source)
-    network = to_network(net, facts["dataset"], tuple(facts.get("classes", ())))
-    temporary = target.with_suffix(".tmp")
-    save_network(network, temporary)
-    os.replace(temporary, target)
+    if net.mode == "float":
+        raise UserError(f"{printable(source)} is in full precision, but only quantized networks "
+                        f"(*{SUFFIX}) can be exported")
+    try:
+        network = to_network(net, facts["dataset"], tuple(facts.get("classes", ())))
+    except (FoldError, NetworkError) as error:
+        raise UserError(f"{printable(source)}: {error}") from error
+    save_network(network, target)
     return network
 
 
-@click.command()
-@click.argument("checkpoints", nargs=-1, type=click.Path(path_type=Path, exists=True))
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the network files. [the checkpoint's]")
+@click.command(cls=Command)
+@click.argument("checkpoints", nargs=-1, type=FILE)
+@click.option("--out", type=FOLDER, help="Folder of the network files. [the checkpoint's]")
 def main(checkpoints, out):
     """Export CHECKPOINTS (*.ckpt.npz; default: all in model/zoo) to *.clipq.npz."""
-    for source in checkpoints or sorted(ZOO.glob("*.ckpt.npz")):
-        target = (out or source.parent) / source.name.replace(".ckpt.npz", ".clipq.npz")
+    targets = {}
+    for source in checkpoints or sorted(ZOO.glob(f"*{SUFFIX}")):
+        if not source.name.endswith(SUFFIX):
+            raise click.UsageError(f"{printable(source)}: the name must end in {SUFFIX}")
+        target = (out or source.parent) / source.name.replace(SUFFIX, ".clipq.npz")
+        if target in targets.values():
+            raise click.UsageError(f"{printable(source)}: another one becomes {printable(target)}")
+        targets[source] = target
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+    for target in targets.values():
+        check_output(target)
+    for source, target in targets.items():
         export(source, target)
         click.echo(f"{source} -> {target}")
 

@@ -4,8 +4,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from model.errors import UserError
+
 MULT_BITS = 15  # mult is 1..32767
 SHIFT_MAX = 31
+
+
+class FoldError(UserError, ValueError):
+    """Numbers that the integers of a layer cannot express; the message names the channel."""
 
 
 class FoldedConv(NamedTuple):
@@ -24,8 +30,11 @@ def _float64(tensor):
 
 def mult_and_shift(factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(mult, shift) int64 with mult / 2^shift nearest to each positive `factor` and mult as large as it may be."""
-    if not (factor > 0).all():
-        raise ValueError(f"channel {np.argmin(factor)}: scale {factor.min()} is not positive, no mult can express it")
+    good = (factor > 0) & np.isfinite(factor)
+    if not good.all():
+        channel = np.argmin(good)
+        raise FoldError(f"channel {channel}: scale {factor[channel]} is not positive, "
+                        "no mult can express it")
     _, exponent = np.frexp(factor)  # factor = m * 2^exponent, 0.5 <= m < 1
     shift = MULT_BITS - exponent
     mult = np.rint(np.ldexp(factor, shift)).astype(np.int64)
@@ -33,25 +42,45 @@ def mult_and_shift(factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     shift, mult = shift - halve, np.where(halve, 2 ** (MULT_BITS - 1), mult)
     if shift.min() < 0 or shift.max() > SHIFT_MAX:
         worst = np.argmax(np.abs(shift - SHIFT_MAX / 2))
-        raise ValueError(f"channel {worst}: scale {factor[worst]} needs shift {shift[worst]}, outside 0..{SHIFT_MAX}")
+        raise FoldError(f"channel {worst}: scale {factor[worst]} needs shift {shift[worst]}, "
+                        f"outside 0..{SHIFT_MAX}")
     return mult, shift
 
 
 def fold_scales(block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(bias int32, mult int32, shift uint8), [O] each, of a ConvBlock of train.nin; float64, in fixed order of operations.
+    """(bias, mult, shift), int64 [O] each, of a ConvBlock of train.nin; in float64.
 
-    Raises ValueError that names the channel if a scale cannot be expressed.
+    Raises FoldError that names the channel if a scale cannot be expressed.
     """
     bn, steps = block.bn, float(block.steps)
     factor = steps * _float64(bn.weight) / np.sqrt(_float64(bn.running_var) + bn.eps)
     mult, shift = mult_and_shift(factor)
     bias = steps * _float64(bn.bias) / factor - _float64(bn.running_mean)
-    return np.rint(bias).astype(np.int32), mult.astype(np.int32), shift.astype(np.uint8)
+    return np.rint(bias).astype(np.int64), mult, shift.astype(np.int64)
 
 
 def fold(block) -> FoldedConv:
-    """Arrays of a ConvBlock of train.nin whose quantizer has a codebook: the same bits on every machine."""
+    """Arrays of a ConvBlock of train.nin whose quantizer has a codebook, the same on every machine.
+
+    Raises FoldError for what the file cannot express.
+    """
+    if not block.conv.weight.isfinite().all():  # a quantizer would make zeros of them
+        raise FoldError("weights that are not finite")
     index, codebook = block.quantizer.quantize(block.conv.weight)
     bias, mult, shift = (v.cpu().numpy() for v in block.frozen_scales())
+    if (outside := (bias < -(2**31)) | (bias >= 2**31)).any():
+        channel = np.argmax(outside)
+        raise FoldError(f"channel {channel}: bias {bias[channel]} does not fit 32 bits")
     return FoldedConv(index.cpu().numpy().astype(np.uint8), codebook.cpu().numpy().astype(np.int8),
                       bias.astype(np.int32), mult.astype(np.int32), shift.astype(np.uint8))
+
+
+def fold_network(net) -> dict[str, FoldedConv]:
+    """`fold` of every layer of a quantized network. Raises FoldError that names the layer."""
+    folded = {}
+    for name, block in net.blocks():
+        try:
+            folded[name] = fold(block)
+        except FoldError as error:
+            raise FoldError(f"layer {name}: {error}") from None
+    return folded

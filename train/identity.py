@@ -3,8 +3,15 @@
 import hashlib
 from pathlib import Path
 
+from model.files import open_input
+
 
 def digest(*settings) -> str:
     """Twelve hex digits of `settings`: of the bytes of the file where one is a Path, else of its repr."""
-    parts = [hashlib.sha256(s.read_bytes()).hexdigest() if isinstance(s, Path) else s for s in settings]
+    parts = [_hash(s) if isinstance(s, Path) else s for s in settings]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+
+
+def _hash(path):
+    with open_input(path) as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -9,14 +9,16 @@ index to the left and the one above in the kernel; what is counted is its real o
 import lzma
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import click
 import constriction
 import numpy as np
 
-from model.network import Network, NetworkError, load_network
+from model.command import Command
+from model.errors import UserError, printable
+from model.network import Network, load_network
 from train.export import ZOO
+from train.options import FILE
 
 CODEBOOK_BYTES = 4
 CHANNEL_BYTES = 7
@@ -145,15 +147,14 @@ def rows(m: Memory) -> list[tuple[str, int, float]]:
     return [(what, size, against / size) for what, size, against in sizes]
 
 
-@click.command()
-@click.argument("nets", nargs=-1, type=click.Path(path_type=Path, exists=True))
+@click.command(cls=Command)
+@click.argument("nets", nargs=-1, type=FILE)
 def main(nets):
     """Memory of the network files NETS (default: all in model/zoo)."""
     for path in nets or sorted(ZOO.glob("*.clipq.npz")):
-        try:
-            network = load_network(path)
-        except NetworkError as error:
-            raise click.ClickException(str(error)) from error
+        network = load_network(path)
+        if not any(layer.op == "conv" for layer in network.layers):
+            raise UserError(f"{printable(path)}: there is no convolution, so there are no weights")
         click.echo(f"{path}")
         for what, size, ratio in rows(measure(network)):
             click.echo(f"  {what:40} {size:>12,} bytes {ratio:8.2f}x")

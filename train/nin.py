@@ -88,7 +88,7 @@ class ConvBlock(nn.Module):
 
     def frozen_scales(self) -> tuple[torch.Tensor, ...]:
         """(bias, mult, shift) of the exported layer, int64 [O] each."""
-        return tuple(torch.from_numpy(v.astype("int64")).to(self.conv.weight.device) for v in fold_scales(self))
+        return tuple(torch.from_numpy(v).to(self.conv.weight.device) for v in fold_scales(self))
 
     @torch.no_grad()
     def integer_forward(self, x: torch.Tensor) -> torch.Tensor:

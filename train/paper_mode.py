@@ -19,12 +19,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from model.cifar import class_names
+from model.command import Command
+from model.errors import UserError
+from model.files import check_output
 from model.integer import run_integer
 from model.network import Network, save_network
 from train import clipq
 from train.exact import ReplaceForward, exact_outputs
 from train.export import to_network
 from train.nin import CALIBRATION, INPUT_UNIT, LAST, LAYERS, NIN, POOL_AFTER, ConvBlock, to_input
+from train.options import Real
+from train.segments import root_mean_square
 from train.trial import Trial, common_options, open_bench, short_phase
 
 CLIP = 0.2
@@ -48,7 +53,7 @@ class FixedGain:
         """(index int64 of the weights' shape, segment means float64 [4] of the weights at a root mean square of one)."""
         weights = weights.detach()
         index = clipq.partition(weights, self.setting)
-        return index, clipq.segment_means(weights, index, 4) / weights.double().square().mean().sqrt()
+        return index, clipq.segment_means(weights, index, 4) / root_mean_square(weights)
 
     def codebook(self, means: torch.Tensor) -> torch.Tensor:
         """int64 [4] in units of 2^-fraction_bits, from the means that `segments` gives."""
@@ -191,7 +196,7 @@ def _fit(block, segments, inputs, target, factor, real_in):
     have). A layer whose codebook would be all zero gets weights of one fixed-point step instead.
     """
     n, weights, (index, means) = block.setting.fraction_bits, block.conv.weight, segments
-    block.rms.fill_(weights.double().square().mean().sqrt().item() * factor / real_in)
+    block.rms.fill_(root_mean_square(weights) * factor / real_in)
     if not block.quantizer.codebook(means).any():
         block.rms.fill_(2.0**-n)
     rounded = (block.quantizer.codebook(means) * 2.0**-n).to(weights.dtype)[index]
@@ -242,29 +247,32 @@ def to_paper_network(net: PaperNIN, dataset: str, classes: tuple = ()) -> Networ
 
 
 def check_equal(net: PaperNIN, network: Network, x: torch.Tensor) -> None:
-    """Raise ClickException unless training's integers and the NumPy reference agree in every layer; x: input integers."""
+    """Raise UserError unless training and NumPy reference agree in every layer; x: input integers."""
     ours, reference = net.integer_forward(x), run_integer(network, x.long().numpy(), keep=True)
     for name, tensor in ours.items():
         if not (tensor.numpy() == reference[name]).all():
-            raise click.ClickException(f"layer {name}: the integer model differs from the training")
+            raise UserError(f"layer {name}: the integer model differs from the training")
 
 
-@click.command()
+@click.command(cls=Command)
 @common_options
 @click.option("--fraction-bits", type=click.IntRange(1, 7), default=FRACTION_BITS, show_default=True, help="5 is Q3.5.")
-@click.option("--clip", type=click.FloatRange(0, 1, max_open=True), default=CLIP, show_default=True, help="P, as a fraction.")
+@click.option("--clip", type=Real(0, 1, max_open=True), default=CLIP, show_default=True,
+              help="P, as a fraction.")
 @click.option("--all-magnitudes", is_flag=True, help="Clip P of all magnitudes together, as in the paper's example, not of each sign.")
 @click.option("--as-folded", is_flag=True, help="Do not rebalance the layers before training.")
 @click.option("--out", type=click.Path(path_type=Path), help="Network file. [build/paper/...]")
 def main(dataset, seed, start, epochs, size, pictures, device, threads, fraction_bits, clip, all_magnitudes, as_folded, out):
     """Train the NIN in the 2022 paper's mode and export it. Resumes where it was stopped."""
+    name = f"nin-{dataset}-q{8 - fraction_bits}.{fraction_bits}-seed{seed}.clipq.npz"
+    out = out or Path("build/paper") / name
+    out.parent.mkdir(parents=True, exist_ok=True)
+    check_output(out)
     bench = open_bench(dataset, seed, start, pictures, device, threads)
     net, result = bench.train(Trial(PaperStart(clip, not all_magnitudes, fraction_bits, not as_folded), paper_phases(epochs, size)))
     net.cpu()
     network = to_paper_network(net, dataset, tuple(class_names(dataset)))
     check_equal(net, network, to_input(bench.pictures["test"][0][:20].cpu(), dataset))
-    out = out or Path("build/paper") / f"nin-{dataset}-q{8 - fraction_bits}.{fraction_bits}-seed{seed}.clipq.npz"
-    out.parent.mkdir(parents=True, exist_ok=True)
     save_network(network, out)
     click.echo(f"wrote {out}: {result['validation']:.2%} of the validation pictures, {result['test']:.2%} of the test pictures")
 

@@ -96,7 +96,8 @@ class Workers:
             # Variance of the whole batch: inside the pieces plus between them.
             square = sum(s * (p[i][1] + p[i][0] ** 2) for s, p in zip(share, pieces))
             block.bn.running_mean.lerp_(mean, BN_MOMENTUM)
-            block.bn.running_var.lerp_(square - mean**2, BN_MOMENTUM)
+            variance = (square - mean**2).clamp(min=0)  # which rounding may take below
+            block.bn.running_var.lerp_(variance, BN_MOMENTUM)
 
     @torch.no_grad()
     def logits(self, pixels, prepare, piece: int = 100, net: NIN | None = None) -> torch.Tensor:

@@ -1,6 +1,5 @@
 """Training curves, weight histograms and the confusion matrix as PNG files. `python -m train.plots --help`."""
 
-import json
 from pathlib import Path
 
 import click
@@ -12,10 +11,14 @@ matplotlib.use("Agg")  # no display is needed
 from matplotlib import pyplot as plt
 
 from model.accuracy import predict
-from model.cifar import CifarError, class_names, load_cifar
+from model.cifar import class_names, load_cifar
+from model.command import Command
+from model.errors import UserError, printable
+from model.files import check_output, output
 from model.network import load_network
-from train import checkpoint, tail, teacher_training
-from train.train import CLIPQ, EXACT, FLOAT, REFINE
+from train import checkpoint, run_files, tail, teacher_training
+from train.options import FILE, FOLDER
+from train.train import CLIPQ, EXACT, FLOAT, REFINE, RESULTS
 from train.trial import load_full_precision
 
 DPI = 80
@@ -25,18 +28,17 @@ SIGMAS = 3.5  # half the width of the histograms
 
 def histories(run: Path) -> dict[str, list[dict]]:
     """{phase: its finished epochs} of a run, in order of training: from its checkpoints, or where a phase has none from results.json."""
-    results = run / "results.json"
-    measured = json.loads(results.read_text()) if results.exists() else {}
-    found = {}
+    measured, found = run_files.read_results(run / RESULTS), {}
     for phase in (FLOAT, REFINE, CLIPQ, EXACT, tail.PHASE, teacher_training.PHASE):
         saved = run / f"{phase.name}.pt"
         rows = measured.get(phase.name, {}).get("history", [])
         if saved.exists():
-            rows = torch.load(saved, weights_only=True, map_location="cpu")["history"]
+            rows = run_files.read_fields(saved).history()
         if rows:
             found[phase.name] = rows
     if not found:
-        raise click.ClickException(f"{run} has neither a phase's checkpoint with a finished epoch nor a results.json")
+        raise UserError(f"{printable(run)} has neither a phase's checkpoint with a finished epoch "
+                        f"nor a {RESULTS}")
     return found
 
 
@@ -113,8 +115,8 @@ def confusion_figure(matrix: np.ndarray, names: list[str]):
 
 def save(figure, path: Path) -> None:
     """Write a PNG whose bytes do not name the library's version."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI, metadata={"Software": None})
+    with output(path) as handle:
+        figure.savefig(handle, dpi=DPI, format="png", metadata={"Software": None})
     plt.close(figure)
     click.echo(f"wrote {path}")
 
@@ -123,32 +125,37 @@ def _confusion_plot(network, dataset, backend, limit):
     net = load_network(network)
     pixels, labels = (v[:limit] for v in load_cifar(dataset, "test"))
     names = class_names(dataset)
+    if net.output.out_shape[0] != len(names):
+        outputs = net.output.out_shape[0]
+        raise UserError(f"{printable(network)} has {outputs} outputs, {dataset} {len(names)} classes")
     predicted = predict(net, pixels, backend, progress=True)
     return confusion_figure(confusion(labels, predicted, len(names)), names)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--dataset", type=click.Choice(sorted(checkpoint.CLASSES)), default="cifar10", show_default=True)
-@click.option("--run", type=click.Path(path_type=Path, exists=True), help="Folder of a run, of train.tail the run-... in it: training curves.")
-@click.option("--full", type=click.Path(path_type=Path, exists=True), help="float.pt or *.float.npz: weight histograms, with --ckpt.")
-@click.option("--ckpt", type=click.Path(path_type=Path, exists=True), help="Quantized, *.ckpt.npz: histograms, with --full.")
-@click.option("--net", type=click.Path(path_type=Path, exists=True), help="*.clipq.npz: confusion matrix on the test images.")
+@click.option("--run", type=click.Path(path_type=Path, exists=True, file_okay=False),
+              help="Folder of a run, of train.tail the run-... in it: training curves.")
+@click.option("--full", type=FILE, help="float.pt or *.float.npz: weight histograms, with --ckpt.")
+@click.option("--ckpt", type=FILE, help="Quantized, *.ckpt.npz: histograms, with --full.")
+@click.option("--net", type=FILE, help="*.clipq.npz: confusion matrix on the test images.")
 @click.option("--backend", type=click.Choice(["int", "torch"]), default="int", show_default=True, help="Both give the same integers.")
-@click.option("--limit", type=click.IntRange(min=1), help="The first so many test images only.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("build/plots"), show_default=True)
+@click.option("--limit", type=click.IntRange(1, 10_000), help="The first so many test images only.")
+@click.option("--out", type=FOLDER, default=Path("build/plots"), show_default=True)
 def main(dataset, run, full, ckpt, net, backend, limit, out):
     """Draw what the options name."""
-    if not (run or (full and ckpt) or net):
+    if not (run or full or ckpt or net) or bool(full) != bool(ckpt):
         raise click.UsageError("nothing to draw: give --run, --full with --ckpt, or --net")
-    try:
-        if run:
-            save(curves(histories(run)), out / f"{dataset}-curves.png")
-        if full and ckpt:
-            save(histograms(load_full_precision(full, dataset), checkpoint.read(ckpt)[0]), out / f"{dataset}-weights.png")
-        if net:
-            save(_confusion_plot(net, dataset, backend, limit), out / f"{dataset}-confusion.png")
-    except (CifarError, ValueError) as error:  # NetworkError and ImageError are ValueErrors
-        raise click.ClickException(str(error)) from error
+    drawn = {"curves": run and (lambda: curves(histories(run))),
+             "weights": full and (lambda: histograms(load_full_precision(full, dataset),
+                                                     checkpoint.read_for(ckpt, dataset, True)[0])),
+             "confusion": net and (lambda: _confusion_plot(net, dataset, backend, limit))}
+    out.mkdir(parents=True, exist_ok=True)
+    paths = {name: out / f"{dataset}-{name}.png" for name in drawn if drawn[name]}
+    for path in paths.values():
+        check_output(path)
+    for name, path in paths.items():
+        save(drawn[name](), path)
 
 
 if __name__ == "__main__":

@@ -23,13 +23,15 @@ import click
 import torch
 import torch.nn.functional as F
 
-from model.cifar import CifarError
+from model.cifar import class_names
+from model.command import Command
 from train import checkpoint, data
 from train.export import ZOO
 from train.kmeans import KMeans
 from train.nin import CALIBRATION, INPUT_UNIT, NIN, POOL_AFTER, to_input
+from train.options import FILE, FOLDER
 from train.parallel import Workers
-from train.segments import LEVELS, Segments
+from train.segments import LEVELS, Segments, root_mean_square
 from train.shipper import Shipper
 
 PICTURES = 10_000
@@ -273,12 +275,14 @@ def adopt(block, unit, x, source, original_mean) -> None:
 
 def take_weights(block, fit: Fit) -> torch.Tensor:
     """Give `block` the fitted weights and their quantizer. Returns the original sums per sum of integers, [O]."""
-    middle = (fit.values[1:] + fit.values[:-1]) / 2
-    shadow = fit.values[fit.place]
-    rms = shadow.double().square().mean().sqrt()
-    block.quantizer = Segments(tuple((middle.double() / rms).tolist()), fit.zero)
+    chosen = fit.values[fit.place]
+    peak = chosen.abs().max()
+    middle = (fit.values[1:] + fit.values[:-1]) / 2 / peak
+    shadow = checkpoint.halves(chosen).float()  # before anything is measured: as a checkpoint's
+    edges = middle.double() / root_mean_square(shadow)
+    block.quantizer = Segments(tuple(edges.tolist()), fit.zero)
     block.conv.weight.copy_(shadow.view_as(block.conv.weight))
-    return fit.scale * float(fit.values.abs().max() / block.quantizer.integers(block.conv.weight).abs().max())
+    return fit.scale * float(peak / block.quantizer.integers(block.conv.weight).abs().max())
 
 
 def make_scales_positive(block) -> None:
@@ -312,26 +316,22 @@ def reconstruct(net: NIN, x: torch.Tensor, report=lambda text: None) -> None:
     net.eval()
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--dataset", type=click.Choice(sorted(checkpoint.CLASSES)), default="cifar10", show_default=True)
-@click.option("--start", type=click.Path(path_type=Path, exists=True), help="The full-precision network. [model/zoo/nin-DATASET.float.npz]")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("build/reconstruct"), show_default=True, help="Folder of the quantized network.")
-@click.option("--pictures", type=click.IntRange(1), default=PICTURES, show_default=True, help="Of the training set, to measure the layers' inputs on.")
+@click.option("--start", type=FILE,
+              help="The full-precision network. [model/zoo/nin-DATASET.float.npz]")
+@click.option("--out", type=FOLDER, default=Path("build/reconstruct"), show_default=True,
+              help="Folder of the quantized network.")
+@click.option("--pictures", type=click.IntRange(2, 45_000), default=PICTURES, show_default=True,
+              help="Of the training set, to measure the layers' inputs on.")
 def main(dataset, start, out, pictures):
     """Quantize a full-precision network layer by layer, validate it in integers and write it unless OUT has a better network."""
     source = start or ZOO / f"nin-{dataset}.float.npz"
-    try:
-        sets = data.load(dataset)
-        net, facts = checkpoint.read(source)
-    except CifarError as error:
-        raise click.ClickException(str(error)) from error
-    except (ValueError, OSError) as error:
-        raise click.ClickException(f"{source}: {error}") from error
-    if facts["dataset"] != dataset or net.mode != "float":
-        raise click.ClickException(f"{source} is not a full-precision network for {dataset}")
+    net, facts = checkpoint.read_for(source, dataset, False)
+    sets = data.load(dataset)
+    ship = Shipper(dataset, out, class_names(dataset), facts.get("seed", 0))
     chosen = torch.randperm(len(sets["train"][0]), generator=torch.Generator().manual_seed(0))[:pictures]
     reconstruct(net, to_input(sets["train"][0][chosen], dataset), click.echo)
-    ship = Shipper(dataset, out, facts["classes"], facts["seed"])
     ship.offer(net, {"phase": "reconstruct", "epoch": 0}, Workers(net, os.cpu_count()), sets["val"])
 
 

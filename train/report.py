@@ -1,11 +1,12 @@
 """A table of trials: measured row by row, printed, and written as JSON and Markdown after each row."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
+from model.files import check_output, write_text
+from train.run_files import write_json
 from train.trial import Bench, Trial
 
 FOLDER = Path("build/tables")
@@ -24,14 +25,17 @@ def measure(bench: Bench, rows: list[Row], name: str, title: str, folder: Path =
     """Run the rows and write `folder`/`name`.json and .md; returns the Markdown."""
     folder.mkdir(parents=True, exist_ok=True)
     done, text = [], ""
+    for kind in ("json", "md"):
+        check_output(folder / f"{name}.{kind}")
     full = bench.full_precision()
     for row in rows:
         click.echo(f"{name}: {row.name}")
         result = bench.run(row.trial) if row.trial else full
         done.append({"row": row.name, "paper": row.paper, "loss_against_full_precision": full["test"] - result["test"], **result})
         text = f"# {title}\n\n{_conditions(bench)}\n\n{_markdown(done)}"
-        (folder / f"{name}.json").write_text(json.dumps({"title": title, "conditions": _conditions(bench), "rows": done}, indent=1) + "\n")
-        (folder / f"{name}.md").write_text(text)
+        table = {"title": title, "conditions": _conditions(bench), "rows": done}
+        write_json(folder / f"{name}.json", table)
+        write_text(folder / f"{name}.md", text)
     return text
 
 

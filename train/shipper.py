@@ -1,11 +1,11 @@
 """What a training leaves behind: the best checkpoint, its network file, and the full-precision network it came from."""
 
-import tempfile
 from pathlib import Path
 
-import click
 from tqdm import tqdm
 
+from model.errors import UserError
+from model.files import check_output
 from model.integer import run_integer
 from train import checkpoint
 from train.export import export, to_network
@@ -27,6 +27,9 @@ class Shipper:
         folder.mkdir(parents=True, exist_ok=True)
         self.checkpoint = folder / f"nin-{dataset}.ckpt.npz"
         self.network = folder / f"nin-{dataset}.clipq.npz"
+        for path in (self.checkpoint, self.network, self.full_precision):
+            check_output(path)  # now, not at the end of a training
+        self.best(), _validation(self.full_precision)
 
     @property
     def full_precision(self) -> Path:
@@ -54,11 +57,8 @@ class Shipper:
 
         facts: "phase" and "epoch". workers: Workers or Replica that compute. pictures: (uint8 [N, 3, 32, 32], labels) held back for validation.
         """
-        facts, best = {**self.facts, **facts}, self.best()
-        with tempfile.TemporaryDirectory() as folder:
-            candidate = Path(folder) / self.checkpoint.name
-            checkpoint.write(net, self.dataset, candidate, facts)
-            accuracy = integer_accuracy(candidate, workers, pictures)
+        facts, best, net = {**self.facts, **facts}, self.best(), checkpoint.snapped(net)
+        accuracy = integer_accuracy(net, self.dataset, workers, pictures)
         tqdm.write(f"integer validation {100 * accuracy:.2f} %, best so far {max(0, 100 * best):.2f} %")
         if accuracy > best:
             checkpoint.write(net, self.dataset, self.checkpoint, {**facts, "validation": accuracy})
@@ -78,20 +78,19 @@ def _validation(path: Path) -> float:
     return checkpoint.read(path)[1].get("validation", 0.0) if path.exists() else -1.0
 
 
-def integer_accuracy(path: Path, workers, pictures, count: int = 100) -> float:
-    """Top-1 0..1 of a checkpoint as the hardware computes it, on `pictures`: (uint8 [N, 3, 32, 32], labels).
+def integer_accuracy(net: NIN, dataset: str, workers, pictures, count: int = 100) -> float:
+    """Top-1 0..1 of a quantized network as the hardware computes it.
 
-    Half-precision weights have been read back, so this is the file's accuracy, not its source's. The first `count` pictures go
-    through the NumPy reference too, which must agree to the bit.
+    pictures: (uint8 [N, 3, 32, 32], labels). The first `count` go through the NumPy reference too,
+    which must agree to the bit.
     """
-    net, facts = checkpoint.read(path)
     net.mode = "exact"
     pixels, labels = pictures
-    logits = workers.logits(pixels, lambda part: to_input(part, facts["dataset"]), net=net)
-    x = to_input(pixels[:count].cpu(), facts["dataset"])
+    logits = workers.logits(pixels, lambda part: to_input(part, dataset), net=net)
+    x = to_input(pixels[:count].cpu(), dataset)
     net.cpu()
-    reference = run_integer(to_network(net, facts["dataset"]), x.long().numpy()).reshape(len(x), -1)
+    reference = run_integer(to_network(net, dataset), x.long().numpy()).reshape(len(x), -1)
     ours = net.integer_forward(x)["gap"].flatten(1)
     if not (ours.numpy() == reference).all() or not (logits[:count].argmax(1) == ours.argmax(1)).all():
-        raise click.ClickException(f"{path.name}: the integer model's logits differ from the training's")
+        raise UserError("not written: the integer model's logits differ from the training's")
     return (logits.argmax(1) == labels.cpu()).double().mean().item()

@@ -7,6 +7,7 @@ and a free scale per layer; `point` is the paper's own mode without either.
 
 import click
 
+from model.command import Command
 from train.methods import METHODS
 from train.paper_mode import PaperStart, paper_phases
 from train.report import Row, measure
@@ -53,7 +54,7 @@ def quantizer_rows(dataset, epochs, size):
 ROWS = {"bits": bits_rows, "point": point_rows, "quantizers": quantizer_rows}
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("table", type=click.Choice(list(ROWS)))
 @common_options
 def main(table, dataset, seed, start, epochs, size, pictures, device, threads):

@@ -20,19 +20,22 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from model.cifar import CifarError, class_names
-from train import checkpoint, data
-from train.atomic import save_atomically
+from model.cifar import class_names
+from model.command import Command
+from model.errors import UserError
+from train import checkpoint, data, run_files
 from train.export import ZOO
 from train.identity import digest
 from train.loss import Loss, teacher_probabilities
 from train.nin import LAYERS, NIN, POOL_AFTER, round_input, to_input
+from train.options import EPOCHS, FILE, FOLDER, MINUTES, RATE, SEED, THREADS, Real
 from train.parallel import Workers
 from train.precision import autocast
 from train.shipper import Shipper
 from train.teacher import read_any
-from train.train import CLIPQ, Trainer
+from train.train import CLIPQ, Trainer, prepare_folder
 
+VIEWS = click.IntRange(1, 1000)
 NAMES = [name for name, *_ in LAYERS]
 PIECE = 100  # pictures at a time through the first layers
 STATISTICS = 125  # pictures of a batch that are normalized together: the statistics of fewer are noise, and the network comes less near to the teachers
@@ -160,12 +163,15 @@ def teach_views(teachers: list[Workers], views: Views, dataset: str) -> torch.Te
     return torch.cat([teach_pictures(teachers, x, dataset) for *_, x in views]).view(views.count, len(views.pixels), -1)
 
 
-def kept_in(path: Path, compute) -> torch.Tensor:
-    """The tensor in `path`, or what `compute()` gives, put there for a run that goes on; `path` must belong to this very computation."""
+def kept_in(path: Path, shape: tuple[int, ...], compute) -> torch.Tensor:
+    """The probabilities in `path`, or what `compute()` gives, put there for a run that goes on.
+
+    `path` must belong to this very computation.
+    """
     if path.exists():
-        return torch.load(path, weights_only=True)
+        return run_files.read_probabilities(path, shape)
     tensor = compute()
-    save_atomically(path, tensor)
+    run_files.write(path, tensor)
     return tensor
 
 
@@ -182,13 +188,16 @@ def zeros_of(given: tuple[tuple[str, float], ...], first: str) -> dict[str, floa
 
 
 def clear(net: NIN, zeros: dict[str, float]) -> None:
-    """Give the named layers of the quantized `net` at least these shares, 0..1, of zero weights. Raises ValueError that names the layer where that is impossible."""
+    """Give the named layers of the quantized `net` at least these shares, 0..1, of zero weights.
+
+    Raises UserError that names the layer where that is impossible.
+    """
     blocks = dict(net.blocks())
     for name, share in zeros.items():
         try:
             blocks[name].quantizer = blocks[name].quantizer.with_zeros(blocks[name].conv.weight, share)
         except ValueError as error:
-            raise ValueError(f"{name}: {100 * share:g} % zeros: {error}") from error
+            raise UserError(f"--zeros {name}: {100 * share:g} % zeros: {error}") from error
 
 
 class TailTrainer(Trainer):
@@ -197,6 +206,8 @@ class TailTrainer(Trainer):
     An epoch shows each of the N pictures once; each batch is in a view drawn at random. `soft` and `val_soft`: what is learnt of the pictures, the teachers' probabilities and perhaps labels.
     The last `further` of the `views` views hold pictures of others.
     """
+
+    ROW = (*Trainer.ROW, "divergence")
 
     def __init__(self, workers: Workers, phase, pictures: dict, dataset: str, seed: int, folder: Path, views: int, further: int = 0):
         super().__init__(workers, phase, pictures, dataset, seed, folder)
@@ -215,6 +226,12 @@ class TailTrainer(Trainer):
         view = int(chosen[0]) // self.count
         return view < self.own and not mixes(view)
 
+    def resume(self, ended: bool = False) -> bool:
+        resumed = super().resume(ended)
+        if self.history:
+            run_files.read(self._best)  # now, not at the end
+        return resumed
+
     @property
     def _best(self) -> Path:
         return self.folder / "best.pt"
@@ -230,14 +247,14 @@ class TailTrainer(Trainer):
         row["divergence"] = self.divergence()
         tqdm.write(f"divergence from what is learnt {row['divergence']:.4f}")
         if row is self._nearest():
-            save_atomically(self._best, self.net.state_dict())
+            run_files.write(self._best, self.net.state_dict())
 
     def _nearest(self) -> dict:
         return min(self.history, key=lambda row: row["divergence"])
 
     def take_best(self) -> int:
         """Give the network the state of the epoch that came nearest to what is learnt; return that epoch, from 1 on."""
-        self.net.load_state_dict(torch.load(self._best, weights_only=True))
+        run_files.read_fields(self._best).into_network(self.net)
         return self._nearest()["epoch"]
 
     def _piece(self, pixels) -> int:
@@ -272,32 +289,38 @@ class ShiftingTrainer(TailTrainer):
         return first_layers(self.front, inputs, self.first).float()
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--dataset", type=click.Choice(sorted(checkpoint.CLASSES)), default="cifar10", show_default=True)
-@click.option("--start", type=click.Path(path_type=Path, exists=True), help="The quantized network. [model/zoo/nin-DATASET.ckpt.npz]")
-@click.option("--teacher", "teachers", multiple=True, type=click.Path(path_type=Path, exists=True),
+@click.option("--start", type=FILE, help="The quantized network. [model/zoo/nin-DATASET.ckpt.npz]")
+@click.option("--teacher", "teachers", multiple=True, type=FILE,
               help="What it learns from: a full-precision NIN, or the .pt of train.teacher_training; the mean of several, one given twice counting twice. [model/zoo/nin-DATASET.float.npz]")
-@click.option("--labels", "labels_share", type=click.FloatRange(0, 1), default=0.0, show_default=True,
+@click.option("--labels", "labels_share", type=Real(0, 1), default=0.0, show_default=True,
               help="Share that the labels have in what is learnt of the views of DATASET's own pictures, so that not every error of the teachers is learnt. The validation pictures' count as much in the divergence, "
                    "which may rise while more answers are right, since the network leaves the teachers: see --keep.")
 @click.option("--first", type=click.Choice(NAMES), default="conv5", show_default=True, help="First layer that is trained.")
-@click.option("--views", type=click.IntRange(1), default=4, show_default=True, help="Augmented copies of each picture; conv5 needs 2.2 GB of memory for each.")
-@click.option("--further", type=(click.Choice(sorted(checkpoint.CLASSES)), click.IntRange(1)), metavar="DATASET VIEWS",
+@click.option("--views", type=VIEWS, default=4, show_default=True,
+              help="Augmented copies of each picture; conv5 needs 2.2 GB of memory for each.")
+@click.option("--further", type=(click.Choice(sorted(checkpoint.CLASSES)), VIEWS),
+              metavar="DATASET VIEWS",
               help="So many views more, in which about half of the pictures are training pictures of DATASET, for which the teachers' probabilities are learnt as well.")
-@click.option("--epochs", type=click.IntRange(1), default=30, show_default=True)
-@click.option("--minutes", type=float, help="End after so many minutes of training: the clock drives the learning rate.")
-@click.option("--lr", type=click.FloatRange(0, min_open=True), default=PHASE.lr, show_default=True, help="Peak learning rate, batch norm's as well.")
-@click.option("--pull", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True,
+@click.option("--epochs", type=EPOCHS, default=30, show_default=True)
+@click.option("--minutes", type=MINUTES,
+              help="End after so many minutes of training: the clock drives the learning rate.")
+@click.option("--lr", type=RATE, default=PHASE.lr, show_default=True,
+              help="Peak learning rate, batch norm's as well.")
+@click.option("--pull", type=Real(0, 1, max_open=True), default=0.0, show_default=True,
               help="Share of the way to its quantized value that each step moves a weight, all through; for low rates. [0: in the second half, more and more]")
-@click.option("--zeros", type=(click.Choice(NAMES), click.FloatRange(0, 1, max_open=True)), multiple=True, metavar="LAYER SHARE",
+@click.option("--zeros", type=(click.Choice(NAMES), Real(0, 1, max_open=True)), multiple=True,
+              metavar="LAYER SHARE",
               help="Share of zero weights that a trained layer has at least: the more there are, the fewer bits entropy coding takes. [as it is]")
 @click.option("--shift", type=click.IntRange(0, 15),
               help="Flip each view and shift it by up to so many pixels, at random, each time it comes; the first layers are then computed in every step. [views stay as they are]")
 @click.option("--keep", type=click.Choice(["nearest", "last"]), default="nearest", show_default=True,
               help="Which epoch's network is written: where the validation pictures' divergence from what is learnt is least, or the last.")
-@click.option("--seed", default=0, show_default=True)
-@click.option("--threads", default=os.cpu_count(), show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), default=Path("build/tail"), show_default=True, help="Folder of the network; the run's checkpoint goes into one in it.")
+@click.option("--seed", type=SEED, default=0, show_default=True)
+@click.option("--threads", type=THREADS, default=os.cpu_count(), show_default=True)
+@click.option("--out", type=FOLDER, default=Path("build/tail"), show_default=True,
+              help="Folder of the network; the run's checkpoint goes into one in it.")
 def main(dataset, start, teachers, labels_share, first, views, further, epochs, minutes, lr, pull, zeros, shift, keep, seed, threads, out):
     """Train the last layers of a quantized network, validate its best or last epoch in integers and write it unless OUT has a better network.
 
@@ -307,23 +330,25 @@ def main(dataset, start, teachers, labels_share, first, views, further, epochs, 
     if further and further[0] == dataset:
         raise click.UsageError(f"--further {dataset}: its pictures are in the other views; name another data set")
     source, teachers = start or ZOO / f"nin-{dataset}.ckpt.npz", teachers or (ZOO / f"nin-{dataset}.float.npz",)
-    try:
-        sets = data.load(dataset)
-        others = data.load(further[0])["train"][0] if further else None
-        net, taught_by = checkpoint.read_for(source, dataset, True), {path: read_any(path, dataset) for path in teachers}
-        clear(net, zeros)
-    except (CifarError, ValueError) as error:
-        raise click.ClickException(str(error)) from error
+    net, _ = checkpoint.read_for(source, dataset, True)
+    taught_by = {path: read_any(path, dataset) for path in teachers}
+    clear(net, zeros)
+    sets = data.load(dataset)
+    others = data.load(further[0])["train"][0] if further else None
+    ship = Shipper(dataset, out, class_names(dataset), seed)
     classes = checkpoint.CLASSES[dataset]
     phase = replace(PHASE, stages=((32, epochs),), lr=lr, bn_lr=lr, minutes=minutes, pull=pull, settle=0.0 if pull else PHASE.settle)
     shifting = shift is not None
     folder = out / f"run-{digest(dataset, source, *teachers, labels_share, first, views, further, phase, STATISTICS, zeros, seed, shift)}"
-    folder.mkdir(parents=True, exist_ok=True)
+    prepare_folder(folder, [f"{phase.name}.pt", "soft.pt", "val-soft.pt"])
     asked = {path: Workers(t, threads) for path, t in taught_by.items()}
     workers = [asked[path] for path in teachers]
     seen = Views(sets["train"][0], views, seed, others, further[1] if further else 0)
-    soft = kept_in(folder / "soft.pt", lambda: teach_views(workers, seen, dataset))
-    val_soft = kept_in(folder / "val-soft.pt", lambda: teach_pictures(workers, sets["val"][0], dataset))
+    held = sets["val"][0]
+    soft = kept_in(folder / "soft.pt", (seen.count, len(seen.pixels), classes),
+                   lambda: teach_views(workers, seen, dataset))
+    val_soft = kept_in(folder / "val-soft.pt", (len(held), classes),
+                       lambda: teach_pictures(workers, held, dataset))
     kept = store_views(net, seen, dataset, NAMES[0] if shifting else first, threads)
     pictures = {"train": (kept.flatten(0, 1), sets["train"][1].repeat(seen.count)), "val": (store(net, sets["val"][0], dataset, first, threads), sets["val"][1])}
     kind = partial(ShiftingTrainer, net=net, first=first, shift=shift) if shifting else TailTrainer
@@ -335,7 +360,7 @@ def main(dataset, start, teachers, labels_share, first, views, further, epochs, 
     trainer.resume()
     trainer.run(TailTrainer.keep_best)
     facts = {"phase": "tail", "epoch": trainer.take_best() if keep == "nearest" else trainer.epoch}
-    Shipper(dataset, out, class_names(dataset), seed).offer(net, facts, Workers(net, threads), sets["val"])
+    ship.offer(net, facts, Workers(net, threads), sets["val"])
 
 
 if __name__ == "__main__":

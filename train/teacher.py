@@ -5,18 +5,17 @@ multiplications a picture as the NIN, whose 5x5 convolutions on large pictures i
 learn its probabilities (G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015).
 """
 
-import zipfile
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from train import checkpoint
-from train.atomic import save_atomically
+from model.errors import printable
+from train import checkpoint, run_files
 from train.checkpoint import CLASSES
 from train.nin import INPUT_UNIT, NIN, ConvBlock
+from train.run_files import StateError
 
 # name, input channels, output channels (None: classes), kernel
 LAYERS = (
@@ -52,26 +51,29 @@ class Teacher(nn.Module):
 
 def write(net: Teacher, dataset: str, path: Path) -> None:
     """Write `net`, float32, for `dataset`, "cifar10" or "cifar100"; `read` reads it."""
-    save_atomically(path, {"dataset": dataset, "net": net.state_dict()})
+    state = {"version": run_files.VERSION, "dataset": dataset, "net": net.state_dict()}
+    run_files.write(path, state)
 
 
 def read(path: Path, dataset: str) -> Teacher:
-    """The network that `write` wrote, on the CPU and in evaluation mode. Raises ValueError that names the file if it is damaged, something else, or for another data set."""
-    try:
-        if not zipfile.is_zipfile(path):  # what else there may be, torch takes for a pickle and may fail at in any way
-            raise TypeError("no zip archive")
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        if not isinstance(state, dict):
-            raise TypeError(f"holds a {type(state).__name__}")
-        net = Teacher(CLASSES[state["dataset"]])
-        net.load_state_dict(state["net"])
-    except (KeyError, TypeError, RuntimeError, OSError, UnpicklingError) as error:
-        raise ValueError(f"{path}: not a network of train.teacher_training, or damaged ({str(error).splitlines()[0]})") from error
-    if state["dataset"] != dataset:
-        raise ValueError(f"{path} is a network for {state['dataset']}, not for {dataset}")
+    """The network that `write` wrote, on the CPU and in evaluation mode.
+
+    Raises OSError, or StateError if it is damaged, something else, or for another data set.
+    """
+    fields = run_files.read_fields(path)
+    made_for = fields.text("dataset", CLASSES)
+    if made_for != dataset:
+        raise StateError(f"{printable(path)} is a network for {made_for}, not for {dataset}")
+    net = Teacher(CLASSES[dataset])
+    fields.inner("net").into_network(net)
     return net.eval()
 
 
 def read_any(path: Path, dataset: str) -> Teacher | NIN:
-    """A network to learn from: `read`'s where the name ends in .pt, else a NIN in full precision (.float.npz). Raises ValueError that names the file."""
-    return read(path, dataset) if path.suffix == ".pt" else checkpoint.read_for(path, dataset, False)
+    """A network to learn from: `read`'s where the name ends in .pt, else a full-precision NIN's.
+
+    Raises OSError, or UserError that names the file.
+    """
+    if path.suffix == ".pt":
+        return read(path, dataset)
+    return checkpoint.read_for(path, dataset, False)[0]

@@ -7,45 +7,47 @@ from pathlib import Path
 import click
 import torch
 
-from model.cifar import CifarError
+from model.command import Command
 from train import data
 from train.checkpoint import CLASSES
 from train.loss import Loss
+from train.options import EPOCHS, FOLDER, SEED, THREADS, Multiple
 from train.replica import rank
 from train.teacher import Teacher, write
-from train.train import Phase, Trainer, find_device, run_phase, workers_for
+from train.train import Phase, Trainer, find_device, prepare_folder, run_phase, workers_for
 
 # No label smoothing: it takes from the probabilities what a student could learn from them (R. Müller et al., "When Does Label Smoothing Help?", NeurIPS 2019).
 PHASE = Phase("larger", ((16, 4), (24, 8), (32, 9)), lr=0.08, batch=500, loss=Loss(smoothing=0.0), cutout=8)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--dataset", type=click.Choice(sorted(CLASSES)), default="cifar100", show_default=True)
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Several GPUs: torchrun -m train.teacher_training.")
-@click.option("--threads", default=os.cpu_count(), show_default=True, help="Of the CPU.")
-@click.option("--stage", "stages", type=(click.IntRange(8, 32), click.IntRange(1)), multiple=True, metavar="SIZE EPOCHS",
+@click.option("--threads", type=THREADS, default=os.cpu_count(), show_default=True,
+              help="Of the CPU.")
+@click.option("--stage", "stages", type=(Multiple(8, 8, 32), EPOCHS), multiple=True,
+              metavar="SIZE EPOCHS",
               help="So many epochs on pictures of this size, a multiple of eight; several in turn. [" + ", ".join(f"{size} {epochs}" for size, epochs in PHASE.stages) + "]")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of teacher-DATASET.pt, checkpoint and logs. [build/teacher/DATASET-seedSEED]")
+@click.option("--out", type=FOLDER,
+              help="Folder of teacher-DATASET.pt, checkpoint and logs. "
+                   "[build/teacher/DATASET-seedSEED]")
 def main(dataset, seed, device, threads, stages, out):
     """Train a network for `train.tail --teacher` to learn from. The same command goes on from where it was stopped."""
-    if odd := [size for size, _ in stages if size % 8]:
-        raise click.UsageError(f"--stage {odd[0]}: three poolings need a multiple of eight")
     phase = replace(PHASE, stages=stages or PHASE.stages)
     out = out or Path("build/teacher") / f"{dataset}-seed{seed}"
+    target = out / f"teacher-{dataset}.pt"
     device = find_device(device)
-    try:
-        pictures = {split: (x.to(device), y.to(device)) for split, (x, y) in data.load(dataset).items()}
-    except CifarError as error:
-        raise click.ClickException(str(error)) from error
+    prepare_folder(out, [f"{phase.name}.pt"], target.name)
+    pictures = {split: (x.to(device), y.to(device)) for split, (x, y) in data.load(dataset).items()}
     torch.manual_seed(seed)
     net = Teacher(CLASSES[dataset])
     trainer = Trainer(workers_for(net, device, threads), phase, pictures, dataset, seed, out)
     trainer.resume()
     facts = run_phase(trainer, pictures)
     if rank() == 0:
-        write(net, dataset, out / f"teacher-{dataset}.pt")
-        click.echo(f"wrote {out / f'teacher-{dataset}.pt'}: {100 * facts['validation']:.2f} % of the validation pictures")
+        write(net, dataset, target)
+        click.echo(f"wrote {target}: {100 * facts['validation']:.2f} % of the validation pictures")
 
 
 if __name__ == "__main__":

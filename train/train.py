@@ -4,7 +4,6 @@ Every epoch and every ten minutes the run is saved to its folder, and the same c
 initial weights, the order and the augmentation; the best epoch is chosen on 5,000 pictures held back from training.
 """
 
-import json
 import math
 import os
 import signal
@@ -17,22 +16,27 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from model.cifar import CifarError, class_names
-from train import checkpoint, clipq, data
-from train.atomic import save_atomically
+from model.cifar import class_names
+from model.command import Command
+from model.errors import UserError, printable
+from model.files import check_output
+from train import checkpoint, clipq, data, run_files
 from train.checkpoint import CLASSES
 from train.identity import digest
 from train.loss import Loss, teacher_probabilities
 from train.muon import Muon
 from train.nin import NIN, to_input
+from train.options import FILE, FOLDER, MINUTES, RATE, SEED, THREADS, Real
 from train.parallel import Workers
 from train.precision import autocast
 from train.replica import Replica, join_group, rank, world
+from train.run_files import StateError
 from train.segments import Segments
 from train.shipper import Shipper
 from train.teacher import Teacher, read_any
 
 SAVE_SECONDS = 600
+RESULTS = "results.json"
 BOUND = 2.0  # shadow weights stay within so many standard deviations, where nothing else is said
 
 
@@ -105,6 +109,8 @@ def prefetch(source, pool):
 class Trainer:
     """One phase of one run: network, optimizers, log and checkpoint. sources: what names the files it hangs on, by option."""
 
+    ROW = ("loss", "val")  # what a row of the history has at least
+
     def __init__(self, workers: Workers | Replica, phase: Phase, pictures: dict, dataset: str, seed: int, folder: Path, sources: dict[str, str] | None = None):
         self.workers, self.net = workers, workers.net
         self.phase, self.dataset, self.seed, self.folder, self.sources = phase, dataset, seed, folder, sources or {}
@@ -130,8 +136,9 @@ class Trainer:
         """Write the checkpoint of this phase."""
         if rank():
             return
-        save_atomically(self.checkpoint, {
-            "net": self.net.state_dict(), "muon": self.muon.state_dict(), "sgd": self.sgd.state_dict(),
+        run_files.write(self.checkpoint, {
+            "version": run_files.VERSION, "net": self.net.state_dict(),
+            "muon": self.muon.state_dict(), "sgd": self.sgd.state_dict(),
             "epoch": self.epoch, "step": self.step, "seconds": self.seconds, "history": self.history, "settings": self._settings,
         })
 
@@ -146,23 +153,27 @@ class Trainer:
     def resume(self, ended: bool = False) -> bool:
         """Take up the saved run of this phase, if there is one; ended: it is only what the next one starts from.
 
-        Raises ClickException that names what was set differently then, of a phase that has ended the data set and the seed only.
+        Raises StateError that names what was set differently then (of a phase that has ended the data
+        set and the seed only) or what is damaged.
         """
         if not self.checkpoint.exists():
             return False
-        state = torch.load(self.checkpoint, weights_only=True, map_location=next(self.net.parameters()).device)
-        self._refuse_other(state.get("settings", {}), ("dataset", "seed") if ended else None)
-        for name in ("net", "muon", "sgd"):
-            getattr(self, name).load_state_dict(state[name])
+        saved = run_files.read_fields(self.checkpoint)
+        self._refuse_other(saved.inner("settings").table, ("dataset", "seed") if ended else None)
+        saved.inner("net").into_network(self.net)
+        saved.inner("muon").into_optimizer(self.muon)
+        saved.inner("sgd").into_optimizer(self.sgd)
         self.net.mode = self.phase.mode
-        self.epoch, self.step = state["epoch"], state["step"]
-        self.seconds, self.history = state["seconds"], state["history"]
+        self.epoch, self.step = saved.count("epoch"), saved.count("step")
+        self.seconds = saved.number("seconds", 0)
+        self.history = saved.history(self.ROW, self.epoch)
         return True
 
     def _refuse_other(self, settings: dict, keys: tuple[str, ...] | None) -> None:
         mine = self._settings
         if other := [f"{key} {settings.get(key)}, not {mine.get(key)}" for key in keys or {**mine, **settings} if settings.get(key) != mine.get(key)]:
-            raise click.ClickException(f"{self.checkpoint} was made with {'; '.join(other)}: another folder is needed, or the file has to go")
+            raise StateError(f"{printable(self.checkpoint)} was made with {'; '.join(other)}: "
+                             "another folder is needed, or the file has to go")
 
     def run(self, after_epoch=None) -> None:
         """Train to the end of the phase. `after_epoch(trainer)` is called when an epoch has been validated."""
@@ -216,7 +227,8 @@ class Trainer:
                 self.started = saved
                 self.save()
             if self.stopping:
-                raise click.ClickException(f"stopped and saved; the same command goes on from epoch {self.epoch + 1}, step {step + 1}")
+                raise UserError("stopped and saved; the same command goes on from "
+                                f"epoch {self.epoch + 1}, step {step + 1}")
             if ended:
                 break
         accuracy = self.accuracy(self.val_set, 32 if self.phase.quantized else size)
@@ -243,7 +255,8 @@ class Trainer:
         labels, soft = self.train_set[1][chosen], None if self.soft is None else self.soft[chosen].float()
         loss = self.workers.gradients(pixels, labels, soft, self._piece(pixels), self.phase.loss, self._prepare, self._tracks(chosen))
         if not math.isfinite(loss):
-            raise click.ClickException(f"{self.phase.name}: the loss is {loss} in epoch {self.epoch + 1}")
+            raise UserError(f"{self.phase.name}: the loss is {loss} in epoch {self.epoch + 1}; "
+                            "a lower learning rate may help")
         self.muon.step(self.workers.pool.map)
         self.sgd.step()
         if self.phase.quantized:
@@ -290,44 +303,56 @@ def quantize_network(net: NIN, x: torch.Tensor) -> None:
 def teach(workers, teacher: torch.nn.Module, pixels: torch.Tensor, dataset: str, path: Path) -> torch.Tensor:
     """Probabilities [N, classes], float16, that the full-precision `teacher`, a NIN or a Teacher, gives the training pictures; kept in `path`."""
     if path.exists():
-        return torch.load(path, weights_only=True, map_location=pixels.device)
+        return run_files.read_probabilities(path, (len(pixels), CLASSES[dataset])).to(pixels.device)
     soft = teacher_probabilities(lambda p: workers.logits(p, lambda x: to_input(x, dataset), net=teacher), pixels,
                                  CLIPQ.loss.temperature).half().to(pixels.device)
     if rank() == 0:
-        save_atomically(path, soft)
+        run_files.write(path, soft.cpu())
     return soft
 
 
 def name_teacher(net: NIN, taught_by: Path | None, full_precision: Path, dataset: str, phase: str) -> tuple[NIN | Teacher, str]:
     """Who teaches `phase`, and a name for its probabilities: the network in `taught_by`, else `net` itself as it is before the phase, or if it is quantized
-    the network in `full_precision`. Raises ValueError that names the file."""
+    the network in `full_precision`. Raises OSError, or UserError that names the file."""
     if taught_by:
         return read_any(taught_by, dataset), f"teacher-{digest(taught_by)}.pt"
     if net.mode == "float":
         return net, f"teacher-{phase}.pt"
-    return checkpoint.read_for(full_precision, dataset, False), "teacher.pt"
+    return checkpoint.read_for(full_precision, dataset, False)[0], "teacher.pt"
 
 
-def take_up(net: NIN, path: Path, dataset: str) -> dict:
-    """Make `net` the network of the checkpoint at `path`, in full precision or quantized, and return the file's facts. Raises ClickException that names the file."""
-    try:
-        read, facts = checkpoint.read(path)
-    except (ValueError, OSError) as error:
-        raise click.ClickException(f"{path}: {str(error).splitlines()[0]}") from error
-    if facts["dataset"] != dataset:
-        raise click.ClickException(f"{path} is a network for {facts['dataset']}, not for {dataset}")
-    net.load_state_dict(read.state_dict())
-    if read.mode == "float":
-        return facts
-    for (_, block), (_, source) in zip(net.blocks(), read.blocks()):
-        block.quantizer = source.quantizer
-    net.mode = "fake"
-    return facts
+def take_up(net: NIN, source: NIN) -> None:
+    """Make `net` the same network as `source`, in full precision or quantized."""
+    net.load_state_dict(source.state_dict())
+    net.mode = source.mode
+    for (_, block), (_, other) in zip(net.blocks(), source.blocks()):
+        block.quantizer = other.quantizer
+
+
+def device_name(name: str) -> str:
+    """"cpu" or "cuda"; name: one of them, or "auto" for a GPU where there is one.
+
+    Raises UserError where "cuda" is asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch finds no GPU to use; --device cpu needs none")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
 def find_device(name: str) -> torch.device:
-    """The device of this process; name: "cpu", "cuda", or "auto" for a GPU where there is one."""
-    return join_group(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    """The device of this process; name: as for `device_name`."""
+    return join_group(device_name(name))
+
+
+def prepare_folder(folder: Path, states, *outputs: str) -> None:
+    """Make the folder of a run and try, by name, what could end it late: outputs, states in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (*states, *outputs, RESULTS):
+        check_output(folder / name)
+    run_files.read_results(folder / RESULTS)
+    for name in states:
+        if (folder / name).exists():
+            run_files.read(folder / name)
 
 
 def workers_for(net, device: torch.device, threads: int) -> Workers | Replica:
@@ -337,9 +362,8 @@ def workers_for(net, device: torch.device, threads: int) -> Workers | Replica:
 
 def record(folder: Path, key: str, value) -> None:
     """Add one measured value to results.json of the run."""
-    path = folder / "results.json"
-    results = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps({**results, key: value}, indent=1) + "\n")
+    path = folder / RESULTS
+    run_files.write_json(path, {**run_files.read_results(path), key: value})
 
 
 def run_phase(trainer: Trainer, pictures: dict, after_epoch=None) -> dict:
@@ -353,21 +377,31 @@ def run_phase(trainer: Trainer, pictures: dict, after_epoch=None) -> dict:
     return facts
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--dataset", type=click.Choice(sorted(CLASSES)), default="cifar10", show_default=True)
-@click.option("--seed", default=0, show_default=True)
-@click.option("--run", "folder", type=click.Path(path_type=Path), help="Folder of checkpoints and logs. [build/train/...]")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the best checkpoint and network file. [the run's]")
+@click.option("--seed", type=SEED, default=0, show_default=True)
+@click.option("--run", "folder", type=FOLDER,
+              help="Folder of checkpoints and logs. [build/train/...]")
+@click.option("--out", type=FOLDER,
+              help="Folder of the best checkpoint and network file. [the run's]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Several GPUs: torchrun -m train.train.")
-@click.option("--threads", default=os.cpu_count(), show_default=True, help="Of the CPU.")
+@click.option("--threads", type=THREADS, default=os.cpu_count(), show_default=True,
+              help="Of the CPU.")
 @click.option("--phase", type=click.Choice([*dict.fromkeys(p.name for r in RECIPES.values() for p in r), "all"]), default="all", show_default=True)
-@click.option("--start", type=click.Path(path_type=Path, exists=True), help="Begin with the quantized phases (or with --phase refine), from this .float.npz or .ckpt.npz.")
-@click.option("--teacher", "taught_by", type=click.Path(path_type=Path, exists=True),
+@click.option("--start", type=FILE,
+              help="Begin with the quantized phases (or with --phase refine), from this "
+                   ".float.npz or .ckpt.npz.")
+@click.option("--teacher", "taught_by", type=FILE,
               help="What the phases after the first learn from: a .float.npz, or the .pt of train.teacher_training. [the full-precision network itself]")
-@click.option("--end", type=float, help="End the last phase after so many epochs (fractions allowed), with learning rate zero there.")
-@click.option("--minutes", type=float, help="End the last phase after so many minutes: the clock drives its learning rate.")
-@click.option("--lr", type=click.FloatRange(0, min_open=True), help="Peak learning rate of the last phase; low for a network that needs little more. [recipe]")
-@click.option("--bn-lr", type=click.FloatRange(0, min_open=True), help="Batch norm's, where it is to differ. [--lr]")
+@click.option("--end", type=Real(0, 100_000, min_open=True),
+              help="End the last phase after so many epochs (fractions allowed), with learning "
+                   "rate zero there.")
+@click.option("--minutes", type=MINUTES,
+              help="End the last phase after so many minutes: the clock drives its learning rate.")
+@click.option("--lr", type=RATE,
+              help="Peak learning rate of the last phase; low for a network that needs little "
+                   "more. [recipe]")
+@click.option("--bn-lr", type=RATE, help="Batch norm's, where it is to differ. [--lr]")
 @click.option("--size", type=click.Choice(["16", "20", "24", "28", "32"]), help="Picture size of all epochs of the last phase. [recipe]")
 @click.option("--recipe", type=click.Choice(list(RECIPES)), default="short", show_default=True,
               help="short: hours on two cores; full: for a GPU; smoke: minutes, no useful network.")
@@ -375,21 +409,22 @@ def main(dataset, seed, folder, out, device, threads, phase, start, taught_by, e
     """Train the NIN in full precision, then with CLIP-Q, and export the best network. Resumes where it was stopped."""
     if start and phase == "float":
         raise click.UsageError("--start begins with the quantized phases, --phase float ends before them")
-    folder = folder or Path("build/train") / f"nin-{dataset}-seed{seed}{'' if recipe == 'short' else '-' + recipe}"
-    device = find_device(device)
-    try:
-        pictures = {split: (x.to(device), y.to(device)) for split, (x, y) in data.load(dataset).items()}
-        classes = class_names(dataset)
-        if taught_by:
-            read_any(taught_by, dataset)  # a bad file is refused before any training
-    except (CifarError, ValueError) as error:
-        raise click.ClickException(str(error)) from error
-    if recipe == "smoke":
-        pictures = {split: (x[:n], y[:n]) for (split, (x, y)), n in zip(pictures.items(), (5000, 500, 500))}
     phases = list(RECIPES[recipe])
     names = [p.name for p in phases]
     if phase not in ("all", *names):
         raise click.UsageError(f"--recipe {recipe} has no phase {phase}, only {', '.join(names)}")
+    folder = folder or Path("build/train") / f"nin-{dataset}-seed{seed}{'' if recipe == 'short' else '-' + recipe}"
+    device = find_device(device)
+    if taught_by:
+        read_any(taught_by, dataset)  # a bad file is refused before any training
+    source, facts = checkpoint.read_for(start, dataset) if start else (None, None)
+    if start and source.mode != "float" and phase == REFINE.name:
+        raise click.UsageError(f"{start} is quantized; the phase refine begins from full precision")
+    prepare_folder(folder, [f"{name}.pt" for name in names])
+    pictures = {split: (x.to(device), y.to(device)) for split, (x, y) in data.load(dataset).items()}
+    ship = Shipper(dataset, out or folder, class_names(dataset), seed)
+    if recipe == "smoke":
+        pictures = {split: (x[:n], y[:n]) for (split, (x, y)), n in zip(pictures.items(), (5000, 500, 500))}
     last = len(phases) if phase == "all" else names.index(phase) + 1
     phases = phases[:last]
     changes = {key: rate for key, rate in (("lr", lr), ("bn_lr", bn_lr or lr)) if rate}
@@ -399,13 +434,9 @@ def main(dataset, seed, folder, out, device, threads, phase, start, taught_by, e
     torch.manual_seed(seed)
     net = NIN(CLASSES[dataset])
     workers = workers_for(net, device, threads)
-    folder.mkdir(parents=True, exist_ok=True)
-    ship = Shipper(dataset, out or folder, classes, seed)
     soft = None
     if start:
-        facts = take_up(net, start, dataset)
-        if net.mode != "float" and phase == REFINE.name:
-            raise click.UsageError(f"{start} is quantized; the phase refine begins from full precision")
+        take_up(net, source)
         phases = [p for p in phases if p.quantized or phase == p.name]
         if net.mode == "float" and phases[0].quantized:
             ship.offer_float(net, facts)
@@ -414,10 +445,7 @@ def main(dataset, seed, folder, out, device, threads, phase, start, taught_by, e
     for current in phases:
         trainer = Trainer(workers, current, pictures, dataset, seed, folder, sources)
         if current.loss.share and (soft is None or net.mode == "float"):  # the integer phase learns on from CLIP-Q's teacher
-            try:
-                teacher, name = name_teacher(net, taught_by, ship.full_precision, dataset, current.name)
-            except ValueError as error:
-                raise click.ClickException(str(error)) from error
+            teacher, name = name_teacher(net, taught_by, ship.full_precision, dataset, current.name)
             soft = teach(workers, teacher, pictures["train"][0], dataset, folder / name)
         if current.quantized and net.mode == "float":
             quantize_network(net, to_input(pictures["train"][0][:CALIBRATION_PICTURES], dataset))
@@ -429,7 +457,8 @@ def main(dataset, seed, folder, out, device, threads, phase, start, taught_by, e
             if not current.quantized:
                 ship.offer_float(net, facts)
         elif not resumed:
-            raise click.ClickException(f"{trainer.checkpoint} does not exist: run the {current.name} phase first")
+            raise UserError(f"{printable(trainer.checkpoint)} does not exist: "
+                            f"run the {current.name} phase first")
 
 
 if __name__ == "__main__":

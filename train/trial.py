@@ -4,19 +4,19 @@ A finished trial is found again by a hash of everything that decides its result 
 network), an interrupted one goes on from its last epoch. Accuracies are those of the integer arithmetic.
 """
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 import torch
 
-from model.cifar import CifarError
-from train import checkpoint, clipq, data, train
+from model.errors import UserError, printable
+from train import checkpoint, clipq, data, run_files, train
 from train.checkpoint import CLASSES
 from train.export import ZOO
 from train.identity import digest
 from train.nin import NIN, to_input
+from train.options import EPOCHS, PICTURES, SEED, THREADS, Multiple
 from train.precision import autocast
 from train.train import Phase, Trainer, teach
 
@@ -60,20 +60,14 @@ def short_phase(epochs: int, size: int | None = None, **changes) -> Phase:
 
 
 def load_full_precision(path: Path, dataset: str) -> NIN:
-    """The network of a run's float.pt or of a shipped *.float.npz. Raises ClickException that names the file."""
+    """The network of a run's float.pt or of a shipped *.float.npz. Raises OSError, or UserError."""
     if not path.exists():
         advice = f"make train DATASET={dataset} ARGS='--phase float' makes one, --start names another"
-        raise click.ClickException(f"{path} does not exist: {advice}")
-    try:
-        if path.suffix == ".npz":
-            net, facts = checkpoint.read(path)
-            if net.mode != "float" or facts["dataset"] != dataset:
-                raise ValueError(f"this is a network for {facts['dataset']} in mode {net.mode}, not a full-precision one for {dataset}")
-            return net
-        net = NIN(CLASSES[dataset])
-        net.load_state_dict(torch.load(path, weights_only=True, map_location="cpu")["net"])
-    except (ValueError, KeyError, RuntimeError, OSError) as error:
-        raise click.ClickException(f"{path}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{printable(path)} does not exist: {advice}")
+    if path.suffix == ".npz":
+        return checkpoint.read_for(path, dataset, False)[0]
+    net = NIN(CLASSES[dataset])
+    run_files.read_fields(path).inner("net").into_network(net)
     return net
 
 
@@ -102,14 +96,14 @@ class Bench:
             net = load_full_precision(self.source, self.dataset)
             phase = Phase("float", ())
             self._finish(Trainer(self._workers(net), phase, self.pictures, self.dataset, self.seed, place), place)
-        return json.loads((place / "result.json").read_text())
+        return run_files.read_result(place / "result.json")
 
     def run(self, trial: Trial) -> dict:
         """{"validation", "test": accuracies 0..1, "history": rows of each phase, "settings"}, trained now if it was not before."""
         place = self._place(trial)
         if not (place / "result.json").exists():
             self.train(trial)
-        return json.loads((place / "result.json").read_text())
+        return run_files.read_result(place / "result.json")
 
     def train(self, trial: Trial) -> tuple[NIN, dict]:
         """(network in mode "exact", result as from `run`); goes on where it was interrupted."""
@@ -145,9 +139,7 @@ class Bench:
     def _finish(self, trainer, place, **facts):
         """Measure on the validation and, once, on the test pictures; the test set chooses nothing."""
         result = {"validation": trainer.accuracy(self.pictures["val"]), "test": trainer.accuracy(self.pictures["test"]), **facts}
-        temporary = place / "result.tmp"
-        temporary.write_text(json.dumps(result, indent=1) + "\n")
-        temporary.replace(place / "result.json")
+        run_files.write_json(place / "result.json", result)
         return result
 
 
@@ -155,13 +147,15 @@ def common_options(command):
     """The options that all experiments share."""
     for option in reversed((
         click.option("--dataset", type=click.Choice(sorted(CLASSES)), default="cifar10", show_default=True),
-        click.option("--seed", default=0, show_default=True),
+        click.option("--seed", type=SEED, default=0, show_default=True),
         click.option("--start", type=click.Path(path_type=Path), help="float.pt or *.float.npz. [this seed's run, else the shipped one]"),
-        click.option("--epochs", type=click.IntRange(min=1), default=2, show_default=True, help="Of fine-tuning in each row."),
-        click.option("--size", type=click.IntRange(min=8), help="Train on pictures of this size only, a multiple of four. [24, then 32]"),
-        click.option("--pictures", type=click.IntRange(min=1), help="The first so many of each split only."),
+        click.option("--epochs", type=EPOCHS, default=2, show_default=True,
+                     help="Of fine-tuning in each row."),
+        click.option("--size", type=Multiple(4, 8, 32),
+                     help="Train on pictures of this size only, a multiple of four. [24, then 32]"),
+        click.option("--pictures", type=PICTURES, help="The first so many of each split only."),
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
-        click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Of the CPU."),
+        click.option("--threads", type=THREADS, default=2, show_default=True, help="Of the CPU."),
     )):
         command = option(command)
     return command
@@ -175,12 +169,9 @@ def _usual_start(dataset, seed):
 
 def open_bench(dataset, seed, start, pictures, device, threads) -> Bench:
     """The Bench that the common options describe."""
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    name = train.device_name(device)
     source = start or _usual_start(dataset, seed)
     load_full_precision(source, dataset)  # before the data set is read
-    try:
-        sets = data.load(dataset)
-    except CifarError as error:
-        raise click.ClickException(str(error)) from error
+    sets = data.load(dataset)
     sets = {split: (x[:pictures].to(name), y[:pictures].to(name)) for split, (x, y) in sets.items()}
     return Bench(dataset, seed, source, sets, torch.device(name), threads)

@@ -69,7 +69,7 @@ def test_checkpoint_round_trip(tmp_path):
     net = NIN(10)
     net.mode = "fake"
     path, again = tmp_path / "a.ckpt.npz", tmp_path / "b.ckpt.npz"
-    checkpoint.write(net, "cifar10", path, {"seed": 0})
+    checkpoint.write(checkpoint.snapped(net), "cifar10", path, {"seed": 0})
     restored, facts = checkpoint.read(path)
     checkpoint.write(restored, "cifar10", again, {"seed": 0})
     assert facts == {"dataset": "cifar10", "seed": 0}

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from model.errors import UserError
 from model.integer import run_integer
 from model.network import load_network, save_network
-from train import clipq, paper_mode
+from train import clipq
 from train.nin import NIN
 from train.paper_mode import FixedGain, PaperNIN, PaperStart, check_equal, equalize, fold_batch_norm, to_paper_network
 
@@ -160,7 +161,7 @@ def test_difference_is_named():
     network, x = to_paper_network(net, "cifar10"), pictures(1, 1, 32)
     check_equal(net, network, x)
     net.conv3.bn.bias.data += 1
-    with pytest.raises(paper_mode.click.ClickException, match="conv3"):
+    with pytest.raises(UserError, match="conv3"):
         check_equal(net, network, x)
 
 

@@ -2,12 +2,12 @@
 
 import json
 
-import click
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
+from model.errors import UserError
 from train import checkpoint, plots
 from train.clipq import Setting
 from train.export import ZOO
@@ -37,7 +37,7 @@ def test_history_comes_from_checkpoints_then_from_results(tmp_path):
     torch.save({"history": ROWS}, tmp_path / "float.pt")
     (tmp_path / "results.json").write_text(json.dumps({"float": {"history": ROWS[:1]}, "clipq": {"history": ROWS[:1]}}))
     assert plots.histories(tmp_path) == {"float": ROWS, "clipq": ROWS[:1]}
-    with pytest.raises(click.ClickException, match="neither"):
+    with pytest.raises(UserError, match="neither"):
         plots.histories(tmp_path / "elsewhere")
 
 
@@ -63,7 +63,7 @@ def test_command_draws_curves_and_histograms(tmp_path):
     (tmp_path / "results.json").write_text(json.dumps({"float": {"history": ROWS}}))
     torch.save({"net": net.state_dict(), "history": ROWS}, tmp_path / "float.pt")
     net.calibrate(torch.randint(-128, 128, (4, 3, 8, 8)).float())
-    checkpoint.write(net, "cifar10", tmp_path / "x.ckpt.npz", {})
+    checkpoint.write(checkpoint.snapped(net), "cifar10", tmp_path / "x.ckpt.npz", {})
     args = ["--run", tmp_path, "--full", tmp_path / "float.pt", "--ckpt", tmp_path / "x.ckpt.npz", "--out", tmp_path / "plots"]
     run = CliRunner().invoke(plots.main, [str(a) for a in args])
     assert run.exit_code == 0, run.output

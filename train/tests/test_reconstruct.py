@@ -158,6 +158,7 @@ def test_command_writes_the_network_and_refuses_a_quantized_start(networks, tmp_
     rng = torch.Generator().manual_seed(5)
     pixels, labels = torch.randint(0, 256, (20, 3, 32, 32), generator=rng, dtype=torch.uint8), torch.arange(20) % 10
     monkeypatch.setattr(reconstruct.data, "load", lambda dataset: {"train": (pixels, labels), "val": (pixels, labels)})
+    monkeypatch.setattr(reconstruct, "class_names", lambda dataset: list("abcdefghij"))
 
     def stands_in(net, x, report):
         net.load_state_dict(quantized.state_dict())

@@ -63,9 +63,10 @@ def test_a_better_full_precision_network_stays(ship):
 def test_integer_accuracy_is_that_of_the_file(net, tmp_path, monkeypatch):
     monkeypatch.setattr(parallel, "autocast", contextlib.nullcontext)
     path = tmp_path / "net.ckpt.npz"
+    net = checkpoint.snapped(net)
     checkpoint.write(net, "cifar10", path, {})
     pixels, labels = pictures(8)
     scores = run_integer(to_network(checkpoint.read(path)[0], "cifar10"), to_input(pixels, "cifar10").long().numpy()).reshape(len(labels), -1)
     labels = torch.from_numpy(scores.argmax(1))
     labels[:2] = (labels[:2] + 1) % 10
-    assert integer_accuracy(path, Workers(net, 1), (pixels, labels), count=5) == 0.75
+    assert integer_accuracy(net, "cifar10", Workers(net, 1), (pixels, labels), count=5) == 0.75

@@ -7,6 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from model.errors import UserError
 from model.network import load_network
 from train import checkpoint, tail
 from train.loss import teacher_probabilities
@@ -213,7 +214,7 @@ def run(net, tmp_path, monkeypatch):
         return CliRunner().invoke(main, [*fixed, *(str(o) for o in options)])
 
     run.quantized, run.original = tmp_path / "nin.ckpt.npz", tmp_path / "nin.float.npz"
-    checkpoint.write(net, "cifar10", run.quantized, {})
+    checkpoint.write(checkpoint.snapped(net), "cifar10", run.quantized, {})
     checkpoint.write(NIN(10), "cifar10", run.original, {})
     return run
 
@@ -267,7 +268,7 @@ def test_zeros_are_raised_where_they_are_too_few(run, tmp_path):
 
 def test_zeros_that_cannot_be_name_the_layer(net):
     net.conv8.quantizer = Segments((-1.0, -0.4, 0.5), 2)
-    with pytest.raises(ValueError, match="conv8: 99 % zeros"):
+    with pytest.raises(UserError, match="conv8: 99 % zeros"):
         clear(net, {"conv7": 0.99, "conv8": 0.99})
 
 
@@ -372,8 +373,9 @@ def test_labels_are_learnt_of_own_pictures(run, tmp_path, monkeypatch):
 
 
 def test_what_was_computed_is_kept(tmp_path):
-    first = kept_in(tmp_path / "a.pt", lambda: torch.arange(3))
-    assert torch.equal(first, torch.arange(3)) and torch.equal(first, kept_in(tmp_path / "a.pt", lambda: torch.zeros(1)))
+    soft = torch.rand(3, 2).half()
+    assert torch.equal(soft, kept_in(tmp_path / "a.pt", (3, 2), lambda: soft))
+    assert torch.equal(soft, kept_in(tmp_path / "a.pt", (3, 2), lambda: torch.zeros(1)))
 
 
 def test_divergence_is_that_of_the_validation_pictures_from_the_teachers(net, tmp_path):

@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
-import click
 import pytest
 import torch
 import torch.nn.functional as F
 from click.testing import CliRunner
 
+from model.errors import UserError
 from train import checkpoint, data, shipper, train
 from train.clipq import Setting
 from train.export import ZOO
@@ -150,7 +150,7 @@ def test_stopped_run_resumes_to_the_same_network(tmp_path):
         return step(*batch)
 
     stopped._step = stop_after_four
-    with pytest.raises(click.ClickException, match="epoch 2, step 1"):
+    with pytest.raises(UserError, match="epoch 2, step 1"):
         stopped.run()
     resumed = make_trainer(tmp_path / "b")
     assert resumed.resume() and (resumed.epoch, resumed.step) == (1, 1)
@@ -179,9 +179,9 @@ def test_other_settings_are_refused(tmp_path):
     trainer.save()
     assert trainer.resume()
     trainer.seed, trainer.phase, trainer.sources = 1, replace(trainer.phase, lr=0.01), {"--start": "def"}
-    with pytest.raises(click.ClickException, match="float.pt was made with seed 0, not 1; --start None, not def; lr 0.05, not 0.01; --teacher abc, not None: another folder"):
+    with pytest.raises(UserError, match="float.pt was made with seed 0, not 1; --start None, not def; lr 0.05, not 0.01; --teacher abc, not None: another folder"):
         trainer.resume()
-    with pytest.raises(click.ClickException, match="made with seed 0, not 1: another folder"):
+    with pytest.raises(UserError, match="made with seed 0, not 1: another folder"):
         trainer.resume(ended=True)
     trainer.seed = 0
     assert trainer.resume(ended=True)

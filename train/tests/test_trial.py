@@ -2,12 +2,12 @@
 
 import json
 
-import click
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
+from model.errors import UserError
 from model.network import load_network
 from train import ablate, paper_mode, report, tables, trial
 from train.clipq import Setting
@@ -58,7 +58,7 @@ def test_interrupted_trial_gives_the_same_network(source, tmp_path, monkeypatch)
     straight, _ = make_bench(source, tmp_path / "a").train(one)
     step = trial.Trainer._step
     monkeypatch.setattr(trial.Trainer, "_step", lambda self, *batch: (setattr(self, "stopping", True), step(self, *batch))[1])
-    with pytest.raises(click.ClickException, match="stopped and saved"):
+    with pytest.raises(UserError, match="stopped and saved"):
         make_bench(source, tmp_path / "b").train(one)
     monkeypatch.undo()
     resumed, _ = make_bench(source, tmp_path / "b").train(one)
@@ -77,14 +77,14 @@ def test_bound_is_the_trials_own(source, tmp_path):
 
 
 def test_missing_and_wrong_networks_are_named(tmp_path):
-    with pytest.raises(click.ClickException, match="nowhere.pt does not exist"):
+    with pytest.raises(UserError, match="nowhere.pt does not exist"):
         load_full_precision(tmp_path / "nowhere.pt", "cifar10")
     bad = tmp_path / "bad.pt"
     torch.save({"other": 1}, bad)
-    with pytest.raises(click.ClickException, match="bad.pt"):
+    with pytest.raises(UserError, match="bad.pt"):
         load_full_precision(bad, "cifar10")
     torch.save({"net": NIN(10).state_dict()}, bad)
-    with pytest.raises(click.ClickException, match="bad.pt"):
+    with pytest.raises(UserError, match="bad.pt"):
         load_full_precision(bad, "cifar100")
 
 

@@ -1,0 +1,252 @@
+"""Files of a run: states in PyTorch's format (*.pt) and results in JSON.
+
+Written whole or not at all, and only with finite numbers. Read without trust: nothing in them is
+executed, every field is checked, and a StateError names the file and the field.
+"""
+
+import json
+import math
+import os
+import reprlib
+import zipfile
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from model.errors import UserError, printable
+from model.files import open_input, output, write_text
+
+VERSION = 1
+MAX_JSON = 1 << 26  # bytes
+LARGEST = 2**63 - 1  # whole number
+TINY = torch.finfo(torch.float32).tiny
+REMEDY = "put a whole copy in its place, or delete it to begin again"
+
+
+class StateError(UserError, ValueError):
+    """A file that is damaged, of another kind, or cannot be written; the message names it."""
+
+
+def read(path: Path):
+    """What `write` wrote, on the CPU. Raises StateError for anything else, or OSError."""
+    with open_input(path) as handle:
+        try:
+            _check_archive(handle)
+            return torch.load(handle, weights_only=True, map_location="cpu")
+        except Exception as error:  # an arbitrary file makes zipfile and torch raise many kinds
+            reason = reprlib.repr(str(error).split("\n")[0])[1:-1]
+            reason = f"damaged, or not a file of a training ({reason})"
+            raise _bad(path, f"{reason}; {REMEDY}") from error
+
+
+def write(path: Path, state) -> None:
+    """Write tensors and plain values. Raises StateError that names one that is not finite."""
+    for field, numbers in _numbers(state):
+        if not torch.isfinite(numbers).all():
+            raise _bad(path, f"not written, since {field or 'its content'} is not finite")
+    with output(path) as handle:
+        torch.save(state, handle)
+
+
+def _check_archive(handle):
+    """PyTorch does not compare checksums, and believes the sizes that an archive states."""
+    with zipfile.ZipFile(handle) as archive:
+        members = archive.infolist()
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise ValueError("its members are compressed")
+        if sum(member.file_size for member in members) > os.fstat(handle.fileno()).st_size:
+            raise ValueError("it states more bytes than it has")
+        if damaged := archive.testzip():
+            raise ValueError(f"wrong checksum of {damaged}")
+    handle.seek(0)
+
+
+def _numbers(state, field=""):
+    if isinstance(state, torch.Tensor | float):
+        yield field, torch.as_tensor(state)
+    elif isinstance(state, dict | list | tuple):
+        for key, value in state.items() if isinstance(state, dict) else enumerate(state):
+            yield from _numbers(value, f"{field}.{key}" if field else str(key))
+
+
+# ------------------------------------------------------------------------------- parts of a state
+
+class Fields:
+    """The entries of a table that was read from a file. What is asked for is there, or StateError."""
+
+    def __init__(self, path: Path, table, where: str = ""):
+        self.path, self.where, self.table = path, where, table
+        if not isinstance(table, dict):
+            where = where.rstrip(".") or "its content"
+            raise _bad(path, f"{where} must be a table, not {_show(table)}; {REMEDY}")
+
+    def _refuse(self, key, what):
+        value = _show(self.table[key]) if key in self.table else "missing"
+        field = f"{self.where}{printable(key)}"
+        raise _bad(self.path, f"{field} must be {what}, not {value}; {REMEDY}")
+
+    def version(self) -> None:
+        """Files without one are of the first."""
+        if self.table.get("version", VERSION) != VERSION:
+            self._refuse("version", f"{VERSION}, as this program reads it")
+
+    def count(self, key: str) -> int:
+        """A whole number, 0 or more."""
+        value = self.table.get(key)
+        if type(value) is not int or not 0 <= value <= LARGEST:
+            self._refuse(key, "a whole number from 0 on")
+        return value
+
+    def number(self, key: str, low: float = -math.inf, high: float = math.inf) -> float:
+        """A finite number in low..high."""
+        value = self.table.get(key)
+        if type(value) not in (int, float) or not (abs(value) < math.inf and low <= value <= high):
+            self._refuse(key, f"a finite number in {low}..{high}")
+        return value
+
+    def text(self, key: str, choices) -> str:
+        """One of `choices`."""
+        value = self.table.get(key)
+        if not isinstance(value, str) or value not in choices:
+            self._refuse(key, f"one of {', '.join(choices)}")
+        return value
+
+    def inner(self, key: str) -> "Fields":
+        """A table in the table."""
+        if not isinstance(self.table.get(key), dict):
+            self._refuse(key, "a table")
+        return Fields(self.path, self.table[key], f"{self.where}{printable(key)}.")
+
+    def history(self, wanted=("loss", "val"), epochs=None, key="history") -> list[dict]:
+        """A row per epoch, of finite numbers with `wanted` among them."""
+        rows = self.table.get(key)
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            self._refuse(key, "a list of tables")
+        if epochs not in (None, len(rows)):
+            self._refuse(key, f"of {epochs} epochs")
+        for number, row in enumerate(rows):
+            fields = Fields(self.path, row, f"{self.where}{key}.{number}.")
+            for name in (*wanted, *row):
+                fields.number(name)
+        return rows
+
+    def tensor(self, key, shape, dtype) -> torch.Tensor:
+        """A dense tensor of this shape and type, finite."""
+        value = self.table.get(key)
+        if (not isinstance(value, torch.Tensor) or value.layout != torch.strided
+                or value.device.type != "cpu" or value.dtype != dtype or value.shape != shape):
+            self._refuse(key, f"{dtype} {list(shape)}")
+        if not torch.isfinite(value).all():
+            self._refuse(key, "finite everywhere")
+        return value
+
+    def into_network(self, net: nn.Module) -> None:
+        """Load the table, which is that of all parameters and buffers of `net`."""
+        own = net.state_dict()
+        if other := [key for key in self.table if key not in own]:
+            self._refuse(other[0], "absent from this kind of network")
+        for key, tensor in own.items():
+            value = self.tensor(key, tensor.shape, tensor.dtype)
+            lowest = {"running_var": 0, "steps": TINY}.get(key.rpartition(".")[2], -math.inf)
+            if value.min() < lowest:
+                self._refuse(key, f"at least {lowest:g}")
+        net.load_state_dict(self.table)
+
+    def into_optimizer(self, optimizer) -> None:
+        """Load the momenta; the other numbers are those of the settings."""
+        own, parameters = optimizer.state_dict(), optimizer.param_groups[0]["params"]
+        momenta = self.inner("state")
+        for key in momenta.table:
+            if type(key) is not int or not 0 <= key < len(parameters):
+                momenta._refuse(key, f"absent: there are {len(parameters)} parameters")
+            one = momenta.inner(key)
+            one.tensor("momentum_buffer", parameters[key].shape, parameters[key].dtype)
+        optimizer.load_state_dict({**own, "state": momenta.table})
+
+
+def read_fields(path: Path) -> Fields:
+    """The table in a *.pt file."""
+    fields = Fields(path, read(path))
+    fields.version()
+    return fields
+
+
+def read_probabilities(path: Path, shape) -> torch.Tensor:
+    """Probabilities float16 of this shape."""
+    fields = Fields(path, {"probabilities": read(path)})
+    soft = fields.tensor("probabilities", torch.Size(shape), torch.float16)
+    if soft.min() < 0 or soft.max() > 1:
+        fields._refuse("probabilities", "in 0..1")
+    return soft
+
+
+# ------------------------------------------------------------------------------------------- JSON
+
+def parse_json(text: str):
+    """The value of a JSON text. Raises ValueError for whatever is wrong, nan among it."""
+    def refuse(word):
+        raise ValueError(f"{word} is not a finite number")
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def read_results(path: Path) -> dict:
+    """{name: {"history": rows, "validation", "test"}} of results.json; {} if there is no file."""
+    try:
+        results = _read_json(path)
+    except FileNotFoundError:
+        return {}
+    for phase in results.table:
+        entry = results.inner(phase)
+        entry.history()
+        for key in {"validation", "test"} & set(entry.table):
+            entry.number(key, 0, 1)
+    return results.table
+
+
+def read_result(path: Path) -> dict:
+    """A trial's {"validation", "test", ...}."""
+    result = _read_json(path)
+    for key in ("validation", "test"):
+        result.number(key, 0, 1)
+    if "history" in result.table:
+        history = result.inner("history")
+        for phase in history.table:
+            history.history(key=phase)
+    return result.table
+
+
+def write_json(path: Path, value) -> None:
+    """Write a JSON file. Raises StateError if a number in it is not finite."""
+    try:
+        text = json.dumps(value, indent=1, allow_nan=False)
+    except ValueError as error:
+        raise _bad(path, f"not written ({error})") from error
+    write_text(path, text + "\n")
+
+
+def _read_json(path):
+    with open_input(path) as handle:
+        data = handle.read(MAX_JSON + 1)
+    if len(data) > MAX_JSON:
+        raise _bad(path, f"more than {MAX_JSON:,} bytes")
+    try:
+        return Fields(path, parse_json(data.decode()))
+    except StateError:
+        raise
+    except ValueError as error:
+        raise _bad(path, f"damaged ({error}); {REMEDY}") from error
+
+
+def _show(value):
+    if isinstance(value, torch.Tensor):
+        return f"{value.dtype} {list(value.shape)}"
+    return reprlib.repr(value)
+
+
+def _bad(path, message):
+    return StateError(f"{printable(path)}: {printable(message)}")
