@@ -102,7 +102,7 @@ GROUPS: dict[str, frozenset[str]] = {name: frozenset(points) for name, points in
     "pool_pad": cross(POOLS, ("rows", "columns"), PADS),
     "picture": ("one pixel", "one row", "one column", "wider than a tile", *cross(("image", "result"), ("odd", "even"), ("quads",))),
     "run": (*cross(AMOUNTS, ("images",)), "other program", "debug program", "plain program", "after a soft reset in a run",
-            "after a stopped stream", "after a blocked result stream", "stop between images", "stop in an image"),
+            "after a stopped stream", "after a blocked result stream", "stop between images", "stop in an image", "stop with an image's end"),
     "stall": (*cross(STREAM_PORTS, PATTERNS), *cross(("weights", "image"), ("held",))),
     "stall_cross": cross(("weights",), PATTERNS, ("result",), PATTERNS),
     "axil_stall": cross(AXIL_CHANNELS, PATTERNS),
@@ -111,4 +111,5 @@ GROUPS: dict[str, frozenset[str]] = {name: frozenset(points) for name, points in
     "register_bit": register_bits(),
     "register_access": _register_access(),
     "controller_transition": transitions(),
+    "stop_moment": ("before the end", "with the end", "after the end", "idle"),
 }.items()}

@@ -142,6 +142,9 @@ module main_controller #(
     end else if (start_i) begin
       error_d = busy_o || !prog_valid_i;
       code_d  = busy_o ? clipq_error_pkg::START_BUSY : clipq_error_pkg::NO_PROGRAM;
+    end else if (state_q == HEADER && !prog_valid_i) begin  // another program began in the cycle of START
+      error_d = 1'b1;
+      code_d  = clipq_error_pkg::NO_PROGRAM;
     end else if (state_q == CHECK_HEADER && (header_bad || modules_q != 8'(NUM_MODULES))) begin
       error_d = 1'b1;
       code_d  = header_bad ? clipq_error_pkg::PROGRAM_HEADER : clipq_error_pkg::NUM_MODULES;
@@ -161,8 +164,9 @@ module main_controller #(
   assign waiting_for_weights = weights_done_q && ((state_q == RUN && is_conv && starved_i) || (state_q == WAIT_PARAMS && !params_ready_i));
 
   // ---------------------------------------------------------------- states
-  logic unit_done;
+  logic unit_done, stop;
   assign unit_done = is_conv ? !conv_busy_i : pool_done_i;
+  assign stop      = stop_q || stop_i;  // in the last cycle of an image STOP still means this image
 
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
@@ -213,7 +217,7 @@ module main_controller #(
           EMIT: if (emit_done_i || raw) state_q <= LAYER_END;
           LAYER_END: state_q <= last_layer ? FINISH : FETCH;
           FINISH: if (weights_done_q && results_empty_i) begin
-            state_q         <= stop_q ? IDLE : IMAGE;
+            state_q         <= stop ? IDLE : IMAGE;
             stop_q          <= 1'b0;
             weights_done_q  <= weights_done_i;
             image_started_q <= 1'b0;
@@ -285,7 +289,8 @@ module main_controller #(
   assign image_end_o        = state_q == FINISH && weights_done_q && results_empty_i && !error_d;
   assign results_done_o     = state_q == FINISH && results_empty_i;
   assign done_o             = image_end_o;
-  assign stopped_o          = (image_end_o && stop_q) || (state_q == STOPPING && settle_q == 5'd3 && !image_started_q);
+  assign stopped_o          = (image_end_o && stop) ||
+      (state_q == STOPPING && settle_q == 5'd3 && !image_started_q && !error_d);
   assign error_o            = state_q == ERROR;
   assign error_pulse_o      = error_pulse_q;
   assign error_code_o       = code_q;

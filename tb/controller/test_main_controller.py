@@ -85,7 +85,8 @@ class Bench:
         self.drive("starved_i", int(self.starve))
         self.drive("params_ready_i", int(self.params and rng.random() < 0.7))
         self.drive("weights_empty_i", int(not self.leftover))
-        self.drive("results_empty_i", int(self.results and rng.random() < 0.3))
+        results = self.results and rng.random() < 0.3
+        self.drive("results_empty_i", int(pulse.get("results_empty_i", results)))
         await RisingEdge(dut.clk_i)
         address = dut.prog_addr_o.value
         address = address.to_unsigned() if address.is_resolvable else 0
@@ -301,11 +302,13 @@ async def descriptor_errors(dut):
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def start_errors(dut):
-    """START without a program and START at any time of a run."""
+    """START without a program, in the cycle in which another one begins, at any time of a run."""
     rng, bench = await _start(dut)
-    dut.prog_valid_i.value = 0
-    await bench.cycle(start_i=1)
-    await bench.expect_error(NO_PROGRAM, limit=5)
+    for replaced in (False, True):
+        dut.prog_valid_i.value = int(replaced)
+        await bench.cycle(start_i=1)
+        dut.prog_valid_i.value = 0
+        await bench.expect_error(NO_PROGRAM, limit=5)
     dut.prog_valid_i.value = 1
     for _ in range(scaled(8, 30)):
         await bench.cycle(start_i=1)
@@ -408,6 +411,67 @@ async def image_begins_while_stopping(dut):
         await bench.cycle()
         assert dut.busy_o.value == 0 and any(e[0] == "stopped_o" for e in bench.events), "the run goes on after STOP"
         await bench.reset()
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def stop_around_the_end(dut):
+    """STOP in every cycle around an image's end: that image is the last, the run ends once."""
+    _, bench = await _start(dut, 2, pace=2)
+    ends_of_runs = ("image_end_o", "stopped_o")
+    for offset in range(-6, 7):
+        bench.results = False
+        await bench.cycle(start_i=1)
+        await bench.reach("FINISH")
+        bench.send_image = False  # nothing of a next image comes
+        end = bench.now + 6
+        for step in range(-6, 13):
+            await bench.cycle(stop_i=step == offset, results_empty_i=step >= 0)
+        what = f"STOP {offset} cycles after an image's end"
+        ends = [(name, at - end) for name, at, _ in bench.events if name in ends_of_runs]
+        # between images: two cycles until the image loader is closed, three to see a beat of before
+        stopped = 0 if offset <= 0 else offset + 5
+        assert ends == [("image_end_o", 0), ("stopped_o", stopped)], f"{what}: {ends}"
+        assert dut.busy_o.value == 0, f"{what}: the run goes on"
+        bench.check_image()
+        moment = "before" if offset < 0 else "after" if offset else "with"
+        coverage.hit("stop_moment", f"{moment} the end")
+        bench.events, bench.results, bench.send_image = [], True, True
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def stop_when_idle(dut):
+    """STOP in the cycles before START and in START's own does nothing: image follows image."""
+    _, bench = await _start(dut, 1, pace=2)
+    for before in range(4):
+        for step in range(-before, 1):
+            await bench.cycle(stop_i=step == -before, start_i=step == 0)
+        for _ in range(2):
+            await bench.until("image_end_o", 3000)
+        await bench.cycle()
+        stopped = any(name == "stopped_o" for name, _, _ in bench.events)
+        assert dut.busy_o.value == 1 and not stopped, f"STOP {before} cycles before START"
+        coverage.hit("stop_moment", "idle")
+        await bench.reset()
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def error_while_stopping(dut):
+    """An error in any cycle after STOP: a run that it ends is not reported as stopped."""
+    _, bench = await _start(dut, pace=2)
+    states = set()
+    for wait in range(8):
+        await _enter(bench, "STOPPING")
+        bench.send_image = False
+        for _ in range(wait):
+            await bench.cycle()
+        await bench.cycle(oob_i=1)
+        states.add(bench.state)
+        stopped = sum(name == "stopped_o" for name, _, _ in bench.events)
+        what = f"error in {bench.state}, {wait} cycles after STOP"
+        assert stopped == (bench.state == "IDLE"), f"{what}: stopped {stopped} times"
+        await bench.expect_error(OUT_OF_BOUNDS, limit=3)
+        bench.send_image = True
+    assert states == {"STOPPING", "IDLE"}, f"errors in {states} only"
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
