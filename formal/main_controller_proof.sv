@@ -1,6 +1,9 @@
 // Main controller: what it checks before a unit may write.  In every state in which an image or a layer can write into the feature buffer, the
 // end of the region that feature_buffer writes in is at most its size; a unit starts only with sizes that are not zero.  Image loader and compute
 // units never write at the same time, which is what the write port's multiplexer relies on.
+// STOP: no STOP of a run is lost, whatever it coincides with.  The run ends with the image in progress, that image's
+// last cycle included; between images it ends within STOP_LIMIT cycles, unless a beat of an image is seen before.
+// STOPPED is reported once, if the run ends so, and never else.
 `default_nettype none
 
 module main_controller_proof #(
@@ -50,6 +53,21 @@ module main_controller_proof #(
   // clipq_accel: 32-bit results of convolutions and average pools go to the stream, a max pool always writes
   assign writes      = !desc[0][8] || op == 4'd2;
 
+  (* hierconn *) logic \u_dut.stop_q ;
+  (* hierconn *) logic \u_dut.image_started_q ;
+  (* hierconn *) logic [4:0] \u_dut.settle_q ;
+  localparam logic [2:0] STOP_LIMIT = 3'd4;
+  logic asked_q = 1'b0, stopped_q = 1'b0;  // STOP has come in this run; the run ended by STOP in the cycle before
+  logic [2:0] open_q = '0;                 // cycles since, between images
+  logic begun, between;
+  assign begun   = \u_dut.image_started_q ;
+  assign between = state == IMAGE || state == STOPPING;
+  always_ff @(posedge clk_i) begin
+    asked_q   <= rst_ni && busy && !stopped && (asked_q || stop_i);
+    stopped_q <= rst_ni && stopped;
+    open_q    <= (rst_ni && asked_q && between && !begun && !stopped) ? open_q + 3'd1 : '0;
+  end
+
   logic past_q = 1'b0;
   always_ff @(posedge clk_i) past_q <= 1'b1;
   always @(*) begin
@@ -71,10 +89,23 @@ module main_controller_proof #(
       assert (!(image_enable && layer_active));
       assert (error == (state == ERROR));
       assert (!(error && busy));
+      // a run that was asked to stop
+      if (!error) assert (asked_q == \u_dut.stop_q );
+      if (image_end && (asked_q || stop_i)) assert (stopped);
+      if (stopped) assert (asked_q || stop_i);
+      if (stopped_q) assert (state == IDLE && !stopped);
+      if (asked_q && !begun) assert (!image_enable);
+      if (begun && state == IMAGE) assert (image_enable);
+      if (between) assert (open_q <= STOP_LIMIT);
+      if (open_q != '0) assert (asked_q);
+      if (open_q != '0 && between && !begun) assert (state == STOPPING && open_q == \u_dut.settle_q [2:0] + 3'd1);
+      if (state == STOPPING) assert (asked_q && \u_dut.settle_q <= 5'd3 && (begun || open_q != '0));
     end
     cover (past_q && checked && op == 4'd1);
     cover (past_q && error);
     cover (past_q && image_enable);
+    cover (past_q && stopped && state == STOPPING);
+    cover (past_q && image_end && stop_i && !asked_q);
   end
 
 endmodule
