@@ -206,24 +206,29 @@ async def event_during_clear(dut):
     """An event in the very cycle in which software clears the bit is not lost."""
     bench = Bench(dut)
     await bench.start()
-    await bench.master.write(Register.IRQ_ENABLE, 1)
-    clear_cycle = await _clear_with_event(bench, None)
-    for cycle in range(clear_cycle + 4):
-        await _clear_with_event(bench, cycle)
-        after = dut.hwif_out_irq_status_intr.value
-        assert after == (cycle >= clear_cycle), f"event {cycle - clear_cycle} cycles after the clear: line is {after}"
+    for bit, name in enumerate(IRQ_INPUTS):
+        await bench.master.write(Register.IRQ_ENABLE, 1 << bit)
+        clear_cycle = await _clear_with_event(bench, bit, None)
+        for cycle in range(clear_cycle + 4):
+            await _clear_with_event(bench, bit, cycle)
+            after = dut.hwif_out_irq_status_intr.value
+            what = f"{name} {cycle - clear_cycle} cycles after the clear"
+            assert after == (cycle >= clear_cycle), f"{what}: line is {after}"
 
 
-async def _clear_with_event(bench: Bench, event: int | None) -> int:
-    """Clear a set DONE bit, with an event at clock edge `event` from the start; returns the edge that clears the bit."""
+async def _clear_with_event(bench: Bench, bit: int, event: int | None) -> int:
+    """Clear a set bit of IRQ_STATUS, with its event at clock edge `event` from the start.
+
+    Returns the edge that clears the bit.
+    """
     dut = bench.dut
-    await _pulse(dut, 1)
+    await _pulse(dut, 1 << bit)
     await RisingEdge(dut.clk)
     assert dut.hwif_out_irq_status_intr.value == 1
-    write = cocotb.start_soon(bench.master.write(Register.IRQ_STATUS, 1, sync=False))
+    write = cocotb.start_soon(bench.master.write(Register.IRQ_STATUS, 1 << bit, sync=False))
     cleared = -1
     for cycle in range(20):
-        dut.hwif_in_irq_status_done.value = int(cycle == event)
+        getattr(dut, IRQ_INPUTS[bit]).value = int(cycle == event)
         await RisingEdge(dut.clk)
         if cleared < 0 and dut.hwif_out_irq_status_intr.value == 0:
             cleared = cycle - 1
