@@ -20,6 +20,7 @@ import jinja2
 import yaml
 
 from model.command import Command
+from model.files import write_text
 from tb import process, registry, runner
 from tb.coverage_points import KINDS, Counts, CoverageError, FileCoverage, by_file, check_exclusions, load_exclusions, total
 from tb.progress import Heartbeat
@@ -151,7 +152,7 @@ def write_json(files: list[FileCoverage], path: Path, **facts) -> None:
     data = {**facts, "total": record({kind: total(files, kind) for kind in KINDS}),
             "files": {c.path: {**record({kind: c.tally(kind) for kind in KINDS}), "excluded": len(c.excluded),
                                "missed": [str(item) for kind in KINDS for item in c.missed(kind)]} for c in files}}
-    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(data, indent=1) + "\n")
 
 
 def write_html(files: list[FileCoverage], folder: Path, **facts) -> None:
@@ -160,10 +161,10 @@ def write_html(files: list[FileCoverage], folder: Path, **facts) -> None:
     environment.globals.update(KINDS=KINDS, percent=percent, page=lambda path: path.replace("/", "_") + ".html")
     template = environment.get_template("code_coverage.html.j2")
     totals = {kind: total(files, kind) for kind in KINDS}
-    (folder / "index.html").write_text(template.render(files=files, totals=totals, **facts), encoding="utf-8")
+    write_text(folder / "index.html", template.render(files=files, totals=totals, **facts))
     for coverage in files:
         rows = annotate(coverage)
-        (folder / (coverage.path.replace("/", "_") + ".html")).write_text(template.render(file=coverage, rows=rows, **facts), encoding="utf-8")
+        write_text(folder / (coverage.path.replace("/", "_") + ".html"), template.render(file=coverage, rows=rows, **facts))
 
 
 def annotate(coverage: FileCoverage) -> list[dict]:

@@ -20,13 +20,15 @@ from typing import Iterable
 
 import yaml
 
+from model.errors import UserError
+
 KINDS = ("line", "branch", "toggle")
 _COUNTER = re.compile(r"C '(.*)' (\d+)")
 _CONDITIONAL = {"cond_then", "cond_else"}
 _EXCLUSION_KEYS = {"file", "kind", "source", "arm", "signal", "reason"}
 
 
-class CoverageError(Exception):
+class CoverageError(UserError):
     """Coverage data or an exclusion that cannot be used; the message names the file and the entry."""
 
 

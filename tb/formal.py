@@ -22,6 +22,7 @@ import yaml
 
 from model.command import Command
 from model.errors import UserError
+from model.files import write_text
 from tb import environment, process, registry
 from tb.progress import Heartbeat
 from tb.rtl_index import ROOT, RtlIndex, SourceError
@@ -223,7 +224,7 @@ def write_junit(outcomes: list[Outcome], path: Path) -> None:
         if o.error:
             ET.SubElement(case, "failure", message=o.error)
     ET.indent(suite)
-    ET.ElementTree(suite).write(path, encoding="utf-8", xml_declaration=True)
+    write_text(path, ET.tostring(suite, encoding="unicode"))
 
 
 def _select(proofs: dict[str, Proof], name: str, nightly: bool) -> list[Proof]:
@@ -262,7 +263,7 @@ def main(name: str, jobs: int, nightly: bool, planted: bool, rtl: Path, out: Pat
     write_junit(outcomes, out / "junit.xml")
     failed = sum(bool(o.error) for o in outcomes)
     closing = f"formal: {len(outcomes) - failed} proved, {failed} failed; {sum(o.seconds for o in outcomes):.0f} s"
-    (out / "summary.txt").write_text("".join(
+    write_text(out / "summary.txt", "".join(
         f"{'FAIL' if o.error else 'pass'} {o.proof.name} {o.seconds:.1f} s, CPU {o.cpu:.1f} s {o.error}\n" for o in outcomes) + closing + "\n")
     print(closing)
     sys.exit(failed > 0 or not outcomes)

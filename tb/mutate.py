@@ -19,6 +19,7 @@ import jinja2
 import yaml
 
 from model.command import Command
+from model.files import write_text
 from tb import registry, runner
 from tb.mutation import hand_made, netlist, trial
 from tb.mutation.netlist import MutationError
@@ -159,12 +160,12 @@ def write_reports(findings: list[Finding], setting: dict) -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     rows = [{"key": f.key, "kind": f.kind, "module": f.module, "title": f.title, "status": f.status, "killed_by": f.killed_by,
              "why": f.why, "seconds": round(f.seconds, 1), "passed": sorted(f.passed)} for f in findings]
-    (OUT / "mutate.json").write_text(json.dumps({"setting": setting, "mutants": rows}, indent=1))
+    write_text(OUT / "mutate.json", json.dumps({"setting": setting, "mutants": rows}, indent=1))
     modules = {m: Counter(r["status"] for r in rows if r["module"] == m) for m in sorted({r["module"] for r in rows})}
     template = jinja2.Environment(autoescape=True).from_string((Path(__file__).parent / "mutation" / "report.html.j2").read_text())
     page = template.render(rows=rows, modules=modules, setting=setting, now=datetime.datetime.now().isoformat(" ", "minutes"),
                            total=Counter(r["status"] for r in rows))
-    (OUT / "report.html").write_text(page)
+    write_text(OUT / "report.html", page)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from model.errors import UserError
 from tb.rtl_index import ROOT
 
 SIMULATORS = ("verilator", "icarus")
@@ -16,7 +17,7 @@ _TEST_KEYS = {"name", "about", "toplevel", "module", "sources", "matrix", "simul
 _SUITE_KEYS = {"name", "about", "pytest", "timeout", "seconds", "tags"}
 
 
-class RegistryError(Exception):
+class RegistryError(UserError):
     """tests.yaml says something that cannot be; the message names the entry and the key."""
 
 

@@ -25,6 +25,7 @@ import click
 import jinja2
 
 from model.command import Command
+from model.files import write_text
 from tb import environment, process, registry, runner, testplan
 from tb.common import coverage
 from tb.progress import Heartbeat
@@ -151,7 +152,7 @@ class Regression:
         start, error = time.monotonic(), ""
         try:
             with open(log, "wb") as handle:
-                code = process.run(command, handle, cwd=ROOT, timeout=suite.timeout)
+                code = process.run(command, handle, cwd=ROOT, env={"NIGHTLY": str(int(self.nightly))}, timeout=suite.timeout)
             error = {0: "", 5: "no test was executed"}.get(code, f"pytest ended with status {code}")
         except process.CommandTimeout as late:
             error = str(late)
@@ -256,7 +257,7 @@ def _load_history() -> dict[str, float]:
 
 def _save_history(history: dict[str, float], reports: list[Report]) -> None:
     history.update({r.key: round(r.seconds, 1) for r in reports if r.seconds})
-    (OUT / "durations.json").write_text(json.dumps(history, indent=1, sort_keys=True))
+    write_text(OUT / "durations.json", json.dumps(history, indent=1, sort_keys=True))
 
 
 def _print_line(done: int, total: int, report: Report) -> None:
@@ -301,7 +302,7 @@ def write_junit(reports: list[Report], path: Path) -> None:
             elif t.status == "skipped":
                 ET.SubElement(case, "skipped", message=_printable(t.message))
     ET.indent(root)
-    ET.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
+    write_text(path, '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode"))
 
 
 def _printable(text: str) -> str:
@@ -314,8 +315,7 @@ def write_html(reports: list[Report], path: Path, **facts) -> None:
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     template = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template(
         "report.html.j2")
-    path.write_text(template.render(reports=sorted(reports, key=lambda r: (not r.count("failed"), r.key)), **facts),
-                    encoding="utf-8")
+    write_text(path, template.render(reports=sorted(reports, key=lambda r: (not r.count("failed"), r.key)), **facts))
 
 
 def _revision() -> str:

@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from model.errors import UserError
+
 ROOT = Path(__file__).resolve().parents[1]
 
 _COMMENT_OR_STRING = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.S)
@@ -17,7 +19,7 @@ _INCLUDE = re.compile(r'^\s*`include\s+"([^"]+)"', re.M)
 _WORD = re.compile(r"\b[A-Za-z_]\w*\b")
 
 
-class SourceError(Exception):
+class SourceError(UserError):
     """A module or file that is missing, or defined twice."""
 
 

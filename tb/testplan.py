@@ -19,6 +19,9 @@ from typing import Mapping, Sequence
 import click
 import yaml
 
+from model.command import Command
+from model.errors import UserError
+from model.files import write_text
 from tb import registry, runner
 from tb.common import coverage
 from tb.cover_groups import GROUPS
@@ -32,7 +35,7 @@ _REQUIRED, _OPTIONAL = {"name", "about", "stage", "tests"}, {"promise", "coverag
 Outcomes = Mapping[str, Sequence[TestOutcome]]  # by name in tb/tests.yaml, of all its cases
 
 
-class PlanError(Exception):
+class PlanError(UserError):
     """testplan.yaml says something that cannot be; the message names the entry and the key."""
 
 
@@ -261,10 +264,10 @@ def read_runs(folder: Path) -> tuple[dict[str, list[TestOutcome]], Counter]:
 def write_coverage(hits: Mapping[str, int], path: Path) -> None:
     """The merged hits, zeros of declared points included."""
     declared = {f"{group}.{point}": 0 for group, points in GROUPS.items() for point in points}
-    path.write_text(json.dumps({**declared, **hits}, indent=0, sort_keys=True), encoding="utf-8")
+    write_text(path, json.dumps({**declared, **hits}, indent=0, sort_keys=True))
 
 
-@click.command(help=__doc__)
+@click.command(cls=Command, help=__doc__)
 @click.option("--results", type=click.Path(file_okay=False, path_type=Path), default=ROOT / "build" / "regress",
               help="folder of a regression")
 @click.option("--runs", type=click.Path(exists=True, file_okay=False, path_type=Path), help="folder of single runs (build/run) instead")

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Callable, Iterable
 
+from model.files import write_text
 from tb import process, registry, runner
 from tb.mutation.forked import FAILED, limit_of
 from tb.mutation.netlist import MARKER, MutationError
@@ -71,10 +72,8 @@ class Results:
     def save(self) -> None:
         """Write the file; whole or not at all."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_suffix(".part")
-        part.write_text(json.dumps({"findings": {k: asdict(f) for k, f in self.findings.items()},
-                                    "baselines": {k: asdict(b) for k, b in self.baselines.items()}}, indent=1))
-        part.replace(self.path)
+        write_text(self.path, json.dumps({"findings": {k: asdict(f) for k, f in self.findings.items()},
+                                          "baselines": {k: asdict(b) for k, b in self.baselines.items()}}, indent=1))
 
 
 def cases_for(tests: registry.Registry, index: RtlIndex, units: Iterable[str], reach: str, *,
