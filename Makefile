@@ -1,34 +1,52 @@
 # Commands of the project; `make help` lists them. The first one run sets everything up in .venv.
 
 .DEFAULT_GOAL := help
-.DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
-SIM     ?=
-MODULES ?=
-BACKEND ?= int
-SEED    ?=
-WAVES   ?=
-PIXELS  ?=
-JOBS    ?=
-NIGHTLY ?=
-N       ?=
-MODULE  ?=
-HAND    ?=
-MUTANT  ?=
-ARGS    ?=
+# ----------------------------------------------------------------------------------------------------------- variables
 
-VENV := .venv
-PY   := PYTHONPATH= $(VENV)/bin/python
-export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# Paths may also stand in the environment. The others decide what a command does or tests: they count on the command
+# line only, so that a variable that is there for something else changes no result.
+PATHS   := NET IMAGES OUT CIFAR_ROOT
+CHOICES := SIM MODULES BACKEND DATASET SEED WAVES PIXELS JOBS NIGHTLY TEST N MODULE HAND MUTANT PROOF ARGS
+
+define newline
+
+
+endef
+
+# A value as it was typed: make would expand its dollar signs. `$$` is one, as everywhere in make.
+typed = $(subst $$$$,$$,$(value $1))
+quote = '$(subst ','\'',$1)'
+fails = $(shell $1 || echo yes)
+# A path for a command, which runs in the folder of this file; make was perhaps called from another one.
+path  = $(if $1,$(if $(filter x/%,$(first)),$1,$(if $(filter x~ x~/%,$(first)),$(home),$(CURDIR)/$1)))
+first = $(firstword x$1)
+home  = $(subst $(newline)~,$(or $(value HOME),$(error ~ in a path needs HOME)),$(newline)$1)
+
+$(foreach v,$(PATHS) $(CHOICES),$(if $(findstring $(newline),$(value $v)),$(error $v holds a line break)))
+$(foreach v,$(PATHS),$(eval override $v := $$(call path,$$(call typed,$v))))
+$(foreach v,$(CHOICES),$(eval override $v := $(if $(filter command override,$(origin $v)),$$(call typed,$v))))
+
+# The folder of this file. Its path may hold blanks, at which make's own functions split.
+root := $(shell f=$(call quote,$(subst $(newline) ,,$(newline)$(MAKEFILE_LIST))); \
+    test -e "$$f" || f=$(call quote,$(lastword $(MAKEFILE_LIST))); \
+    CDPATH= cd -- "$$(dirname -- "$$(readlink -f -- "$$f")")" && pwd)
+
+# What would break or bend the start of Python and of the shells and tools of set-up. What the commands start in their
+# turn gets the environment of tb/environment.py.
+unexport $(filter-out PYTHON PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED,$(filter PYTHON% PERL%,$(.VARIABLES))) \
+    BASH_ENV ENV CDPATH SHELLOPTS BASHOPTS POSIXLY_CORRECT GREP_OPTIONS MPLBACKEND TORCH_LOGS
+export CIFAR_ROOT
 
 # ------------------------------------------------------------------------------------------- checks of the variables
 
-one_of = $(if $($(1)),$(if $(filter 1,$(words $($(1)))),$(if $(filter $($(1)),$(2)),,$(call bad,$(1),$(2))),$(call bad,$(1),$(2))))
-bad    = $(error $(1)=$($(1)): must be one of $(2))
-number = $(if $($(1)),$(if $(shell echo '$($(1))' | grep -Ex '[0-9]{1,10}'),,$(error $(1)=$($(1)): must be a whole number)))
-given  = $(if $(strip $($(1))),,$(error $(1) is missing: $(2)))
-exists = $(if $(wildcard $($(1))),,$(error $(1)=$($(1)): no such file))
+wrong  = $(if $1,$(error $2=$($2): $3))
+one_of = $(if $($1),$(call wrong,$(filter-out $2,$($1))$(filter-out 1,$(words $($1))),$1,must be one of $2))
+digits = case $(call quote,$($1)) in (*[!0-9]*|???????????*) false;; esac
+number = $(if $($1),$(call wrong,$(call fails,$(digits)),$1,must be a whole number))
+exists = $(call wrong,$(call fails,test -e $(call quote,$($1))),$1,no such file)
+given  = $(if $(strip $($1)),,$(error $1 is missing: $2))
 
 $(call one_of,SIM,verilator icarus)
 $(call one_of,MODULES,4 8 16)
@@ -41,6 +59,8 @@ $(call one_of,HAND,0 1)
 $(call number,JOBS)
 $(call number,N)
 $(if $(filter random,$(SEED)),,$(call number,SEED))
+parsed := printf 'set -- %s' $(call quote,$(ARGS)) | sh -n 2>/dev/null
+$(call wrong,$(call fails,$(parsed)),ARGS,must be options as a shell takes them)
 
 RUN_USAGE := make run NET=x.clipq.npz IMAGES=x.npy BACKEND=int|torch|rtl OUT=out.npz
 ifneq ($(filter run,$(MAKECMDGOALS)),)
@@ -62,57 +82,61 @@ endif
 
 # ------------------------------------------------------------------------------------------------------------- targets
 
+here   := cd $(call quote,$(root))
+python := $(here) && bash -p ci/setup.sh && PATH="$$PWD/.venv/bin:$$PATH" exec .venv/bin/python -m
+# Options of a command: `option` with the value of a variable that is given, `flag` where the variable is 1.
+option = $(if $($1),--$2=$(call quote,$($1)))
+flag   = $(if $(filter 1,$($1)),--$2)
+
 .PHONY: help setup demo sim regress run accuracy train vectors perf lint formal mutate clean coverage
 
 help: ## list the commands
-	@echo 'Commands (the first one run sets everything up in $(VENV)):'
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1@\2/p' Makefile | awk -F@ '{printf "%-16s %s\n", $$1, $$2}'
+	@echo 'Commands (the first one run sets everything up in .venv):'
+	@$(here) && sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | awk -F@ '{printf "%-16s %s\n", $$1, $$2}'
 	@echo 'Variables: SIM=verilator|icarus MODULES=4|8|16 SEED=n WAVES=1 JOBS=n; the defaults are verilator and 4.'
+	@echo 'They count on the command line only; NET, IMAGES, OUT and CIFAR_ROOT may stand in the environment, too.'
 
-setup: $(VENV)/.stamp ## install everything, run nothing
+setup: ## install everything, run nothing
+	@$(here) && bash -p ci/setup.sh
 
-$(VENV)/.stamp: requirements.txt ci/setup.sh ci/verilator-shim.sh
-	@ci/setup.sh
+demo: ## CIFAR-10 images through the RTL, every layer compared with PyTorch
+	@$(python) tb.demo $(call option,MODULES,modules) $(call option,NET,net) $(ARGS)
 
-demo: $(VENV)/.stamp ## CIFAR-10 images through the RTL, every layer compared with PyTorch
-	@$(PY) -m tb.demo $(if $(MODULES),--modules $(MODULES)) $(if $(NET),--net '$(NET)') $(ARGS)
+sim: ## one test: TEST=name [SIM=] [SEED=n] [WAVES=1] [MODULES=]; without TEST it lists them
+	@$(python) tb.sim $(call option,TEST,test) $(call option,SIM,sim) $(call option,SEED,seed) $(call flag,WAVES,waves) \
+	    $(call option,MODULES,modules)
 
-sim: $(VENV)/.stamp ## one test: TEST=name [SIM=] [SEED=n] [WAVES=1] [MODULES=]; without TEST it lists them
-	@$(PY) -m tb.sim --test '$(TEST)' $(if $(SIM),--sim $(SIM)) $(if $(SEED),--seed $(SEED)) \
-	    $(if $(filter 1,$(WAVES)),--waves) $(if $(MODULES),--modules $(MODULES))
+regress: ## all tests: [SIM=] [JOBS=n] [SEED=n|random] [NIGHTLY=1]
+	@$(python) tb.regress $(call option,SIM,sim) $(call option,JOBS,jobs) $(call option,SEED,seed) $(call flag,NIGHTLY,nightly)
 
-regress: $(VENV)/.stamp ## all tests: [SIM=] [JOBS=n] [SEED=n|random] [NIGHTLY=1]
-	@$(PY) -m tb.regress $(if $(SIM),--sim $(SIM)) $(if $(JOBS),--jobs $(JOBS)) $(if $(SEED),--seed $(SEED)) \
-	    $(if $(filter 1,$(NIGHTLY)),--nightly)
+run: ## any network on any input: NET= IMAGES= BACKEND=int|torch|rtl OUT= [PIXELS=1] [MODULES=]
+	@$(python) tb.run_network $(call option,NET,net) $(call option,IMAGES,images) $(call option,BACKEND,backend) \
+	    $(call option,OUT,out) $(call flag,PIXELS,pixels) $(call option,MODULES,modules)
 
-run: $(VENV)/.stamp ## any network on any input: NET= IMAGES= BACKEND=int|torch|rtl OUT= [PIXELS=1] [MODULES=]
-	@$(PY) -m tb.run_network --net '$(NET)' --images '$(IMAGES)' --backend $(BACKEND) --out '$(OUT)' \
-	    $(if $(filter 1,$(PIXELS)),--pixels) $(if $(MODULES),--modules $(MODULES))
+accuracy: ## top-1 on the 10,000 test images: NET= DATASET=cifar10|cifar100 [BACKEND=int|torch]
+	@$(python) model.accuracy $(call option,NET,net) $(call option,DATASET,dataset) $(call option,BACKEND,backend)
 
-accuracy: $(VENV)/.stamp ## top-1 on the 10,000 test images: NET= DATASET=cifar10|cifar100 [BACKEND=int|torch]
-	@$(PY) -m model.accuracy --net '$(NET)' --dataset $(DATASET) --backend $(BACKEND)
+train: ## CLIP-Q training: [DATASET=cifar10|cifar100] [SEED=n] [ARGS=--help lists more]
+	@$(python) train.train $(call option,DATASET,dataset) $(call option,SEED,seed) $(ARGS)
 
-train: $(VENV)/.stamp ## CLIP-Q training: [DATASET=cifar10|cifar100] [SEED=n] [ARGS=--help lists more]
-	@$(PY) -m train.train $(if $(DATASET),--dataset $(DATASET)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+vectors: ## shipped networks and weight vectors again from the shipped checkpoints
+	@$(python) train.export $(ARGS)
 
-vectors: $(VENV)/.stamp ## shipped networks and weight vectors again from the shipped checkpoints
-	@$(PY) -m train.export $(ARGS)
+perf: ## cycles, utilization and memory accesses per layer, measured and predicted
+	@$(python) tb.perf $(call option,MODULES,modules) $(call option,NET,net) $(ARGS)
 
-perf: $(VENV)/.stamp ## cycles, utilization and memory accesses per layer, measured and predicted
-	@$(PY) -m tb.perf $(if $(MODULES),--modules $(MODULES)) $(if $(NET),--net '$(NET)') $(ARGS)
+lint: ## Verilator, Icarus and Yosys over all RTL, generated files up to date
+	@$(python) tb.lint $(call option,JOBS,jobs)
 
-lint: $(VENV)/.stamp ## Verilator, Icarus and Yosys over all RTL, generated files up to date
-	@$(PY) -m tb.lint $(if $(JOBS),--jobs $(JOBS))
+coverage: ## line, branch and toggle coverage of rtl/ against the gates: [JOBS=n] [SEED=n] [ARGS=--missed]
+	@$(python) tb.code_coverage $(call option,JOBS,jobs) $(call option,SEED,seed) $(ARGS)
 
-coverage: $(VENV)/.stamp ## line, branch and toggle coverage of rtl/ against the gates: [JOBS=n] [SEED=n] [ARGS=--missed]
-	@$(PY) -m tb.code_coverage $(if $(JOBS),--jobs $(JOBS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+mutate: ## bugs planted in the RTL, and which tests find them: [N=200] [SEED=n] [MODULE=name] [HAND=1] [MUTANT=id] [ARGS=]
+	@$(python) tb.mutate $(call option,N,count) $(call option,SEED,seed) $(call option,MODULE,module) $(call flag,HAND,hand) \
+	    $(call option,MUTANT,mutant) $(ARGS)
 
-mutate: $(VENV)/.stamp ## bugs planted in the RTL, and which tests find them: [N=200] [SEED=n] [MODULE=name] [HAND=1] [MUTANT=id] [ARGS=]
-	@$(PY) -m tb.mutate $(if $(N),--count $(N)) $(if $(SEED),--seed $(SEED)) $(if $(MODULE),--module '$(MODULE)') \
-	    $(if $(filter 1,$(HAND)),--hand) $(if $(MUTANT),--mutant '$(MUTANT)') $(ARGS)
-
-formal: $(VENV)/.stamp ## proofs: [PROOF=name] [JOBS=n] [NIGHTLY=1]
-	@$(PY) -m tb.formal $(if $(PROOF),--proof '$(PROOF)') $(if $(JOBS),--jobs $(JOBS)) $(if $(filter 1,$(NIGHTLY)),--nightly) $(ARGS)
+formal: ## proofs: [PROOF=name] [JOBS=n] [NIGHTLY=1]
+	@$(python) tb.formal $(call option,PROOF,proof) $(call option,JOBS,jobs) $(call flag,NIGHTLY,nightly) $(ARGS)
 
 clean: ## delete what was built (not .venv)
-	rm -rf build
+	rm -rf -- $(call quote,$(root))/build

