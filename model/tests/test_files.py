@@ -189,7 +189,10 @@ def test_errors_are_one_line(error, line):
 
 @pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
 def test_signals_run_the_clean_up(number, status):
-    done, before = [], signal.getsignal(number)
+    done, callers = [], signal.getsignal(number)
+    # The caller may have started this process to ignore the signal (nohup, a background job).
+    before = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    signal.signal(number, before)
 
     def function():
         try:
@@ -200,7 +203,18 @@ def test_signals_run_the_clean_up(number, status):
                 os.kill(os.getpid(), number)  # timeout and make both send one
             done.append(True)
 
-    assert run(function).exit_code == status and done == [True] and signal.getsignal(number) == before
+    try:
+        assert run(function).exit_code == status and done == [True] and signal.getsignal(number) == before
+    finally:
+        signal.signal(number, callers)
+
+
+def test_an_ignored_signal_stays_ignored():
+    callers = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert run(lambda: os.kill(os.getpid(), signal.SIGHUP)).exit_code == 0
+    finally:
+        signal.signal(signal.SIGHUP, callers)
 
 
 def test_a_reader_that_leaves_is_no_error():

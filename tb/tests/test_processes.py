@@ -75,10 +75,13 @@ class Family:
 
 @contextlib.contextmanager
 def family(tmp_path, *command):
-    """Start a command in a session, process group and folder of temporary files of its own."""
+    """Start a command in a session, process group and folder of temporary files of its own.
+
+    It heeds all signals, even if this process was started to ignore some (nohup, a background job).
+    """
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    with process.started(["env", f"TMPDIR={temporary}", *command], cwd=ROOT) as parent:
+    with process.started(["env", "--default-signal", f"TMPDIR={temporary}", *command], cwd=ROOT) as parent:
         yield Family(temporary, parent)
 
 
