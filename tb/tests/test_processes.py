@@ -208,13 +208,13 @@ def job(tmp_path_factory):
     return [f"{variable}={folder / name}" for variable, name in files.items()]
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-def test_signal_to_make_run_and_its_children_ends_the_simulator(job, tmp_path, number):
-    """To the process group, as a terminal and `timeout` send it."""
+@pytest.mark.parametrize("number, send", [*((number, os.killpg) for number in SIGNALS), (signal.SIGTERM, os.kill)])
+def test_signal_to_make_run_ends_the_simulator(job, tmp_path, number, send):
+    """To the process group, as a terminal and `timeout` send it, and to make alone, which hands SIGTERM on."""
     with family(tmp_path, "make", "run", *job, "BACKEND=rtl") as found:
         variables = found.wait_for("accel_harness", "+verilator+seed")
         folder = runner.BUILD / "run" / os.path.basename(os.path.dirname(variables["CLIPQ_JOB"]))
         while "@image 2 " not in (folder / "run" / "sim.log").read_text():
             time.sleep(0.05)
-        os.killpg(found.parent.pid, number)
+        send(found.parent.pid, number)
         found.check_end(folder)
