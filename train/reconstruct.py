@@ -300,6 +300,7 @@ def reconstruct(net: NIN, x: torch.Tensor, report=lambda text: None) -> None:
     x: input integers -128..127, float32 [N, 3, H, W], of training pictures. report: called with a line per layer.
     """
     began = time.monotonic()
+    torch.set_num_threads(1)  # the network must not depend on how sums are split over threads
     original, integers, unit = x / INPUT_UNIT, x.to(torch.int8), INPUT_UNIT
     for name, block in net.blocks():
         make_scales_positive(block)
@@ -328,8 +329,8 @@ def main(dataset, start, out, pictures):
     """Quantize a full-precision network layer by layer, validate it in integers and write it unless OUT has a better network."""
     source = start or ZOO / f"nin-{dataset}.float.npz"
     net, facts = checkpoint.read_for(source, dataset, False)
-    sets = data.load(dataset)
     ship = Shipper(dataset, out, class_names(dataset), facts.get("seed", 0))
+    sets = data.load(dataset)
     chosen = torch.randperm(len(sets["train"][0]), generator=torch.Generator().manual_seed(0))[:pictures]
     reconstruct(net, to_input(sets["train"][0][chosen], dataset), click.echo)
     ship.offer(net, {"phase": "reconstruct", "epoch": 0}, Workers(net, os.cpu_count()), sets["val"])
