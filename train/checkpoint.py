@@ -54,21 +54,9 @@ def write(net: NIN, dataset: str, path: Path, facts: dict) -> None:
     Raises CheckpointError unless all numbers are finite and reading gives back every integer of a
     quantized network.
     """
-    arrays = {"meta": np.array(json.dumps({"dataset": dataset, **facts}, sort_keys=True))}
-    for name, block in net.blocks():
-        weights = block.conv.weight.detach().cpu()
-        arrays[f"{name}.weight"] = halves(weights).numpy()
-        if net.mode == "float":
-            arrays[f"{name}.scale"] = np.float32(weights.abs().max())
-        else:
-            for key, value in _quantizer_arrays(block.quantizer).items():
-                arrays[f"{name}.{key}"] = value
-            arrays[f"{name}.steps"] = np.float32(block.steps.cpu())
-        for key in BN:
-            value = getattr(block.bn, key).detach().cpu().numpy()
-            arrays[f"{name}.bn.{key}"] = value.astype(np.float32)
     try:
-        restored, _ = _network(arrays)
+        arrays = _arrays(net, {"dataset": dataset, **facts})
+        restored, _ = _network(arrays, arrays)
         if net.mode != "float":
             _compare(fold_network(net), fold_network(restored))
     except (CheckpointError, FoldError) as error:
@@ -82,7 +70,7 @@ def read(path: Path) -> tuple[NIN, dict]:
         with Archive(path) as archive:
             if archive.size("meta") > MAX_META:
                 raise CheckpointError(f"meta has more than {MAX_META:,} bytes")
-            return _network({name: archive[name] for name in archive.names})
+            return _network(archive, archive.names)
     except (CheckpointError, ArchiveError) as error:
         reason = f"not a checkpoint of the NIN, or damaged: {error}"
         raise CheckpointError(f"{printable(path)}: {reason}") from error
@@ -105,8 +93,25 @@ def _compare(ours, theirs):
                 raise CheckpointError(f"layer {name}: half precision would change its {field}")
 
 
+def _arrays(net, facts) -> dict:
+    arrays = {"meta": np.array(json.dumps(facts, sort_keys=True))}
+    for name, block in net.blocks():
+        weights = block.conv.weight.detach().cpu()
+        arrays[f"{name}.weight"] = halves(weights).numpy()
+        if net.mode == "float":
+            arrays[f"{name}.scale"] = np.float32(weights.abs().max())
+        else:
+            for key, value in _quantizer_arrays(block.quantizer).items():
+                arrays[f"{name}.{key}"] = value
+            arrays[f"{name}.steps"] = np.float32(block.steps.cpu())
+        for key in BN:
+            value = getattr(block.bn, key).detach().cpu().numpy()
+            arrays[f"{name}.bn.{key}"] = value.astype(np.float32)
+    return arrays
+
+
 @torch.no_grad()
-def _network(arrays) -> tuple[NIN, dict]:
+def _network(arrays, names) -> tuple[NIN, dict]:
     facts = _facts(arrays)
     net, taken = NIN(CLASSES[facts["dataset"]]).eval(), {"meta"}
     net.mode = "float" if "conv1.scale" in arrays else "fake"
@@ -128,8 +133,8 @@ def _network(arrays) -> tuple[NIN, dict]:
             low = 0 if key == "running_var" else -np.inf
             array = take(f"{name}.bn.{key}", np.float32, target.shape, low)
             target.copy_(torch.from_numpy(array.astype(np.float32)))
-    if other := sorted(set(arrays) - taken):
-        raise CheckpointError(f"array {printable(other[0])} is unknown")
+    if other := sorted(set(names) - taken):
+        raise CheckpointError(f"array {printable(other[0][:80])} is unknown")
     return net, facts
 
 

@@ -56,7 +56,8 @@ def fold_scales(block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     factor = steps * _float64(bn.weight) / np.sqrt(_float64(bn.running_var) + bn.eps)
     mult, shift = mult_and_shift(factor)
     bias = steps * _float64(bn.bias) / factor - _float64(bn.running_mean)
-    return np.rint(bias).astype(np.int64), mult, shift.astype(np.int64)
+    with np.errstate(invalid="ignore"):  # what does not fit becomes the smallest integer
+        return np.rint(bias).astype(np.int64), mult, shift.astype(np.int64)
 
 
 def fold(block) -> FoldedConv:

@@ -10,6 +10,7 @@ import os
 import reprlib
 import zipfile
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from torch import nn
@@ -20,6 +21,7 @@ from model.files import open_input, output, write_text
 VERSION = 1
 MAX_JSON = 1 << 26  # bytes
 LARGEST = 2**63 - 1  # whole number
+HUGE = 1e30  # no loss, time or rate comes near
 TINY = torch.finfo(torch.float32).tiny
 REMEDY = "put a whole copy in its place, or delete it to begin again"
 
@@ -34,9 +36,11 @@ def read(path: Path):
         try:
             _check_archive(handle)
             return torch.load(handle, weights_only=True, map_location="cpu")
+        except UnpicklingError as error:
+            reason = "it holds Python objects, which are never read"
+            raise _bad(path, f"{reason}; {REMEDY}") from error
         except Exception as error:  # an arbitrary file makes zipfile and torch raise many kinds
-            reason = reprlib.repr(str(error).split("\n")[0])[1:-1]
-            reason = f"damaged, or not a file of a training ({reason})"
+            reason = f"damaged, or not a file of a training ({str(error)[:200]})"
             raise _bad(path, f"{reason}; {REMEDY}") from error
 
 
@@ -83,7 +87,7 @@ class Fields:
 
     def _refuse(self, key, what):
         value = _show(self.table[key]) if key in self.table else "missing"
-        field = f"{self.where}{printable(key)}"
+        field = f"{self.where}{_short(key)}"
         raise _bad(self.path, f"{field} must be {what}, not {value}; {REMEDY}")
 
     def version(self) -> None:
@@ -98,11 +102,11 @@ class Fields:
             self._refuse(key, "a whole number from 0 on")
         return value
 
-    def number(self, key: str, low: float = -math.inf, high: float = math.inf) -> float:
+    def number(self, key: str, low: float = -HUGE, high: float = HUGE) -> float:
         """A finite number in low..high."""
         value = self.table.get(key)
-        if type(value) not in (int, float) or not (abs(value) < math.inf and low <= value <= high):
-            self._refuse(key, f"a finite number in {low}..{high}")
+        if type(value) not in (int, float) or not low <= value <= high:
+            self._refuse(key, f"a number in {low:g}..{high:g}")
         return value
 
     def text(self, key: str, choices) -> str:
@@ -116,7 +120,7 @@ class Fields:
         """A table in the table."""
         if not isinstance(self.table.get(key), dict):
             self._refuse(key, "a table")
-        return Fields(self.path, self.table[key], f"{self.where}{printable(key)}.")
+        return Fields(self.path, self.table[key], f"{self.where}{_short(key)}.")
 
     def history(self, wanted=("loss", "val"), epochs=None, key="history") -> list[dict]:
         """A row per epoch, of finite numbers with `wanted` among them."""
@@ -126,7 +130,7 @@ class Fields:
         if epochs not in (None, len(rows)):
             self._refuse(key, f"of {epochs} epochs")
         for number, row in enumerate(rows):
-            fields = Fields(self.path, row, f"{self.where}{key}.{number}.")
+            fields = Fields(self.path, row, f"{self.where}{_short(key)}.{number}.")
             for name in (*wanted, *row):
                 fields.number(name)
         return rows
@@ -240,6 +244,10 @@ def _read_json(path):
         raise
     except ValueError as error:
         raise _bad(path, f"damaged ({error}); {REMEDY}") from error
+
+
+def _short(key):
+    return str(key)[:80]
 
 
 def _show(value):

@@ -333,9 +333,9 @@ def main(dataset, start, teachers, labels_share, first, views, further, epochs, 
     net, _ = checkpoint.read_for(source, dataset, True)
     taught_by = {path: read_any(path, dataset) for path in teachers}
     clear(net, zeros)
+    ship = Shipper(dataset, out, class_names(dataset), seed)
     sets = data.load(dataset)
     others = data.load(further[0])["train"][0] if further else None
-    ship = Shipper(dataset, out, class_names(dataset), seed)
     classes = checkpoint.CLASSES[dataset]
     phase = replace(PHASE, stages=((32, epochs),), lr=lr, bn_lr=lr, minutes=minutes, pull=pull, settle=0.0 if pull else PHASE.settle)
     shifting = shift is not None

@@ -171,9 +171,11 @@ class Trainer:
 
     def _refuse_other(self, settings: dict, keys: tuple[str, ...] | None) -> None:
         mine = self._settings
-        if other := [f"{key} {settings.get(key)}, not {mine.get(key)}" for key in keys or {**mine, **settings} if settings.get(key) != mine.get(key)]:
-            raise StateError(f"{printable(self.checkpoint)} was made with {'; '.join(other)}: "
-                             "another folder is needed, or the file has to go")
+        other = [f"{key} {settings.get(key)}, not {mine.get(key)}" for key in keys or {**mine, **settings}
+                 if repr(settings.get(key)) != repr(mine.get(key))]
+        if other:
+            raise StateError(printable(f"{self.checkpoint} was made with {'; '.join(other)[:800]}: "
+                                       "another folder is needed, or the file has to go"))
 
     def run(self, after_epoch=None) -> None:
         """Train to the end of the phase. `after_epoch(trainer)` is called when an epoch has been validated."""
@@ -421,8 +423,8 @@ def main(dataset, seed, folder, out, device, threads, phase, start, taught_by, e
     if start and source.mode != "float" and phase == REFINE.name:
         raise click.UsageError(f"{start} is quantized; the phase refine begins from full precision")
     prepare_folder(folder, [f"{name}.pt" for name in names])
-    pictures = {split: (x.to(device), y.to(device)) for split, (x, y) in data.load(dataset).items()}
     ship = Shipper(dataset, out or folder, class_names(dataset), seed)
+    pictures = {split: (x.to(device), y.to(device)) for split, (x, y) in data.load(dataset).items()}
     if recipe == "smoke":
         pictures = {split: (x[:n], y[:n]) for (split, (x, y)), n in zip(pictures.items(), (5000, 500, 500))}
     last = len(phases) if phase == "all" else names.index(phase) + 1

@@ -48,6 +48,7 @@ def test_one_device_does_what_the_threads_do(mode):
 def test_statistics_follow_where_they_should(make):
     workers, moved = make(), []
     for tracking in (True, False, True):
+        workers.net.conv5.bn.running_var *= 2  # far from the batch's
         before = workers.net.conv5.bn.running_var.clone()
         workers.gradients(*batch(), None, 8, Loss(), lambda p: p - 128, tracking)
         moved.append(not torch.equal(before, workers.net.conv5.bn.running_var))

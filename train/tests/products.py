@@ -1,0 +1,83 @@
+"""Digests of what must be the same on every machine, as JSON. `python -m train.tests.products`.
+
+Networks and files from the shipped checkpoints, every quantizer's integers, integer sums in
+training and in both models. Inputs are drawn as integers: random floats differ by processor.
+"""
+
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+from model.integer import run_integer
+from model.network import load_network
+from model.torch_net import TorchNet
+from train import checkpoint
+from train.clipq import Setting
+from train.exact import exact_sums
+from train.export import ZOO, export
+from train.fold import fold_network
+from train.methods import METHODS
+from train.nin import to_input
+from train.paper_mode import FixedGain
+from train.segments import Segments
+
+QUANTIZERS = {name: method.quantizer for name, method in METHODS.items()}
+QUANTIZERS |= {"segments": Segments((-1.2, -0.3, 0.5), 2),
+               "gain": FixedGain(Setting(fraction_bits=5), 1.0)}
+
+
+def digest(*arrays) -> str:
+    """Of the bytes, types and shapes of arrays and tensors."""
+    seen = hashlib.sha256()
+    for array in map(np.ascontiguousarray, arrays):
+        seen.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+    return seen.hexdigest()
+
+
+def weights(rng) -> torch.Tensor:
+    """Of many magnitudes, and so many that sums of them are shared by threads."""
+    bells = rng.integers(-(2**20), 2**20, (4, 100, 50, 5, 5)).sum(0)
+    return torch.from_numpy(np.ldexp(bells, rng.integers(-40, -20, bells.shape)).astype(np.float32))
+
+
+def products():
+    """Yield (name, digest)."""
+    rng = np.random.default_rng(1)
+    for name, quantizer in QUANTIZERS.items():
+        yield f"integers of {name}", digest(quantizer.integers(weights(rng)))
+    means = [QUANTIZERS["gain"].segments(weights(rng))[1] for _ in range(5)]
+    yield "segment means at a length of one", digest(*means)
+    x, w = rng.integers(-128, 256, (2, 300, 7, 6)), rng.integers(-127, 128, (5, 300, 5, 5))
+    yield "sums", digest(exact_sums(torch.from_numpy(x).float(), torch.from_numpy(w).float(), 2))
+    pixels = torch.from_numpy(rng.integers(0, 256, (3, 3, 32, 32)).astype(np.uint8))
+    for source in sorted(ZOO.glob("*.ckpt.npz")):
+        yield from shipped(source, pixels)
+
+
+@torch.no_grad()
+def shipped(source: Path, pixels):
+    net, facts = checkpoint.read(source)
+    for name, folded in fold_network(net).items():
+        yield f"{source.name} {name}", digest(*folded)
+    with tempfile.TemporaryDirectory() as folder:
+        export(source, Path(folder, "net"))
+        yield f"{source.name} exported", digest(np.fromfile(Path(folder, "net"), np.uint8))
+        checkpoint.write(net, facts["dataset"], Path(folder, "again"), facts)
+        yield f"{source.name} written", digest(np.fromfile(Path(folder, "again"), np.uint8))
+        network = load_network(Path(folder, "net"))
+    x = to_input(pixels, facts["dataset"])
+    yield f"{source.name} input", digest(x)
+    yield f"{source.name} training", digest(*net.integer_forward(x).values())
+    net.mode = "exact"
+    yield f"{source.name} logits", digest(net(x))
+    yield f"{source.name} int", digest(run_integer(network, x.long().numpy()))
+    yield f"{source.name} torch", digest(TorchNet(network)(x.long()))
+
+
+if __name__ == "__main__":
+    click.echo(json.dumps(dict(products())))
