@@ -59,11 +59,11 @@ class Archive:
     def __getitem__(self, name):
         """The array `name`, read-only. Raises ArchiveError where it is missing or damaged."""
         if name not in self._members:
-            raise ArchiveError(f"array '{name}' is missing")
+            raise ArchiveError(f"array '{printable(name)}' is missing")
         try:
             return _decode(self._bytes(self._members[name]))
         except Exception as error:  # truncated, corrupted and encrypted members fail in many ways
-            raise ArchiveError(f"array '{name}' cannot be read ({_reason(error)})") from error
+            raise ArchiveError(f"array '{printable(name)}' cannot be read ({_reason(error)})") from error
 
     def _bytes(self, member):
         with self._zip.open(member) as stream:
