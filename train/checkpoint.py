@@ -8,7 +8,6 @@ written.
 
 import copy
 import json
-import reprlib
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 
 from model.archive import Archive, ArchiveError, write_npz
 from model.errors import UserError, printable
+from model.network.contract import is_name, show
 from train import clipq
 from train.fold import FoldedConv, FoldError, fold_network
 from train.nin import NIN
@@ -153,15 +153,10 @@ def _facts(arrays) -> dict:
     except ValueError as error:
         raise CheckpointError(f"meta: {error}") from error
     names = fields.table.get("classes", [])
-    known = isinstance(names, list) and all(map(_is_name, names))
+    known = isinstance(names, list) and all(map(is_name, names))
     if not known or len(names) not in (0, classes):
-        shown = reprlib.repr(names)
-        raise CheckpointError(f"meta: classes must be a list of {classes} names, not {shown}")
+        raise CheckpointError(f"meta: classes must be a list of {classes} names, not {show(names)}")
     return fields.table
-
-
-def _is_name(value):
-    return isinstance(value, str) and value != "" and value.isprintable()
 
 
 def _checked(arrays, key, dtype, shape, low=-np.inf, high=np.inf):

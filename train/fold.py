@@ -56,8 +56,11 @@ def fold_scales(block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     factor = steps * _float64(bn.weight) / np.sqrt(_float64(bn.running_var) + bn.eps)
     mult, shift = mult_and_shift(factor)
     bias = steps * _float64(bn.bias) / factor - _float64(bn.running_mean)
-    with np.errstate(invalid="ignore"):  # what does not fit becomes the smallest integer
-        return np.rint(bias).astype(np.int64), mult, shift.astype(np.int64)
+    if not np.isfinite(bias).all():
+        raise FoldError(f"channel {np.argmin(np.isfinite(bias))}: bias is not finite")
+    # Processors differ in what a cast makes of values beyond 64 bits; `fold` refuses those beyond 32.
+    bias = np.rint(bias).clip(-(2.0**62), 2.0**62).astype(np.int64)
+    return bias, mult, shift.astype(np.int64)
 
 
 def fold(block) -> FoldedConv:
