@@ -1,10 +1,10 @@
 """Generates everything that follows from rtl/control/clipq_regs.rdl, the one source of the registers and error codes.
 
-    rtl/control/generated/clipq_regs_block.sv register block (PeakRDL-etana)
-    rtl/control/generated/clipq_regs.sv       the block behind rtl/control/axil_slave.sv
-    rtl/control/generated/clipq_error_pkg.sv  error codes for the RTL
+    rtl/generated/clipq_regs_block.sv register block (PeakRDL-etana)
+    rtl/generated/clipq_regs.sv       the block behind rtl/control/axil_slave.sv
+    rtl/generated/clipq_error_pkg.sv  error codes for the RTL
     tb/uvm/generated/register_model.py        UVM register model (PeakRDL-pyuvm)
-    tb/control/register_map.py                offsets, fields and error codes for Python
+    host/register_map.py                offsets, fields and error codes for Python
     docs/registers.md                         the same to read
 
 With --check nothing is written: exit status 1 and the names of the files that are not what the source gives.
@@ -33,12 +33,12 @@ AXIL_ADDRESS_WIDTH = 12  # one 4 KiB page, so that there are unmapped addresses 
 AXIL_SIGNALS = ("awvalid awready awaddr wvalid wready wdata wstrb bvalid bready bresp arvalid arready araddr rvalid rready "
                 "rdata rresp").split()
 TEMPLATES = {
-    "rtl/control/generated/clipq_regs.sv": "clipq_regs.sv.j2",
-    "rtl/control/generated/clipq_error_pkg.sv": "clipq_error_pkg.sv.j2",
-    "tb/control/register_map.py": "register_map.py.j2",
+    "rtl/generated/clipq_regs.sv": "clipq_regs.sv.j2",
+    "rtl/generated/clipq_error_pkg.sv": "clipq_error_pkg.sv.j2",
+    "host/register_map.py": "register_map.py.j2",
     "docs/registers.md": "registers.md.j2",
 }
-BLOCK = "rtl/control/generated/clipq_regs_block.sv"
+BLOCK = "rtl/generated/clipq_regs_block.sv"
 MODEL = "tb/uvm/generated/register_model.py"
 _BLOCK_PORT = re.compile(r"^ *(input|output) (?:wire|logic) (\[\d+:0\] )?(hwif_\w+)", re.M)
 

@@ -3,7 +3,7 @@
 // Purpose: runs codebook-quantized convolutional networks.  The host loads a program over AXI-Stream, starts it over AXI4-Lite, and then sends, for
 // each image, a weights packet on the program stream and the image on the image stream; results come back on the result stream
 // (docs/architecture.md).
-// Latency and throughput: model/cycle_model.py predicts the cycles of every layer exactly.
+// Latency and throughput: model/performance/cycle_model.py predicts the cycles of every layer exactly.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import click
 
-from model.command import Command
+from model.common.command import Command
 from train.clipq import Setting
 from train.kmeans import KMeans
 from train.loss import Loss

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model.archive import Archive, ArchiveError, write_npz
-from model.errors import UserError, printable
+from model.common.archive import Archive, ArchiveError, write_npz
+from model.common.errors import UserError, printable
 from model.network.contract import is_name, show
 from train import clipq
 from train.fold import FoldedConv, FoldError, fold_network

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from model.cifar import load_cifar
+from model.data.cifar import load_cifar
 
 VALIDATION = 5000  # pictures of the training set held back to choose checkpoints
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import click
 import torch
 
-from model.command import Command
+from model.common.command import Command
 from train import checkpoint, data
 from train.nin import to_input
 from train.options import FILE, THREADS

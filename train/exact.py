@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from model.requantize import requantize
+from model.reference.requantize import requantize
 
 FLOAT32_EXACT = 2**24  # float32 adds integers exactly below this
 LARGEST_INPUT = 255

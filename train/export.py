@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from model.command import Command
-from model.errors import UserError, printable
-from model.files import check_output
+from model.common.command import Command
+from model.common.errors import UserError, printable
+from model.common.files import check_output
 from model.network import Layer, Network, NetworkError, save_network
 from train import checkpoint
 from train.fold import FoldError, fold_network

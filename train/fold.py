@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from model.errors import UserError
+from model.common.errors import UserError
 
 MULT_BITS = 15  # mult is 1..32767
 SHIFT_MAX = 31

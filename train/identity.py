@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from model.files import open_input
+from model.common.files import open_input
 
 
 def digest(*settings) -> str:

@@ -14,8 +14,8 @@ import click
 import constriction
 import numpy as np
 
-from model.command import Command
-from model.errors import UserError, printable
+from model.common.command import Command
+from model.common.errors import UserError, printable
 from model.network import Network, load_network
 from train.export import ZOO
 from train.options import FILE

@@ -18,11 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.cifar import class_names
-from model.command import Command
-from model.errors import UserError
-from model.files import check_output
-from model.integer import run_integer
+from model.data.cifar import class_names
+from model.common.command import Command
+from model.common.errors import UserError
+from model.common.files import check_output
+from model.reference.integer import run_integer
 from model.network import Network, save_network
 from train import clipq
 from train.exact import ReplaceForward, exact_outputs

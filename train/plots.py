@@ -10,11 +10,11 @@ import torch
 matplotlib.use("Agg")  # no display is needed
 from matplotlib import pyplot as plt
 
-from model.accuracy import predict
-from model.cifar import class_names, load_cifar
-from model.command import Command
-from model.errors import UserError, printable
-from model.files import check_output, output
+from host.accuracy import predict
+from model.data.cifar import class_names, load_cifar
+from model.common.command import Command
+from model.common.errors import UserError, printable
+from model.common.files import check_output, output
 from model.network import load_network
 from train import checkpoint, run_files, tail, teacher_training
 from train.options import FILE, FOLDER

@@ -23,8 +23,8 @@ import click
 import torch
 import torch.nn.functional as F
 
-from model.cifar import class_names
-from model.command import Command
+from model.data.cifar import class_names
+from model.common.command import Command
 from train import checkpoint, data
 from train.export import ZOO
 from train.kmeans import KMeans

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from model.files import check_output, write_text
+from model.common.files import check_output, write_text
 from train.run_files import write_json
 from train.trial import Bench, Trial
 

@@ -15,8 +15,8 @@ from pickle import UnpicklingError
 import torch
 from torch import nn
 
-from model.errors import UserError, printable
-from model.files import open_input, output, write_text
+from model.common.errors import UserError, printable
+from model.common.files import open_input, output, write_text
 
 VERSION = 1
 MAX_JSON = 1 << 26  # bytes

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from model.errors import UserError
-from model.files import check_output
-from model.integer import run_integer
+from model.common.errors import UserError
+from model.common.files import check_output
+from model.reference.integer import run_integer
 from train import checkpoint
 from train.export import export, to_network
 from train.nin import NIN, to_input

@@ -7,7 +7,7 @@ and a free scale per layer; `point` is the paper's own mode without either.
 
 import click
 
-from model.command import Command
+from model.common.command import Command
 from train.methods import METHODS
 from train.paper_mode import PaperStart, paper_phases
 from train.report import Row, measure

@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from model.cifar import class_names
-from model.command import Command
-from model.errors import UserError
+from model.data.cifar import class_names
+from model.common.command import Command
+from model.common.errors import UserError
 from train import checkpoint, data, run_files
 from train.export import ZOO
 from train.identity import digest

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.errors import printable
+from model.common.errors import printable
 from train import checkpoint, run_files
 from train.checkpoint import CLASSES
 from train.nin import INPUT_UNIT, NIN, ConvBlock

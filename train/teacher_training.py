@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import torch
 
-from model.command import Command
+from model.common.command import Command
 from train import data
 from train.checkpoint import CLASSES
 from train.loss import Loss

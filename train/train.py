@@ -16,10 +16,10 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from model.cifar import class_names
-from model.command import Command
-from model.errors import UserError, printable
-from model.files import check_output
+from model.data.cifar import class_names
+from model.common.command import Command
+from model.common.errors import UserError, printable
+from model.common.files import check_output
 from train import checkpoint, clipq, data, run_files
 from train.checkpoint import CLASSES
 from train.identity import digest

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import torch
 
-from model.errors import UserError, printable
+from model.common.errors import UserError, printable
 from train import checkpoint, clipq, data, run_files, train
 from train.checkpoint import CLASSES
 from train.export import ZOO

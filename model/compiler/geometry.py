@@ -1,7 +1,7 @@
 """Whether the sizes in a layer's descriptor fit together: the rules that rtl/control/descriptor_check.sv applies."""
 from dataclasses import dataclass
 
-from .hardware import QUAD_ADDR_BITS, Hardware
+from model.compiler.hardware import QUAD_ADDR_BITS, Hardware
 
 CONV, MAX_POOL, AVERAGE_POOL = 1, 2, 3
 WINDOWS = (1, 3, 5)

@@ -1,7 +1,7 @@
 """The configuration of the accelerator that compiler and cycle model reckon with (parameters of rtl/clipq_accel.sv)."""
 from dataclasses import dataclass
 
-from model.errors import UserError
+from model.common.errors import UserError
 
 ARRAYS, PES = 4, 25               # arrays per conv module, PEs per array
 TILE_PIXELS = 256                 # output pixels of a partial-sum tile

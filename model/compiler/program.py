@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import memory_plan, weights
-from .conv_plan import ceil_div, plan_conv
-from .hardware import DESC_WORDS, MAX_CHANNELS, MAX_LAYERS, QUAD_ADDR_BITS, CompileError, Hardware
+from model.compiler import memory_plan, weights
+from model.compiler.conv_plan import ceil_div, plan_conv
+from model.compiler.hardware import DESC_WORDS, MAX_CHANNELS, MAX_LAYERS, QUAD_ADDR_BITS, CompileError, Hardware
 
 MAGIC_PROGRAM, MAGIC_WEIGHTS = 0x52505143, 0x54575143  # "CQPR", "CQWT"
 PROGRAM_VERSION = 1

@@ -1,8 +1,8 @@
 """Packs a layer's weight indices and parameters into the words of the weight stream (docs/architecture.md, "Streams")."""
 import numpy as np
 
-from .conv_plan import ceil_div
-from .hardware import ARRAYS, PES, CompileError
+from model.compiler.conv_plan import ceil_div
+from model.compiler.hardware import ARRAYS, PES, CompileError
 
 EXTRA_PES = (5, 6, 7, 13, 14, 15, 21, 22, 23, 24)  # conv mode 2: taps 3 and 4 of channels 0..4
 

@@ -1,7 +1,7 @@
 """Limits and words of the network contract (docs/arithmetic.md, docs/network-file.md), and the error that says what breaks it."""
 import reprlib
 
-from model.errors import UserError
+from model.common.errors import UserError
 
 OPS = ("conv", "maxpool", "avgpool", "add")
 MAX_KERNEL = 11

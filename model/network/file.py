@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 
-from model.archive import Archive, ArchiveError, write_npz
-from model.errors import printable
+from model.common.archive import Archive, ArchiveError, write_npz
+from model.common.errors import printable
 from model.network.contract import OPS, NetworkError, bad_name, dims, is_name, show
 from model.network.layer import Layer
 from model.network.network import Network

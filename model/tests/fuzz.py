@@ -18,12 +18,12 @@ import click
 import numpy as np
 import torch
 
-from model.errors import UserError
-from model.images import load_images
-from model.integer import run_integer
+from model.common.errors import UserError
+from model.data.images import load_images
+from model.reference.integer import run_integer
 from model.network import load_network, save_network
-from model.random_networks import random_input, random_network
-from model.torch_net import TorchNet
+from model.network.random_networks import random_input, random_network
+from model.reference.torch_net import TorchNet
 
 SECONDS = 10
 MEMORY = 1 << 30

@@ -1,4 +1,4 @@
-"""The contract of docs/arithmetic.md as plain loops over Python integers: slow, and independent of NumPy, PyTorch and model.requantize."""
+"""The contract of docs/arithmetic.md as plain loops over Python integers: slow, and independent of NumPy, PyTorch and model.reference.requantize."""
 
 
 def run_loops(net, image):

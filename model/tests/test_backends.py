@@ -3,11 +3,11 @@ import numpy as np
 import pytest
 import torch
 
-from model.integer import run_integer
+from model.reference.integer import run_integer
 from model.network import Layer, Network
-from model.random_networks import random_input, random_network
+from model.network.random_networks import random_input, random_network
 from model.tests.loop_reference import run_loops
-from model.torch_net import TorchNet
+from model.reference.torch_net import TorchNet
 
 
 def conv(name="conv", inputs=("input",), *, weights=None, index=None, codebook=(0, 1, -1, 2), bias=None, mult=None, shift=None, **fields):
@@ -121,7 +121,7 @@ def test_many_rows_are_cut_into_blocks(monkeypatch):
     net = random_network(rng, ops=("conv",), sizes=((16, 16),), max_layers=3)
     images = random_input(rng, net, 2)
     whole = run_integer(net, images)
-    monkeypatch.setattr("model.integer.COLUMN_BYTES", 1)
+    monkeypatch.setattr("model.reference.integer.COLUMN_BYTES", 1)
     np.testing.assert_array_equal(run_integer(net, images), whole)
 
 

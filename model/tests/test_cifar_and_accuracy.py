@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from model import cifar
-from model.accuracy import main, predict
-from model.cifar import CifarError, class_names, load_cifar
-from model.images import ImageError
+from model.data import cifar
+from host.accuracy import main, predict
+from model.data.cifar import CifarError, class_names, load_cifar
+from model.data.images import ImageError
 from model.network import Layer, Network, save_network
 
 NAMES = [b"airplane", b"automobile", b"bird", b"cat", b"deer", b"dog", b"frog", b"horse", b"ship", b"truck"]
@@ -352,5 +352,5 @@ def test_accuracy_errors(official, tmp_path):
 
 
 def test_the_reference_needs_no_torch():
-    code = "import sys, model.integer, model.images, model.cifar, model.accuracy, model.random_networks; sys.exit('torch' in sys.modules)"
+    code = "import sys, model.reference.integer, model.data.images, model.data.cifar, host.accuracy, model.network.random_networks; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(cifar.__file__).parent.parent).returncode == 0

@@ -10,11 +10,11 @@ from model.compiler.conv_plan import plan_conv
 from model.compiler.hardware import Hardware
 from model.compiler.memory_plan import layout, place
 from model.compiler.weights import pack_passes, pe_indices
-from model.cycle_model import predict
-from model.images import ZOO
+from model.performance.cycle_model import predict
+from model.data.images import ZOO
 from model.network import Layer, Network, load_network
-from model.paper_dataflow import conv_cycles, network_cycles
-from model.random_networks import random_network
+from model.performance.paper_dataflow import conv_cycles, network_cycles
+from model.network.random_networks import random_network
 
 OPS = ("conv", "maxpool", "avgpool")
 

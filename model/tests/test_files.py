@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from model.command import Command, OutputFile
-from model.errors import UserError, printable
-from model.files import check_output, open_input, output, write_text
-from model.archive import write_npz
+from model.common.command import Command, OutputFile
+from model.common.errors import UserError, printable
+from model.common.files import check_output, open_input, output, write_text
+from model.common.archive import write_npz
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,7 +51,7 @@ def test_an_interrupted_writer_leaves_the_old_file(tmp_path, error):
 
 def test_a_full_disk_leaves_nothing(tmp_path):
     """The kernel's own limit on file sizes stands for a full disk."""
-    code = ("import resource, signal, sys; from model.files import output\n"
+    code = ("import resource, signal, sys; from model.common.files import output\n"
             "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
             "with output(sys.argv[1]) as handle: handle.write(bytes(5000))")
@@ -218,7 +218,7 @@ def test_an_ignored_signal_stays_ignored():
 
 
 def test_a_reader_that_leaves_is_no_error():
-    code = ("import click; from model.command import Command\n"
+    code = ("import click; from model.common.command import Command\n"
             "@click.command(cls=Command)\n"
             "def main():\n"
             "    while True: print('line' * 1000)\n"
@@ -230,7 +230,7 @@ def test_a_reader_that_leaves_is_no_error():
 
 
 def test_text_that_the_terminal_cannot_show_is_escaped():
-    code = "import click; from model.command import Command\n@click.command(cls=Command)\ndef main(): print('é\\ud800')\nmain()"
+    code = "import click; from model.common.command import Command\n@click.command(cls=Command)\ndef main(): print('é\\ud800')\nmain()"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONIOENCODING": "ascii"},
                           capture_output=True, text=True, check=True)
     assert done.stdout == "\\xe9\\ud800\n"

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from model import archive
-from model.archive import Archive, ArchiveError
+from model.common import archive
+from model.common.archive import Archive, ArchiveError
 from model.compiler import CompileError, compile_network
-from model.images import ImageError, load_images, pixels_to_input
-from model.integer import run_integer
+from model.data.images import ImageError, load_images, pixels_to_input
+from model.reference.integer import run_integer
 from model.network import Layer, Network, NetworkError, load_network
 from model.tests.test_network import parts, write
-from model.torch_net import TorchNet
+from model.reference.torch_net import TorchNet
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from model.images import ImageError, bundled_images, load_images, pixels_to_input
+from model.data.images import ImageError, bundled_images, load_images, pixels_to_input
 from model.network import Layer, Network
 
 

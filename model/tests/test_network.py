@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from model.network import Network, NetworkError, load_network, save_network
-from model.random_networks import random_network
+from model.network.random_networks import random_network
 
 
 LIMIT = 2**31 - 1 - 128 * 11 * (128 + 3 + 127)  # largest |bias| of layer a's channel 0 below: its 45 indices are 0 1 2 3 0 1 ... 0

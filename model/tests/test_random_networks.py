@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from model.network import load_network, save_network
-from model.random_networks import random_input, random_network, tensor_bytes
+from model.network.random_networks import random_input, random_network, tensor_bytes
 
 
 def draw(count, **limits):

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.requantize import requantize, shift_round
+from model.reference.requantize import requantize, shift_round
 
 KINDS = {"numpy": lambda values: np.array(values, np.int64), "torch": lambda values: torch.tensor(values, dtype=torch.int64)}
 

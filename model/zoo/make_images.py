@@ -10,8 +10,8 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent))
 
-from model.cifar import SETS, load_cifar  # noqa: E402 (needs the path above)
-from model.archive import write_npz       # noqa: E402
+from model.data.cifar import SETS, load_cifar  # noqa: E402 (needs the path above)
+from model.common.archive import write_npz       # noqa: E402
 
 COUNT = 200  # first images of the official test order
 

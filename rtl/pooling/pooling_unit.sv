@@ -5,7 +5,7 @@
 // which are in pixel order, then channel groups.  Padding is never read: it cannot win a maximum and adds nothing to a sum.
 // All inputs from avg_i to pad_w_i are stable from start_i to done_o.  start_i only while idle.
 // Latency: start_i to done_o = reads + bit length of (stride_h | stride_w | pad_h | pad_w) + RD_LATENCY + 6 cycles while sum_ready_i is
-// high (model/pool_cycles.py).  Throughput: one read a cycle, no gap between windows, groups and pixels.
+// high (model/performance/pool_cycles.py).  Throughput: one read a cycle, no gap between windows, groups and pixels.
 // done_o comes together with the last write or sum.  After sum_ready_i falls, at most RD_LATENCY + 2 more sums follow.
 `resetall
 `default_nettype none

@@ -10,7 +10,7 @@ from cocotb.triggers import FallingEdge, First, RisingEdge
 from cocotb_bus.drivers.amba import AXIProtocolError
 from pyuvm import ConfigDB, uvm_agent, uvm_analysis_port, uvm_driver, uvm_monitor, uvm_sequencer
 
-from tb.accel.host import RESULT_FILE, read_hex
+from host.driver import RESULT_FILE, read_hex
 from tb.uvm.config import ENGINE_FILES, KEY
 from tb.uvm.items import RegisterItem, ResultPacket, StreamItem
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 from pyuvm import ConfigDB, uvm_root, uvm_test
 
-from tb.accel.host import Host
-from tb.network.bench import hardware_of
+from host.driver import Host
+from tb.top.bench import hardware_of
 from tb.uvm.config import KEY, EnvConfig
 from tb.uvm.env import AcceleratorEnv
 

@@ -10,7 +10,7 @@ from pyuvm import uvm_active_passive_enum
 
 from model.compiler import Compiled
 from model.compiler.hardware import Hardware
-from tb.accel.host import Host, write_hex
+from host.driver import Host, write_hex
 from tb.uvm.generated.register_model import clipq_regs
 from tb.uvm.register_access import register_model
 

@@ -8,8 +8,8 @@ from pyuvm import uvm_sequence_item
 
 from model.compiler import Compiled
 from model.compiler.program import MAGIC_PROGRAM, MAGIC_WEIGHTS
-from tb.accel.host import IDEAL, Traffic
-from tb.control.register_map import Register
+from host.driver import IDEAL, Traffic
+from host.register_map import Register
 
 
 class RegisterItem(uvm_sequence_item):

@@ -5,8 +5,8 @@ import numpy as np
 from pyuvm import ConfigDB, uvm_analysis_port, uvm_subscriber
 
 from model.compiler import Compiled
-from tb.control.register_map import Register, field
-from tb.network.bench import expected_tensors
+from host.register_map import Register, field
+from tb.top.bench import expected_tensors
 from tb.uvm.config import KEY
 from tb.uvm.items import Control, ExpectedImage, RegisterItem, StreamItem
 

@@ -5,7 +5,7 @@ import numpy as np
 from cocotbext.axi import AxiResp
 from pyuvm import ConfigDB, uvm_analysis_port, uvm_predict_e, uvm_reg, uvm_scoreboard, uvm_subscriber, uvm_tlm_analysis_fifo
 
-from tb.rtl_backend import first_mismatch
+from host.rtl_backend import first_mismatch
 from tb.uvm.config import KEY
 from tb.uvm.items import Control, ExpectedImage, RegisterItem
 from tb.uvm.register_access import build_parameters, register_at

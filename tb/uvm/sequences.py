@@ -7,10 +7,10 @@ from cocotb.triggers import ClockCycles, First, RisingEdge, Timer
 from pyuvm import uvm_sequence, uvm_status_e
 
 from model.compiler import Compiled
-from tb.accel.host import IDEAL, IRQ_DONE, IRQ_ERROR, IRQ_STOPPED, START, STOP
-from tb.common import clocking
-from tb.control.register_map import FIELDS, ErrorCode, Register, field
-from tb.network.bench import cycle_limit
+from host.driver import IDEAL, IRQ_DONE, IRQ_ERROR, IRQ_STOPPED, START, STOP
+from host.harness import clocking
+from host.register_map import FIELDS, ErrorCode, Register, field
+from tb.top.bench import cycle_limit
 from tb.uvm.items import RegisterItem, StallItem, StreamItem
 from tb.uvm.register_access import register_at
 

@@ -2,8 +2,8 @@
 import cocotb
 
 from model.compiler import compile_network
-from tb.network.bench import hardware_of, random_generator
-from tb.network.nin import load_nin, nin_images
+from tb.top.bench import hardware_of, random_generator
+from tb.top.nin import load_nin, nin_images
 from tb.uvm.base_test import AcceleratorTest, run
 from tb.uvm.sequences import NetworkSequence
 

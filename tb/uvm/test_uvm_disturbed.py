@@ -7,9 +7,10 @@ import os
 import cocotb
 
 from model.compiler import compile_network
-from tb.common import clocking, coverage
-from tb.network.bench import cycle_limit, hardware_of, on_icarus, random_generator, random_streams
-from tb.network.chain import Chain
+from host.harness import clocking
+from tb.lib import coverage
+from tb.top.bench import cycle_limit, hardware_of, on_icarus, random_generator, random_streams
+from tb.top.chain import Chain
 from tb.uvm.base_test import AcceleratorTest, run
 from tb.uvm.sequences import AbortedSequence, NetworkSequence, RegisterTraffic
 

@@ -8,9 +8,9 @@ import cocotb
 import numpy as np
 
 from model.compiler import CompileError, compile_network
-from model.random_networks import random_input, random_network
-from tb.network.bench import hardware_of, random_generator, random_streams
-from tb.network.layer_coverage import mapping_points
+from model.network.random_networks import random_input, random_network
+from tb.top.bench import hardware_of, random_generator, random_streams
+from tb.top.layer_coverage import mapping_points
 from tb.uvm.base_test import AcceleratorTest, run
 from tb.uvm.coverage import ALL_KINDS
 from tb.uvm.sequences import NetworkSequence

@@ -13,9 +13,9 @@ import click
 import numpy as np
 import torch
 
-from model.integer import run_integer
+from model.reference.integer import run_integer
 from model.network import load_network
-from model.torch_net import TorchNet
+from model.reference.torch_net import TorchNet
 from train import checkpoint
 from train.clipq import Setting
 from train.exact import exact_sums

@@ -31,7 +31,7 @@ def test_worked_example_in_q35():
 
 def test_paper_mode_is_mult_1_shift_5():
     """Q3.5 weights times Q3.5 activations shifted right by 5 is Q3.5 again."""
-    from model.requantize import requantize
+    from model.reference.requantize import requantize
     weight, activation = clipq.fixed_point(torch.tensor([1.5])), np.array([64])  # 1.5 and 2.0
     assert requantize(activation.astype(np.int64) * weight.numpy(), 0, 1, 5, 0, 255).tolist() == [96]  # 3.0
 

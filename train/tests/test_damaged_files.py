@@ -15,7 +15,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from model.errors import UserError
+from model.common.errors import UserError
 from model.network import Layer, Network, save_network
 from train import (checkpoint, data, evaluate, export, memory, paper_mode, plots, reconstruct,
                    run_files, shipper, tables, tail, teacher, teacher_training, train)

@@ -2,7 +2,7 @@
 
 import torch
 
-from model.integer import run_integer
+from model.reference.integer import run_integer
 from train.evaluate import accuracy
 from train.export import to_network
 from train.nin import NIN, to_input

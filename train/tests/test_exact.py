@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from model.integer import run_integer
+from model.reference.integer import run_integer
 from train.exact import ReplaceForward, exact_sums
 from train.export import to_network
 from train.nin import NIN

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from model.integer import run_integer
+from model.reference.integer import run_integer
 from model.network import load_network
-from model.torch_net import TorchNet
+from model.reference.torch_net import TorchNet
 from train import checkpoint
 from train.export import ZOO, export, to_network
 from train.nin import NIN, to_input

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.errors import UserError
+from model.common.errors import UserError
 from model.tests.fuzz import DTYPES, HOSTILE, damage, nodes, pick
 from train import checkpoint, plots, run_files, teacher
 from train.export import to_network

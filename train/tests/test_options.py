@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner
 
 import train as package
-from model.command import Command
+from model.common.command import Command
 from train import ablate, paper_mode, plots, tables, tail, teacher_training, train
 
 

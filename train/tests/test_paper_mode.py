@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from model.errors import UserError
-from model.integer import run_integer
+from model.common.errors import UserError
+from model.reference.integer import run_integer
 from model.network import load_network, save_network
 from train import clipq
 from train.nin import NIN

@@ -7,7 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from model.errors import UserError
+from model.common.errors import UserError
 from train import checkpoint, plots
 from train.clipq import Setting
 from train.export import ZOO

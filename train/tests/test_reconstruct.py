@@ -7,7 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from model.integer import run_integer
+from model.reference.integer import run_integer
 from train import checkpoint, reconstruct
 from train.export import to_network
 from train.kmeans import KMeans

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from model.integer import run_integer
+from model.reference.integer import run_integer
 from train import checkpoint, parallel, shipper
 from train.export import to_network
 from train.nin import NIN, to_input

@@ -7,7 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from model.errors import UserError
+from model.common.errors import UserError
 from model.network import load_network
 from train import checkpoint, tail
 from train.loss import teacher_probabilities

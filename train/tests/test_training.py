@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from click.testing import CliRunner
 
-from model.errors import UserError
+from model.common.errors import UserError
 from train import checkpoint, data, shipper, train
 from train.clipq import Setting
 from train.export import ZOO

@@ -7,7 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from model.errors import UserError
+from model.common.errors import UserError
 from model.network import load_network
 from train import ablate, paper_mode, report, tables, trial
 from train.clipq import Setting

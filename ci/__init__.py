@@ -1,0 +1,1 @@
+"""The flow: registry of tests, regression, lint, coverage, testplan, mutation, proofs."""

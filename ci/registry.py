@@ -1,0 +1,178 @@
+"""Reads ci/tests.yaml: what tests there are, and the cases (parameters x simulators) each one stands for."""
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from model.common.errors import UserError
+from host.simulation.rtl_index import ROOT
+from host.simulation.runner import SIMULATORS
+
+REGISTRY = ROOT / "ci" / "tests.yaml"
+_TEST_KEYS = {"name", "about", "toplevel", "module", "sources", "matrix", "simulators", "defines", "public", "env",
+              "filter", "timeout", "seconds", "tags", "netlist"}
+_SUITE_KEYS = {"name", "about", "pytest", "timeout", "seconds", "tags"}
+
+
+class RegistryError(UserError):
+    """tests.yaml says something that cannot be; the message names the entry and the key."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run of one cocotb test: a simulator and one set of parameters."""
+
+    test: CocotbTest
+    sim: str
+    parameters: dict[str, object]
+
+    @property
+    def key(self) -> str:
+        """Name that is unique in the regression, e.g. `conv5x5[verilator,NUM_MODULES=4]`."""
+        return f"{self.test.name}[{','.join([self.sim, *(f'{k}={v}' for k, v in self.parameters.items())])}]"
+
+
+@dataclass(frozen=True)
+class CocotbTest:
+    """One entry of `tests:`; the fields are documented at the top of tests.yaml."""
+
+    name: str
+    about: str
+    toplevel: str
+    module: str
+    sources: tuple[str, ...] = ()
+    simulators: dict[str, tuple[dict[str, object], ...]] = field(default_factory=dict)
+    defines: dict[str, object] = field(default_factory=dict)
+    public: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+    filter: str | None = None
+    netlist: str | None = None
+    timeout: float = 600.0
+    seconds: float = 20.0
+    tags: tuple[str, ...] = ()
+
+    def cases(self, sim: str | None = None, modules: int | None = None) -> list[Case]:
+        """Cases of this test on one simulator (None: on all it allows).
+
+        With `modules`, NUM_MODULES is pinned to that value, whether or not the matrix lists it.
+        """
+        cases = []
+        for name, points in self.simulators.items():
+            if sim in (None, name):
+                cases += [Case(self, name, point) for point in _pin(points, modules)]
+        return cases
+
+    def usual_cases(self, sim: str) -> list[Case]:
+        """Cases with 4 modules; a test of a configuration that has another number keeps it."""
+        cases = self.cases(sim)
+        others = all(c.parameters.get("NUM_MODULES", 4) != 4 for c in cases)
+        return cases if others else self.cases(sim, 4)
+
+    @property
+    def has_modules(self) -> bool:
+        """Whether the top level takes NUM_MODULES."""
+        return any("NUM_MODULES" in p for points in self.simulators.values() for p in points)
+
+
+@dataclass(frozen=True)
+class PytestSuite:
+    """One entry of `suites:`: a directory or file that plain pytest runs."""
+
+    name: str
+    about: str
+    pytest: str
+    timeout: float = 600.0
+    seconds: float = 20.0
+    tags: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Name that is unique in the regression."""
+        return self.name
+
+
+@dataclass(frozen=True)
+class Registry:
+    """All tests and suites by name, in the order of the file."""
+
+    tests: dict[str, CocotbTest]
+    suites: dict[str, PytestSuite]
+
+
+def load(path: Path = REGISTRY) -> Registry:
+    """Read and check the registry. Raises RegistryError naming the entry and key that is wrong."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise RegistryError(f"{path.name}: {error}") from error
+    if not isinstance(data, dict) or set(data) - {"tests", "suites"}:
+        raise RegistryError(f"{path.name}: top-level keys must be 'tests' and 'suites'")
+    tests = [_test(entry) for entry in data.get("tests") or []]
+    suites = [_suite(entry) for entry in data.get("suites") or []]
+    names = [entry.name for entry in [*tests, *suites]]
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise RegistryError(f"{path.name}: name used twice: {', '.join(twice)}")
+    return Registry({t.name: t for t in tests}, {s.name: s for s in suites})
+
+
+def _test(entry: dict) -> CocotbTest:
+    _check_keys(entry, _TEST_KEYS, {"name", "about", "toplevel", "module"})
+    name = entry["name"]
+    matrix = points(name, entry.get("matrix") or {})
+    allowed = entry.get("simulators") or list(SIMULATORS)
+    if isinstance(allowed, list):
+        allowed = {sim: None for sim in allowed}
+    unknown = set(allowed) - set(SIMULATORS)
+    if unknown:
+        raise RegistryError(f"test {name!r}: unknown simulator {sorted(unknown)[0]!r} (there are: {', '.join(SIMULATORS)})")
+    simulators = {sim: tuple(matrix if own is None else points(name, own)) for sim, own in allowed.items()}
+    return CocotbTest(
+        name=name, about=entry["about"], toplevel=entry["toplevel"], module=entry["module"],
+        sources=tuple(entry.get("sources") or ()), simulators=simulators,
+        defines=entry.get("defines") or {}, public=tuple(entry.get("public") or ()),
+        env={k: str(v) for k, v in (entry.get("env") or {}).items()}, filter=entry.get("filter"), netlist=entry.get("netlist"),
+        **_common(entry))
+
+
+def _suite(entry: dict) -> PytestSuite:
+    _check_keys(entry, _SUITE_KEYS, {"name", "about", "pytest"})
+    return PytestSuite(name=entry["name"], about=entry["about"], pytest=entry["pytest"], **_common(entry))
+
+
+def _common(entry: dict) -> dict:
+    common = {"tags": tuple(entry.get("tags") or ())}
+    for key in ("timeout", "seconds"):
+        if key in entry:
+            common[key] = float(entry[key])
+    return common
+
+
+def _check_keys(entry: dict, known: set[str], required: set[str]) -> None:
+    if not isinstance(entry, dict):
+        raise RegistryError(f"entry {entry!r} is not a mapping")
+    name = entry.get("name", "?")
+    for key in sorted(required - set(entry)):
+        raise RegistryError(f"entry {name!r}: key {key!r} is missing")
+    for key in sorted(set(entry) - known):
+        raise RegistryError(f"entry {name!r}: unknown key {key!r}")
+
+
+def points(name: str, matrix: dict | list) -> list[dict[str, object]]:
+    """The points of a matrix: a mapping of lists becomes all combinations, a list of mappings is taken as it is. `name` is for the error."""
+    if isinstance(matrix, list):
+        return [dict(point) for point in matrix] or [{}]
+    if not isinstance(matrix, dict):
+        raise RegistryError(f"entry {name!r}: matrix must be a mapping or a list of mappings")
+    values = [v if isinstance(v, list) else [v] for v in matrix.values()]
+    return [dict(zip(matrix, combination)) for combination in itertools.product(*values)]
+
+
+def _pin(points: tuple[dict[str, object], ...], modules: int | None) -> list[dict[str, object]]:
+    if modules is None:
+        return [dict(p) for p in points]
+    pinned = [{**p, "NUM_MODULES": modules} if "NUM_MODULES" in p else dict(p) for p in points]
+    return [p for i, p in enumerate(pinned) if p not in pinned[:i]]

@@ -1,0 +1,44 @@
+"""The proofs of formal/proofs.yaml, as tests of the regression; without the nightly ones."""
+import dataclasses
+import re
+
+import pytest
+
+from ci import formal
+
+# Below the project: YoWASP's file system does not hold every temporary directory.
+OUT = formal.OUT / "regress"
+QUICK = [p for p in formal.load().values() if "nightly" not in p.tags]
+
+
+@pytest.mark.parametrize("proof", QUICK, ids=lambda p: p.name)
+def test_proof(proof):
+    assert formal.prove(proof, out=OUT).error == ""
+
+
+def test_a_false_statement_is_not_proven(tmp_path):
+    """The runner itself: a proof on broken RTL fails and names the assertion."""
+    for source in (formal.ROOT / "rtl").rglob("*.sv"):
+        text = source.read_text(encoding="utf-8")
+        if source.name == "loop_counter.sv":
+            text = text.replace("left_q == WIDTH'(2)", "left_q == WIDTH'(3)")
+        (tmp_path / "rtl").mkdir(exist_ok=True)
+        (tmp_path / "rtl" / source.name).write_text(text, encoding="utf-8")
+    error = formal.prove(formal.load()["loop_counter"], tmp_path / "rtl", OUT / "broken").error
+    assert re.search(r"Assert failed in loop_counter_proof", error)
+
+
+def test_excluded_cases_are_noticed():
+    """A harness that cannot reach what it covers fails: here within too few cycles."""
+    proof = formal.load()["loop_counter"]
+    error = formal.prove(formal.Proof(**{**vars(proof), "cover": 2}), out=OUT / "excluded").error
+    assert error.startswith("cover: FAIL")
+
+
+def test_matrix_is_proven_point_by_point():
+    """Each point is a case with its parameters; the first that fails is named."""
+    reader = formal.load()["tensor_reader"]
+    assert len({case.name for case in reader.cases}) == len(reader.matrix) == 8
+    assert reader.cases[1].parameters == {"ROWS": 1, "QUADS": 2} and not reader.cases[1].matrix
+    line = dataclasses.replace(formal.load()["delay_line"], matrix=[{"DEPTH": 1}, {"DEPTH": 3}], cover=3)
+    assert formal.prove(line, out=OUT / "matrix").error.startswith("delay_line-DEPTH3: cover: FAIL")

@@ -1,0 +1,296 @@
+"""Checks ci/testplan.yaml against what ran: every promise has a passing test, every test a promise, and every coverage point was hit.
+
+It fails for an entry without a passing test, a registered test (or test function) in no entry, a coverage point that was not
+hit, and one that is in no entry. `make regress` calls it at the end; `python -m ci.testplan` reads the last regression's results
+again, and with --runs those that single `make sim` commands have left.
+"""
+from __future__ import annotations
+
+import json
+import re
+import sys
+import xml.etree.ElementTree as ET
+from collections import Counter
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Mapping, Sequence
+
+import click
+import yaml
+
+from model.common.command import Command
+from model.common.errors import UserError
+from model.common.files import write_text
+from ci import registry
+from host.simulation import runner
+from tb.lib import coverage
+from tb.lib.cover_groups import GROUPS
+from host.simulation.rtl_index import ROOT
+from host.simulation.runner import TestOutcome
+
+PLAN = ROOT / "ci" / "testplan.yaml"
+COVERAGE_FILE = "coverage.json"  # in the folder of the regression: the merged hits
+STAGES = ("block", "top", "system")
+_REQUIRED, _OPTIONAL = {"name", "about", "stage", "tests"}, {"promise", "coverage", "why"}
+Outcomes = Mapping[str, Sequence[TestOutcome]]  # by name in ci/tests.yaml, of all its cases
+
+
+class PlanError(UserError):
+    """testplan.yaml says something that cannot be; the message names the entry and the key."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the plan.
+
+    promise: where it stands (a paragraph of the specification). stage: block (one module), top (the accelerator's ports) or
+    system (commands, models, whole networks). tests: {name in tests.yaml: regular expression on its functions, or None for all}.
+    coverage: groups, or group.pattern with * and ?.
+    why: what makes the crosses worth their runs.
+    """
+    name: str
+    about: str
+    stage: str
+    tests: dict[str, str | None]
+    promise: str = ""
+    coverage: tuple[str, ...] = ()
+    why: str = ""
+
+    def points(self) -> list[str]:
+        """All coverage points of the entry, `group.point`."""
+        return sorted({p for wanted in self.coverage for p in points_of(wanted)})
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An entry after a run. status: passed, failed, or skipped (its tests were left out); problems say why.
+
+    tests: (name, passed functions, failed functions). holes: its points that were not hit.
+    """
+    entry: Entry
+    status: str
+    problems: tuple[str, ...]
+    tests: tuple[tuple[str, int, int], ...]
+    holes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """All verdicts, what is wrong with the plan itself, and the hits of every declared point by group."""
+    verdicts: tuple[Verdict, ...]
+    problems: tuple[str, ...]
+    left_out: tuple[str, ...]
+    groups: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything is wrong."""
+        return bool(self.problems) or any(v.status == "failed" for v in self.verdicts)
+
+    @property
+    def hit(self) -> int:
+        """Points that were hit."""
+        return sum(count > 0 for points in self.groups.values() for count in points.values())
+
+    @property
+    def declared(self) -> int:
+        """Points that there are."""
+        return sum(map(len, self.groups.values()))
+
+    @property
+    def layers(self) -> int:
+        """Layers whose tensors came out of the RTL and were equal; every one hits one point of its group."""
+        return sum(self.groups.get("layer_op", {}).values())
+
+    @property
+    def errors(self) -> int:
+        """Errors that were provoked, reported with their code and followed by a right run."""
+        return sum(self.groups.get("error", {}).values())
+
+    def outcomes(self) -> tuple[TestOutcome, ...]:
+        """One test outcome for the plan itself and one per entry, for the regression's report."""
+        plan = TestOutcome("the plan is complete", "failed" if self.problems else "passed", 0.0, "\n".join(self.problems))
+        reason = f"left out: {', '.join(self.left_out)}"
+        entries = (TestOutcome(v.entry.name, v.status, 0.0, reason if v.status == "skipped" else "\n".join(v.problems)) for v in self.verdicts)
+        return plan, *entries
+
+
+def points_of(wanted: str) -> list[str]:
+    """`group.point`s that a group or a group.pattern (each with * and ?) stands for; empty if there are none."""
+    group_pattern, _, pattern = wanted.partition(".")
+    return [f"{group}.{point}" for group in GROUPS if fnmatchcase(group, group_pattern)
+            for point in sorted(GROUPS[group]) if fnmatchcase(point, pattern or "*")]
+
+
+# ------------------------------------------------------------------------------------------------------------------ plan
+
+def load(path: Path = PLAN) -> tuple[Entry, ...]:
+    """Read and check the plan. Raises PlanError naming the entry and key that is wrong."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise PlanError(f"{path.name}: {error}") from error
+    if not isinstance(data, dict) or set(data) != {"entries"}:
+        raise PlanError(f"{path.name}: the only top-level key is 'entries'")
+    entries = tuple(_entry(raw) for raw in data["entries"] or [])
+    names = [e.name for e in entries]
+    if twice := sorted({n for n in names if names.count(n) > 1}):
+        raise PlanError(f"{path.name}: entry {twice[0]!r} appears twice")
+    return entries
+
+
+def _entry(raw: dict) -> Entry:
+    if not isinstance(raw, dict) or "name" not in raw:
+        raise PlanError(f"entry {raw!r} has no name")
+    name = raw["name"]
+    for key in sorted(_REQUIRED - set(raw)):
+        raise PlanError(f"entry {name!r}: key {key!r} is missing")
+    for key in sorted(set(raw) - _REQUIRED - _OPTIONAL):
+        raise PlanError(f"entry {name!r}: unknown key {key!r}")
+    if raw["stage"] not in STAGES:
+        raise PlanError(f"entry {name!r}: stage {raw['stage']!r} (there are: {', '.join(STAGES)})")
+    for wanted in raw.get("coverage") or []:
+        if not points_of(wanted):
+            raise PlanError(f"entry {name!r}: no coverage point is called {wanted!r}")
+    return Entry(**{**raw, "tests": _tests(name, raw["tests"]), "coverage": tuple(raw.get("coverage") or ())})
+
+
+def _tests(entry: str, raw: list) -> dict[str, str | None]:
+    if not isinstance(raw, list) or not raw:
+        raise PlanError(f"entry {entry!r}: tests must be a list that is not empty")
+    tests: dict[str, str | None] = {}
+    for item in raw:
+        tests.update(item if isinstance(item, dict) else {item: None})
+    for name, pattern in tests.items():
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise PlanError(f"entry {entry!r}: test {name!r}: {pattern!r} is no regular expression: {error}") from None
+    return tests
+
+
+# ----------------------------------------------------------------------------------------------------------------- check
+
+def evaluate(entries: Sequence[Entry], tests: registry.Registry, outcomes: Outcomes, hits: Mapping[str, int]) -> PlanReport:
+    """Compare the plan with a run.
+
+    A test that ran on no simulator (left out by SIM=, by a missing simulator, or a nightly one) is not held against its entries;
+    coverage is judged only if no other test than nightly ones was left out, since any test may hit any point.
+    """
+    known = {**tests.tests, **tests.suites}
+    ran = {name: [o for o in found if o.status != "skipped"] for name, found in outcomes.items()}
+    left_out = tuple(name for name, test in known.items() if not ran.get(name))
+    judge_coverage = all("nightly" in known[name].tags for name in left_out)
+    verdicts = tuple(_verdict(entry, known, ran, hits if judge_coverage else None) for entry in entries)
+    groups = {group: {point: hits.get(f"{group}.{point}", 0) for point in sorted(points)} for group, points in GROUPS.items()}
+    return PlanReport(verdicts, tuple(_plan_problems(entries, known, ran, hits)), left_out, groups)
+
+
+def _plan_problems(entries, known, ran, hits) -> list[str]:
+    named = {name for entry in entries for name in entry.tests}
+    problems = [f"test {name!r} of ci/tests.yaml is in no entry" for name in known if name not in named]
+    problems += [f"entry {entry.name!r}: no test is called {name!r}" for entry in entries for name in entry.tests if name not in known]
+    for name, found in ran.items():
+        patterns = [entry.tests[name] for entry in entries if name in entry.tests]
+        if patterns and None not in patterns:
+            problems += [f"function {f} of test {name!r} is in no entry" for f in sorted({o.name for o in found})
+                         if not any(re.search(p, f) for p in patterns)]
+    planned = {point for entry in entries for point in entry.points()}
+    problems += [f"coverage group {group!r}: {len(lost)} points are in no entry, first {min(lost)!r}" for group, points in GROUPS.items()
+                 if (lost := [p for p in points if f"{group}.{p}" not in planned])]
+    declared = {f"{group}.{point}" for group, points in GROUPS.items() for point in points}
+    return problems + [f"coverage point {point!r} was hit but is not declared" for point in sorted(set(hits) - declared)]
+
+
+def _verdict(entry: Entry, known, ran, hits: Mapping[str, int] | None) -> Verdict:
+    """hits: None if coverage cannot be judged."""
+    problems, counts, judged = [], [], 0
+    for name, pattern in entry.tests.items():
+        found = [o for o in ran.get(name, ()) if pattern is None or re.search(pattern, o.name)]
+        passed, failed = (sum(o.status == s for o in found) for s in ("passed", "failed"))
+        counts.append((name if pattern is None else f"{name}: {pattern}", passed, failed))
+        judged += bool(ran.get(name))
+        if failed:
+            problems.append(f"test {name!r} failed: " + ", ".join(sorted({o.name for o in found if o.status == "failed"})))
+        elif ran.get(name) and not passed:
+            problems.append(f"test {name!r} has no function that matches {pattern!r}")
+    holes = [] if hits is None else [point for point in entry.points() if not hits.get(point)]
+    problems += [f"coverage hole: {hole}" for hole in holes]
+    status = "failed" if problems else "passed" if judged and (hits is not None or not entry.coverage) else "skipped"
+    return Verdict(entry, status, tuple(problems), tuple(counts), tuple(holes))
+
+
+def summary(report: PlanReport) -> str:
+    """What is wrong, a line each, and the closing line."""
+    lines = [f"testplan: {problem}" for problem in report.problems]
+    lines += [f"testplan: entry {v.entry.name!r}: {problem}" for v in report.verdicts for problem in v.problems]
+    count = Counter(v.status for v in report.verdicts)
+    left = f", {count['skipped']} not judged (left out: {', '.join(report.left_out)})" if count["skipped"] else ""
+    lines.append(f"testplan: {count['passed']} of {len(report.verdicts)} entries hold, {count['failed']} failed{left}; "
+                 f"{report.hit} of {report.declared} coverage points hit")
+    lines.append(f"volume: {report.layers:,} layers computed and found equal, {report.errors:,} errors provoked, each followed by a right run")
+    return "\n".join(lines)
+
+
+# --------------------------------------------------------------------------------------------------------------- results
+
+def read_regression(folder: Path) -> tuple[dict[str, list[TestOutcome]], Counter]:
+    """Outcomes and hits that `make regress` left in its folder."""
+    outcomes: dict[str, list[TestOutcome]] = {}
+    for suite in ET.parse(folder / "junit.xml").iter("testsuite"):
+        name = suite.get("name", "").partition("[")[0]
+        outcomes.setdefault(name, []).extend(_outcome(case) for case in suite.iter("testcase"))
+    return outcomes, Counter(json.loads((folder / COVERAGE_FILE).read_text(encoding="utf-8")))
+
+
+def _outcome(case: ET.Element) -> TestOutcome:
+    words = {"failure": "failed", "error": "failed", "skipped": "skipped"}
+    status = next((word for tag, word in words.items() if case.find(tag) is not None), "passed")
+    return TestOutcome(case.get("name", ""), status, float(case.get("time") or 0))
+
+
+def read_runs(folder: Path) -> tuple[dict[str, list[TestOutcome]], Counter]:
+    """Outcomes and hits of the single runs in a folder (build/run), the newest of each case. Failed runs give no hits."""
+    outcomes: dict[str, list[TestOutcome]] = {}
+    files = []
+    for path in sorted(folder.glob("*/results.xml")):
+        found = runner.read_results(path)
+        outcomes.setdefault(path.parent.name.partition("-")[0], []).extend(found)
+        if found and not any(o.status == "failed" for o in found):
+            files.append(path.with_name(coverage.FILE))
+    return outcomes, coverage.merge(files)
+
+
+def write_coverage(hits: Mapping[str, int], path: Path) -> None:
+    """The merged hits, zeros of declared points included."""
+    declared = {f"{group}.{point}": 0 for group, points in GROUPS.items() for point in points}
+    write_text(path, json.dumps({**declared, **hits}, indent=0, sort_keys=True))
+
+
+@click.command(cls=Command, help=__doc__)
+@click.option("--results", type=click.Path(file_okay=False, path_type=Path), default=ROOT / "build" / "regress",
+              help="folder of a regression")
+@click.option("--runs", type=click.Path(exists=True, file_okay=False, path_type=Path), help="folder of single runs (build/run) instead")
+@click.option("--entry", default="", help="regular expression: only these entries")
+def main(results: Path, runs: Path | None, entry: str) -> None:
+    try:
+        entries = tuple(e for e in load() if re.search(entry, e.name))
+        outcomes, hits = read_runs(runs) if runs else read_regression(results)
+        tests = registry.load()
+    except (PlanError, registry.RegistryError) as error:
+        raise SystemExit(f"error: {error}") from None
+    except (OSError, ValueError, ET.ParseError) as error:
+        raise SystemExit(f"error: no results of a regression in {results}: {error}") from None
+    report = evaluate(entries, tests, outcomes, hits)
+    if runs:  # single runs: say what they lack
+        holes = [f"{g}.{p}" for g, points in report.groups.items() for p, count in points.items() if not count]
+        print("".join(f"testplan: not hit by these runs: {hole}\n" for hole in holes), end="")
+    if entry:
+        report = PlanReport(report.verdicts, (), report.left_out, report.groups)
+    print(summary(report))
+    sys.exit(report.failed)
+
+
+if __name__ == "__main__":
+    main()

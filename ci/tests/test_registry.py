@@ -1,0 +1,70 @@
+"""The registry rejects what it cannot run, and the regression notices a module that no test holds."""
+import pytest
+
+from ci import registry, regress
+from host.simulation.rtl_index import RtlIndex, SourceError
+from host.simulation.runner import TestOutcome as Outcome
+
+ENTRY = "{name: a, about: x, toplevel: top, module: m"
+
+
+def load(tmp_path, text):
+    path = tmp_path / "tests.yaml"
+    path.write_text(text)
+    return registry.load(path)
+
+
+@pytest.mark.parametrize("text, culprit", [
+    ("tests: [" + ENTRY + ", colour: red}]", "colour"),
+    ("tests: [{name: a, about: x, module: m}]", "toplevel"),
+    ("tests: [" + ENTRY + ", simulators: [vcs]}]", "vcs"),
+    ("tests: [" + ENTRY + "}, " + ENTRY + "}]", "twice"),
+    ("others: []", "top-level"),
+])
+def test_wrong_entry_is_named(tmp_path, text, culprit):
+    with pytest.raises(registry.RegistryError, match=culprit):
+        load(tmp_path, text)
+
+
+def test_cases_are_all_combinations(tmp_path):
+    test = load(tmp_path, "tests: [" + ENTRY + ", matrix: {NUM_MODULES: [4, 16], DEPTH: [1, 2]}, "
+                "simulators: {verilator: , icarus: {NUM_MODULES: [4]}}}]").tests["a"]
+    assert len(test.cases("verilator")) == 4 and len(test.cases("icarus")) == 1
+    assert [c.parameters for c in test.usual_cases("verilator")] == [{"NUM_MODULES": 4, "DEPTH": 1}, {"NUM_MODULES": 4, "DEPTH": 2}]
+    other = load(tmp_path, "tests: [" + ENTRY + ", simulators: {verilator: {NUM_MODULES: [16]}}}]").tests["a"]
+    assert [c.parameters for c in other.usual_cases("verilator")] == [{"NUM_MODULES": 16}]
+    pinned = test.cases("verilator", modules=8)
+    assert [c.parameters for c in pinned] == [{"NUM_MODULES": 8, "DEPTH": 1}, {"NUM_MODULES": 8, "DEPTH": 2}]
+
+
+def test_shipped_registry_is_valid():
+    loaded = registry.load()
+    assert loaded.suites
+
+
+def test_hierarchy_is_followed(tmp_path):
+    (tmp_path / "a_pkg.sv").write_text("package a_pkg; localparam int W = 1; endpackage")
+    (tmp_path / "child.sv").write_text("module child; // uncle\nendmodule")
+    (tmp_path / "top.sv").write_text("module top; wire [a_pkg::W-1:0] x; child u(); endmodule")
+    (tmp_path / "uncle.sv").write_text("module uncle; endmodule")
+    index = RtlIndex(tmp_path)
+    assert [f.name for f in index.files("top")] == ["a_pkg.sv", "child.sv", "top.sv"]
+    assert index.roots(tmp_path) == ["top", "uncle"]
+    with pytest.raises(SourceError, match="aunt"):
+        index.files("aunt")
+
+
+def test_untested_module_and_missing_top_fail_the_regression(tmp_path, monkeypatch):
+    (tmp_path / "rtl").mkdir()
+    (tmp_path / "rtl" / "lonely.sv").write_text("module lonely; endmodule")
+    monkeypatch.setattr(regress, "ROOT", tmp_path)
+    tests = load(tmp_path, "tests: [" + ENTRY + "}]")
+    report = regress.registry_report(tests, RtlIndex(tmp_path / "rtl"))
+    assert [t.name for t in report.tests if t.status == "failed"] == ["a has a top level", "rtl/lonely.sv is tested"]
+
+
+def test_closing_line_counts_single_tests():
+    def report(*statuses):
+        return regress.Report("k", "", 0.0, tuple(Outcome("t", s, 0.0) for s in statuses), "")
+    assert regress.closing_line([report("passed", "passed")]) == "2 passed, 0 failed"
+    assert regress.closing_line([report("passed", "failed"), report("skipped")]) == "1 passed, 1 failed, 1 skipped"

@@ -1,0 +1,111 @@
+"""A test that fails, hangs, dies, does not exist or is not compiled must never count as passed."""
+import os
+import time
+
+import pytest
+
+from host.simulation import runner
+
+
+pytestmark = pytest.mark.usefixtures("own_build_folder")
+
+
+def test_good_test_passes(toy):
+    result = toy.run("test_adds_one", seed=77, env={"COLOUR": "blue"})
+    assert result.passed and result.n_tests == 1 and not result.error
+    log = result.log.read_text()
+    assert "with 77" in log and "COLOUR blue" in log
+
+
+def test_failing_test_fails(toy):
+    result = toy.run("test_adds_one|test_fails")
+    assert not result.passed and result.n_tests == 2
+    assert "planted failure" in result.error
+
+
+def test_filter_without_match_fails(toy):
+    result = toy.run("no_such_function")
+    assert not result.passed and "no test was executed" in result.error
+
+
+def test_only_skipped_tests_fail(toy):
+    (toy.folder / "all_skipped.py").write_text("import cocotb\n@cocotb.test(skip=True)\nasync def test_x(dut):\n    pass\n")
+    result = toy.run(None, module="all_skipped")
+    assert not result.passed and result.n_tests == 0 and len(result.tests) == 1
+
+
+def test_unknown_python_module_fails(toy):
+    assert not toy.run(None, module="no_such_module").passed
+
+
+def test_hanging_test_is_killed(toy):
+    start = time.monotonic()
+    result = toy.run("test_hangs", timeout=3.0)
+    assert not result.passed and "no end after 3 s" in result.error
+    assert time.monotonic() - start < 60
+
+
+def test_dying_simulator_fails(toy):
+    assert not toy.run("test_dies").passed
+
+
+@pytest.mark.parametrize("kind", [1, 2])
+def test_error_of_the_simulator_fails(toy, kind):
+    """$error and a failing assertion at time 0: Icarus only prints them, and the cocotb test passes."""
+    result = toy.run("test_adds_one", COMPLAIN=kind)
+    assert not result.passed and "the simulator reported" in result.error
+
+
+def test_parameter_reaches_the_design(toy):
+    assert not toy.run("test_adds_one", WIDTH=2).passed  # 4 does not fit two bits
+
+
+def test_unknown_parameter_is_an_error(toy):
+    with pytest.raises(runner.RunnerError):
+        toy.build(NO_SUCH_PARAMETER=1)
+
+
+def test_syntax_error_does_not_build(toy, tmp_path):
+    bad = tmp_path / "toy.sv"
+    bad.write_text("module toy(input wire clk_i);\n initial begin oops\nendmodule\n")
+    with pytest.raises(runner.RunnerError) as caught:
+        runner.build("toy", [bad], {}, toy.sim)
+    assert caught.value.log.exists()
+
+
+def test_content_decides_about_rebuilding(toy):
+    """A model is reused until a byte of its source changes, whatever the time stamps say."""
+    text = toy.source.read_text()
+    stamp = toy.source.stat()
+    try:
+        assert toy.run("test_adds_one").passed
+        assert toy.build().cached
+        toy.source.write_text(text.replace("1'b1", "2'd2"))
+        os.utime(toy.source, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+        assert not toy.run("test_adds_one").passed
+    finally:
+        toy.source.write_text(text)
+    assert toy.run("test_adds_one").passed
+
+
+def test_only_whole_models_that_nobody_used_for_a_while_go(tmp_path):
+    def model(name, age=0.0, whole=True):
+        folder = tmp_path / name
+        folder.mkdir()
+        if whole:
+            (folder / "built.json").touch()
+            os.utime(folder / "built.json", (time.time() - age,) * 2)
+        return folder
+
+    current, old = model("current", 2 * runner.KEEP_OLD_MODELS), model("old", runner.KEEP_OLD_MODELS + 60)
+    fresh, begun, lock = model("fresh", runner.KEEP_OLD_MODELS - 60), model("begun", whole=False), tmp_path / "old.lock"
+    lock.touch()
+    runner._drop_old_models(tmp_path, current)
+    assert not old.exists() and all(path.exists() for path in (current, fresh, begun, lock))
+
+
+def test_waves_are_recorded(toy):
+    model = runner.build("toy", [toy.source], {}, toy.sim, waves=True)
+    result = runner.simulate(model, toy.module, seed=1, env={"PYTHONPATH": str(toy.folder)}, filter="test_adds_one",
+                             run_dir=toy.folder / "waves")
+    assert result.passed and result.waves.stat().st_size > 0

@@ -1,0 +1,1 @@
+"""What users run: the driver, the simulated accelerator, the commands."""

@@ -1,0 +1,199 @@
+"""Runs commands so that nothing of them is left, in whatever way they or this process end.
+
+A command gets a session of its own and the environment of host/simulation/environment.py, with a folder of its
+own for temporary files. At its end every process of the session is killed and the folder removed.
+If this process ends before, host/simulation/watchdog.py does it.
+"""
+from __future__ import annotations
+
+import atexit
+import concurrent.futures as futures
+import contextlib
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import IO, Iterator, Mapping, Sequence
+
+from host.simulation import environment, watchdog
+
+# The command waits until the watchdog knows of it, and does not run if this process ends before.
+_GATE = ("/bin/sh", "-c", 'read -r go && exec "$@" </dev/null', "sh")
+_LONGEST_NAP = 0.05  # seconds between two looks at a command that runs
+
+
+class CommandTimeout(Exception):
+    """The command ran past its limit and all its processes were killed."""
+
+
+class Stopped(BaseException):
+    """The command was not run to its end: the pool of its thread ends with an exception."""
+
+
+class _Watchdog:
+    """Announces sessions and folders to host/simulation/watchdog.py, which is started with the first one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._left: set[str] = set()
+        self._pipe: IO[bytes] | None = None
+        self._program: subprocess.Popen | None = None
+
+    def begin(self, item: int | Path) -> None:
+        """From now on `item`, a session or a folder, does not outlive this process."""
+        with self._lock:
+            self._left.add(str(item))
+            self._write("+", str(item))
+
+    def end(self, item: int | Path) -> None:
+        """`item` is gone."""
+        with self._lock:
+            self._left.discard(str(item))
+            self._write("-", str(item))
+
+    def sessions(self) -> list[int]:
+        """The sessions that run."""
+        with self._lock:
+            return [int(item) for item in self._left if item.isdigit()]
+
+    def close(self) -> None:
+        """Let the watchdog end."""
+        with self._lock:
+            if self._program:
+                self._pipe.close()
+                self._program.wait()
+                self._pipe = self._program = None
+
+    def forget(self) -> None:
+        """In a forked process: what the parent has announced is the parent's."""
+        if self._pipe:
+            self._pipe.close()
+            self._program.returncode = 0  # not this process's child
+        self.__init__()
+
+    def _write(self, sign: str, item: str) -> None:
+        try:
+            if self._pipe:
+                self._pipe.write(os.fsencode(f"{sign}{item}\0"))
+                return
+        except BrokenPipeError:  # somebody has killed it
+            self._pipe.close()
+            self._program.wait()
+        self._start()
+        for item in self._left:
+            self._pipe.write(os.fsencode(f"+{item}\0"))
+
+    def _start(self) -> None:
+        command = [sys.executable, "-I", "-S", str(Path(watchdog.__file__).resolve())]
+        self._program = subprocess.Popen(
+            command, bufsize=0, cwd="/", env=environment.child(), stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        self._pipe = self._program.stdin
+
+
+_watchdog = _Watchdog()
+_stopping = threading.Event()
+atexit.register(_watchdog.close)
+os.register_at_fork(after_in_child=_watchdog.forget)
+
+
+@contextlib.contextmanager
+def folder(parent: Path | None = None) -> Iterator[Path]:
+    """A new folder clipq-*, removed at the end of the block.
+
+    It lies below `parent`, by default where temporary files lie.
+    """
+    path = Path(parent or tempfile.gettempdir()).absolute() / f"clipq-{secrets.token_hex(8)}"
+    _watchdog.begin(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700)
+        yield path
+    finally:
+        watchdog.remove(str(path))
+        _watchdog.end(path)
+
+
+@contextlib.contextmanager
+def started(command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None,
+            output: IO[bytes] | int = subprocess.DEVNULL) -> Iterator[subprocess.Popen]:
+    """Start `command`; at the end of the block every process of its session is killed.
+
+    env     variables beside those of host/simulation/environment.py
+    output  where stdout and stderr go
+    Raises FileNotFoundError if there is no such program.
+    """
+    with folder() as temporary:
+        env = environment.child({**(env or {}), "TMPDIR": str(temporary)})
+        if not shutil.which(command[0], path=env["PATH"]):
+            raise FileNotFoundError(2, "no such program", command[0])
+        reader, writer = os.pipe()
+        with open(reader, "rb") as closed, open(writer, "wb", buffering=0) as gate:
+            process = subprocess.Popen([*_GATE, *command], cwd=cwd, env=env, stdin=closed,
+                                       stdout=output, stderr=subprocess.STDOUT,
+                                       start_new_session=True)
+            try:
+                _watchdog.begin(process.pid)
+                if _stopping.is_set():
+                    raise Stopped
+                gate.write(b"\n")
+                yield process
+            finally:
+                watchdog.kill_session(process.pid)
+                _watchdog.end(process.pid)
+                process.wait()
+
+
+def run(command: Sequence[str], log: IO[bytes], *, cwd: Path, timeout: float,
+        env: Mapping[str, str] | None = None) -> int:
+    """Run `command` with nothing on stdin, and stdout and stderr in `log`; return its exit status.
+
+    A negative status is the number of the signal that ended it. `timeout` is in seconds of wall
+    time; past it the command is killed and CommandTimeout raised. For `env` and a missing program
+    see `started`.
+    """
+    with started(command, cwd=cwd, env=env, output=log) as process:
+        _wait(process.pid, timeout)
+    if _stopping.is_set():
+        raise Stopped
+    return process.returncode
+
+
+def _wait(pid: int, timeout: float) -> None:
+    """Wait for a child, but do not reap it: its number stays taken until its session has ended."""
+    nap, deadline = 0.0005, time.monotonic() + timeout
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        if time.monotonic() > deadline:
+            raise CommandTimeout(f"no end after {timeout:g} s")
+        time.sleep(nap)
+        nap = min(2 * nap, _LONGEST_NAP)
+
+
+def kill_all() -> None:
+    """Kill every command that runs; the calls of `run` return."""
+    for session in _watchdog.sessions():
+        watchdog.kill_session(session)
+
+
+@contextlib.contextmanager
+def pool(jobs: int) -> Iterator[futures.ThreadPoolExecutor]:
+    """Threads that run commands.
+
+    An exception in the block, an interrupt for example, kills them and drops what has not begun.
+    """
+    try:
+        with futures.ThreadPoolExecutor(jobs) as executor:
+            try:
+                yield executor
+            except BaseException:
+                _stopping.set()
+                executor.shutdown(wait=False, cancel_futures=True)
+                kill_all()
+                raise
+    finally:
+        _stopping.clear()

@@ -1,0 +1,1 @@
+"""Errors, files and commands: what all other parts share."""

@@ -1,0 +1,80 @@
+"""What every command of the project shares: errors in one line, signals that clean up, safe output."""
+import os
+import signal
+import sys
+
+import click
+
+from model.common.errors import UserError, printable
+from model.common.files import check_output
+
+ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+
+
+class Command(click.Command):
+    """A click command: `@click.command(cls=Command)`.
+
+    UserError and OSError become one line on standard error and exit status 1. SIGTERM and SIGHUP
+    end the command as Ctrl-C does, through every `finally`; the status is 128 + the signal's number.
+    Text that the terminal cannot show is escaped.
+    """
+
+    def main(self, *args, **kwargs):
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
+        return super().main(*args, **kwargs)
+
+    def invoke(self, ctx):
+        previous = {number: signal.signal(number, _end) for number in ENDING_SIGNALS
+                    if signal.getsignal(number) != signal.SIG_IGN}  # nohup
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.exit(128 + signal.SIGINT)
+        except BrokenPipeError:
+            _abandon_output()
+            sys.exit(128 + signal.SIGPIPE)
+        except UserError as error:
+            sys.exit(f"error: {_lines(error)}")
+        except OSError as error:
+            sys.exit(f"error: {_describe(error)}")
+        except MemoryError as error:
+            sys.exit(f"error: not enough memory ({str(error) or 'allocation failed'})")
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+class OutputFile(click.ParamType):
+    """Path of a file that the command will write; checked before the command runs."""
+
+    name = "file"
+
+    def convert(self, value, param, ctx):
+        try:
+            check_output(value)
+        except OSError as error:
+            self.fail(_describe(error), param, ctx)
+        return value
+
+
+def _end(number, _frame):
+    for other in ENDING_SIGNALS:  # one is enough: the next would interrupt the clean-up
+        signal.signal(other, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
+def _abandon_output():
+    """The reader of standard output is gone: nothing may be flushed into it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _describe(error):
+    where = f"{printable(error.filename)}: " if error.filename is not None else ""
+    return where + printable(error.strerror or error)
+
+
+def _lines(error):
+    """The message's own line breaks stay; foreign text in it has been escaped where it was read."""
+    return "\n".join(printable(line) for line in str(error).split("\n"))

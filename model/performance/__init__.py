@@ -1,0 +1,1 @@
+"""Cycles, memory accesses and the paper's dataflow."""

@@ -1,0 +1,1 @@
+"""The golden side: integer and PyTorch models, golden functions of single blocks."""

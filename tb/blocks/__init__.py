@@ -1,0 +1,1 @@
+"""Test benches of single modules; the folders are those of rtl/."""

@@ -1,0 +1,200 @@
+"""descriptor_check against model/compiler/geometry.py: the compiler's descriptors, the same with fields changed a little, and random ones."""
+from collections import Counter
+
+import cocotb
+import numpy as np
+from cocotb.triggers import FallingEdge
+
+from model.compiler import CompileError, compile_network
+from model.compiler.geometry import AVERAGE_POOL, CONV, FIELDS, MAX_POOL, ONLY_CONV, ONLY_POOL, Descriptor, problems
+from model.compiler.hardware import DESC_WORDS, Hardware
+from model.network.random_networks import random_network
+from host.harness import clocking
+
+LATENCY = 20
+WORDS = 2**64
+
+
+def descriptors(rng, hardware, count):
+    """Descriptors (lists of sixteen words) that the compiler writes for random networks."""
+    found = []
+    while len(found) < count:
+        seed = int(rng.integers(2**31))
+        net = random_network(np.random.default_rng(seed), stride=(1,), ops=("conv", "maxpool", "avgpool"), max_macs=600_000, name=f"seed {seed}")
+        try:
+            program = compile_network(net, hardware).program[1:-1]
+        except CompileError:
+            continue
+        found += [[int(w) for w in program[at:at + DESC_WORDS]] for at in range(DESC_WORDS, len(program), DESC_WORDS)]
+    return found[:count]
+
+
+def fields_of(words):
+    """Fields that the rules for this operation look at."""
+    unused = ONLY_POOL if words[0] & 0xF == CONV else ONLY_CONV
+    return [name for name in FIELDS if name not in unused and name != "op"]
+
+
+def put(words, name, value):
+    """The words with one field replaced."""
+    word, low, bits = FIELDS[name]
+    words = list(words)
+    words[word] = words[word] & ~(((1 << bits) - 1) << low) | value << low
+    return words
+
+
+def changed(rng, words):
+    """One field a little larger or smaller, or of any value."""
+    name = str(rng.choice(fields_of(words)))
+    bits = FIELDS[name][2]
+    old = Descriptor.decode(words).values[name]
+    new = old + int(rng.choice([-2, -1, 1, 2])) if rng.random() < 0.7 else int(rng.integers(1 << int(rng.integers(1, bits + 1))))
+    return name, put(words, name, new % (1 << bits))
+
+
+def scrambled(rng, words):
+    """All fields of random length, but for the operation."""
+    for name in fields_of(words):
+        words = put(words, name, int(rng.integers(1 << int(rng.integers(1, FIELDS[name][2] + 1)))))
+    return words
+
+
+def reshaped(rng, words):
+    """Another tile of a convolution, whose pixels are its rows times columns; other layers as they are."""
+    if words[0] & 0xF != CONV:
+        return words
+    rows, cols = (int(rng.integers(1, 1 << int(rng.integers(1, 5)))) for _ in range(2))
+    if rng.random() < 0.5:
+        cols = max(1, min(255, Descriptor.decode(words).out_w + int(rng.integers(-1, 2))))
+    for name, value in (("tile_rows", rows), ("tile_cols", cols), ("tile_pixels", rows * cols % 512)):
+        words = put(words, name, value)
+    return words
+
+
+def no_size_zero(words):
+    """The main controller has refused these before."""
+    d = Descriptor.decode(words)
+    sizes = ("in_w", "in_h", "in_quads", "out_quads", "out_w", "out_h")
+    return all(d.values[name] for name in sizes)
+
+
+async def _start(dut):
+    """The test's random generator and the hardware that the block was built for, after a reset."""
+    dut.start_i.value = 0
+    await clocking.start(dut)
+    return np.random.default_rng(cocotb.RANDOM_SEED), Hardware(int(dut.NUM_MODULES.value), int(dut.BANK_WORDS.value))
+
+
+async def verdict(dut, words):
+    """Whether bad_o pulses, exactly LATENCY cycles after the start and never else."""
+    await FallingEdge(dut.clk_i)
+    dut.desc_i.value = sum(w << 64 * i for i, w in enumerate(words))
+    dut.start_i.value = 1
+    bad = []
+    for cycle in range(1, LATENCY + 4):
+        await FallingEdge(dut.clk_i)
+        dut.start_i.value = 0
+        if dut.bad_o.value == 1:
+            bad.append(cycle)
+    assert bad in ([], [LATENCY]), f"bad_o in cycles {bad}"
+    return bool(bad)
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def verdicts(dut):
+    """The same verdict as the rules, on every kind of descriptor; every rule is broken, and each field alone decides a verdict."""
+    rng, hardware = await _start(dut)
+    good = descriptors(rng, hardware, 40)
+    broken, decisive = Counter(), set()
+    for words in good:
+        assert not problems(Descriptor.decode(words), hardware)
+        assert not await verdict(dut, words), f"refused: {Descriptor.decode(words).values}"
+    for number in range(500):
+        words = good[int(rng.integers(len(good)))]
+        kind = number % 10
+        name, words = ("", scrambled(rng, words)) if kind == 0 else ("", reshaped(rng, words)) if kind == 5 else changed(rng, words)
+        if not no_size_zero(words):
+            continue
+        expected = problems(Descriptor.decode(words), hardware)
+        assert await verdict(dut, words) == bool(expected), f"{name}: the rules say {expected}, the RTL the contrary: {Descriptor.decode(words).values}"
+        broken.update(expected)
+        if expected:
+            decisive.add(name)
+    dut._log.info("rules broken: %s", dict(broken))
+    missing = {"input rows overlap", "input beyond the feature buffer", "input and output overlap", "kernel height", "kernel width", "tile", "tile of several parts of rows",
+               "input channels", "output channels", "channels"} - set(broken)
+    assert not missing, f"rules that were never broken: {sorted(missing)}"
+    assert {"in_base", "in_w", "in_h", "out_w", "out_h", "in_quads", "out_quads"} <= decisive, f"only {sorted(decisive)} decided"
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def any_number_of_quads(dut):
+    """Every number of quads a pass, in an upright convolution and in one that is not: none is as wrong as the rules say."""
+    rng, hardware = await _start(dut)
+    wanted = {0, 1}
+    while wanted:
+        for words in descriptors(rng, hardware, 20):
+            upright = Descriptor.decode(words).vertical
+            if words[0] & 0xF != CONV or upright not in wanted:
+                continue
+            wanted.discard(upright)
+            verdicts = set()
+            for quads in range(16):
+                changed_words = put(words, "quads", quads)
+                expected = bool(problems(Descriptor.decode(changed_words), hardware))
+                assert await verdict(dut, changed_words) == expected, f"{quads} quads: {Descriptor.decode(changed_words).values}"
+                verdicts.add(expected)
+            assert verdicts == {False, True}
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def max_pools_write(dut):
+    """A max pool writes its output whatever its bit for 32-bit results says: over its own input it is refused."""
+    rng, hardware = await _start(dut)
+    pools = []
+    while len(pools) < 5:
+        pools += [words for words in descriptors(rng, hardware, 20) if words[0] & 0xF == MAX_POOL]
+    for words in pools:
+        base = Descriptor.decode(words).in_base
+        over_itself = put(put(words, "out_base", base), "out_end", base + 1)
+        for raw in (0, 1):
+            for changed_words, rules in ((put(words, "raw", raw), []), (put(over_itself, "raw", raw), ["input and output overlap"])):
+                assert problems(Descriptor.decode(changed_words), hardware) == rules
+                assert await verdict(dut, changed_words) == bool(rules), f"raw {raw}, {rules or 'no rule broken'}: the RTL says the contrary"
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def exact_fits(dut):
+    """Pools whose last window ends at the padded picture's edge, one pixel before it, or one beyond, with strides and sizes of many bits."""
+    rng, hardware = await _start(dut)
+    verdicts = Counter()
+    for number in range(80):
+        long, short = "hw" if number % 2 else "wh"
+        out, stride, kernel, beyond = int(rng.integers(2, 60)), int(rng.integers(1, 250)), int(rng.integers(1, 60)), int(rng.integers(-1, 2))
+        pad = int(rng.integers(min(kernel, 16)))
+        size = max(1, (out - 1) * stride + kernel - 2 * pad - beyond)
+        words = put(put([0] * DESC_WORDS, "op", AVERAGE_POOL), "in_row_stride", size if long == "w" else 1)
+        for name in ("raw", "in_quads", "out_quads", f"in_{short}", f"out_{short}", f"pool_kernel_{short}", f"stride_{short}"):
+            words = put(words, name, 1)
+        for name, value in (("in_", size), ("out_", out), ("pool_kernel_", kernel), ("stride_", stride), ("pool_pad_", pad)):
+            words = put(words, name + long, value)
+        expected = problems(Descriptor.decode(words), hardware)
+        assert await verdict(dut, words) == bool(expected), f"the rules say {expected}, the RTL the contrary: {Descriptor.decode(words).values}"
+        verdicts[not expected] += 1
+    assert min(verdicts[True], verdicts[False]) > 10, f"hardly a choice: {dict(verdicts)}"
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def largest_numbers(dut):
+    """Products beyond all widths are large, not what is left of them."""
+    _, hardware = await _start(dut)
+    for op in (CONV, MAX_POOL):
+        words = [WORDS - 1] * DESC_WORDS
+        words[0] = words[0] & ~0xF | op
+        assert problems(Descriptor.decode(words), hardware) and await verdict(dut, words)
+    # 2^15 rows of 2^16 quads: 2^31, whose low bits are zero.
+    words = put(put(put([0] * DESC_WORDS, "op", AVERAGE_POOL), "in_row_stride", 1 << 16), "in_h", (1 << 15) + 1)
+    for name in ("in_w", "in_quads", "out_w", "out_h", "out_quads", "pool_kernel_h", "pool_kernel_w", "stride_h", "stride_w"):
+        words = put(words, name, 1)
+    words = put(words, "raw", 1)
+    assert problems(Descriptor.decode(words), hardware) == ["input beyond the feature buffer"] and await verdict(dut, words)

@@ -1,0 +1,585 @@
+"""Tests of rtl/control/main_controller.sv with models of the units: order of starts, every error code, STOP, reset, counters' events."""
+import cocotb
+import numpy as np
+from cocotb.triggers import FallingEdge, RisingEdge
+
+from host.harness import clocking
+from tb.lib import coverage
+from tb.lib.effort import scaled
+from tb.blocks.control import programs
+from tb.lib.cover_groups import STATES
+
+SETTLE = 16
+SHORT_LIMIT = 4095
+NO_PROGRAM, START_BUSY, PROGRAM_HEADER, NUM_MODULES, DESCRIPTOR, OUT_OF_BOUNDS, WEIGHTS_SHORT, WEIGHTS_LONG = range(0x10, 0x18)
+INPUTS = ("start_i", "stop_i", "parser_error_i", "parser_code_i", "image_error_i", "image_code_i", "oob_i", "prog_valid_i", "prog_data_i",
+          "image_first_i", "image_done_i", "weights_first_i", "weights_done_i", "weights_empty_i", "starved_i", "params_ready_i", "conv_busy_i",
+          "pool_done_i", "emit_done_i", "results_empty_i", "check_bad_i")
+EVENTS = ("conv_start_o", "pool_start_o", "emit_start_o", "raw_flush_o", "params_done_o", "layer_end_o", "image_end_o", "done_o", "stopped_o",
+          "error_pulse_o")
+
+
+class Bench:
+    """The controller's surroundings. `cycle` plays one clock cycle and appends (event, cycle, layer) to `events`.
+
+    It also watches the states: a step that tb/lib/cover_groups.py does not list is an error.
+
+    pace: longest random wait of a unit. Switches: send_image, send_weights, starve, params, leftover (weights that nobody takes).
+    """
+
+    def __init__(self, dut, rng, header, layers, pace=20):
+        self.dut, self.rng, self.pace = dut, rng, pace
+        self.load(header, layers)
+        self.now, self.events = 0, []
+        self.pulses = {}             # cycle: [input port]
+        self.image_sent = self.send_image = self.send_weights = True
+        self.image_pending = False
+        self.starve = self.leftover = False
+        self.params = self.results = True
+        self.conv_until = 0
+        self.descs = []
+        self.driven = {}             # input port: its value
+        self.weights_sent = False
+        self.state = None
+
+    def load(self, header, layers):
+        self.header, self.layers = header, layers
+        words = header.encoded() + [w for layer in layers for w in layer.encoded()]
+        self.memory = words
+
+    def after(self, port, longest=None):
+        at = self.now + 1 + int(self.rng.integers(0, (longest or self.pace) + 1))
+        self.pulses.setdefault(at, []).append(port)
+        return at
+
+    def drive(self, port, value):
+        """Writes only what changes: every access costs simulation time."""
+        if self.driven.get(port) != value:
+            self.driven[port] = value
+            getattr(self.dut, port).value = value
+
+    async def reset(self, at_once=False):
+        """A reset from the next clock edge on, or at_once: from the one that `reach` has stopped in front of."""
+        if not at_once:
+            await FallingEdge(self.dut.clk_i)
+        before = self.state_now()
+        for port in ("start_i", "stop_i", "oob_i", "image_first_i"):
+            self.drive(port, 0)
+        await clocking.reset(self.dut)
+        await RisingEdge(self.dut.clk_i)
+        assert self.state_now() == "IDLE", f"state {self.state_now()} after a reset in {before}"
+        coverage.hit("controller_transition", f"reset in {before}")
+        self.state = "IDLE"
+        self.pulses, self.events, self.conv_until, self.image_pending, self.weights_sent = {}, [], 0, False, False
+        self.descs = []
+
+    async def cycle(self, **pulse):
+        """One cycle; pulse: values of inputs for this cycle."""
+        dut, rng = self.dut, self.rng
+        due = self.pulses.pop(self.now, [])
+        for port in ("start_i", "stop_i", "parser_error_i", "image_error_i", "oob_i", "image_first_i", "image_done_i", "weights_first_i",
+                     "weights_done_i", "pool_done_i", "emit_done_i", "check_bad_i"):
+            self.drive(port, int(pulse.get(port, port in due)))
+        for port in ("parser_code_i", "image_code_i"):
+            self.drive(port, pulse.get(port, 0x5A))
+        self.drive("conv_busy_i", int(self.now < self.conv_until))
+        self.drive("starved_i", int(self.starve))
+        self.drive("params_ready_i", int(self.params and rng.random() < 0.7))
+        self.drive("weights_empty_i", int(not self.leftover))
+        results = self.results and rng.random() < 0.3
+        self.drive("results_empty_i", int(pulse.get("results_empty_i", results)))
+        await RisingEdge(dut.clk_i)
+        address = dut.prog_addr_o.value
+        address = address.to_unsigned() if address.is_resolvable else 0
+        self.drive("prog_data_i", self.memory[address] if address < len(self.memory) else 0)
+        self.observe()
+        self.now += 1
+
+    def state_now(self):
+        return STATES[self.dut.state_q.value.to_unsigned()]
+
+    async def reach(self, state, limit=3000):
+        """Cycles until the controller is in `state`; then its next clock edge has not come yet."""
+        for _ in range(limit):
+            await FallingEdge(self.dut.clk_i)
+            if self.state_now() == state:
+                return
+            await self.cycle()
+        raise AssertionError(f"state {state} was not reached in {limit} cycles")
+
+    def observe_state(self):
+        state = self.state_now()
+        assert self.dut.check_start_o.value == (state == "CHECK"), f"check_start_o in {state}"
+        all_sent = state == "FINISH" and self.driven["results_empty_i"] == 1
+        assert self.dut.results_done_o.value == all_sent, f"results_done_o {self.dut.results_done_o.value} in {state}, all sent: {all_sent}"
+        if self.state not in (None, state):
+            coverage.hit("controller_transition", f"{self.state} -> {state}")
+        self.state = state
+
+    def observe(self):
+        dut = self.dut
+        self.observe_state()
+        for name in EVENTS:
+            value = int(getattr(dut, name).value)
+            if value:
+                self.events.append((name, self.now, dut.layer_o.value.to_unsigned() if dut.layer_o.value.is_resolvable else None))
+        if dut.conv_start_o.value == 1 or dut.pool_start_o.value == 1:
+            desc = dut.desc_o.value.to_unsigned()
+            self.descs.append(([desc >> 64 * i & (1 << 64) - 1 for i in range(programs.DESC_WORDS)], int(dut.params_bank_o.value)))
+        if dut.conv_start_o.value == 1:
+            self.conv_until = self.now + 2 + int(self.rng.integers(self.pace + 1)) + (10**9 if self.starve else 0)
+        if dut.pool_start_o.value == 1:
+            self.pulses.setdefault(self.now + 2 + int(self.rng.integers(self.pace + 1)), []).append("pool_done_i")
+        if dut.emit_start_o.value == 1:
+            self.after("emit_done_i")
+        if dut.image_enable_o.value == 1 and self.send_image and not self.image_pending:
+            self.image_pending = True
+            at = self.after("image_first_i")
+            self.pulses.setdefault(at + 1 + int(self.rng.integers(self.pace + 1)), []).append("image_done_i")
+            self.check_image_ports()
+        if self.image_pending and self.send_weights and not self.weights_sent:
+            self.weights_sent = True
+            at = self.after("weights_first_i", 5 * self.pace)
+            self.pulses.setdefault(at + 1 + int(self.rng.integers(5 * self.pace)), []).append("weights_done_i")
+        if dut.image_end_o.value == 1:
+            self.image_pending = self.weights_sent = False
+
+    def check_image_ports(self):
+        dut, header = self.dut, self.header.encoded()
+        got = [getattr(dut, f"image_{n}_o").value.to_unsigned() for n in ("base", "row_stride", "row_quads", "rows", "end_addr")]
+        want = [header[1] & 0x1FFFF, header[1] >> 32 & 0x1FFFF, header[2] & 0x1FFFF, header[2] >> 32 & 0xFFFF, header[3] & 0x3FFFF]
+        assert got == want, f"image ports (base, row stride, row quads, rows, end) {got}, expected {want}"
+
+    async def until(self, event, limit=20_000):
+        """Cycles until `event` is seen, the event's cycle included."""
+        for _ in range(limit):
+            await self.cycle()
+            if any(name == event and at == self.now - 1 for name, at, _ in self.events):
+                return
+        raise AssertionError(f"no {event} after {limit} cycles; the last events: {self.events[-3:]}")
+
+    async def expect_error(self, code, layer=None, limit=20_000):
+        """An error with this code (and layer) comes once, the level stays, and no unit is started any more."""
+        dut = self.dut
+        await self.until("error_pulse_o", limit)
+        assert dut.error_code_o.value.to_unsigned() == code, f"error {dut.error_code_o.value.to_unsigned():#x}, expected {code:#x}"
+        assert layer is None or dut.error_layer_o.value.to_unsigned() == layer, f"layer {dut.error_layer_o.value}, expected {layer}"
+        count = len(self.events)
+        for i in range(10):
+            await self.cycle(start_i=i == 3, oob_i=i == 5)
+            assert dut.error_o.value == 1 and dut.busy_o.value == 0 and dut.error_code_o.value.to_unsigned() == code
+        assert len(self.events) == count, f"after the error: {self.events[count:]}"
+        await self.reset()
+        assert dut.error_o.value == 0 and dut.busy_o.value == 0
+
+    def check_image(self, number=0):
+        """The events of one image against the program; returns them. Removes them from `events`."""
+        end = next(i for i, e in enumerate(self.events) if e[0] == "image_end_o")
+        events, self.events = self.events[:end], self.events[end + 1:]
+        names = [(name, layer) for name, _, layer in events]
+        want = []
+        for layer, desc in enumerate(self.layers):
+            want.append(("conv_start_o" if desc["op"] == programs.OP_CONV else "pool_start_o", layer))
+            want += [("raw_flush_o" if desc["raw"] else "emit_start_o", layer)] if desc["emit"] else []
+            want += [("params_done_o", layer)] if desc["has_params"] else []
+            want.append(("layer_end_o", layer))
+        assert names == want, f"events {names}, expected {want}"
+        for (words, _), desc in zip(self.descs, self.layers):
+            assert words == desc.encoded(), "desc_o is not the program's descriptor"
+        assert len(self.descs) == len(self.layers)
+        self.descs = []
+        return events
+
+
+def _program(rng, dut, count=None):
+    capacity = 8 * int(dut.BANK_WORDS.value)
+    count = count or int(rng.integers(1, 9))
+    return programs.header(rng, count, int(dut.NUM_MODULES.value), capacity), [programs.descriptor(rng, capacity) for _ in range(count)]
+
+
+async def _start(dut, count=None, pace=20):
+    for name in INPUTS:
+        getattr(dut, name).value = 0
+    await clocking.start(dut)
+    await RisingEdge(dut.clk_i)
+    for name in (*EVENTS, "busy_o", "error_o", "image_enable_o", "layer_active_o"):
+        assert getattr(dut, name).value == 0, f"{name} after reset"
+    rng = np.random.default_rng(cocotb.RANDOM_SEED)
+    dut.prog_valid_i.value = 1
+    return rng, Bench(dut, rng, *_program(rng, dut, count), pace)
+
+
+async def _stop_now(bench):
+    """STOP while the controller waits for an image of which nothing has come."""
+    bench.send_image = False
+    await bench.cycle(stop_i=1)
+    await bench.until("stopped_o", 20)
+    await bench.cycle()
+    assert bench.dut.busy_o.value == 0
+    bench.events, bench.send_image = [], True
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def programs_run(dut):
+    """Random programs over several images: starts, descriptors, flushes, parameter banks, layer ends in order; settling time."""
+    rng, bench = await _start(dut)
+    for _ in range(scaled(3, 12)):
+        bench.load(*_program(rng, dut, int(rng.choice([1, 2, 5, 64]))))
+        await bench.reset()
+        await bench.cycle(start_i=1)
+        bank = 0
+        for image in range(2):
+            await bench.until("image_end_o", 50_000)
+            expected = []
+            for desc in bench.layers:
+                expected.append(bank)
+                bank ^= desc["has_params"]
+            assert [b for _, b in bench.descs] == expected, "parameter banks"
+            bench.check_image()
+            bench.events = [e for e in bench.events if e[0] != "done_o"]
+        bench.send_image = False
+        for _ in range(3):
+            await bench.cycle()
+        await _stop_now(bench)
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def settling(dut):
+    """Nothing is read or declared finished before the results in flight are written; layer_active_o spans the layer."""
+    rng, bench = await _start(dut, 6)
+    await bench.cycle(start_i=1)
+    active = 0
+    finished = None
+    while not any(e[0] == "image_end_o" for e in bench.events):
+        before = bench.now
+        busy = before < bench.conv_until
+        pool_done = "pool_done_i" in bench.pulses.get(before, [])
+        await bench.cycle()
+        if busy or pool_done:
+            finished = before
+        for name, at, _ in bench.events:
+            if at == before and name in ("emit_start_o", "raw_flush_o", "layer_end_o"):
+                assert before - finished > SETTLE, f"{name} {before - finished} cycles after the unit"
+        active += dut.layer_active_o.value == 1
+    ends = [e for e in bench.events if e[0] == "layer_end_o"]
+    assert len(ends) == 6 and active > 6 * (programs.DESC_WORDS + SETTLE)
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def header_errors(dut):
+    """Every rule of the program header, and another number of conv modules."""
+    rng, bench = await _start(dut)
+    capacity = 8 * int(dut.BANK_WORDS.value)
+    for what, header in programs.bad_headers(bench.header, capacity):
+        bench.load(header, bench.layers)
+        await bench.cycle(start_i=1)
+        dut._log.info(what)
+        await bench.expect_error(PROGRAM_HEADER, limit=100)
+        assert not bench.image_pending
+    good = programs.header(rng, 1, int(dut.NUM_MODULES.value), capacity)
+    for modules in {0, 4, 8, 16, 255} - {int(dut.NUM_MODULES.value)}:
+        bench.load(good.changed(modules=modules), bench.layers)
+        await bench.cycle(start_i=1)
+        await bench.expect_error(NUM_MODULES, limit=100)
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def descriptor_errors(dut):
+    """Every rule of a descriptor, in the first or a later layer: the layer is named and its unit not started."""
+    rng, bench = await _start(dut, pace=2)
+    capacity = 8 * int(dut.BANK_WORDS.value)
+    for what, desc in programs.bad_descriptors(rng, capacity):
+        at = int(rng.integers(3))
+        header, layers = _program(rng, dut, 3)
+        layers[at] = desc
+        bench.load(header, layers)
+        dut._log.info(what)
+        await bench.cycle(start_i=1)
+        await bench.until("error_pulse_o", 1000)
+        assert not any(name in ("conv_start_o", "pool_start_o") and layer == at for name, _, layer in bench.events), f"{what}: unit started"
+        assert (dut.error_code_o.value.to_unsigned(), dut.error_layer_o.value.to_unsigned()) == (DESCRIPTOR, at), what
+        await bench.reset()
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def start_errors(dut):
+    """START without a program, in the cycle in which another one begins, at any time of a run."""
+    rng, bench = await _start(dut)
+    for replaced in (False, True):
+        dut.prog_valid_i.value = int(replaced)
+        await bench.cycle(start_i=1)
+        dut.prog_valid_i.value = 0
+        await bench.expect_error(NO_PROGRAM, limit=5)
+    dut.prog_valid_i.value = 1
+    for _ in range(scaled(8, 30)):
+        await bench.cycle(start_i=1)
+        for _ in range(int(rng.integers(1, 400))):
+            await bench.cycle()
+        assert dut.busy_o.value == 1
+        await bench.cycle(start_i=1)
+        await bench.expect_error(START_BUSY, limit=5)
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def unit_errors(dut):
+    """Errors of parser, image loader and feature buffer, also in the same cycle, idle and running: the first of them is reported."""
+    rng, bench = await _start(dut)
+    for run in range(scaled(6, 24)):
+        parser, image, oob = (bool(rng.integers(2)) for _ in range(3))
+        if not (parser or image or oob):
+            continue
+        if run % 3:
+            await bench.cycle(start_i=1)
+            for _ in range(int(rng.integers(1, 300))):
+                await bench.cycle()
+        code = int(rng.integers(1, 16)), int(rng.integers(1, 16))
+        await bench.cycle(parser_error_i=parser, parser_code_i=code[0], image_error_i=image, image_code_i=code[1], oob_i=oob)
+        await bench.expect_error(code[0] if parser else code[1] if image else OUT_OF_BOUNDS, limit=5)
+
+
+async def _enter(bench, state):
+    """From IDLE into `state`, with a program that passes through all of them."""
+    rng, capacity = bench.rng, 8 * int(bench.dut.BANK_WORDS.value)
+    header = programs.header(rng, 2, int(bench.dut.NUM_MODULES.value), capacity)
+    layer = programs.descriptor(rng, capacity, programs.OP_CONV, False).changed(emit=1)
+    bench.load(header, [layer, layer])
+    if state == "IDLE":
+        return
+    await bench.cycle(start_i=1)
+    if state == "STOPPING":
+        bench.send_image = False
+        await bench.reach("IMAGE")
+        await bench.cycle(stop_i=1)
+    await bench.reach(state)
+    bench.send_image = True
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def errors_in_every_state(dut):
+    """A write out of bounds in each state ends in ERROR at the next edge."""
+    _, bench = await _start(dut, pace=2)
+    for state in STATES:
+        if state == "ERROR":
+            continue
+        await _enter(bench, state)
+        await bench.cycle(oob_i=1)
+        await FallingEdge(dut.clk_i)
+        assert bench.state_now() == "ERROR", f"{bench.state_now()} after an error in {state}"
+        await bench.expect_error(OUT_OF_BOUNDS, limit=3)
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def sizes_that_do_not_fit(dut):
+    """A descriptor that the check refuses while its layer runs is an error of that layer."""
+    _, bench = await _start(dut, pace=2)
+    for state in ("WAIT_PARAMS", "RUN", "DRAIN"):
+        await _enter(bench, state)
+        await bench.cycle(check_bad_i=1)
+        await bench.expect_error(DESCRIPTOR, layer=0, limit=3)
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def resets_in_every_state(dut):
+    """A reset in each state leads to IDLE, from where a whole image is computed."""
+    _, bench = await _start(dut, pace=2)
+    for state in STATES:
+        if state == "ERROR":
+            await bench.cycle(oob_i=1)
+            await bench.cycle()
+        else:
+            await _enter(bench, state)
+        await bench.reset(at_once=state not in ("IDLE", "ERROR"))
+        dut._log.info("reset in %s", state)
+        await bench.cycle(start_i=1)
+        await bench.until("image_end_o", 5000)
+        bench.check_image()
+        await bench.reset()
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def image_begins_while_stopping(dut):
+    """The first beat of an image that arrives with STOP: the image is finished, then the run ends."""
+    _, bench = await _start(dut, pace=2)
+    for wait in range(3):
+        await _enter(bench, "STOPPING")
+        bench.send_image = False
+        for _ in range(wait):
+            await bench.cycle()
+        await bench.cycle(image_first_i=1)
+        await bench.reach("IMAGE")
+        bench.send_image = True
+        await bench.until("image_end_o", 5000)
+        await bench.cycle()
+        assert dut.busy_o.value == 0 and any(e[0] == "stopped_o" for e in bench.events), "the run goes on after STOP"
+        await bench.reset()
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def stop_around_the_end(dut):
+    """STOP in every cycle around an image's end: that image is the last, the run ends once."""
+    _, bench = await _start(dut, 2, pace=2)
+    ends_of_runs = ("image_end_o", "stopped_o")
+    for offset in range(-6, 7):
+        bench.results = False
+        await bench.cycle(start_i=1)
+        await bench.reach("FINISH")
+        bench.send_image = False  # nothing of a next image comes
+        end = bench.now + 6
+        for step in range(-6, 13):
+            await bench.cycle(stop_i=step == offset, results_empty_i=step >= 0)
+        what = f"STOP {offset} cycles after an image's end"
+        ends = [(name, at - end) for name, at, _ in bench.events if name in ends_of_runs]
+        # between images: two cycles until the image loader is closed, three to see a beat of before
+        stopped = 0 if offset <= 0 else offset + 5
+        assert ends == [("image_end_o", 0), ("stopped_o", stopped)], f"{what}: {ends}"
+        assert dut.busy_o.value == 0, f"{what}: the run goes on"
+        bench.check_image()
+        moment = "before" if offset < 0 else "after" if offset else "with"
+        coverage.hit("stop_moment", f"{moment} the end")
+        bench.events, bench.results, bench.send_image = [], True, True
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def stop_when_idle(dut):
+    """STOP in the cycles before START and in START's own does nothing: image follows image."""
+    _, bench = await _start(dut, 1, pace=2)
+    for before in range(4):
+        for step in range(-before, 1):
+            await bench.cycle(stop_i=step == -before, start_i=step == 0)
+        for _ in range(2):
+            await bench.until("image_end_o", 3000)
+        await bench.cycle()
+        stopped = any(name == "stopped_o" for name, _, _ in bench.events)
+        assert dut.busy_o.value == 1 and not stopped, f"STOP {before} cycles before START"
+        coverage.hit("stop_moment", "idle")
+        await bench.reset()
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def error_while_stopping(dut):
+    """An error in any cycle after STOP: a run that it ends is not reported as stopped."""
+    _, bench = await _start(dut, pace=2)
+    states = set()
+    for wait in range(8):
+        await _enter(bench, "STOPPING")
+        bench.send_image = False
+        for _ in range(wait):
+            await bench.cycle()
+        await bench.cycle(oob_i=1)
+        states.add(bench.state)
+        stopped = sum(name == "stopped_o" for name, _, _ in bench.events)
+        what = f"error in {bench.state}, {wait} cycles after STOP"
+        assert stopped == (bench.state == "IDLE"), f"{what}: stopped {stopped} times"
+        await bench.expect_error(OUT_OF_BOUNDS, limit=3)
+        bench.send_image = True
+    assert states == {"STOPPING", "IDLE"}, f"errors in {states} only"
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def weights_short(dut):
+    """Waiting for indices or parameters is an error 4,095 cycles after it began, and only once the weights packet is complete."""
+    rng, bench = await _start(dut, pace=2)
+    capacity = 8 * int(dut.BANK_WORDS.value)
+    header = programs.header(rng, 2, int(dut.NUM_MODULES.value), capacity)
+    bench.load(header, [programs.descriptor(rng, capacity, programs.OP_MAXPOOL), programs.descriptor(rng, capacity, programs.OP_CONV, False)])
+    for starving in (True, False):
+        bench.send_weights = False
+        bench.starve, bench.params = starving, starving
+        await bench.cycle(start_i=1)
+        await bench.until("layer_end_o", 300)
+        for _ in range(SHORT_LIMIT + 300):
+            await bench.cycle()
+        assert dut.error_o.value == 0, "error although weights may still come"
+        await bench.cycle(weights_done_i=1)
+        for _ in range(SHORT_LIMIT - 10):
+            await bench.cycle()
+        assert dut.error_o.value == 0
+        if starving:  # one cycle with weights: the count starts again
+            bench.starve = False
+            await bench.cycle()
+            bench.starve = True
+            for _ in range(SHORT_LIMIT - 10):
+                await bench.cycle()
+            assert dut.error_o.value == 0, "the count did not start again"
+        await bench.expect_error(WEIGHTS_SHORT, 1, limit=20)
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def weights_long(dut):
+    """Weights left over at the end of an image are an error; an image does not end before its weights packet."""
+    rng, bench = await _start(dut, 2, pace=2)
+    bench.leftover = True
+    await bench.cycle(start_i=1)
+    await bench.expect_error(WEIGHTS_LONG, limit=3000)
+    assert not any(e[0] == "image_end_o" for e in bench.events)
+    bench.leftover, bench.send_weights = False, False
+    await bench.cycle(start_i=1)
+    for _ in range(600):
+        await bench.cycle()
+    assert sum(e[0] == "layer_end_o" for e in bench.events) == 2 and not any(e[0] == "image_end_o" for e in bench.events)
+    await bench.cycle(weights_done_i=1)
+    await bench.until("image_end_o", 50)
+    await bench.reset()
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def stop(dut):
+    """STOP between images stops at once, STOP during one after it, also one whose weights only have begun; STOP when idle does nothing."""
+    rng, bench = await _start(dut, 3, pace=5)
+    await bench.cycle(stop_i=1)
+    for _ in range(5):
+        await bench.cycle()
+    assert not bench.events
+    for run in range(scaled(4, 12)):
+        await bench.cycle(start_i=1)
+        for _ in range(programs.DESC_WORDS + 6):
+            bench.send_image = False
+            await bench.cycle()
+        await _stop_now(bench)                       # nothing of an image has come
+        await bench.cycle(start_i=1)
+        if run % 2:                                  # weights only
+            bench.send_image = False
+            for _ in range(programs.DESC_WORDS + 6):
+                await bench.cycle()
+            bench.weights_sent = True
+            await bench.cycle(weights_first_i=1)
+            bench.after("weights_done_i")
+            await bench.cycle(stop_i=1)
+            for _ in range(50):
+                await bench.cycle()
+            assert dut.busy_o.value == 1 and not bench.events, "stopped although the image's weights are on their way"
+            bench.send_image = True
+        else:
+            for _ in range(int(rng.integers(60, 150))):
+                await bench.cycle()
+            assert dut.busy_o.value == 1
+            if not any(e[0] == "image_end_o" for e in bench.events):
+                await bench.cycle(stop_i=1)
+            else:
+                await bench.reset()
+                continue
+        await bench.until("stopped_o", 5000)
+        names = [name for name, at, _ in bench.events if at == bench.now - 1]
+        assert set(names) == {"image_end_o", "done_o", "stopped_o"}, names
+        bench.check_image()
+        await bench.cycle()
+        assert dut.busy_o.value == 0 and sum(e[0] == "stopped_o" for e in bench.events) == 1
+        bench.events = []
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def soft_reset(dut):
+    """A reset at any time brings the controller back to idle, and the next run is complete."""
+    rng, bench = await _start(dut, 3, pace=5)
+    for _ in range(scaled(5, 20)):
+        await bench.cycle(start_i=1)
+        for _ in range(int(rng.integers(1, 300))):
+            await bench.cycle(stop_i=int(rng.random() < 0.01))
+        await bench.reset()
+        for name in (*EVENTS, "busy_o", "error_o", "image_enable_o", "layer_active_o"):
+            assert getattr(dut, name).value == 0, f"{name} after reset"
+        await bench.cycle(start_i=1)
+        await bench.until("image_end_o", 5000)
+        bench.check_image()
+        assert dut.stopped_o.value == 0, "a STOP from before the reset"
+        await bench.reset()

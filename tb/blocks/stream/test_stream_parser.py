@@ -1,0 +1,305 @@
+"""stream_parser against a model of the packet format: good traffic, every error, recovery, exact latencies."""
+from __future__ import annotations
+
+import cocotb
+import numpy as np
+from cocotb.triggers import ClockCycles, FallingEdge, RisingEdge
+from cocotb.utils import get_sim_time
+
+from host.harness import clocking
+from tb.lib.stalls import PATTERNS, stalls
+from host.register_map import ErrorCode
+from tb.blocks.stream import beats as b
+
+PROG_WORDS = 1040
+CONTROL = ("s_axis_tready", "prog_we_o", "prog_valid_o", "prog_start_o", "prog_done_o", "weights_valid_o", "weights_done_o",
+           "first_beat_o", "err_valid_o")
+FLUSH = 100  # cycles after the last beat in which everything has come out, also through bursts of stalls
+
+
+class Bench:
+    """Drives one parser, with cocotbext-axi or by hand, and records what comes out of it."""
+
+    def __init__(self, dut, by_hand: bool = False):
+        self.dut = dut
+        self.rng = np.random.default_rng(cocotb.RANDOM_SEED)
+        self.by_hand = by_hand
+        self.source = None  # cocotbext-axi reads tready at once: not before the reset
+        self.program: dict[int, int] = {}
+        self.weights: list[int] = []
+        self.events: list[str] = []
+        self.errors: list[int] = []
+        self.times: dict[str, list[int]] = {}  # edge numbers of every event and handshake
+        self.sink_stall = stalls(self.rng, "none")
+
+    async def start(self) -> None:
+        self.dut.clear_i.value = 0
+        self.dut.busy_i.value = 0
+        self.dut.weights_ready_i.value = 0
+        b.idle(self.dut)
+        await clocking.start(self.dut)
+        if not self.by_hand:
+            self.source = b.source(self.dut)
+        cocotb.start_soon(self._record())
+        await RisingEdge(self.dut.clk_i)
+
+    async def _record(self) -> None:
+        dut = self.dut
+        while True:
+            dut.weights_ready_i.value = int(not next(self.sink_stall))
+            await RisingEdge(dut.clk_i)
+            if dut.rst_ni.value != 1:
+                continue
+            now = int(get_sim_time("ns")) // clocking.PERIOD_NS
+            for name in CONTROL:
+                assert str(getattr(dut, name).value) in "01", f"{name} is {getattr(dut, name).value}"
+            for name in ("prog_done", "weights_done", "prog_start", "first_beat", "err_valid", "prog_we"):
+                if getattr(dut, f"{name}_o").value == 1:
+                    self.times.setdefault(name, []).append(now)
+                    if name in ("prog_start", "prog_done", "weights_done"):
+                        self.events.append(name)
+            if dut.prog_we_o.value == 1:
+                self.program[dut.prog_addr_o.value.to_unsigned()] = dut.prog_data_o.value.to_unsigned()
+            if dut.err_valid_o.value == 1:
+                self.errors.append(dut.err_code_o.value.to_unsigned())
+            if dut.weights_valid_o.value == 1 and dut.weights_ready_i.value == 1:
+                self.weights.append(dut.weights_data_o.value.to_unsigned())
+            if dut.s_axis_tvalid.value == 1 and dut.s_axis_tready.value == 1:
+                self.times.setdefault("beat", []).append(now)
+
+    async def send(self, *packets) -> None:
+        """Send packets back to back and wait until the last one is through."""
+        if self.by_hand:
+            beats = [beat for p in packets for beat in p]
+            await b.send_by_hand(self.dut, beats, stalls(self.rng, "none"))
+        else:
+            for beats in packets:
+                await self.source.send(b.frame(beats))
+            await self.source.wait()
+        await ClockCycles(self.dut.clk_i, FLUSH)
+
+    def forget(self) -> None:
+        self.program, self.weights, self.events, self.errors, self.times = {}, [], [], [], {}
+
+    async def clear(self) -> None:
+        await FallingEdge(self.dut.clk_i)
+        self.dut.clear_i.value = 1
+        await FallingEdge(self.dut.clk_i)
+        self.dut.clear_i.value = 0
+        await RisingEdge(self.dut.clk_i)
+
+    def _payload(self, count: int) -> list[int]:
+        """Random words, some of which look like headers."""
+        words = b.random_words(self.rng, count)
+        for i in np.flatnonzero(self.rng.random(count) < 0.2):
+            words[i] = int(self.rng.integers(9)) << 32 | [b.MAGIC_PROGRAM, b.MAGIC_WEIGHTS][self.rng.integers(2)]
+        return words
+
+    async def check_good(self, n_packets: int) -> None:
+        """Send good packets of both kinds in random order and compare everything that comes out."""
+        self.forget()
+        packets, weights, program, events = [], [], {}, []
+        for _ in range(n_packets):
+            if self.rng.random() < 0.5:
+                words = self._payload(int(self.rng.integers(1, 40)))
+                packets.append(b.packet(b.MAGIC_PROGRAM, words))
+                program.update(enumerate(words))
+                events += ["prog_start", "prog_done"]
+            else:
+                words = self._payload(int(self.rng.integers(0, 60)))
+                packets.append(b.packet(b.MAGIC_WEIGHTS, words))
+                weights += words
+                events += ["weights_done"]
+        await self.send(*packets)
+        assert (self.errors, self.events) == ([], events)
+        assert self.weights == weights and self.program == program
+        assert len(self.times.get("first_beat", [])) == events.count("weights_done")
+        if program:
+            assert self.dut.prog_valid_o.value == 1
+
+
+@cocotb.test(timeout_time=2, timeout_unit="ms")
+async def good_packets(dut):
+    """Random programs and weights back to back, with stalls on both sides."""
+    bench = Bench(dut)
+    await bench.start()
+    for source in PATTERNS:
+        for sink in PATTERNS:
+            bench.source.set_pause_generator(stalls(bench.rng, source))
+            bench.sink_stall = stalls(bench.rng, sink)
+            await bench.check_good(6)
+
+
+@cocotb.test(timeout_time=2, timeout_unit="ms")
+async def longest_program(dut):
+    """A program that fills the memory is taken; one word more is not."""
+    bench = Bench(dut)
+    await bench.start()
+    words = b.random_words(bench.rng, PROG_WORDS)
+    await bench.send(b.packet(b.MAGIC_PROGRAM, words))
+    assert bench.program == dict(enumerate(words)) and bench.errors == [] and dut.prog_valid_o.value == 1
+    bench.forget()
+    await bench.send(b.packet(b.MAGIC_PROGRAM, [*words, 1]))
+    assert bench.errors == [ErrorCode.PROGRAM_LENGTH] and bench.program == {} and dut.prog_valid_o.value == 0
+
+
+def _bad_packets(rng: np.random.Generator) -> dict[str, tuple[list[b.Beat], ErrorCode]]:
+    words = b.random_words(rng, int(rng.integers(3, 20)))
+    magic = [b.MAGIC_PROGRAM, b.MAGIC_WEIGHTS][rng.integers(2)]
+    good = b.packet(magic, words)
+    crc = good[-1].data
+    swapped = list(words)
+    swapped[0], swapped[1] = swapped[1], swapped[0]
+    position = int(rng.integers(len(good)))
+    return {
+        "magic of zero": (b.packet(0, words), ErrorCode.PACKET_MAGIC),
+        "magic one bit off": (b.packet(magic ^ 1 << int(rng.integers(32)), words), ErrorCode.PACKET_MAGIC),
+        "TLAST on the header": (b.truncated(good, 1), ErrorCode.PACKET_TRUNCATED),
+        "TLAST in the payload": (b.truncated(good, int(rng.integers(2, len(words)))), ErrorCode.PACKET_TRUNCATED),
+        "TLAST on the last payload word": (b.truncated(good, len(good) - 1), ErrorCode.PACKET_TRUNCATED),
+        "header longer than the packet": (b.packet(magic, words, length=len(words) + 1, crc=crc), ErrorCode.PACKET_TRUNCATED),
+        "one beat too many": (b.with_last([*(x.data for x in good), 0]), ErrorCode.PACKET_OVERLONG),
+        "header shorter than the packet": (b.packet(magic, words, length=len(words) - 1), ErrorCode.PACKET_OVERLONG),
+        "CRC one bit off": (b.packet(magic, words, crc=crc ^ 1 << int(rng.integers(32))), ErrorCode.PACKET_CRC),
+        "CRC word with upper bits": (b.packet(magic, words, crc=crc | 1 << int(rng.integers(32, 64))), ErrorCode.PACKET_CRC),
+        "payload words swapped": (b.packet(magic, swapped, crc=crc), ErrorCode.PACKET_CRC),
+        "payload bit flipped": (b.packet(magic, [words[0] ^ 1 << int(rng.integers(64)), *words[1:]], crc=crc),
+                                ErrorCode.PACKET_CRC),
+        "TKEEP with a hole": (b.with_keep(good, position, 0xFF ^ 1 << int(rng.integers(8))), ErrorCode.PACKET_TKEEP),
+        "empty program": (b.packet(b.MAGIC_PROGRAM, []), ErrorCode.PROGRAM_LENGTH),
+        "program of 4096 + 3 words": (b.packet(b.MAGIC_PROGRAM, words, length=4099), ErrorCode.PROGRAM_LENGTH),
+        "program of 2^32 - 1 words": (b.packet(b.MAGIC_PROGRAM, words, length=b.MASK_32), ErrorCode.PROGRAM_LENGTH),
+    }
+
+
+@cocotb.test(timeout_time=2, timeout_unit="ms")
+async def every_error(dut):
+    """Each kind of bad packet: one error with its code, everything dropped until clear_i, then all is well again."""
+    bench = Bench(dut)
+    await bench.start()
+    for name in _bad_packets(bench.rng):
+        bench.source.set_pause_generator(stalls(bench.rng, PATTERNS[bench.rng.integers(4)]))
+        bench.sink_stall = stalls(bench.rng, PATTERNS[bench.rng.integers(3)])
+        await bench.check_good(2)
+        await bench.send(b.packet(b.MAGIC_PROGRAM, [1, 2, 3]))
+        bench.forget()
+        beats, code = _bad_packets(bench.rng)[name]
+        await bench.send(beats)
+        assert bench.errors == [code], f"{name}: {bench.errors}"
+        assert dut.err_code_o.value.to_unsigned() == code
+        program_began = "prog_start" in bench.events
+        is_program = beats[0].data & b.MASK_32 == b.MAGIC_PROGRAM and beats[0].keep == 0xFF
+        assert program_began == is_program, name
+        payload = _payload_before_error(beats, code)
+        assert bench.program == (dict(enumerate(payload)) if is_program else {}), f"{name}: a bad beat was written"
+        assert bench.weights == ([] if is_program else payload), f"{name}: a bad beat was handed on"
+        assert dut.prog_valid_o.value == (not program_began), name
+        assert "prog_done" not in bench.events and "weights_done" not in bench.events, name
+        await _nothing_comes_out(bench, name)
+        await bench.clear()
+        await bench.check_good(3)
+
+
+def _payload_before_error(beats: list[b.Beat], code: ErrorCode) -> list[int]:
+    """The payload words in front of the beat that is wrong."""
+    if code in (ErrorCode.PACKET_MAGIC, ErrorCode.PROGRAM_LENGTH) or beats[0].last or beats[0].keep != 0xFF:
+        return []
+    words = []
+    for beat in beats[1:1 + (beats[0].data >> 32)]:
+        if beat.last or beat.keep != 0xFF:
+            break
+        words.append(beat.data)
+    return words
+
+
+async def _nothing_comes_out(bench: Bench, name: str) -> None:
+    """Good packets after an error are accepted without effect."""
+    bench.forget()
+    valid = bench.dut.prog_valid_o.value
+    await bench.send(b.packet(b.MAGIC_PROGRAM, b.random_words(bench.rng, 5)), b.packet(b.MAGIC_WEIGHTS, [1, 2]))
+    assert (bench.errors, bench.events, bench.program, bench.weights) == ([], [], {}, []), name
+    assert bench.dut.prog_valid_o.value == valid
+
+
+@cocotb.test(timeout_time=2, timeout_unit="ms")
+async def program_while_busy(dut):
+    """During a run weights are welcome, a program is an error and the loaded one stays."""
+    bench = Bench(dut)
+    await bench.start()
+    await bench.send(b.packet(b.MAGIC_PROGRAM, [5, 6]))
+    dut.busy_i.value = 1
+    bench.forget()
+    await bench.send(b.packet(b.MAGIC_WEIGHTS, [7, 8]))
+    assert bench.errors == [] and bench.weights == [7, 8]
+    await bench.send(b.packet(b.MAGIC_PROGRAM, [9, 9, 9]))
+    assert bench.errors == [ErrorCode.PROGRAM_BUSY]
+    assert bench.program == {} and dut.prog_valid_o.value == 1 and "prog_start" not in bench.events
+    dut.busy_i.value = 0
+    await bench.clear()
+    assert dut.prog_valid_o.value == 1, "soft reset must keep the program"
+    await bench.check_good(4)
+
+
+@cocotb.test(timeout_time=2, timeout_unit="ms")
+async def clear_in_the_middle(dut):
+    """A packet that just stops is waited for; clear_i makes the next beat a header."""
+    bench = Bench(dut, by_hand=True)
+    await bench.start()
+    for _ in range(20):
+        magic = [b.MAGIC_PROGRAM, b.MAGIC_WEIGHTS][bench.rng.integers(2)]
+        await bench.send(b.packet(b.MAGIC_PROGRAM, [1]))
+        bench.forget()
+        whole = b.packet(magic, b.random_words(bench.rng, 20))
+        await bench.send(whole[:int(bench.rng.integers(1, 21))])
+        assert bench.errors == [] and "prog_done" not in bench.events and "weights_done" not in bench.events
+        await bench.clear()
+        assert dut.prog_valid_o.value == (magic == b.MAGIC_WEIGHTS)
+        await bench.check_good(2)
+
+
+@cocotb.test(timeout_time=2, timeout_unit="ms")
+async def throughput_and_latency(dut):
+    """Without stalls: one beat a cycle over packet borders, and the latencies that the header comment promises."""
+    bench = Bench(dut, by_hand=True)
+    await bench.start()
+    packets = [b.packet(b.MAGIC_WEIGHTS, b.random_words(bench.rng, 30)), b.packet(b.MAGIC_PROGRAM, [1, 2, 3]),
+               b.packet(b.MAGIC_WEIGHTS, [4]), b.packet(b.MAGIC_WEIGHTS, [5], crc=0)]
+    await bench.send(*packets)
+    beats = bench.times["beat"]
+    assert beats == list(range(beats[0], beats[0] + sum(map(len, packets)))), "the stream was held"
+    assert bench.times["first_beat"] == [beats[0] + 1, beats[37] + 1, beats[40] + 1]
+    assert bench.times["weights_done"] == [beats[31] + 3, beats[39] + 3]
+    assert bench.times["prog_start"] == [beats[32] + 2]
+    assert bench.times["prog_we"] == [t + 2 for t in beats[33:36]]
+    assert bench.times["prog_done"] == [beats[36] + 3]
+    assert bench.times["err_valid"] == [beats[42] + 3]
+
+
+@cocotb.test(timeout_time=2, timeout_unit="ms")
+async def error_before_next_packet(dut):
+    """A packet right behind a bad one, without a cycle between them, does nothing, not even start."""
+    bench = Bench(dut, by_hand=True)
+    await bench.start()
+    for name in _bad_packets(bench.rng):
+        await bench.send(b.packet(b.MAGIC_PROGRAM, [1, 2]))
+        bench.forget()
+        beats, code = _bad_packets(bench.rng)[name]
+        last_start = int(beats[0].data & b.MASK_32 == b.MAGIC_PROGRAM and beats[0].keep == 0xFF)
+        await bench.send(beats, b.packet(b.MAGIC_PROGRAM, [3, 4]), b.packet(0, [5]))
+        assert bench.errors == [code], f"{name}: {bench.errors}"
+        assert bench.events == ["prog_start"] * last_start, f"{name}: {bench.events}"
+        assert dut.prog_valid_o.value == (not last_start), name
+        await bench.clear()
+
+
+@cocotb.test(timeout_time=2, timeout_unit="ms")
+async def reset_forgets_program(dut):
+    """rst_ni, unlike clear_i, drops the program."""
+    bench = Bench(dut)
+    await bench.start()
+    await bench.send(b.packet(b.MAGIC_PROGRAM, [1, 2]))
+    assert dut.prog_valid_o.value == 1
+    await clocking.reset(dut)
+    await RisingEdge(dut.clk_i)
+    assert dut.prog_valid_o.value == 0
+    await bench.check_good(4)

@@ -1,0 +1,57 @@
+"""Functional coverage: counts the points that a simulation hit and leaves them as coverage.json in its folder.
+
+A point is `group.point`; tb/lib/cover_groups.py declares all there are, and hitting another one is an error. Test benches call `hit`
+after they have compared what the RTL did, never when they merely send something; only cases that passed are merged.
+
+Why not the cocotb-coverage package: its release for cocotb 2 needs Python 3.11 (this project runs on 3.10), and its points are
+decorators that exist only once their test bench is imported, so that a point which nobody samples is not missed.
+"""
+from __future__ import annotations
+
+import atexit
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Iterable
+
+from tb.lib.cover_groups import GROUPS
+
+FILE = "coverage.json"  # in the folder of the simulation
+_hits: Counter = Counter()
+
+
+class CoverageError(AssertionError):
+    """A group or point that tb/lib/cover_groups.py does not declare."""
+
+
+def hit(group: str, *points: str) -> None:
+    """Count one hit of each point of a group. Raises CoverageError for what is not declared."""
+    if group not in GROUPS:
+        raise CoverageError(f"coverage group {group!r} is not declared in tb/lib/cover_groups.py")
+    for point in points:
+        if point not in GROUPS[group]:
+            raise CoverageError(f"coverage point {group}.{point} is not declared in tb/lib/cover_groups.py")
+        _hits[f"{group}.{point}"] += 1
+
+
+def hits() -> Counter:
+    """Hits of this process so far, by `group.point`."""
+    return Counter(_hits)
+
+
+def write() -> None:
+    """Write the hits into the current folder; a simulation does so when it ends."""
+    if _hits:
+        Path(FILE).write_text(json.dumps(_hits, indent=0, sort_keys=True), encoding="utf-8")
+
+
+def merge(files: Iterable[Path]) -> Counter:
+    """Sum of the hits in the files; those that do not exist count nothing."""
+    total: Counter = Counter()
+    for path in files:
+        if path.exists():
+            total.update(json.loads(path.read_text(encoding="utf-8")))
+    return total
+
+
+atexit.register(write)

@@ -1,0 +1,261 @@
+"""Everything that can be wrong with the streams and the host's timing: each ends in its error code, and the next good run is right."""
+from __future__ import annotations
+
+import cocotb
+import numpy as np
+from cocotb.triggers import ClockCycles
+
+from model.compiler import compile_network
+from model.compiler.hardware import MODULE_COUNTS, Hardware
+from model.compiler.program import MAGIC_PROGRAM, MAGIC_WEIGHTS, packet
+from host.driver import SOFT_RESET, START, Traffic
+from host.register_map import ErrorCode, Register
+from tb.top.bench import on_icarus
+from tb.top.fault_bench import FaultBench
+
+WORD = np.uint64
+
+
+def flipped(words: np.ndarray, at: int, bit: int) -> np.ndarray:
+    """A copy with one bit of word `at` inverted."""
+    words = words.copy()
+    words[at] ^= WORD(1) << WORD(bit)
+    return words
+
+
+def swapped(words: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A copy with two different words of the payload in each other's place."""
+    words = words.copy()
+    first = int(rng.integers(1, len(words) - 1))
+    second = int(rng.choice([i for i in range(1, len(words) - 1) if words[i] != words[first]]))
+    words[[first, second]] = words[[second, first]]
+    return words
+
+
+def payload(words: np.ndarray) -> np.ndarray:
+    """Payload of a packet."""
+    return words[1:-1]
+
+
+def few(cases: list) -> list:
+    """All cases, or for Icarus the first one."""
+    return cases[:1] if on_icarus() else cases
+
+
+@cocotb.test()
+async def bad_programs(dut):
+    """Truncated, over-long, corrupted, re-ordered, misnamed, empty and too large program packets."""
+    bench = await FaultBench(dut).start()
+    program, rng = bench.compiled.program, bench.rng
+    extra = np.array([rng.integers(2**63)], "<u8")
+    cases = [
+        (ErrorCode.PACKET_TRUNCATED, program[:int(rng.integers(2, len(program)))]),
+        (ErrorCode.PACKET_CRC, flipped(program, int(rng.integers(1, len(program) - 1)), int(rng.integers(64)))),
+        (ErrorCode.PACKET_OVERLONG, np.concatenate([program, extra])),
+        (ErrorCode.PACKET_CRC, flipped(program, len(program) - 1, int(rng.integers(64)))),
+        (ErrorCode.PACKET_TRUNCATED, program[:1]),
+        (ErrorCode.PACKET_CRC, swapped(program, rng)),
+        (ErrorCode.PACKET_CRC, np.concatenate([program[:1], program[-2:0:-1], program[-1:]])),  # the payload backwards
+        (ErrorCode.PACKET_TKEEP, program),
+        (ErrorCode.PACKET_MAGIC, flipped(program, 0, int(rng.integers(32)))),
+        (ErrorCode.PROGRAM_LENGTH, packet(MAGIC_PROGRAM, np.zeros(0, "<u8"))),
+        (ErrorCode.PROGRAM_LENGTH, packet(MAGIC_PROGRAM, np.zeros(65 * 16 + 1, "<u8"))),
+    ]
+    for code, words in few(cases):
+        if code == ErrorCode.PACKET_MAGIC:  # the old program stays when the packet is not even one
+            await bench.load(program)
+            await bench.send(prog=words)
+            await bench.expect(code)
+            bench.note_packet(code, "program")
+            await bench.recover()
+            await bench.good_run(reload=False)
+        else:
+            await bench.refused(code, words, prog_keep=0x7F if code == ErrorCode.PACKET_TKEEP else 0xFF)
+    assert bench.good_runs == len(few(cases)) and bench.values_checked
+
+
+def swapped_indices(bench: FaultBench, rng: np.random.Generator) -> np.ndarray:
+    """The weights packet with two words of the last pass in each other's place: its length is still right, so that only the CRC tells."""
+    weights = bench.compiled.weights.copy()
+    words = np.arange(len(weights) - 1 - bench.hardware.pass_words, len(weights) - 1)
+    first = int(rng.choice(words))
+    others = [i for i in words if weights[i] != weights[first]]
+    second = int(rng.choice(others))
+    weights[[first, second]] = weights[[second, first]]
+    return weights
+
+
+@cocotb.test()
+async def bad_weights(dut):
+    """Truncated, over-long, corrupted, re-ordered, too short and too long weights packets during a run."""
+    bench = await FaultBench(dut).start()
+    weights, rng = bench.compiled.weights, bench.rng
+    words = payload(weights)
+    extra = rng.integers(2**63, size=3).astype("<u8")
+    cases = [
+        (ErrorCode.PACKET_CRC, flipped(weights, len(weights) - 1, 5)),
+        (ErrorCode.WEIGHTS_SHORT, packet(MAGIC_WEIGHTS, words[:-1])),
+        (ErrorCode.PACKET_TRUNCATED, weights[:int(rng.integers(2, len(weights)))]),
+        (ErrorCode.PACKET_OVERLONG, np.concatenate([weights, extra])),
+        (ErrorCode.WEIGHTS_SHORT, packet(MAGIC_WEIGHTS, words[:0])),
+        (ErrorCode.WEIGHTS_SHORT, packet(MAGIC_WEIGHTS, words[:int(rng.integers(1, len(words)))])),
+        (ErrorCode.WEIGHTS_LONG, packet(MAGIC_WEIGHTS, np.concatenate([words, extra]))),
+        (ErrorCode.PACKET_MAGIC, flipped(weights, 0, int(rng.integers(32)))),
+        (ErrorCode.PACKET_CRC, swapped_indices(bench, rng)),
+        (ErrorCode.PACKET_TKEEP, weights),
+    ]
+    for code, stream in few(cases):
+        await bench.fails(code, weights=stream, prog_keep=0xFE if code == ErrorCode.PACKET_TKEEP else 0xFF)
+    assert bench.good_runs == len(few(cases)) and bench.values_checked
+
+
+@cocotb.test()
+async def bad_images(dut):
+    """Truncated and over-long images."""
+    bench = await FaultBench(dut).start()
+    image = bench.compiled.encode_image(bench.image()[0])
+    cases = [(ErrorCode.IMAGE_TRUNCATED, image[:-1]), (ErrorCode.IMAGE_OVERLONG, np.concatenate([image, image[:1]])),
+             (ErrorCode.IMAGE_TRUNCATED, image[:1]), (ErrorCode.IMAGE_OVERLONG, np.concatenate([image, image])),
+             (ErrorCode.IMAGE_OVERLONG, np.tile(image, 100)), (ErrorCode.IMAGE_TKEEP, image)]
+    for code, stream in few(cases):
+        await bench.fails(code, image=stream, image_keep=0x7F if code == ErrorCode.IMAGE_TKEEP else 0xFF)
+    assert bench.good_runs == len(few(cases)) and bench.values_checked
+
+
+def edited(compiled, word: int, shift: int, bits: int, value: int) -> np.ndarray:
+    """The program with one field of the payload replaced, and the CRC that fits."""
+    words = payload(compiled.program).copy()
+    mask = ((1 << bits) - 1) << shift
+    words[word] = WORD(int(words[word]) & ~mask | value << shift)
+    return packet(MAGIC_PROGRAM, words)
+
+
+@cocotb.test()
+async def bad_descriptors(dut):
+    """Programs that arrive well and say what cannot be; the layer is named, nothing is written outside the layer's region."""
+    bench = await FaultBench(dut).start()
+    compiled, hardware = bench.compiled, bench.hardware
+    last = len(bench.net.layers) - 1
+    descriptor = 16 * (last + 1)
+    name = bench.net.layers[last].name
+    end = compiled.tensors[name].base + compiled.tensors[name].size
+    cases = [
+        (ErrorCode.DESCRIPTOR, last, edited(compiled, descriptor, 0, 4, 15)),                         # operation
+        (ErrorCode.OUT_OF_BOUNDS, last, edited(compiled, descriptor + 4, 32, 18, end - 1)),           # region one quad too small
+        (ErrorCode.DESCRIPTOR, last, edited(compiled, descriptor + 4, 32, 18, hardware.quads + 1)),   # region beyond the buffer
+        (ErrorCode.DESCRIPTOR, last, edited(compiled, descriptor + 2, 0, 16, 0)),                     # no input column
+        (ErrorCode.DESCRIPTOR, last, edited(compiled, descriptor + 10, 32, 9, 0)),                    # no pixel in a tile
+        (ErrorCode.DESCRIPTOR, 0, edited(compiled, 16 + 11, 24, 3, 2)),                               # window of 2
+        (ErrorCode.DESCRIPTOR, 0, edited(compiled, 16 + 3, 0, 17, compiled.tensors["input"].base)),    # output over the input
+        (ErrorCode.DESCRIPTOR, 0, edited(compiled, 16 + 11, 0, 4, 15)),                               # kernel higher than picture and padding
+        (ErrorCode.DESCRIPTOR, 0, edited(compiled, 16 + 11, 16, 4, 15)),                              # wider
+        (ErrorCode.DESCRIPTOR, 0, edited(compiled, 16 + 1, 32, 17, 1)),                               # rows over each other
+        (ErrorCode.DESCRIPTOR, 0, edited(compiled, 16 + 2, 16, 16, 65535)),                           # input beyond the buffer
+        (ErrorCode.PROGRAM_HEADER, None, edited(compiled, 0, 24, 8, 2)),                              # version
+        (ErrorCode.PROGRAM_HEADER, None, edited(compiled, 0, 0, 16, 0)),                              # no layer
+        (ErrorCode.PROGRAM_HEADER, None, edited(compiled, 0, 0, 16, 65)),                             # too many layers
+        (ErrorCode.PROGRAM_HEADER, None, edited(compiled, 3, 0, 18, hardware.quads + 1)),             # image beyond the buffer
+        (ErrorCode.PROGRAM_HEADER, None, edited(compiled, 2, 32, 16, 0)),                             # no row
+    ]
+    if last > 0:  # the second layer is a max pool
+        cases += [
+            (ErrorCode.DESCRIPTOR, 1, edited(compiled, 32, 16, 16, 65535)),                           # window of 65,535 rows
+            (ErrorCode.DESCRIPTOR, 1, edited(compiled, 32 + 13, 48, 16, 2)),                          # padding as wide as the window
+        ]
+    for code, layer, program in few(cases):
+        if code == ErrorCode.PROGRAM_HEADER:
+            await _started_alone(bench, code, program)
+        else:
+            await bench.fails(code, program=program, layer=layer)
+    assert bench.good_runs == len(few(cases)) and bench.values_checked
+
+
+async def _started_alone(bench, code, program):
+    """START on a program that is refused before the first image beat."""
+    await bench.load(program)
+    await bench.host.write(Register.CTRL, START)
+    await bench.expect(code)
+    await bench.recover()
+    await bench.good_run()
+
+
+@cocotb.test()
+async def other_modules(dut):
+    """A program for another number of conv modules is refused at START."""
+    bench = await FaultBench(dut).start()
+    others = [m for m in MODULE_COUNTS if m != bench.hardware.num_modules]
+    for modules in few(others):
+        foreign = compile_network(bench.net, Hardware(modules, bench.hardware.bank_words, bench.hardware.weight_words), debug=True)
+        await _started_alone(bench, ErrorCode.NUM_MODULES, foreign.program)
+    assert bench.good_runs and bench.values_checked
+
+
+@cocotb.test()
+async def wrong_time(dut):
+    """START without a program, START and a program during a run; a program that was loaded survives the last two."""
+    bench = await FaultBench(dut).start()
+    await bench.host.write(Register.CTRL, START)
+    await bench.expect(ErrorCode.NO_PROGRAM)
+    await bench.soft_reset()
+    await bench.good_run()
+    for code in (ErrorCode.START_BUSY, ErrorCode.PROGRAM_BUSY):
+        await bench.host.write(Register.CTRL, START)
+        if code == ErrorCode.START_BUSY:
+            await bench.host.write(Register.CTRL, START)
+        else:
+            await bench.send(prog=flipped(bench.compiled.program, 5, 3))
+        await bench.expect(code)
+        await bench.recover()
+        await bench.good_run(reload=False)
+    assert bench.good_runs == 3 and bench.values_checked
+
+
+@cocotb.test()
+async def soft_resets(dut):
+    """Soft resets at random moments of a run: the host stops its engines, resets, and the next run is right."""
+    bench = await FaultBench(dut).start()
+    await bench.good_run()
+    whole = int(dut.cycles_o.value)
+    for _ in range(1 if on_icarus() else 25):
+        slow = Traffic(0, int(bench.rng.choice([256, 100])), int(bench.rng.choice([0, 128])))
+        bench.host.set_traffic(slow, slow, 0)
+        await bench.host.write(Register.CTRL, START)
+        await bench.send(prog=bench.compiled.weights, image=bench.compiled.encode_image(bench.image()[0]))
+        moment = int(bench.rng.integers(1, whole))
+        await ClockCycles(dut.clk_i, moment)
+        dut._log.info("soft reset %d cycles after the first beat", moment)
+        await bench.stop_engines()
+        bench.pending.append(("run", "after a soft reset in a run"))
+        await bench.good_run(reload=bool(bench.rng.integers(2)))
+    assert bench.good_runs >= 2 and bench.values_checked
+
+
+@cocotb.test()
+async def reset_inside_packets(dut):
+    """Soft resets in the middle of packets whose rest still arrives: the rest is refused with a code, then all is well."""
+    bench = await FaultBench(dut).start()
+    await bench.good_run()
+    program, weights = bench.compiled.program, bench.compiled.weights
+    rest = ErrorCode.PACKET_MAGIC
+    for words in (program, weights):
+        bench.host.set_traffic(Traffic(0, 128, 0), Traffic(0, 128, 0), 0)
+        if words is weights:
+            await bench.host.write(Register.CTRL, START)
+        await bench.send(prog=words)
+        await ClockCycles(dut.clk_i, 12)
+        await bench.host.write(Register.CTRL, SOFT_RESET)
+        await bench.expect(rest)
+        await bench.recover()
+        await bench.good_run()
+    if not on_icarus():
+        bench.host.set_traffic(Traffic(), Traffic(0, 32, 0), 0)
+        await bench.host.write(Register.CTRL, START)
+        await bench.send(image=bench.compiled.encode_image(bench.image()[0]))
+        await ClockCycles(dut.clk_i, 40)
+        await bench.host.write(Register.CTRL, SOFT_RESET)
+        await ClockCycles(dut.clk_i, 40)
+        await bench.host.write(Register.CTRL, START)
+        await bench.expect(ErrorCode.IMAGE_TRUNCATED)
+        await bench.recover()
+        await bench.good_run()
+    assert bench.good_runs >= 3 and bench.values_checked
