@@ -8,6 +8,7 @@ With --check nothing is written: exit status 1 and the names of the files that a
 """
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ TEMPLATES = {
     "docs/program-format.md": "program-format.md.j2",
 }
 WORD_BITS = 64
+_NUMBER = re.compile(r"(?P<name>[A-Z]\w*)(?: \+ (?P<more>\d+))?")
 
 
 class FormatError(ValueError):
@@ -39,6 +41,29 @@ class Constant:
     about: str
     width: int | None = None
 
+    @property
+    def literal(self) -> str:
+        """In hexadecimal digits where decimal ones would say nothing."""
+        return f"{self.value:#x}" if self.value > 9999 else str(self.value)
+
+
+@dataclass(frozen=True)
+class Size:
+    """A width as its description says it: a number, or a constant and what is added to it."""
+
+    name: str
+    more: int
+
+    def __str__(self) -> str:
+        return "+".join(([self.name] if self.name else []) + ([str(self.more)] if self.more or not self.name else []))
+
+    @property
+    def range(self) -> str:
+        """Of a vector of this width, and a blank; nothing for a single bit."""
+        if not self.name:
+            return f"[{self.more - 1}:0] " if self.more > 1 else ""
+        return f"[{Size(self.name, self.more - 1) if self.more else f'{self.name}-1'}:0] "
+
 
 @dataclass(frozen=True)
 class Field:
@@ -47,8 +72,10 @@ class Field:
     name: str
     word: int
     low: int
+    size: Size
     width: int
     about: str
+    signed: bool
 
     @property
     def high(self) -> int:
@@ -65,16 +92,49 @@ class Record:
     fields: tuple[Field, ...]
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which no key stands twice."""
+
+    def construct_mapping(self, node, deep=False):
+        names = [self.construct_object(key) for key, _ in node.value]
+        if twice := sorted({str(name) for name in names if names.count(name) > 1}):
+            raise FormatError(f"{', '.join(twice)} stands twice{str(node.start_mark).replace('  in', ' in', 1)}")
+        return super().construct_mapping(node, deep)
+
+
 def load(source: Path = SOURCE) -> tuple[list[Constant], list[Record]]:
-    """Constants and records of the description. Raises FormatError for fields that overlap or lie outside."""
-    data = yaml.safe_load(source.read_text(encoding="utf-8"))
+    """Constants and records of the description. Raises FormatError for names used twice and fields that cannot be."""
+    data = yaml.load(source.read_text(encoding="utf-8"), _Loader)
     constants = [Constant(name, **facts) for name, facts in data["constants"].items()]
+    values = {constant.name: constant.value for constant in constants}
     records = []
     for name, facts in data["records"].items():
-        fields = tuple(Field(field, *place) for field, place in facts["fields"].items())
-        _check(name, facts["words"], fields)
-        records.append(Record(name, facts["about"], facts["words"], fields))
+        fields = tuple(_field(f"{name}.{field}", place, values) for field, place in facts["fields"].items())
+        words = _value(_size(name, facts["words"], values), values)
+        _check(name, words, fields)
+        records.append(Record(name, facts["about"], words, fields))
     return constants, records
+
+
+def _field(name: str, place: list, values: dict[str, int]) -> Field:
+    if not 4 <= len(place) <= 5 or place[4:] not in ([], ["signed"]):
+        raise FormatError(f"{name}: {place} is not [word, lowest bit, width, what it holds] with or without `signed`")
+    word, low, size, about, *signed = place
+    size = _size(name, size, values)
+    return Field(name.partition(".")[2], word, low, size, _value(size, values), about, bool(signed))
+
+
+def _size(name: str, text: int | str, values: dict[str, int]) -> Size:
+    if isinstance(text, int):
+        return Size("", text)
+    match = _NUMBER.fullmatch(text)
+    if not match or match["name"] not in values:
+        raise FormatError(f"{name}: {text!r} is neither a number nor a constant with or without a number added")
+    return Size(match["name"], int(match["more"] or 0))
+
+
+def _value(size: Size, values: dict[str, int]) -> int:
+    return values.get(size.name, 0) + size.more
 
 
 def _check(record: str, words: int, fields: tuple[Field, ...]) -> None:
@@ -96,18 +156,27 @@ def generate(source: Path = SOURCE) -> dict[str, str]:
     return {path: environment.get_template(name).render(constants=constants, records=records) for path, name in TEMPLATES.items()}
 
 
+def stale(files: dict[str, str], root: Path = ROOT) -> list[str]:
+    """Paths of the files that are missing below `root` or differ."""
+    return [path for path, text in files.items()
+            if not (root / path).is_file() or (root / path).read_text(encoding="utf-8") != text]
+
+
 @click.command(help=__doc__.split("\n\n")[0])
 @click.option("--check", is_flag=True, help="write nothing; fail if a generated file is stale")
 def main(check: bool) -> None:
-    files = generate()
-    stale = [path for path, text in files.items() if not (ROOT / path).is_file() or (ROOT / path).read_text(encoding="utf-8") != text]
-    for path in stale:
+    try:
+        files = generate()
+    except FormatError as error:
+        raise SystemExit(f"error: {SOURCE.relative_to(ROOT)}: {error}") from None
+    old = stale(files)
+    for path in old:
         if check:
             print(f"stale: {path} (run ci/generate_program.py)", file=sys.stderr)
         else:
             (ROOT / path).write_text(files[path], encoding="utf-8")
             print(f"wrote {path}")
-    sys.exit(bool(check and stale))
+    sys.exit(bool(check and old))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from host.simulation.rtl_index import ROOT, RtlIndex, SourceError
 
 RTL = ROOT / "rtl"
 WAIVERS = RTL / "lint_waivers.vlt"
-GENERATORS = (ROOT / "ci" / "generate_regs.py",)
+GENERATORS = (ROOT / "ci" / "generate_regs.py", ROOT / "ci" / "generate_program.py")
 TIMEOUT = 600
 # Icarus 11 says this of correct code: it makes such a block sensitive to the whole vector, which changes nothing (for the
 # same reason its warning about whole arrays is off).

@@ -13,9 +13,9 @@ module drain_sequencer_proof (
     input wire logic room_i
 );
 
-  localparam int A_W = cq_pkg::QUAD_ADDR_W;
-  localparam int D_W = cq_pkg::DIM_W;
-  localparam int Q_W = cq_pkg::QUADS_W;
+  localparam int A_W = program_pkg::QUAD_ADDR_W;
+  localparam int D_W = program_pkg::DIM_W;
+  localparam int Q_W = program_pkg::QUADS_W;
   (* anyconst *) logic three;
   (* anyconst *) logic [A_W-1:0] base;
   (* anyconst *) logic [A_W-1:0] row_stride;

@@ -15,8 +15,8 @@ module tensor_reader_proof #(
     input wire logic [3:0] room_i
 );
 
-  localparam int A_W = cq_pkg::QUAD_ADDR_W;
-  localparam int D_W = cq_pkg::DIM_W;
+  localparam int A_W = program_pkg::QUAD_ADDR_W;
+  localparam int D_W = program_pkg::DIM_W;
   (* anyconst *) logic [A_W-1:0] base;
   (* anyconst *) logic [A_W-1:0] row_stride;
   localparam logic [A_W-1:0] row_quads = QUADS;

@@ -12,7 +12,7 @@ module clipq_accel #(
     parameter NUM_MODULES  = 4,      // conv modules: 4, 8 or 16
     parameter BANK_WORDS   = 11264,  // feature buffer: 8 banks of so many 32-bit words
     parameter WEIGHT_WORDS = 4096,   // weight buffer: 64-bit words, a power of two
-    parameter MAX_LAYERS   = 64
+    parameter MAX_LAYERS   = program_pkg::MAX_LAYERS
 ) (
     input  wire logic        clk_i,
     input  wire logic        rst_ni,
@@ -57,18 +57,19 @@ module clipq_accel #(
     output wire logic        m_axis_result_tlast
 );
 
-  localparam int A_W = cq_pkg::QUAD_ADDR_W;
+  localparam int A_W = program_pkg::QUAD_ADDR_W;
   localparam int QUADS = NUM_MODULES / 4;
-  localparam int PROG_WORDS = 16 * (MAX_LAYERS + 1);
+  localparam int PROG_WORDS = program_pkg::RECORD_WORDS * (MAX_LAYERS + 1);
   localparam int LEVEL_W = $clog2(WEIGHT_WORDS) + 1;
   localparam int RESULT_DEPTH = 64;
   localparam int ROOM_W = $clog2(RESULT_DEPTH + 1);
-  localparam int WORDS_PER_BANK = 512 / NUM_MODULES;  // parameter words: 512 output channels
+  localparam int WORDS_PER_BANK = program_pkg::MAX_CHANNELS / NUM_MODULES;  // parameter words
   localparam int WORD_W = $clog2(WORDS_PER_BANK);
   localparam int TAG_W = A_W + QUADS;
 
 `ifndef YOSYS
-  initial if (MAX_LAYERS < 1 || MAX_LAYERS > 64) $fatal(1, "clipq_accel: MAX_LAYERS must be 1..64, got %0d", MAX_LAYERS);
+  initial if (MAX_LAYERS < 1 || MAX_LAYERS > program_pkg::MAX_LAYERS)
+    $fatal(1, "clipq_accel: MAX_LAYERS must be 1..%0d, got %0d", program_pkg::MAX_LAYERS, MAX_LAYERS);
 `endif
 
   // ---------------------------------------------------------------- registers and reset
@@ -108,7 +109,7 @@ module clipq_accel #(
       .s_axil_rdata                 (s_axil_rdata),
       .s_axil_rresp                 (s_axil_rresp),
       .hwif_in_params_num_modules   (8'(NUM_MODULES)),
-      .hwif_in_params_tile_pixels   (12'(cq_pkg::TILE_PIXELS)),
+      .hwif_in_params_tile_pixels   (12'(program_pkg::TILE_PIXELS)),
       .hwif_in_params_feature_kb    (12'(BANK_WORDS / 32)),
       .hwif_out_ctrl_start          (start),
       .hwif_out_ctrl_stop           (stop),
@@ -216,7 +217,7 @@ module clipq_accel #(
   logic param_we, param_bank, params_done, params_ready, params_bank, loader_idle;
   logic [8:0] param_channel;
   logic [63:0] param_data;
-  logic [cq_pkg::ARRAYS*NUM_MODULES*2*cq_pkg::PES-1:0] idx;
+  logic [program_pkg::ARRAYS*NUM_MODULES*2*program_pkg::PES-1:0] idx;
   logic pass_ready, pass_full, pass_take, pass_drop, pass_switch;
 
   weight_loader #(
@@ -250,7 +251,7 @@ module clipq_accel #(
   logic [7:0] image_code, image_wr_mask;
   logic [A_W-1:0] image_base, image_row_quads, image_row_stride, image_wr_addr;
   logic [A_W:0] image_end_addr;
-  logic [cq_pkg::DIM_W-1:0] image_rows;
+  logic [program_pkg::DIM_W-1:0] image_rows;
   logic [7:0][31:0] image_wr_data;
 
   assign s_axis_image_tready = image_ready || error;  // after an error the stream is emptied
@@ -280,7 +281,7 @@ module clipq_accel #(
   );
 
   // ---------------------------------------------------------------- control
-  logic [15:0][63:0] desc;
+  logic [program_pkg::RECORD_WORDS-1:0][63:0] desc;
   logic check_start, check_bad;
   logic oob, conv_start, conv_busy, pool_start, pool_done, raw_flush, emit_start, emit_done, results_empty;
   logic layer_end, layer_active, starved, blocked;
@@ -354,62 +355,55 @@ module clipq_accel #(
       .bad_o  (check_bad)
   );
 
-  // ---------------------------------------------------------------- the descriptor's fields
-  logic [3:0] op;
-  logic [1:0] mode;
-  logic vertical, in_signed, raw;
-  logic [A_W-1:0] in_base, in_row_stride, out_base, out_row_stride;
-  logic [A_W:0] out_end;
-  logic [cq_pkg::DIM_W-1:0] in_w, in_h, out_w, out_h;
-  logic [cq_pkg::QUADS_W-1:0] in_quads, out_quads;
-  logic [9:0] out_min, out_max;
-  assign op             = desc[0][3:0];
-  assign mode           = desc[0][5:4];
-  assign vertical       = desc[0][6];
-  assign in_signed      = desc[0][7];
-  assign raw            = desc[0][8];
-  assign in_base        = desc[1][0+:A_W];
-  assign in_row_stride  = desc[1][32+:A_W];
-  assign in_w           = desc[2][0+:cq_pkg::DIM_W];
-  assign in_h           = desc[2][16+:cq_pkg::DIM_W];
-  assign in_quads       = desc[2][32+:cq_pkg::QUADS_W];
-  assign out_quads      = desc[2][40+:cq_pkg::QUADS_W];
-  assign out_base       = desc[3][0+:A_W];
-  assign out_row_stride = desc[3][32+:A_W];
-  assign out_w          = desc[4][0+:cq_pkg::DIM_W];
-  assign out_h          = desc[4][16+:cq_pkg::DIM_W];
-  assign out_end        = desc[4][32+:A_W+1];
-  assign out_min        = desc[5][32+:10];
-  assign out_max        = desc[5][48+:10];
-
-  logic is_conv, is_avg;
-  assign is_conv = op == cq_pkg::OP_CONV;
-  assign is_avg  = op == cq_pkg::OP_AVGPOOL;
-
   // ---------------------------------------------------------------- feature buffer
   logic conv_rd_valid, pool_rd_valid, emit_rd_valid, rd_valid;
   logic [A_W-1:0] conv_rd_addr, pool_rd_addr, emit_rd_addr, rd_addr;
-  logic [3:0] rd_count, unit_count;
+  logic [3:0] rd_count;
+  logic [program_pkg::VSTEP_W-1:0] rd_vstep;
   logic [7:0][31:0] rd_data;
-  always_comb begin
-    if (is_conv) unit_count = desc[11][51:48];
-    else if (is_avg) unit_count = 4'(QUADS);
-    else unit_count = 4'd8;
-  end
-  assign rd_valid = conv_rd_valid || pool_rd_valid || emit_rd_valid;
-  assign rd_addr  = conv_rd_valid ? conv_rd_addr : (pool_rd_valid ? pool_rd_addr : emit_rd_addr);
-  assign rd_count = emit_rd_valid ? 4'd2 : unit_count;
-
   logic pool_wr_valid, stage_wr_valid, wr_valid;
-  logic [A_W-1:0] pool_wr_addr, stage_wr_addr, wr_addr;
+  logic [A_W-1:0] pool_wr_addr, stage_wr_addr, wr_addr, wr_base;
+  logic [A_W:0] wr_end;
   logic [7:0] pool_wr_mask, stage_wr_mask, wr_mask;
   logic [7:0][31:0] pool_wr_data, stage_wr_data, wr_data;
-  always_comb begin
-    wr_valid = image_wr_valid || pool_wr_valid || stage_wr_valid;
-    if (image_wr_valid) {wr_addr, wr_mask, wr_data} = {image_wr_addr, image_wr_mask, image_wr_data};
-    else if (pool_wr_valid) {wr_addr, wr_mask, wr_data} = {pool_wr_addr, pool_wr_mask, pool_wr_data};
-    else {wr_addr, wr_mask, wr_data} = {stage_wr_addr, stage_wr_mask, stage_wr_data};
-  end
+
+  feature_port_mux #(
+      .NUM_MODULES(NUM_MODULES)
+  ) u_feature_port_mux (
+      .desc_i          (desc),
+      .image_enable_i  (image_enable),
+      .image_base_i    (image_base),
+      .image_end_addr_i(image_end_addr),
+      .conv_busy_i     (conv_busy),
+      .conv_rd_valid_i (conv_rd_valid),
+      .conv_rd_addr_i  (conv_rd_addr),
+      .pool_rd_valid_i (pool_rd_valid),
+      .pool_rd_addr_i  (pool_rd_addr),
+      .emit_rd_valid_i (emit_rd_valid),
+      .emit_rd_addr_i  (emit_rd_addr),
+      .image_wr_valid_i(image_wr_valid),
+      .image_wr_addr_i (image_wr_addr),
+      .image_wr_mask_i (image_wr_mask),
+      .image_wr_data_i (image_wr_data),
+      .pool_wr_valid_i (pool_wr_valid),
+      .pool_wr_addr_i  (pool_wr_addr),
+      .pool_wr_mask_i  (pool_wr_mask),
+      .pool_wr_data_i  (pool_wr_data),
+      .stage_wr_valid_i(stage_wr_valid),
+      .stage_wr_addr_i (stage_wr_addr),
+      .stage_wr_mask_i (stage_wr_mask),
+      .stage_wr_data_i (stage_wr_data),
+      .rd_valid_o      (rd_valid),
+      .rd_addr_o       (rd_addr),
+      .rd_count_o      (rd_count),
+      .rd_vstep_o      (rd_vstep),
+      .wr_valid_o      (wr_valid),
+      .wr_addr_o       (wr_addr),
+      .wr_mask_o       (wr_mask),
+      .wr_data_o       (wr_data),
+      .wr_base_o       (wr_base),
+      .wr_end_o        (wr_end)
+  );
 
   feature_buffer #(
       .BANK_WORDS(BANK_WORDS)
@@ -419,14 +413,14 @@ module clipq_accel #(
       .rd_valid_i(rd_valid),
       .rd_addr_i (rd_addr),
       .rd_count_i(rd_count),
-      .rd_vstep_i(conv_busy ? desc[15][cq_pkg::VSTEP_W-1:0] : '0),
+      .rd_vstep_i(rd_vstep),
       .rd_data_o (rd_data),
       .wr_valid_i(wr_valid),
       .wr_addr_i (wr_addr),
       .wr_mask_i (wr_mask),
       .wr_data_i (wr_data),
-      .wr_base_i (image_enable ? image_base : out_base),
-      .wr_end_i  (image_enable ? image_end_addr : out_end),
+      .wr_base_i (wr_base),
+      .wr_end_i  (wr_end),
       .oob_o     (oob)
   );
 
@@ -440,64 +434,28 @@ module clipq_accel #(
   conv_unit #(
       .NUM_MODULES(NUM_MODULES)
   ) u_conv_unit (
-      .clk_i              (clk_i),
-      .rst_ni             (core_rst_n),
-      .start_i            (conv_start),
-      .busy_o             (conv_busy),
-      .starved_o          (starved),
-      .blocked_o          (blocked),
-      .mode_i             (mode),
-      .vertical_i         (vertical),
-      .in_signed_i        (in_signed),
-      .codebook_i         (desc[5][23:0]),
-      .in_base_i          (in_base),
-      .in_row_stride_i    (in_row_stride),
-      .in_w_i             (in_w),
-      .in_h_i             (in_h),
-      .in_quads_i         (in_quads),
-      .out_w_i            (out_w),
-      .out_h_i            (out_h),
-      .row_base0_i        (desc[6][0+:A_W]),
-      .in_tile_row_step_i (desc[6][32+:A_W]),
-      .col_base0_i        (desc[7][0+:A_W]),
-      .in_tile_col_step_i (desc[7][32+:A_W]),
-      .kr_addr_step_i     (desc[8][0+:A_W]),
-      .piece_addr_step_i  (desc[8][32+:A_W]),
-      .window_addr_i      (desc[9][0+:A_W]),
-      .psum_base0_i       (desc[9][32+:20]),
-      .tile_rows_i        (desc[10][8:0]),
-      .tile_cols_i        (desc[10][24:16]),
-      .tile_pixels_i      (desc[10][40:32]),
-      .kr_count_i         (desc[11][3:0]),
-      .kr_step_i          (desc[11][7:4]),
-      .pad_h_i            (desc[11][11:8]),
-      .pad_w_i            (desc[11][15:12]),
-      .piece_count_i      (desc[11][19:16]),
-      .window_i           (desc[11][26:24]),
-      .cg_count_i         (desc[11][39:32]),
-      .cg_step_i          (desc[11][51:48]),
-      .og_count_i         (desc[11][47:40]),
-      .out_base_i         (out_base),
-      .out_row_stride_i   (out_row_stride),
-      .out_quads_i        (out_quads),
-      .out_tile_row_step_i(desc[12][0+:A_W]),
-      .out_tile_col_step_i(desc[12][32+:A_W]),
-      .idx_i              (idx),
-      .weights_ready_i    (pass_ready),
-      .weights_full_i     (pass_full),
-      .weights_take_o     (pass_take),
-      .weights_drop_o     (pass_drop),
-      .weights_switch_o   (pass_switch),
-      .rd_valid_o         (conv_rd_valid),
-      .rd_addr_o          (conv_rd_addr),
-      .rd_data_i          (rd_data),
-      .room_i             (room),
-      .always_room_i      (!raw),
-      .acc_valid_o        (conv_acc_valid),
-      .acc_o              (conv_acc),
-      .acc_word_o         (conv_acc_word),
-      .acc_addr_o         (conv_acc_addr),
-      .acc_mask_o         (conv_acc_mask)
+      .clk_i           (clk_i),
+      .rst_ni          (core_rst_n),
+      .start_i         (conv_start),
+      .busy_o          (conv_busy),
+      .starved_o       (starved),
+      .blocked_o       (blocked),
+      .desc_i          (desc),
+      .idx_i           (idx),
+      .weights_ready_i (pass_ready),
+      .weights_full_i  (pass_full),
+      .weights_take_o  (pass_take),
+      .weights_drop_o  (pass_drop),
+      .weights_switch_o(pass_switch),
+      .rd_valid_o      (conv_rd_valid),
+      .rd_addr_o       (conv_rd_addr),
+      .rd_data_i       (rd_data),
+      .room_i          (room),
+      .acc_valid_o     (conv_acc_valid),
+      .acc_o           (conv_acc),
+      .acc_word_o      (conv_acc_word),
+      .acc_addr_o      (conv_acc_addr),
+      .acc_mask_o      (conv_acc_mask)
   );
 
   // ---------------------------------------------------------------- pooling
@@ -510,50 +468,35 @@ module clipq_accel #(
   pooling_unit #(
       .NUM_MODULES(NUM_MODULES)
   ) u_pooling_unit (
-      .clk_i           (clk_i),
-      .rst_ni          (core_rst_n),
-      .start_i         (pool_start),
-      .done_o          (pool_done),
-      .avg_i           (is_avg),
-      .signed_i        (in_signed),
-      .in_base_i       (in_base),
-      .in_w_i          (in_w),
-      .in_h_i          (in_h),
-      .q_i             (in_quads),
-      .in_row_stride_i (in_row_stride),
-      .out_base_i      (out_base),
-      .out_w_i         (out_w),
-      .out_h_i         (out_h),
-      .out_row_stride_i(out_row_stride),
-      .kernel_h_i      (desc[0][31:16]),
-      .kernel_w_i      (desc[0][47:32]),
-      .stride_h_i      (desc[13][15:0]),
-      .stride_w_i      (desc[13][31:16]),
-      .pad_h_i         (desc[13][47:32]),
-      .pad_w_i         (desc[13][63:48]),
-      .rd_valid_o      (pool_rd_valid),
-      .rd_addr_o       (pool_rd_addr),
-      .rd_data_i       (rd_data),
-      .wr_valid_o      (pool_wr_valid),
-      .wr_addr_o       (pool_wr_addr),
-      .wr_mask_o       (pool_wr_mask),
-      .wr_data_o       (pool_wr_data),
-      .sum_ready_i     (room),
-      .sum_valid_o     (pool_sum_valid),
-      .sum_o           (pool_sum),
-      .sum_word_o      (pool_sum_word),
-      .sum_addr_o      (pool_sum_addr),
-      .sum_mask_o      (pool_sum_mask),
-      .sum_last_o      (unused_pool_sum_last)
+      .clk_i       (clk_i),
+      .rst_ni      (core_rst_n),
+      .start_i     (pool_start),
+      .done_o      (pool_done),
+      .desc_i      (desc),
+      .rd_valid_o  (pool_rd_valid),
+      .rd_addr_o   (pool_rd_addr),
+      .rd_data_i   (rd_data),
+      .wr_valid_o  (pool_wr_valid),
+      .wr_addr_o   (pool_wr_addr),
+      .wr_mask_o   (pool_wr_mask),
+      .wr_data_o   (pool_wr_data),
+      .sum_ready_i (room),
+      .sum_valid_o (pool_sum_valid),
+      .sum_o       (pool_sum),
+      .sum_word_o  (pool_sum_word),
+      .sum_addr_o  (pool_sum_addr),
+      .sum_mask_o  (pool_sum_mask),
+      .sum_last_o  (unused_pool_sum_last)
   );
 
   // ---------------------------------------------------------------- output stage and write-back
-  logic stage_valid, result_valid, room_raw;
+  logic raw, stage_valid, result_valid, room_raw;
   logic [8:0] stage_word;
   logic [NUM_MODULES-1:0][cq_pkg::ACC_W-1:0] stage_acc, result_sum;
   logic [NUM_MODULES-1:0][7:0] result_y;
   logic [TAG_W-1:0] stage_tag, result_tag;
   logic unused_stage_word;
+  assign raw = program_pkg::descriptor_raw(desc);
   assign unused_stage_word = &stage_word[8:WORD_W];
   assign stage_valid = conv_acc_valid || pool_sum_valid;
   assign stage_acc   = conv_acc_valid ? conv_acc : pool_sum;
@@ -573,8 +516,8 @@ module clipq_accel #(
       .valid_i        (stage_valid),
       .acc_i          (stage_acc),
       .param_word_i   ({params_bank, stage_word[WORD_W-1:0]}),
-      .out_min_i      (out_min),
-      .out_max_i      (out_max),
+      .out_min_i      (program_pkg::descriptor_out_min(desc)),
+      .out_max_i      (program_pkg::descriptor_out_max(desc)),
       .tag_i          (stage_tag),
       .valid_o        (result_valid),
       .y_o            (result_y),
@@ -599,10 +542,10 @@ module clipq_accel #(
       .rst_ni      (core_rst_n),
       .start_i     (emit_start),
       .done_o      (emit_done),
-      .base_i      (out_base),
-      .row_stride_i(out_row_stride),
-      .row_quads_i (desc[14][0+:A_W]),
-      .height_i    (out_h),
+      .base_i      (program_pkg::descriptor_out_base(desc)),
+      .row_stride_i(program_pkg::descriptor_out_row_stride(desc)),
+      .row_quads_i (program_pkg::descriptor_out_row_quads(desc)),
+      .height_i    (program_pkg::descriptor_out_h(desc)),
       .rd_valid_o  (emit_rd_valid),
       .rd_addr_o   (emit_rd_addr),
       .rd_data_i   (rd_data),

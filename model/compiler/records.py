@@ -3,35 +3,51 @@ from typing import NamedTuple
 
 import numpy as np
 
-from model.compiler.hardware import CompileError
+from model.compiler.errors import CompileError
 
 
 class Field(NamedTuple):
-    """Bits low .. low + width - 1 of a word."""
+    """Bits low .. low + width - 1 of a word; signed: in two's complement."""
     word: int
     low: int
     width: int
+    signed: bool = False
 
     @property
     def mask(self):
         return (1 << self.width) - 1
 
+    @property
+    def limits(self):
+        """(smallest, largest) value."""
+        return (-1 << self.width - 1, self.mask >> 1) if self.signed else (0, self.mask)
 
-def encode(layout, values, n_words=None):
-    """uint64 words of a record.
 
-    layout: {name: Field}. values: {name: int}, negative ones in two's complement; fields without a value are zero.
-    n_words: of the record, by default as many as the layout names. Raises CompileError for a value that does not fit.
+class Layout(NamedTuple):
+    """Number of a record's words, and its fields by name."""
+    words: int
+    fields: dict
+
+
+def encode(layout, values, words=None):
+    """uint64 words of a record in which the fields {name: int} of `values` are set.
+
+    words: what all other bits are; zero by default. Raises CompileError for a value that does not fit.
     """
-    words = [0] * (n_words or 1 + max(field.word for field in layout.values()))
+    words = [0] * layout.words if words is None else [int(word) for word in words]
     for name, value in values.items():
-        field, value = layout[name], int(value)
-        if not -(1 << field.width) < value <= field.mask:
+        field, value = layout.fields[name], int(value)
+        low, high = field.limits
+        if not low <= value <= high:
             raise CompileError(f"{name}: {value} does not fit in {field.width} bits")
-        words[field.word] |= (value & field.mask) << field.low
+        words[field.word] = words[field.word] & ~(field.mask << field.low) | (value & field.mask) << field.low
     return np.array(words, np.uint64)
 
 
 def decode(layout, words):
-    """{name: unsigned value} of all fields of a record."""
-    return {name: int(words[field.word]) >> field.low & field.mask for name, field in layout.items()}
+    """{name: value} of all fields of a record."""
+    return {name: _value(field, int(words[field.word]) >> field.low & field.mask) for name, field in layout.fields.items()}
+
+
+def _value(field, bits):
+    return bits - (1 << field.width) if bits > field.limits[1] else bits

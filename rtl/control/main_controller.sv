@@ -3,7 +3,7 @@
 // Purpose: from START to STOP it takes one image after the other: reads the program header, lets the image in, then fetches each layer's
 // descriptor, starts the unit that computes it, waits until its results are written, and has tensors sent that the program asks for.  It
 // checks descriptors before anything is started, counts cycles, and turns every error into a code with the layer.
-// Latency: HEADER_WORDS + 3 cycles to the first image beat, DESC_WORDS + 3 from layer to layer, SETTLE after a layer's last result.
+// Latency: RECORD_WORDS + 3 cycles to the first image beat, RECORD_WORDS + 3 from layer to layer, SETTLE after a layer's last result.
 // Throughput: one image at a time.
 `resetall
 `default_nettype none
@@ -14,68 +14,69 @@ module main_controller #(
     parameter BANK_WORDS  = 11264,
     parameter MAX_LAYERS  = 64
 ) (
-    input  wire logic                            clk_i,
-    input  wire logic                            rst_ni,           // includes soft reset
+    input  wire logic                                clk_i,
+    input  wire logic                                rst_ni,           // includes soft reset
     // host
-    input  wire logic                            start_i,
-    input  wire logic                            stop_i,
-    output wire logic                            busy_o,
-    output wire logic                            done_o,           // pulse: an image is finished
-    output wire logic                            stopped_o,        // pulse: stopped as asked
-    output wire logic                            error_o,          // level until reset
-    output wire logic                            error_pulse_o,
-    output wire logic [7:0]                      error_code_o,
-    output wire logic [7:0]                      error_layer_o,
-    output wire logic [5:0]                      layer_o,
-    output wire logic                            layer_end_o,      // pulse: the layer's counters are final
-    output wire logic                            layer_active_o,   // between FETCH and layer_end_o
-    output wire logic                            results_done_o,   // level: the image's last result beat was taken
-    output wire logic                            image_end_o,      // pulse: that, and its weights packet has ended
+    input  wire logic                                start_i,
+    input  wire logic                                stop_i,
+    output wire logic                                busy_o,
+    output wire logic                                done_o,           // pulse: an image is finished
+    output wire logic                                stopped_o,        // pulse: stopped as asked
+    output wire logic                                error_o,          // level until reset
+    output wire logic                                error_pulse_o,
+    output wire logic [7:0]                          error_code_o,
+    output wire logic [7:0]                          error_layer_o,
+    output wire logic [5:0]                          layer_o,
+    output wire logic                                layer_end_o,      // pulse: the layer's counters are final
+    output wire logic                                layer_active_o,   // between FETCH and layer_end_o
+    output wire logic                                results_done_o,   // level: the image's last result beat was taken
+    output wire logic                                image_end_o,      // pulse: that, and its weights packet has ended
     // errors found elsewhere
-    input  wire logic                            parser_error_i,
-    input  wire logic [7:0]                      parser_code_i,
-    input  wire logic                            image_error_i,
-    input  wire logic [7:0]                      image_code_i,
-    input  wire logic                            oob_i,
+    input  wire logic                                parser_error_i,
+    input  wire logic [7:0]                          parser_code_i,
+    input  wire logic                                image_error_i,
+    input  wire logic [7:0]                          image_code_i,
+    input  wire logic                                oob_i,
     // program memory
-    input  wire logic                            prog_valid_i,
-    output wire logic [10:0]                     prog_addr_o,
-    input  wire logic [63:0]                     prog_data_i,      // 1 cycle later
+    input  wire logic                                prog_valid_i,
+    output wire logic [10:0]                         prog_addr_o,
+    input  wire logic [63:0]                         prog_data_i,      // 1 cycle later
     // image
-    output wire logic                            image_enable_o,
-    input  wire logic                            image_first_i,
-    input  wire logic                            image_done_i,
-    output wire logic [cq_pkg::QUAD_ADDR_W-1:0]  image_base_o,
-    output wire logic [cq_pkg::QUAD_ADDR_W:0]    image_end_addr_o,
-    output wire logic [cq_pkg::QUAD_ADDR_W-1:0]  image_row_quads_o,
-    output wire logic [cq_pkg::QUAD_ADDR_W-1:0]  image_row_stride_o,
-    output wire logic [cq_pkg::DIM_W-1:0]        image_rows_o,
+    output wire logic                                image_enable_o,
+    input  wire logic                                image_first_i,
+    input  wire logic                                image_done_i,
+    output wire logic [program_pkg::QUAD_ADDR_W-1:0] image_base_o,
+    output wire logic [program_pkg::QUAD_ADDR_W:0]   image_end_addr_o,
+    output wire logic [program_pkg::QUAD_ADDR_W-1:0] image_row_quads_o,
+    output wire logic [program_pkg::QUAD_ADDR_W-1:0] image_row_stride_o,
+    output wire logic [program_pkg::DIM_W-1:0]       image_rows_o,
     // weights
-    input  wire logic                            weights_first_i,  // pulse: a weights packet began
-    input  wire logic                            weights_done_i,   // pulse: it is complete and correct
-    input  wire logic                            weights_empty_i,  // nothing left in buffer and loader
-    input  wire logic                            starved_i,
-    input  wire logic                            params_ready_i,
-    output wire logic                            params_done_o,    // pulse: a layer with parameters has finished
-    output wire logic                            params_bank_o,
+    input  wire logic                                weights_first_i,  // pulse: a weights packet began
+    input  wire logic                                weights_done_i,   // pulse: it is complete and correct
+    input  wire logic                                weights_empty_i,  // nothing left in buffer and loader
+    input  wire logic                                starved_i,
+    input  wire logic                                params_ready_i,
+    output wire logic                                params_done_o,    // pulse: a layer with parameters has finished
+    output wire logic                                params_bank_o,
     // layer: the descriptor's words and the units
-    output wire logic [15:0][63:0]               desc_o,
-    output wire logic                            check_start_o,    // pulse: the descriptor is complete
-    input  wire logic                            check_bad_i,      // pulse: its sizes do not fit together
-    output wire logic                            conv_start_o,
-    input  wire logic                            conv_busy_i,
-    output wire logic                            pool_start_o,
-    input  wire logic                            pool_done_i,
-    output wire logic                            raw_flush_o,      // pulse: no more 32-bit results
-    output wire logic                            emit_start_o,
-    input  wire logic                            emit_done_i,
-    input  wire logic                            results_empty_i
+    output wire logic [program_pkg::RECORD_WORDS-1:0][63:0] desc_o,
+    output wire logic                                check_start_o,    // pulse: the descriptor is complete
+    input  wire logic                                check_bad_i,      // pulse: its sizes do not fit together
+    output wire logic                                conv_start_o,
+    input  wire logic                                conv_busy_i,
+    output wire logic                                pool_start_o,
+    input  wire logic                                pool_done_i,
+    output wire logic                                raw_flush_o,      // pulse: no more 32-bit results
+    output wire logic                                emit_start_o,
+    input  wire logic                                emit_done_i,
+    input  wire logic                                results_empty_i
 );
 
-  localparam int DESC_WORDS = 16;
-  localparam int SETTLE = 16;           // results in flight between drain read or pooling and the feature buffer
-  localparam int SHORT_LIMIT = 4095;    // cycles without weights after the packet's end
-  localparam logic [cq_pkg::QUAD_ADDR_W:0] CAPACITY = (cq_pkg::QUAD_ADDR_W + 1)'(8 * BANK_WORDS);
+  localparam int WORDS = program_pkg::RECORD_WORDS;
+  localparam int SETTLE = 16;         // results in flight between drain read or pooling and the feature buffer
+  localparam int SHORT_LIMIT = 4095;  // cycles without weights after the packet's end
+  localparam logic [program_pkg::TILE_W:0] MOST_PIXELS = (program_pkg::TILE_W + 1)'(program_pkg::TILE_PIXELS);
+  localparam logic [program_pkg::QUAD_ADDR_W:0] CAPACITY = (program_pkg::QUAD_ADDR_W + 1)'(8 * BANK_WORDS);
 
   localparam logic [3:0] IDLE = 4'd0, HEADER = 4'd1, CHECK_HEADER = 4'd2, IMAGE = 4'd3, FETCH = 4'd4, CHECK = 4'd5, WAIT_PARAMS = 4'd6,
       START = 4'd7, RUN = 4'd8, DRAIN = 4'd9, EMIT = 4'd10, LAYER_END = 4'd11, FINISH = 4'd12, ERROR = 4'd13,
@@ -85,7 +86,7 @@ module main_controller #(
   logic [4:0] word_q, settle_q;
   logic [10:0] addr_q;
   logic [5:0] layer_q;
-  logic [15:0][63:0] desc_q;
+  logic [WORDS-1:0][63:0] desc_q;
   logic stop_q, bank_q, image_started_q, weights_done_q, started_q;
   logic [11:0] short_q;
   logic [7:0] code_q, code_d;
@@ -94,37 +95,47 @@ module main_controller #(
   // ---------------------------------------------------------------- program header
   logic [15:0] n_layers_q;
   logic [7:0] modules_q, version_q;
-  logic [cq_pkg::QUAD_ADDR_W-1:0] image_base_q, image_row_quads_q, image_row_stride_q;
-  logic [cq_pkg::QUAD_ADDR_W:0] image_end_q;
-  logic [cq_pkg::DIM_W-1:0] image_rows_q;
+  logic [program_pkg::QUAD_ADDR_W-1:0] image_base_q, image_row_quads_q, image_row_stride_q;
+  logic [program_pkg::QUAD_ADDR_W:0] image_end_addr_q;
+  logic [program_pkg::DIM_W-1:0] image_rows_q;
 
   // ---------------------------------------------------------------- the descriptor's control bits
   logic [3:0] op;
   logic raw, emit, last_layer, has_params, is_conv, is_pool;
-  assign op         = desc_q[0][3:0];
-  assign raw        = desc_q[0][8];
-  assign emit       = desc_q[0][9];
-  assign has_params = desc_q[0][10];
-  assign is_conv    = op == cq_pkg::OP_CONV;
-  assign is_pool    = op == cq_pkg::OP_MAXPOOL || op == cq_pkg::OP_AVGPOOL;
+  assign op         = program_pkg::descriptor_op(desc_q);
+  assign raw        = program_pkg::descriptor_raw(desc_q);
+  assign emit       = program_pkg::descriptor_emit(desc_q);
+  assign has_params = program_pkg::descriptor_has_params(desc_q);
+  assign is_conv    = op == program_pkg::OP_CONV;
+  assign is_pool    = op == program_pkg::OP_MAXPOOL || op == program_pkg::OP_AVGPOOL;
   assign last_layer = {10'b0, layer_q} + 16'd1 == n_layers_q;
 
   logic header_bad, desc_bad, conv_bad, pool_bad, size_bad, region_bad;
-  assign header_bad = version_q != 8'd1 || n_layers_q == '0 || n_layers_q > 16'(MAX_LAYERS) || image_rows_q == '0 ||
-      image_row_quads_q == '0 || image_end_q > CAPACITY;
-  assign conv_bad = desc_q[0][5:4] == 2'd3 || desc_q[10][8:0] == '0 || desc_q[10][24:16] == '0 || desc_q[10][40:32] == '0 ||
-      desc_q[10][40:32] > 9'(cq_pkg::TILE_PIXELS) || desc_q[10][8:0] > 9'(cq_pkg::TILE_PIXELS) ||
-      desc_q[10][24:16] > 9'(cq_pkg::TILE_PIXELS) || desc_q[11][3:0] == '0 || desc_q[11][19:16] == '0 ||
-      desc_q[11][39:32] == '0 || desc_q[11][47:40] == '0 ||
-      (desc_q[11][26:24] != 3'd1 && desc_q[11][26:24] != 3'd3 && desc_q[11][26:24] != 3'd5);
-  assign pool_bad = desc_q[0][31:16] == '0 || desc_q[0][47:32] == '0 || desc_q[13][15:0] == '0 || desc_q[13][31:16] == '0;
-  assign size_bad = desc_q[2][15:0] == '0 || desc_q[2][31:16] == '0 || desc_q[2][39:32] == '0 || desc_q[2][47:40] == '0 ||
-      desc_q[4][15:0] == '0 || desc_q[4][31:16] == '0;
-  assign region_bad = desc_q[4][32+:cq_pkg::QUAD_ADDR_W+1] > CAPACITY ||
-      {1'b0, desc_q[3][0+:cq_pkg::QUAD_ADDR_W]} >= desc_q[4][32+:cq_pkg::QUAD_ADDR_W+1];
+  assign header_bad = version_q != 8'(program_pkg::PROGRAM_VERSION) || n_layers_q == '0 || n_layers_q > 16'(MAX_LAYERS) ||
+      image_rows_q == '0 || image_row_quads_q == '0 || image_end_addr_q > CAPACITY;
+
+  logic [program_pkg::TILE_W:0] tile_rows, tile_cols, tile_pixels;
+  logic [2:0] window;
+  logic tile_bad;
+  assign tile_rows   = program_pkg::descriptor_tile_rows(desc_q);
+  assign tile_cols   = program_pkg::descriptor_tile_cols(desc_q);
+  assign tile_pixels = program_pkg::descriptor_tile_pixels(desc_q);
+  assign window      = program_pkg::descriptor_window(desc_q);
+  assign tile_bad    = tile_rows == '0 || tile_rows > MOST_PIXELS || tile_cols == '0 || tile_cols > MOST_PIXELS ||
+      tile_pixels == '0 || tile_pixels > MOST_PIXELS;
+  assign conv_bad    = program_pkg::descriptor_mode(desc_q) > program_pkg::MODE_5 || tile_bad || program_pkg::descriptor_kr_count(desc_q) == '0 ||
+      program_pkg::descriptor_pieces(desc_q) == '0 || program_pkg::descriptor_channel_groups(desc_q) == '0 ||
+      program_pkg::descriptor_output_groups(desc_q) == '0 || (window != 3'd1 && window != 3'd3 && window != 3'd5);
+  assign pool_bad    = program_pkg::descriptor_pool_kernel_h(desc_q) == '0 || program_pkg::descriptor_pool_kernel_w(desc_q) == '0 ||
+      program_pkg::descriptor_pool_stride_h(desc_q) == '0 || program_pkg::descriptor_pool_stride_w(desc_q) == '0;
+  assign size_bad    = program_pkg::descriptor_in_w(desc_q) == '0 || program_pkg::descriptor_in_h(desc_q) == '0 ||
+      program_pkg::descriptor_in_quads(desc_q) == '0 || program_pkg::descriptor_out_quads(desc_q) == '0 ||
+      program_pkg::descriptor_out_w(desc_q) == '0 || program_pkg::descriptor_out_h(desc_q) == '0;
+  assign region_bad  = program_pkg::descriptor_out_end(desc_q) > CAPACITY ||
+      {1'b0, program_pkg::descriptor_out_base(desc_q)} >= program_pkg::descriptor_out_end(desc_q);
   // 32-bit results go to the stream: they have no region. A max pool writes whatever that bit says.
   assign desc_bad = !(is_conv || is_pool) || size_bad || (is_conv && conv_bad) || (is_pool && pool_bad) ||
-      ((!raw || op == cq_pkg::OP_MAXPOOL) && region_bad);
+      ((!raw || op == program_pkg::OP_MAXPOOL) && region_bad);
 
   // ---------------------------------------------------------------- errors
   always_comb begin
@@ -193,7 +204,7 @@ module main_controller #(
       end else begin
         case (state_q)
           IDLE: if (start_i) state_q <= HEADER;
-          HEADER: if (word_q == 5'(DESC_WORDS)) state_q <= CHECK_HEADER;
+          HEADER: if (word_q == 5'(WORDS)) state_q <= CHECK_HEADER;
           CHECK_HEADER: state_q <= IMAGE;
           IMAGE: begin
             if (image_done_i) state_q <= FETCH;
@@ -207,7 +218,7 @@ module main_controller #(
               stop_q  <= 1'b0;
             end
           end
-          FETCH: if (word_q == 5'(DESC_WORDS)) state_q <= CHECK;
+          FETCH: if (word_q == 5'(WORDS)) state_q <= CHECK;
           CHECK: state_q <= has_params ? WAIT_PARAMS : START;
           // Codebook and addresses need a cycle; parameters are usually there long before.
           WAIT_PARAMS: if (params_ready_i) state_q <= START;
@@ -236,7 +247,7 @@ module main_controller #(
     end else begin
       word_q <= '0;
       if (state_q == IDLE) addr_q <= '0;
-      else if (state_q == IMAGE) addr_q <= 11'(DESC_WORDS);
+      else if (state_q == IMAGE) addr_q <= 11'(WORDS);
       // a fetch reads one word ahead
       else if (state_q == CHECK) addr_q <= addr_q - 11'd1;
     end
@@ -247,26 +258,22 @@ module main_controller #(
 
   genvar w;
   generate
-    for (w = 0; w < DESC_WORDS; w = w + 1) begin : gen_desc
+    for (w = 0; w < WORDS; w = w + 1) begin : gen_desc
       always_ff @(posedge clk_i) if (state_q == FETCH && word_q == 5'(w + 1)) desc_q[w] <= prog_data_i;
     end
   endgenerate
 
+  // A word comes in the cycle after its number.
   always_ff @(posedge clk_i) begin
     if (state_q == HEADER) begin
-      case (word_q)
-        5'd1: {version_q, modules_q, n_layers_q} <= prog_data_i[31:0];
-        5'd2: begin
-          image_base_q       <= prog_data_i[0+:cq_pkg::QUAD_ADDR_W];
-          image_row_stride_q <= prog_data_i[32+:cq_pkg::QUAD_ADDR_W];
-        end
-        5'd3: begin
-          image_row_quads_q <= prog_data_i[0+:cq_pkg::QUAD_ADDR_W];
-          image_rows_q      <= prog_data_i[32+:cq_pkg::DIM_W];
-        end
-        5'd4: image_end_q <= prog_data_i[cq_pkg::QUAD_ADDR_W:0];
-        default: ;
-      endcase
+      if (word_q == 5'(program_pkg::HEADER_VERSION_WORD + 1)) version_q <= program_pkg::header_version(prog_data_i);
+      if (word_q == 5'(program_pkg::HEADER_NUM_MODULES_WORD + 1)) modules_q <= program_pkg::header_num_modules(prog_data_i);
+      if (word_q == 5'(program_pkg::HEADER_N_LAYERS_WORD + 1)) n_layers_q <= program_pkg::header_n_layers(prog_data_i);
+      if (word_q == 5'(program_pkg::HEADER_IMAGE_BASE_WORD + 1)) image_base_q <= program_pkg::header_image_base(prog_data_i);
+      if (word_q == 5'(program_pkg::HEADER_IMAGE_ROW_STRIDE_WORD + 1)) image_row_stride_q <= program_pkg::header_image_row_stride(prog_data_i);
+      if (word_q == 5'(program_pkg::HEADER_IMAGE_ROW_QUADS_WORD + 1)) image_row_quads_q <= program_pkg::header_image_row_quads(prog_data_i);
+      if (word_q == 5'(program_pkg::HEADER_IMAGE_ROWS_WORD + 1)) image_rows_q <= program_pkg::header_image_rows(prog_data_i);
+      if (word_q == 5'(program_pkg::HEADER_IMAGE_END_ADDR_WORD + 1)) image_end_addr_q <= program_pkg::header_image_end_addr(prog_data_i);
     end
   end
 
@@ -274,7 +281,7 @@ module main_controller #(
   assign desc_o             = desc_q;
   assign image_enable_o     = state_q == IMAGE && (!stop_q || image_started_q);
   assign image_base_o       = image_base_q;
-  assign image_end_addr_o   = image_end_q;
+  assign image_end_addr_o   = image_end_addr_q;
   assign image_row_quads_o  = image_row_quads_q;
   assign image_row_stride_o = image_row_stride_q;
   assign image_rows_o       = image_rows_q;

@@ -14,15 +14,15 @@
 module conv_array #(
     parameter ARRAY = 0  // position in the chain; sets the widths of the sums
 ) (
-    input  wire logic                                  clk_i,
-    input  wire logic [4:0]                            load_i,
-    input  wire logic [2*cq_pkg::PES-1:0]              idx_i,
-    input  wire logic [8:0]                            single_i,  // activation of PE 24
-    input  wire logic [11:0][8:0]                      x_i,       // pair 4*segment + k
-    input  wire logic [11:0][8:0]                      y_i,
-    input  wire logic [11:0][9:0]                      xy_i,
-    input  wire logic [2:0][2:0][cq_pkg::SUM_W-1:0]    sum_i,     // [segment][plane], sign-extended
-    output wire logic [2:0][2:0][cq_pkg::SUM_W-1:0]    sum_o
+    input  wire logic                               clk_i,
+    input  wire logic [4:0]                         load_i,
+    input  wire logic [2*program_pkg::PES-1:0]      idx_i,
+    input  wire logic [8:0]                         single_i,  // activation of PE 24
+    input  wire logic [11:0][8:0]                   x_i,       // pair 4*segment + k
+    input  wire logic [11:0][8:0]                   y_i,
+    input  wire logic [11:0][9:0]                   xy_i,
+    input  wire logic [2:0][2:0][cq_pkg::SUM_W-1:0] sum_i,     // [segment][plane], sign-extended
+    output wire logic [2:0][2:0][cq_pkg::SUM_W-1:0] sum_o
 );
 
   logic [2:0][3:0][8:0] x, y;  // [segment][pair]

@@ -8,24 +8,24 @@
 `timescale 1ns / 1ps
 
 module conv_module (
-    input  wire logic                                                        clk_i,
-    input  wire logic [1:0]                                                  mode_i,
-    input  wire logic [2:0][7:0]                                             codebook_i,
-    input  wire logic [cq_pkg::STAGES-1:0]                                   load_i,
-    input  wire logic [cq_pkg::ARRAYS-1:0][2*cq_pkg::PES-1:0]                idx_i,
-    input  wire logic [cq_pkg::ARRAYS-1:0][8:0]                              single_i,
-    input  wire logic [cq_pkg::ARRAYS-1:0][11:0][8:0]                        x_i,
-    input  wire logic [cq_pkg::ARRAYS-1:0][11:0][8:0]                        y_i,
-    input  wire logic [cq_pkg::ARRAYS-1:0][11:0][9:0]                        xy_i,
-    input  wire logic                                                        acc_ren_i,
-    input  wire logic                                                        acc_buf_i,
-    input  wire logic [cq_pkg::TILE_W-1:0]                                   acc_addr_i,
-    input  wire logic                                                        acc_first_i,
-    input  wire logic [cq_pkg::TILE_W-1:0]                                   drain_addr_i,
-    output wire logic [1:0][2:0][cq_pkg::ACC_W-1:0]                          drain_o
+    input  wire logic                                                   clk_i,
+    input  wire logic [1:0]                                             mode_i,
+    input  wire logic [2:0][7:0]                                        codebook_i,
+    input  wire logic [cq_pkg::STAGES-1:0]                              load_i,
+    input  wire logic [program_pkg::ARRAYS-1:0][2*program_pkg::PES-1:0] idx_i,
+    input  wire logic [program_pkg::ARRAYS-1:0][8:0]                    single_i,
+    input  wire logic [program_pkg::ARRAYS-1:0][11:0][8:0]              x_i,
+    input  wire logic [program_pkg::ARRAYS-1:0][11:0][8:0]              y_i,
+    input  wire logic [program_pkg::ARRAYS-1:0][11:0][9:0]              xy_i,
+    input  wire logic                                                   acc_ren_i,
+    input  wire logic                                                   acc_buf_i,
+    input  wire logic [program_pkg::TILE_W-1:0]                         acc_addr_i,
+    input  wire logic                                                   acc_first_i,
+    input  wire logic [program_pkg::TILE_W-1:0]                         drain_addr_i,
+    output wire logic [1:0][2:0][cq_pkg::ACC_W-1:0]                     drain_o
 );
 
-  logic [cq_pkg::ARRAYS:0][2:0][2:0][cq_pkg::SUM_W-1:0] chain;
+  logic [program_pkg::ARRAYS:0][2:0][2:0][cq_pkg::SUM_W-1:0] chain;
   assign chain[0] = '0;
 
   logic [2:0][cq_pkg::PRODUCT_W-1:0] segment, segment_q, product_q;
@@ -33,7 +33,7 @@ module conv_module (
 
   genvar a, s;
   generate
-    for (a = 0; a < cq_pkg::ARRAYS; a = a + 1) begin : gen_array
+    for (a = 0; a < program_pkg::ARRAYS; a = a + 1) begin : gen_array
       conv_array #(
           .ARRAY(a)
       ) u_array (
@@ -52,7 +52,7 @@ module conv_module (
       weight_decoder u_decoder (
           .clk_i     (clk_i),
           .codebook_i(codebook_i),
-          .sum_i     (chain[cq_pkg::ARRAYS][s]),
+          .sum_i     (chain[program_pkg::ARRAYS][s]),
           .product_o (segment[s])
       );
     end
@@ -62,7 +62,7 @@ module conv_module (
   always_ff @(posedge clk_i) begin
     segment_q <= segment;
     two_q <= segment[0] + segment[1];
-    product_q[0] <= (mode_i == cq_pkg::MODE_1) ? segment_q[0] : two_q + segment_q[2];
+    product_q[0] <= (mode_i == program_pkg::MODE_1) ? segment_q[0] : two_q + segment_q[2];
     product_q[1] <= segment_q[1];
     product_q[2] <= segment_q[2];
   end
@@ -73,7 +73,7 @@ module conv_module (
       .acc_buf_i   (acc_buf_i),
       .acc_addr_i  (acc_addr_i),
       .acc_first_i (acc_first_i),
-      .acc_lanes_i ((mode_i == cq_pkg::MODE_1) ? 3'b111 : 3'b001),
+      .acc_lanes_i ((mode_i == program_pkg::MODE_1) ? 3'b111 : 3'b001),
       .product_i   (product_q),
       .drain_addr_i(drain_addr_i),
       .drain_o     (drain_o)

@@ -11,77 +11,50 @@
 module conv_unit #(
     parameter NUM_MODULES = 4
 ) (
-    input  wire logic                                          clk_i,
-    input  wire logic                                          rst_ni,
-    input  wire logic                                          start_i,
-    output wire logic                                          busy_o,
-    output wire logic                                          starved_o,
-    output wire logic                                          blocked_o,
-    // layer (see pass_sequencer and drain_sequencer)
-    input  wire logic [1:0]                                    mode_i,
-    input  wire logic                                          vertical_i,
-    input  wire logic                                          in_signed_i,
-    input  wire logic [2:0][7:0]                               codebook_i,
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]                in_base_i,
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]                in_row_stride_i,
-    input  wire logic [cq_pkg::DIM_W-1:0]                      in_w_i,
-    input  wire logic [cq_pkg::DIM_W-1:0]                      in_h_i,
-    input  wire logic [cq_pkg::QUADS_W-1:0]                    in_quads_i,
-    input  wire logic [cq_pkg::DIM_W-1:0]                      out_w_i,
-    input  wire logic [cq_pkg::DIM_W-1:0]                      out_h_i,
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]                row_base0_i,
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]                in_tile_row_step_i,
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]                col_base0_i,
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]                in_tile_col_step_i,
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]                kr_addr_step_i,
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]                piece_addr_step_i,
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]                window_addr_i,
-    input  wire logic [19:0]                                   psum_base0_i,
-    input  wire logic [8:0]                                    tile_rows_i,
-    input  wire logic [8:0]                                    tile_cols_i,
-    input  wire logic [8:0]                                    tile_pixels_i,
-    input  wire logic [3:0]                                    kr_count_i,
-    input  wire logic [3:0]                                    kr_step_i,
-    input  wire logic [3:0]                                    pad_h_i,
-    input  wire logic [3:0]                                    pad_w_i,
-    input  wire logic [3:0]                                    piece_count_i,
-    input  wire logic [2:0]                                    window_i,
-    input  wire logic [7:0]                                    cg_count_i,
-    input  wire logic [3:0]                                    cg_step_i,
-    input  wire logic [7:0]                                    og_count_i,
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]                out_base_i,
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]                out_row_stride_i,
-    input  wire logic [cq_pkg::QUADS_W-1:0]                    out_quads_i,
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]                out_tile_row_step_i,
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]                out_tile_col_step_i,
+    input  wire logic                                                          clk_i,
+    input  wire logic                                                          rst_ni,
+    input  wire logic                                                          start_i,
+    output wire logic                                                          busy_o,
+    output wire logic                                                          starved_o,
+    output wire logic                                                          blocked_o,
+    input  wire logic [program_pkg::RECORD_WORDS-1:0][63:0]                    desc_i,  // constant while busy_o
     // weights
-    input  wire logic [cq_pkg::ARRAYS*NUM_MODULES*2*cq_pkg::PES-1:0] idx_i,
-    input  wire logic                                          weights_ready_i,
-    input  wire logic                                          weights_full_i,
-    output wire logic                                          weights_take_o,
-    output wire logic                                          weights_drop_o,
-    output wire logic                                          weights_switch_o,
+    input  wire logic [program_pkg::ARRAYS*NUM_MODULES*2*program_pkg::PES-1:0] idx_i,
+    input  wire logic                                                          weights_ready_i,
+    input  wire logic                                                          weights_full_i,
+    output wire logic                                                          weights_take_o,
+    output wire logic                                                          weights_drop_o,
+    output wire logic                                                          weights_switch_o,
     // feature buffer
-    output wire logic                                          rd_valid_o,
-    output wire logic [cq_pkg::QUAD_ADDR_W-1:0]                rd_addr_o,
-    input  wire logic [7:0][31:0]                              rd_data_i,
+    output wire logic                                                          rd_valid_o,
+    output wire logic [program_pkg::QUAD_ADDR_W-1:0]                           rd_addr_o,
+    input  wire logic [7:0][31:0]                                              rd_data_i,
     // finished sums
-    input  wire logic                                          room_i,
-    input  wire logic                                          always_room_i,  // room_i stays high during this layer
-    output wire logic                                          acc_valid_o,
-    output wire logic [NUM_MODULES-1:0][cq_pkg::ACC_W-1:0]     acc_o,
-    output wire logic [8:0]                                    acc_word_o,
-    output wire logic [cq_pkg::QUAD_ADDR_W-1:0]                acc_addr_o,
-    output wire logic [NUM_MODULES/4-1:0]                      acc_mask_o
+    input  wire logic                                                          room_i,
+    output wire logic                                                          acc_valid_o,
+    output wire logic [NUM_MODULES-1:0][cq_pkg::ACC_W-1:0]                     acc_o,
+    output wire logic [8:0]                                                    acc_word_o,
+    output wire logic [program_pkg::QUAD_ADDR_W-1:0]                           acc_addr_o,
+    output wire logic [NUM_MODULES/4-1:0]                                      acc_mask_o
 );
 
 `ifndef YOSYS
   initial if (NUM_MODULES != 4 && NUM_MODULES != 8 && NUM_MODULES != 16) $fatal(1, "conv_unit: NUM_MODULES must be 4, 8 or 16, got %0d", NUM_MODULES);
 `endif
 
+  // ---------------------------------------------------------------- the layer
+  logic in_signed;
+  logic [1:0] mode;
+  logic [2:0][7:0] codebook;
+  assign in_signed = program_pkg::descriptor_in_signed(desc_i);
+  assign mode      = program_pkg::descriptor_mode(desc_i);
+  assign codebook  = {
+    program_pkg::descriptor_codebook_3(desc_i), program_pkg::descriptor_codebook_2(desc_i), program_pkg::descriptor_codebook_1(desc_i)
+  };
+
   // ---------------------------------------------------------------- positions
   logic seq_busy, tag_valid, tag_load, tag_first, tag_buf, tag_tile_done, tile_free, tile_take;
-  logic [cq_pkg::TILE_W-1:0] tag_pixel;
+  logic [program_pkg::TILE_W-1:0] tag_pixel;
   logic [4:0] tag_col_mask;
   logic [7:0] tag_row_mask;
 
@@ -92,34 +65,7 @@ module conv_unit #(
       .busy_o           (seq_busy),
       .starved_o        (starved_o),
       .blocked_o        (blocked_o),
-      .vertical_i       (vertical_i),
-      .in_base_i        (in_base_i),
-      .in_row_stride_i  (in_row_stride_i),
-      .in_w_i           (in_w_i),
-      .in_h_i           (in_h_i),
-      .in_quads_i       (in_quads_i),
-      .out_w_i          (out_w_i),
-      .out_h_i          (out_h_i),
-      .row_base0_i      (row_base0_i),
-      .tile_row_step_i  (in_tile_row_step_i),
-      .col_base0_i      (col_base0_i),
-      .tile_col_step_i  (in_tile_col_step_i),
-      .kr_addr_step_i   (kr_addr_step_i),
-      .piece_addr_step_i(piece_addr_step_i),
-      .window_addr_i    (window_addr_i),
-      .psum_base0_i     (psum_base0_i),
-      .tile_rows_i      (tile_rows_i),
-      .tile_cols_i      (tile_cols_i),
-      .tile_pixels_i    (tile_pixels_i),
-      .kr_count_i       (kr_count_i),
-      .kr_step_i        (kr_step_i),
-      .pad_h_i          (pad_h_i),
-      .pad_w_i          (pad_w_i),
-      .piece_count_i    (piece_count_i),
-      .window_i         (window_i),
-      .cg_count_i       (cg_count_i),
-      .cg_step_i        (cg_step_i),
-      .og_count_i       (og_count_i),
+      .desc_i           (desc_i),
       .weights_ready_i  (weights_ready_i),
       .weights_full_i   (weights_full_i),
       .weights_take_o   (weights_take_o),
@@ -171,10 +117,10 @@ module conv_unit #(
   );
 
   logic acc_ren, acc_first, acc_buf;
-  logic [cq_pkg::TILE_W-1:0] acc_pixel;
+  logic [program_pkg::TILE_W-1:0] acc_pixel;
   assign acc_ren = valid_q[TAG_TO_DATA+DATA_TO_READ-1];
   delay_line #(
-      .WIDTH(2 + cq_pkg::TILE_W),
+      .WIDTH(2 + program_pkg::TILE_W),
       .DEPTH(TAG_TO_DATA + DATA_TO_READ)
   ) u_psum_delay (
       .clk_i(clk_i),
@@ -184,14 +130,14 @@ module conv_unit #(
 
   // ---------------------------------------------------------------- activations
   logic [cq_pkg::STAGES-1:0] load;
-  logic [cq_pkg::ARRAYS-1:0][8:0] single;
-  logic [cq_pkg::ARRAYS-1:0][11:0][8:0] x, y;
-  logic [cq_pkg::ARRAYS-1:0][11:0][9:0] xy;
+  logic [program_pkg::ARRAYS-1:0][8:0] single;
+  logic [program_pkg::ARRAYS-1:0][11:0][8:0] x, y;
+  logic [program_pkg::ARRAYS-1:0][11:0][9:0] xy;
 
   window_generator u_window_generator (
       .clk_i     (clk_i),
-      .mode_i    (mode_i),
-      .signed_i  (in_signed_i),
+      .mode_i    (mode),
+      .signed_i  (in_signed),
       .data_i    (rd_data_i),
       .col_mask_i(col_mask),
       .row_mask_i(row_mask),
@@ -207,12 +153,12 @@ module conv_unit #(
   // ---------------------------------------------------------------- modules
   logic drain_valid, drain_buf, drain_busy, tile_freed;
   logic [1:0] drain_lane;
-  logic [cq_pkg::TILE_W-1:0] drain_pixel;
+  logic [program_pkg::TILE_W-1:0] drain_pixel;
   logic [8:0] drain_word;
-  logic [cq_pkg::QUAD_ADDR_W-1:0] drain_addr;
+  logic [program_pkg::QUAD_ADDR_W-1:0] drain_addr;
   logic [NUM_MODULES/4-1:0] drain_mask;
 
-  logic [cq_pkg::TILE_W-1:0] drain_pixel_q;
+  logic [program_pkg::TILE_W-1:0] drain_pixel_q;
   logic [2:0] drain_buf_q;
   logic [2:0][1:0] drain_lane_q;
 
@@ -222,20 +168,20 @@ module conv_unit #(
     drain_lane_q  <= {drain_lane_q[1:0], drain_lane};
   end
 
-  logic [NUM_MODULES-1:0][cq_pkg::ARRAYS-1:0][2*cq_pkg::PES-1:0] idx;
+  logic [NUM_MODULES-1:0][program_pkg::ARRAYS-1:0][2*program_pkg::PES-1:0] idx;
   logic [NUM_MODULES-1:0][1:0][2:0][cq_pkg::ACC_W-1:0] drain;  // [module][buffer][lane]
   logic [NUM_MODULES-1:0][2:0][cq_pkg::ACC_W-1:0] lanes;
   genvar m, a;
   generate
     for (m = 0; m < NUM_MODULES; m = m + 1) begin : gen_module
       logic [cq_pkg::ACC_W-1:0] acc_q;
-      for (a = 0; a < cq_pkg::ARRAYS; a = a + 1) begin : gen_idx
-        assign idx[m][a] = idx_i[2*cq_pkg::PES*(NUM_MODULES*a+m)+:2*cq_pkg::PES];
+      for (a = 0; a < program_pkg::ARRAYS; a = a + 1) begin : gen_idx
+        assign idx[m][a] = idx_i[2*program_pkg::PES*(NUM_MODULES*a+m)+:2*program_pkg::PES];
       end
       conv_module u_module (
           .clk_i       (clk_i),
-          .mode_i      (mode_i),
-          .codebook_i  (codebook_i),
+          .mode_i      (mode),
+          .codebook_i  (codebook),
           .load_i      (load),
           .idx_i       (idx[m]),
           .single_i    (single),
@@ -270,6 +216,12 @@ module conv_unit #(
   end
   assign tile_free = tiles_q != 2'd2;
 
+  // 8-bit results are always taken (room_i stays high), and with a single kernel-row step no pass of a tile begins beyond its first pixel.
+  logic raw, one_row, early;
+  assign raw     = program_pkg::descriptor_raw(desc_i);
+  assign one_row = program_pkg::descriptor_vertical(desc_i) || program_pkg::descriptor_kr_count(desc_i) == 4'd1;
+  assign early   = mode != program_pkg::MODE_1 && !raw && one_row;
+
   drain_sequencer #(
       .NUM_MODULES(NUM_MODULES)
   ) u_drain_sequencer (
@@ -278,19 +230,10 @@ module conv_unit #(
       .start_i         (start_i),
       .tile_done_i     (done_q[TAG_TO_DATA+DATA_TO_READ+READ_TO_DONE-1]),
       .room_i          (room_i),
-      .early_i         (mode_i != cq_pkg::MODE_1 && always_room_i && (vertical_i || kr_count_i == 4'd1)),
+      .early_i         (early),
       .tile_freed_o    (tile_freed),
       .busy_o          (drain_busy),
-      .three_steps_i   (mode_i == cq_pkg::MODE_1),
-      .out_base_i      (out_base_i),
-      .out_row_stride_i(out_row_stride_i),
-      .out_quads_i     (out_quads_i),
-      .out_w_i         (out_w_i),
-      .out_h_i         (out_h_i),
-      .tile_rows_i     (tile_rows_i),
-      .tile_cols_i     (tile_cols_i),
-      .tile_row_step_i (out_tile_row_step_i),
-      .tile_col_step_i (out_tile_col_step_i),
+      .desc_i          (desc_i),
       .valid_o         (drain_valid),
       .buf_o           (drain_buf),
       .lane_o          (drain_lane),
@@ -309,7 +252,7 @@ module conv_unit #(
   end
   assign acc_valid_o = acc_valid_q[DRAIN_LATENCY-1];
   delay_line #(
-      .WIDTH(9 + cq_pkg::QUAD_ADDR_W + NUM_MODULES / 4),
+      .WIDTH(9 + program_pkg::QUAD_ADDR_W + NUM_MODULES / 4),
       .DEPTH(DRAIN_LATENCY)
   ) u_drain_delay (
       .clk_i(clk_i),

@@ -14,80 +14,91 @@
 `timescale 1ns / 1ps
 
 module pass_sequencer (
-    input  wire logic                            clk_i,
-    input  wire logic                            rst_ni,
-    input  wire logic                            start_i,            // configuration stable until busy_o falls
-    output wire logic                            busy_o,
-    output wire logic                            starved_o,          // waiting for weights
-    output wire logic                            blocked_o,          // waiting for a partial-sum buffer
-    // layer
-    input  wire logic                            vertical_i,         // quads are vertical taps (first layer)
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]  in_base_i,
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]  in_row_stride_i,
-    input  wire logic [cq_pkg::DIM_W-1:0]        in_w_i,
-    input  wire logic [cq_pkg::DIM_W-1:0]        in_h_i,
-    input  wire logic [cq_pkg::QUADS_W-1:0]      in_quads_i,         // per pixel
-    input  wire logic [cq_pkg::DIM_W-1:0]        out_w_i,
-    input  wire logic [cq_pkg::DIM_W-1:0]        out_h_i,
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]  row_base0_i,        // in_base - pad_h * row stride
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]  tile_row_step_i,    // tile rows * row stride
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]  col_base0_i,        // -pad_w * quads
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]  tile_col_step_i,    // tile columns * quads
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]  kr_addr_step_i,     // kernel-row step * row stride
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]  piece_addr_step_i,  // piece width * quads
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]  window_addr_i,      // (window - 1) * quads
-    input  wire logic [19:0]                     psum_base0_i,       // pad_h * tile columns
-    input  wire logic [8:0]                      tile_rows_i,
-    input  wire logic [8:0]                      tile_cols_i,
-    input  wire logic [8:0]                      tile_pixels_i,      // rows * columns
-    input  wire logic [3:0]                      kr_count_i,
-    input  wire logic [3:0]                      kr_step_i,
-    input  wire logic [3:0]                      pad_h_i,
-    input  wire logic [3:0]                      pad_w_i,
-    input  wire logic [3:0]                      piece_count_i,
-    input  wire logic [2:0]                      window_i,           // 1, 3, 5: width of a piece
-    input  wire logic [7:0]                      cg_count_i,
-    input  wire logic [3:0]                      cg_step_i,          // quads
-    input  wire logic [7:0]                      og_count_i,
+    input  wire logic                                clk_i,
+    input  wire logic                                rst_ni,
+    input  wire logic                                start_i,          // configuration stable until busy_o falls
+    output wire logic                                busy_o,
+    output wire logic                                starved_o,        // waiting for weights
+    output wire logic                                blocked_o,        // waiting for a partial-sum buffer
+    input  wire logic [program_pkg::RECORD_WORDS-1:0][63:0] desc_i,
     // weights
-    input  wire logic                            weights_ready_i,    // complete before the first position can need them
-    input  wire logic                            weights_full_i,     // complete
-    output wire logic                            weights_take_o,
-    output wire logic                            weights_drop_o,     // the pass has no position: skip its weights
+    input  wire logic                                weights_ready_i,  // complete before the first position can need them
+    input  wire logic                                weights_full_i,   // complete
+    output wire logic                                weights_take_o,
+    output wire logic                                weights_drop_o,   // the pass has no position: skip its weights
     // partial-sum buffers
-    input  wire logic                            tile_free_i,
-    output wire logic                            tile_take_o,
+    input  wire logic                                tile_free_i,
+    output wire logic                                tile_take_o,
     // feature buffer
-    output wire logic                            rd_valid_o,
-    output wire logic [cq_pkg::QUAD_ADDR_W-1:0]  rd_addr_o,
+    output wire logic                                rd_valid_o,
+    output wire logic [program_pkg::QUAD_ADDR_W-1:0] rd_addr_o,
     // tag of the output position whose window is complete with the slot read tag-delay cycles ago
-    output wire logic                            tag_valid_o,
-    output wire logic                            tag_load_o,         // first position of a pass
-    output wire logic                            tag_first_o,        // first contribution to the pixel
-    output wire logic                            tag_buf_o,
-    output wire logic [cq_pkg::TILE_W-1:0]       tag_pixel_o,
-    output wire logic [4:0]                      tag_col_mask_o,
-    output wire logic [7:0]                      tag_row_mask_o,
-    output wire logic                            tag_tile_done_o     // not before the last position of a tile
+    output wire logic                                tag_valid_o,
+    output wire logic                                tag_load_o,       // first position of a pass
+    output wire logic                                tag_first_o,      // first contribution to the pixel
+    output wire logic                                tag_buf_o,
+    output wire logic [program_pkg::TILE_W-1:0]      tag_pixel_o,
+    output wire logic [4:0]                          tag_col_mask_o,
+    output wire logic [7:0]                          tag_row_mask_o,
+    output wire logic                                tag_tile_done_o   // not before the last position of a tile
 );
 
-  localparam int A_W = cq_pkg::QUAD_ADDR_W;
-  localparam int S_W = cq_pkg::DIM_W + 2;  // signed row and column numbers
+  localparam int A_W = program_pkg::QUAD_ADDR_W;
+  localparam int S_W = program_pkg::DIM_W + 2;  // signed row and column numbers
 
   localparam logic [2:0] IDLE = 3'd0, BOUNDS = 3'd1, LIMITS = 3'd2, EXTENT = 3'd3, SCAN = 3'd4, READY = 3'd5;
 
+  // ---------------------------------------------------------------- the layer
+  logic vertical;
+  logic [A_W-1:0] in_base, in_row_stride, row_base0, in_tile_row_step, col_base0, in_tile_col_step, kr_addr_step, piece_addr_step, window_addr;
+  logic [program_pkg::DIM_W-1:0] in_w, in_h, out_w, out_h;
+  logic [program_pkg::QUADS_W-1:0] in_quads;
+  logic [19:0] psum_base0;
+  logic [program_pkg::TILE_W:0] tile_rows, tile_cols, tile_pixels;
+  logic [3:0] kr_count, kr_step, pad_h, pad_w, pieces, read_quads;
+  logic [2:0] window;
+  logic [7:0] channel_groups, output_groups;
+  assign vertical         = program_pkg::descriptor_vertical(desc_i);
+  assign in_base          = program_pkg::descriptor_in_base(desc_i);
+  assign in_row_stride    = program_pkg::descriptor_in_row_stride(desc_i);
+  assign in_w             = program_pkg::descriptor_in_w(desc_i);
+  assign in_h             = program_pkg::descriptor_in_h(desc_i);
+  assign in_quads         = program_pkg::descriptor_in_quads(desc_i);
+  assign out_w            = program_pkg::descriptor_out_w(desc_i);
+  assign out_h            = program_pkg::descriptor_out_h(desc_i);
+  assign row_base0        = program_pkg::descriptor_row_base0(desc_i);
+  assign in_tile_row_step = program_pkg::descriptor_in_tile_row_step(desc_i);
+  assign col_base0        = program_pkg::descriptor_col_base0(desc_i);
+  assign in_tile_col_step = program_pkg::descriptor_in_tile_col_step(desc_i);
+  assign kr_addr_step     = program_pkg::descriptor_kr_addr_step(desc_i);
+  assign piece_addr_step  = program_pkg::descriptor_piece_addr_step(desc_i);
+  assign window_addr      = program_pkg::descriptor_window_addr(desc_i);
+  assign psum_base0       = program_pkg::descriptor_psum_base0(desc_i);
+  assign tile_rows        = program_pkg::descriptor_tile_rows(desc_i);
+  assign tile_cols        = program_pkg::descriptor_tile_cols(desc_i);
+  assign tile_pixels      = program_pkg::descriptor_tile_pixels(desc_i);
+  assign kr_count         = program_pkg::descriptor_kr_count(desc_i);
+  assign kr_step          = program_pkg::descriptor_kr_step(desc_i);
+  assign pad_h            = program_pkg::descriptor_pad_h(desc_i);
+  assign pad_w            = program_pkg::descriptor_pad_w(desc_i);
+  assign pieces           = program_pkg::descriptor_pieces(desc_i);
+  assign window           = program_pkg::descriptor_window(desc_i);
+  assign channel_groups   = program_pkg::descriptor_channel_groups(desc_i);
+  assign read_quads       = program_pkg::descriptor_read_quads(desc_i);
+  assign output_groups    = program_pkg::descriptor_output_groups(desc_i);
+
   // The layer's sizes as signed numbers.
   logic signed [S_W-1:0] neg_pad_h, neg_pad_w, in_w_s, in_h_s, out_w_s, out_h_s, rows_s, cols_s, window_s, kr_step_s;
-  assign neg_pad_h = -$signed({{(S_W - 4) {1'b0}}, pad_h_i});
-  assign neg_pad_w = -$signed({{(S_W - 4) {1'b0}}, pad_w_i});
-  assign in_w_s    = {{(S_W - cq_pkg::DIM_W) {1'b0}}, in_w_i};
-  assign in_h_s    = {{(S_W - cq_pkg::DIM_W) {1'b0}}, in_h_i};
-  assign out_w_s   = {{(S_W - cq_pkg::DIM_W) {1'b0}}, out_w_i};
-  assign out_h_s   = {{(S_W - cq_pkg::DIM_W) {1'b0}}, out_h_i};
-  assign rows_s    = {{(S_W - 9) {1'b0}}, tile_rows_i};
-  assign cols_s    = {{(S_W - 9) {1'b0}}, tile_cols_i};
-  assign window_s  = {{(S_W - 3) {1'b0}}, window_i};
-  assign kr_step_s = {{(S_W - 4) {1'b0}}, kr_step_i};
+  assign neg_pad_h = -$signed({{(S_W - 4) {1'b0}}, pad_h});
+  assign neg_pad_w = -$signed({{(S_W - 4) {1'b0}}, pad_w});
+  assign in_w_s    = {{(S_W - program_pkg::DIM_W) {1'b0}}, in_w};
+  assign in_h_s    = {{(S_W - program_pkg::DIM_W) {1'b0}}, in_h};
+  assign out_w_s   = {{(S_W - program_pkg::DIM_W) {1'b0}}, out_w};
+  assign out_h_s   = {{(S_W - program_pkg::DIM_W) {1'b0}}, out_h};
+  assign rows_s    = {{(S_W - 9) {1'b0}}, tile_rows};
+  assign cols_s    = {{(S_W - 9) {1'b0}}, tile_cols};
+  assign window_s  = {{(S_W - 3) {1'b0}}, window};
+  assign kr_step_s = {{(S_W - 4) {1'b0}}, kr_step};
 
   // ---------------------------------------------------------------- loops
   logic [2:0] state_q;
@@ -102,12 +113,12 @@ module pass_sequencer (
   logic buf_q;
 
   logic last_piece, last_kr, last_cg, last_tx, last_ty, last_og;
-  assign last_piece = piece_q + 4'd1 == piece_count_i;
-  assign last_kr    = kr_q + 4'd1 == kr_count_i;
-  assign last_cg    = cg_q + 8'd1 == cg_count_i;
+  assign last_piece = piece_q + 4'd1 == pieces;
+  assign last_kr    = kr_q + 4'd1 == kr_count;
+  assign last_cg    = cg_q + 8'd1 == channel_groups;
   assign last_tx    = x0_q + cols_s >= out_w_s;
   assign last_ty    = y0_q + rows_s >= out_h_s;
-  assign last_og    = og_q + 8'd1 == og_count_i;
+  assign last_og    = og_q + 8'd1 == output_groups;
 
   // ---------------------------------------------------------------- set-up of the next pass
   logic next_consumed;  // the prepared pass was taken or dropped
@@ -122,7 +133,7 @@ module pass_sequencer (
   logic [2:0] next_delay_q;
   logic [4:0] next_col_mask_q;
   logic [7:0] next_row_mask_q;
-  logic [cq_pkg::TILE_W-1:0] next_pixel_q;
+  logic [program_pkg::TILE_W-1:0] next_pixel_q;
   logic more_q;  // loops not finished
 
   always_ff @(posedge clk_i) begin
@@ -167,21 +178,21 @@ module pass_sequencer (
     tile_psum_d     = tile_psum_q;
     if (first_of_layer || step_og) begin
       tile_row_d      = neg_pad_h;
-      tile_row_addr_d = row_base0_i;
-      tile_psum_d     = $signed(psum_base0_i);
+      tile_row_addr_d = row_base0;
+      tile_psum_d     = $signed(psum_base0);
     end else if (step_ty) begin
       tile_row_d      = tile_row_q + rows_s;
-      tile_row_addr_d = tile_row_addr_q + tile_row_step_i;
-      tile_psum_d     = tile_psum_q - $signed({11'b0, tile_pixels_i});
+      tile_row_addr_d = tile_row_addr_q + in_tile_row_step;
+      tile_psum_d     = tile_psum_q - $signed({11'b0, tile_pixels});
     end
     tile_col_d      = tile_col_q;
     tile_col_addr_d = tile_col_addr_q;
     if (first_of_layer || step_ty) begin
       tile_col_d      = neg_pad_w;
-      tile_col_addr_d = col_base0_i;
+      tile_col_addr_d = col_base0;
     end else if (step_tx) begin
       tile_col_d      = tile_col_q + cols_s;
-      tile_col_addr_d = tile_col_addr_q + tile_col_step_i;
+      tile_col_addr_d = tile_col_addr_q + in_tile_col_step;
     end
     row_d      = row_q;
     row_addr_d = row_addr_q;
@@ -192,8 +203,8 @@ module pass_sequencer (
       psum_d     = tile_psum_d;
     end else if (step_kr) begin
       row_d      = row_q + kr_step_s;
-      row_addr_d = row_addr_q + kr_addr_step_i;
-      psum_d     = psum_q - $signed({11'b0, tile_cols_i});
+      row_addr_d = row_addr_q + kr_addr_step;
+      psum_d     = psum_q - $signed({11'b0, tile_cols});
     end
   end
 
@@ -212,7 +223,7 @@ module pass_sequencer (
       piece_q    <= '0;
     end else if (next_consumed) begin
       col_q      <= col_q + window_s;
-      col_addr_q <= col_addr_q + piece_addr_step_i;
+      col_addr_q <= col_addr_q + piece_addr_step;
       piece_q    <= piece_q + 4'd1;
     end
     if (first_of_layer || step_cg) kr_q <= '0;
@@ -222,7 +233,7 @@ module pass_sequencer (
       cg_addr_q <= '0;
     end else if (step_cg) begin
       cg_q      <= cg_q + 8'd1;
-      cg_addr_q <= cg_addr_q + A_W'(cg_step_i);
+      cg_addr_q <= cg_addr_q + A_W'(read_quads);
     end
     if (first_of_layer || step_ty) x0_q <= '0;
     else if (step_tx) x0_q <= x0_q + cols_s;
@@ -253,17 +264,17 @@ module pass_sequencer (
       BOUNDS: begin
         tile_h_q <= (left_over_h < rows_s) ? left_over_h : rows_s;
         tile_w_q <= (left_over_w < cols_s) ? left_over_w : cols_s;
-        above_q  <= (row_q < 0 && !vertical_i) ? -row_q : '0;  // rows of the tile above the picture
+        above_q  <= (row_q < 0 && !vertical) ? -row_q : '0;  // rows of the tile above the picture
         below_q  <= in_h_s - row_q;                            // rows of the tile above the picture's lower edge
         right_q  <= col_q + window_s - S_W'(1);                // rightmost column of the first window
       end
       LIMITS: begin
-        rows_end_q  <= (vertical_i || tile_h_q < below_q) ? tile_h_q : below_q;
+        rows_end_q  <= (vertical || tile_h_q < below_q) ? tile_h_q : below_q;
         start_col_q <= (col_q >= 0) ? col_q : (outside_left ? right_q : '0);
         end_col_q   <= (right_q + tile_w_q > in_w_s) ? in_w_s - S_W'(1) : right_q + tile_w_q - S_W'(1);
-        next_delay_q <= (col_q >= 0) ? window_i - 3'd1 : (outside_left ? 3'd0 : right_q[2:0]);
-        next_addr_q <= ((above_q != 0) ? in_base_i : row_addr_q) + cg_addr_q;
-        next_pixel_q <= (above_q != 0) ? psum_q[cq_pkg::TILE_W-1:0] : '0;
+        next_delay_q <= (col_q >= 0) ? window - 3'd1 : (outside_left ? 3'd0 : right_q[2:0]);
+        next_addr_q <= ((above_q != 0) ? in_base : row_addr_q) + cg_addr_q;
+        next_pixel_q <= (above_q != 0) ? psum_q[program_pkg::TILE_W-1:0] : '0;
         next_cols_q <= tile_w_q;
         next_col_q  <= right_q + S_W'(1);
       end
@@ -271,9 +282,9 @@ module pass_sequencer (
         next_rows_q  <= rows_end_q - above_q;
         next_empty_q <= rows_end_q <= above_q;
         next_len_q   <= (length > tile_w_q) ? length : tile_w_q;
-        next_addr_q  <= next_addr_q + ((col_q >= 0) ? col_addr_q : (outside_left ? col_addr_q + window_addr_i : '0));
+        next_addr_q  <= next_addr_q + ((col_q >= 0) ? col_addr_q : (outside_left ? col_addr_q + window_addr : '0));
         next_first_rest_q <= cg_q == 0 && piece_q == 0 && kr_q == 0;
-        next_first_row_q  <= cg_q == 0 && piece_q == 0 && (kr_q == 0 || (!vertical_i && row_q <= 0));
+        next_first_row_q  <= cg_q == 0 && piece_q == 0 && (kr_q == 0 || (!vertical && row_q <= 0));
         next_tile_first_q <= cg_q == 0 && piece_q == 0 && kr_q == 0;
         next_tile_last_q  <= last_cg && last_piece && last_kr;
         next_buf_q        <= buf_q;
@@ -285,13 +296,13 @@ module pass_sequencer (
   // Column and row masks of the first position, one comparison a cycle.
   logic scan_col_in, scan_row_in;
   assign scan_col_in = scan_col_q >= 0 && scan_col_q < in_w_s;
-  assign scan_row_in = !vertical_i || (scan_row_q >= 0 && scan_row_q < in_h_s);
+  assign scan_row_in = !vertical || (scan_row_q >= 0 && scan_row_q < in_h_s);
   always_ff @(posedge clk_i) begin
     if (state_q != SCAN) begin
       scan_q <= '0;
     end else begin
       scan_q <= scan_q + 3'd1;
-      if (scan_q < window_i) next_col_mask_q <= {next_col_mask_q[3:0], scan_col_in};
+      if (scan_q < window) next_col_mask_q <= {next_col_mask_q[3:0], scan_col_in};
       next_row_mask_q <= {scan_row_in, next_row_mask_q[7:1]};
     end
     if (state_q == SCAN) begin
@@ -310,7 +321,7 @@ module pass_sequencer (
   logic [2:0] delay_q, idle_q;
   logic [4:0] col_mask_q, col_mask_init_q;
   logic [7:0] row_mask_q;
-  logic [cq_pkg::TILE_W-1:0] pixel_q;
+  logic [program_pkg::TILE_W-1:0] pixel_q;
   logic first_q, first_rest_q, load_q, slot_buf_q, tile_last_q;
 
   logic last_slot, last_row, pass_end, can_start, gap_ok, position, start, drop;
@@ -353,7 +364,7 @@ module pass_sequencer (
   always_ff @(posedge clk_i) begin
     if (start) begin
       addr_q          <= next_addr_q;
-      row_start_q     <= next_addr_q + in_row_stride_i;
+      row_start_q     <= next_addr_q + in_row_stride;
       slot_q          <= '0;
       len_q           <= next_len_q;
       cols_q          <= next_cols_q;
@@ -375,16 +386,16 @@ module pass_sequencer (
       if (position) pixel_q <= pixel_q + 1'b1;
       if (last_slot) begin
         addr_q      <= row_start_q;
-        row_start_q <= row_start_q + in_row_stride_i;
+        row_start_q <= row_start_q + in_row_stride;
         slot_q      <= '0;
         rows_q      <= rows_q - S_W'(1);
         col_next_q  <= col_init_q;
         col_mask_q  <= col_mask_init_q;
-        row_mask_q  <= {!vertical_i || (mask_row_q >= 0 && mask_row_q < in_h_s), row_mask_q[7:1]};
+        row_mask_q  <= {!vertical || (mask_row_q >= 0 && mask_row_q < in_h_s), row_mask_q[7:1]};
         mask_row_q  <= mask_row_q + S_W'(1);
         first_q     <= first_rest_q;
       end else begin
-        addr_q     <= addr_q + A_W'(in_quads_i);
+        addr_q     <= addr_q + A_W'(in_quads);
         slot_q     <= slot_q + S_W'(1);
         col_next_q <= col_next_q + S_W'(1);
         col_mask_q <= {col_mask_q[3:0], col_next_in};
@@ -396,7 +407,7 @@ module pass_sequencer (
   assign rd_addr_o  = addr_q;
 
   // ---------------------------------------------------------------- tags, delayed by delay_q slots
-  localparam int TAG_W = 1 + 1 + 1 + cq_pkg::TILE_W + 5 + 8;
+  localparam int TAG_W = 1 + 1 + 1 + program_pkg::TILE_W + 5 + 8;
   logic [4:0] tag_valid_q, done_q;
   logic [4:0][TAG_W-1:0] tag_q;
   logic [TAG_W-1:0] tag;

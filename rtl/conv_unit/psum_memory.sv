@@ -10,20 +10,20 @@
 `timescale 1ns / 1ps
 
 module psum_memory (
-    input  wire logic                                   clk_i,
-    input  wire logic                                   acc_ren_i,
-    input  wire logic                                   acc_buf_i,
-    input  wire logic [cq_pkg::TILE_W-1:0]              acc_addr_i,
-    input  wire logic                                   acc_first_i,    // with acc_ren_i: nothing to add to yet
-    input  wire logic [2:0]                             acc_lanes_i,    // lanes in use
-    input  wire logic [2:0][cq_pkg::PRODUCT_W-1:0]      product_i,      // 2 cycles after acc_ren_i
-    input  wire logic [cq_pkg::TILE_W-1:0]              drain_addr_i,
-    output wire logic [1:0][2:0][cq_pkg::ACC_W-1:0]     drain_o         // [buffer][lane]
+    input  wire logic                               clk_i,
+    input  wire logic                               acc_ren_i,
+    input  wire logic                               acc_buf_i,
+    input  wire logic [program_pkg::TILE_W-1:0]     acc_addr_i,
+    input  wire logic                               acc_first_i,  // with acc_ren_i: nothing to add to yet
+    input  wire logic [2:0]                         acc_lanes_i,  // lanes in use
+    input  wire logic [2:0][cq_pkg::PRODUCT_W-1:0]  product_i,    // 2 cycles after acc_ren_i
+    input  wire logic [program_pkg::TILE_W-1:0]     drain_addr_i,
+    output wire logic [1:0][2:0][cq_pkg::ACC_W-1:0] drain_o       // [buffer][lane]
 );
 
   logic [2:0] ren_q, buf_q;  // bit 0: RAM output, bit 1: with the product, bit 2: write
   logic [1:0] first_q;
-  logic [2:0][cq_pkg::TILE_W-1:0] addr_q;
+  logic [2:0][program_pkg::TILE_W-1:0] addr_q;
 
   always_ff @(posedge clk_i) begin
     ren_q   <= {ren_q[1:0], acc_ren_i};
@@ -32,7 +32,7 @@ module psum_memory (
     addr_q  <= {addr_q[1:0], acc_addr_i};
   end
 
-  logic [1:0][cq_pkg::TILE_W-1:0] raddr;
+  logic [1:0][program_pkg::TILE_W-1:0] raddr;
   // First sums need no read, so that they may follow the drain of the same buffer.
   assign raddr[0] = (acc_ren_i && !acc_first_i && !acc_buf_i) ? acc_addr_i : drain_addr_i;
   assign raddr[1] = (acc_ren_i && !acc_first_i && acc_buf_i) ? acc_addr_i : drain_addr_i;
@@ -46,7 +46,7 @@ module psum_memory (
         logic [cq_pkg::ACC_W-1:0] rdata;
         ram_1r1w #(
             .WIDTH(cq_pkg::ACC_W),
-            .DEPTH(cq_pkg::TILE_PIXELS),
+            .DEPTH(program_pkg::TILE_PIXELS),
             .READ_OLD(0)
         ) u_ram (
             .clk_i  (clk_i),

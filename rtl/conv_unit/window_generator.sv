@@ -14,18 +14,18 @@
 `timescale 1ns / 1ps
 
 module window_generator (
-    input  wire logic                                     clk_i,
-    input  wire logic [1:0]                               mode_i,
-    input  wire logic                                     signed_i,    // activations are signed
-    input  wire logic [7:0][31:0]                         data_i,      // newest pixel
-    input  wire logic [4:0]                               col_mask_i,  // with data_i: tap t lies inside the picture (0 = newest)
-    input  wire logic [7:0]                               row_mask_i,  // with data_i: quad v lies inside the picture
-    input  wire logic                                     load_i,      // with data_i: first position of a pass
-    output wire logic [cq_pkg::STAGES-1:0]                load_o,
-    output wire logic [cq_pkg::ARRAYS-1:0][8:0]           single_o,
-    output wire logic [cq_pkg::ARRAYS-1:0][11:0][8:0]     x_o,
-    output wire logic [cq_pkg::ARRAYS-1:0][11:0][8:0]     y_o,
-    output wire logic [cq_pkg::ARRAYS-1:0][11:0][9:0]     xy_o
+    input  wire logic                                      clk_i,
+    input  wire logic [1:0]                                mode_i,
+    input  wire logic                                      signed_i,    // activations are signed
+    input  wire logic [7:0][31:0]                          data_i,      // newest pixel
+    input  wire logic [4:0]                                col_mask_i,  // with data_i: tap t lies inside the picture (0 = newest)
+    input  wire logic [7:0]                                row_mask_i,  // with data_i: quad v lies inside the picture
+    input  wire logic                                      load_i,      // with data_i: first position of a pass
+    output wire logic [cq_pkg::STAGES-1:0]                 load_o,
+    output wire logic [program_pkg::ARRAYS-1:0][8:0]       single_o,
+    output wire logic [program_pkg::ARRAYS-1:0][11:0][8:0] x_o,
+    output wire logic [program_pkg::ARRAYS-1:0][11:0][8:0] y_o,
+    output wire logic [program_pkg::ARRAYS-1:0][11:0][9:0] xy_o
 );
 
   // Which tap and quad each PE takes in mode 2.
@@ -52,12 +52,12 @@ module window_generator (
   always_ff @(posedge clk_i) load_q <= {load_q[cq_pkg::STAGES-2:0], load_i};
   assign load_o = load_q;
 
-  logic [cq_pkg::PES-1:0] mask_q;
-  logic [cq_pkg::ARRAYS-1:0][cq_pkg::PES-1:0][8:0] act_q;
+  logic [program_pkg::PES-1:0] mask_q;
+  logic [program_pkg::ARRAYS-1:0][program_pkg::PES-1:0][8:0] act_q;
 
   genvar a, e, s, k;
   generate
-    for (e = 0; e < cq_pkg::PES; e = e + 1) begin : gen_pe
+    for (e = 0; e < program_pkg::PES; e = e + 1) begin : gen_pe
       localparam int SEGMENT = (e == 24) ? 0 : e / 8;
       localparam int CHANNEL = (e == 24) ? 0 : e % 8;
       localparam int EXTRA = extra_of(e);
@@ -66,13 +66,13 @@ module window_generator (
 
       always_ff @(posedge clk_i) begin
         case (mode_i)
-          cq_pkg::MODE_5: mask_q[e] <= col_mask_i[TAP5] & row_mask_i[CHANNEL5];
-          cq_pkg::MODE_3: mask_q[e] <= col_mask_i[SEGMENT] & row_mask_i[CHANNEL];
+          program_pkg::MODE_5: mask_q[e] <= col_mask_i[TAP5] & row_mask_i[CHANNEL5];
+          program_pkg::MODE_3: mask_q[e] <= col_mask_i[SEGMENT] & row_mask_i[CHANNEL];
           default:        mask_q[e] <= col_mask_i[0] & row_mask_i[CHANNEL];
         endcase
       end
 
-      for (a = 0; a < cq_pkg::ARRAYS; a = a + 1) begin : gen_array
+      for (a = 0; a < program_pkg::ARRAYS; a = a + 1) begin : gen_array
         logic [7:0] newest, tap3, tap5, selected;
         assign newest = win0_q[CHANNEL][8*a+:8];
         if (SEGMENT == 0) begin : gen_tap3_0
@@ -91,15 +91,15 @@ module window_generator (
         end
         always_comb begin
           if (!mask_q[e]) selected = '0;
-          else if (mode_i == cq_pkg::MODE_5) selected = tap5;
-          else if (mode_i == cq_pkg::MODE_3) selected = tap3;
+          else if (mode_i == program_pkg::MODE_5) selected = tap5;
+          else if (mode_i == program_pkg::MODE_3) selected = tap3;
           else selected = newest;
         end
         always_ff @(posedge clk_i) act_q[a][e] <= {signed_i & selected[7], selected};
       end
     end
 
-    for (a = 0; a < cq_pkg::ARRAYS; a = a + 1) begin : gen_skew
+    for (a = 0; a < program_pkg::ARRAYS; a = a + 1) begin : gen_skew
       delay_line #(
           .WIDTH(9),
           .DEPTH(5 * a)

@@ -12,23 +12,23 @@
 module feature_buffer #(
     parameter BANK_WORDS = 11264  // 8 banks x 11264 x 4 bytes = 360,448 bytes
 ) (
-    input  wire logic                            clk_i,
-    input  wire logic                            rst_ni,
-    input  wire logic                            rd_valid_i,
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]  rd_addr_i,
-    input  wire logic [3:0]                      rd_count_i,  // quads wanted, 1..8: the other banks rest
-    input  wire logic [cq_pkg::VSTEP_W-1:0]      rd_vstep_i,  // stable during a layer
-    output wire logic [7:0][31:0]                rd_data_o,
-    input  wire logic                            wr_valid_i,
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]  wr_addr_i,
-    input  wire logic [7:0]                      wr_mask_i,
-    input  wire logic [7:0][31:0]                wr_data_i,
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]  wr_base_i,
-    input  wire logic [cq_pkg::QUAD_ADDR_W:0]    wr_end_i,
-    output wire logic                            oob_o        // a write was left out
+    input  wire logic                                clk_i,
+    input  wire logic                                rst_ni,
+    input  wire logic                                rd_valid_i,
+    input  wire logic [program_pkg::QUAD_ADDR_W-1:0] rd_addr_i,
+    input  wire logic [3:0]                          rd_count_i,  // quads wanted, 1..8: the other banks rest
+    input  wire logic [program_pkg::VSTEP_W-1:0]     rd_vstep_i,  // stable during a layer
+    output wire logic [7:0][31:0]                    rd_data_o,
+    input  wire logic                                wr_valid_i,
+    input  wire logic [program_pkg::QUAD_ADDR_W-1:0] wr_addr_i,
+    input  wire logic [7:0]                          wr_mask_i,
+    input  wire logic [7:0][31:0]                    wr_data_i,
+    input  wire logic [program_pkg::QUAD_ADDR_W-1:0] wr_base_i,
+    input  wire logic [program_pkg::QUAD_ADDR_W:0]   wr_end_i,
+    output wire logic                                oob_o        // a write was left out
 );
 
-  localparam int A_W = cq_pkg::QUAD_ADDR_W;
+  localparam int A_W = program_pkg::QUAD_ADDR_W;
   localparam int R_W = $clog2(BANK_WORDS);
 
 `ifndef YOSYS
@@ -38,7 +38,7 @@ module feature_buffer #(
 
   // ---------------------------------------------------------------- addresses
   // Multiples of vstep; it changes only between layers, a cycle late does not matter.
-  logic [7:0][cq_pkg::VSTEP_W-1:0] vrow_q;
+  logic [7:0][program_pkg::VSTEP_W-1:0] vrow_q;
   always_ff @(posedge clk_i) begin
     vrow_q[0] <= '0;
     vrow_q[1] <= rd_vstep_i;

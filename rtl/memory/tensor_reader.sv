@@ -10,25 +10,25 @@
 module tensor_reader #(
     parameter ROOM_W = 7
 ) (
-    input  wire logic                            clk_i,
-    input  wire logic                            rst_ni,
-    input  wire logic                            start_i,
-    output wire logic                            done_o,        // pulse: the last beat was handed over
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]  base_i,
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]  row_stride_i,
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]  row_quads_i,   // width * quads per pixel
-    input  wire logic [cq_pkg::DIM_W-1:0]        height_i,
-    output wire logic                            rd_valid_o,
-    output wire logic [cq_pkg::QUAD_ADDR_W-1:0]  rd_addr_o,
-    input  wire logic [7:0][31:0]                rd_data_i,
-    input  wire logic [ROOM_W-1:0]               room_i,        // free entries of the result FIFO
-    output wire logic                            beat_valid_o,
-    output wire logic [63:0]                     beat_data_o,
-    output wire logic                            beat_half_o,
-    output wire logic                            beat_last_o
+    input  wire logic                                clk_i,
+    input  wire logic                                rst_ni,
+    input  wire logic                                start_i,
+    output wire logic                                done_o,       // pulse: the last beat was handed over
+    input  wire logic [program_pkg::QUAD_ADDR_W-1:0] base_i,
+    input  wire logic [program_pkg::QUAD_ADDR_W-1:0] row_stride_i,
+    input  wire logic [program_pkg::QUAD_ADDR_W-1:0] row_quads_i,  // width * quads per pixel
+    input  wire logic [program_pkg::DIM_W-1:0]       height_i,
+    output wire logic                                rd_valid_o,
+    output wire logic [program_pkg::QUAD_ADDR_W-1:0] rd_addr_o,
+    input  wire logic [7:0][31:0]                    rd_data_i,
+    input  wire logic [ROOM_W-1:0]                   room_i,       // free entries of the result FIFO
+    output wire logic                                beat_valid_o,
+    output wire logic [63:0]                         beat_data_o,
+    output wire logic                                beat_half_o,
+    output wire logic                                beat_last_o
 );
 
-  localparam int A_W = cq_pkg::QUAD_ADDR_W;
+  localparam int A_W = program_pkg::QUAD_ADDR_W;
   localparam int FLIGHT = cq_pkg::RD_LATENCY + 3;  // beats that may still come after room_i is read
 
   localparam logic [1:0] IDLE = 2'd0, RUN = 2'd1, FLUSH = 2'd2;
@@ -38,7 +38,7 @@ module tensor_reader #(
 
   logic [1:0] state_q;
   logic [A_W-1:0] row_q, addr_q, left_q;
-  logic [cq_pkg::DIM_W-1:0] rows_q;
+  logic [program_pkg::DIM_W-1:0] rows_q;
   logic issue, row_end, single;
 
   assign issue   = state_q == RUN && room_i > ROOM_W'(FLIGHT);
@@ -55,7 +55,7 @@ module tensor_reader #(
       valid_q <= {valid_q[cq_pkg::RD_LATENCY-2:0], issue};
       case (state_q)
         IDLE: if (start_i) state_q <= RUN;
-        RUN: if (issue && row_end && rows_q == cq_pkg::DIM_W'(1)) state_q <= FLUSH;
+        RUN: if (issue && row_end && rows_q == program_pkg::DIM_W'(1)) state_q <= FLUSH;
         default: if (done_o) state_q <= IDLE;
       endcase
     end
@@ -63,7 +63,7 @@ module tensor_reader #(
 
   always_ff @(posedge clk_i) begin
     single_q <= {single_q[cq_pkg::RD_LATENCY-2:0], single};
-    last_q   <= {last_q[cq_pkg::RD_LATENCY-2:0], row_end && rows_q == cq_pkg::DIM_W'(1)};
+    last_q   <= {last_q[cq_pkg::RD_LATENCY-2:0], row_end && rows_q == program_pkg::DIM_W'(1)};
     case (state_q)
       IDLE: begin
         rows_q <= height_i;

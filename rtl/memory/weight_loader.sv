@@ -16,32 +16,32 @@ module weight_loader #(
     parameter LEVEL_W     = 13,
     parameter LEAD        = 5
 ) (
-    input  wire logic                           clk_i,
-    input  wire logic                           rst_ni,
+    input  wire logic                                                          clk_i,
+    input  wire logic                                                          rst_ni,
     // weight buffer
-    input  wire logic [LEVEL_W-1:0]             level_i,
-    output wire logic                           re_o,
-    input  wire logic [63:0]                    data_i,
-    output wire logic                           rewind_o,
-    output wire logic                           commit_o,
+    input  wire logic [LEVEL_W-1:0]                                            level_i,
+    output wire logic                                                          re_o,
+    input  wire logic [63:0]                                                   data_i,
+    output wire logic                                                          rewind_o,
+    output wire logic                                                          commit_o,
     // parameter memory
-    output wire logic                           param_we_o,
-    output wire logic                           param_bank_o,
-    output wire logic [8:0]                     param_channel_o,
-    output wire logic [63:0]                    param_data_o,
-    input  wire logic                           layer_done_i,    // a layer with a chunk has finished: its bank is free
-    output wire logic                           params_ready_o,  // the current layer's parameters are in place
-    output wire logic                           idle_o,          // between chunks
+    output wire logic                                                          param_we_o,
+    output wire logic                                                          param_bank_o,
+    output wire logic [8:0]                                                    param_channel_o,
+    output wire logic [63:0]                                                   param_data_o,
+    input  wire logic                                                          layer_done_i,    // a layer with a chunk has finished: its bank is free
+    output wire logic                                                          params_ready_o,  // the current layer's parameters are in place
+    output wire logic                                                          idle_o,          // between chunks
     // shadow registers of the PE indices, array-major
-    output wire logic [cq_pkg::ARRAYS*NUM_MODULES*2*cq_pkg::PES-1:0] idx_o,
-    output wire logic                           ready_o,
-    output wire logic                           full_o,
-    input  wire logic                           take_i,          // the pass has begun: its switch will follow
-    input  wire logic                           drop_i,          // skip this pass
-    input  wire logic                           switch_i         // first stage takes the indices over in this cycle
+    output wire logic [program_pkg::ARRAYS*NUM_MODULES*2*program_pkg::PES-1:0] idx_o,
+    output wire logic                                                          ready_o,
+    output wire logic                                                          full_o,
+    input  wire logic                                                          take_i,          // the pass has begun: its switch will follow
+    input  wire logic                                                          drop_i,          // skip this pass
+    input  wire logic                                                          switch_i         // first stage takes the indices over in this cycle
 );
 
-  localparam int IDX_W = cq_pkg::ARRAYS * NUM_MODULES * 2 * cq_pkg::PES;
+  localparam int IDX_W = program_pkg::ARRAYS * NUM_MODULES * 2 * program_pkg::PES;
   localparam int BEATS = (IDX_W + 63) / 64;
   // Array a's first word is word floor(a * IDX_W / 256); it is visible START_DELAY + 5 cycles (and its number) after switch_i, and must not be before
   // the array's last stage has switched 5a + 4 cycles after switch_i.
@@ -128,10 +128,10 @@ module weight_loader #(
     bank_d1_q    <= bank_q;
     hold_q       <= (state_q == HOLD) ? hold_q - 4'd1 : 4'(START_DELAY);
     if (state_q == PARSE) begin
-      param_left_q <= data_i[11:0];
-      tiles_q      <= data_i[27:12];
-      passes_q     <= data_i[43:28];
-      group_left_q <= data_i[63:44];
+      param_left_q <= program_pkg::chunk_n_params(data_i);
+      tiles_q      <= program_pkg::chunk_n_tiles(data_i);
+      passes_q     <= program_pkg::chunk_n_passes(data_i);
+      group_left_q <= program_pkg::chunk_n_groups(data_i);
       channel_q    <= '0;
       tile_q       <= '0;
       pass_q       <= '0;

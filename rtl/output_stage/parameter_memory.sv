@@ -1,8 +1,7 @@
 // Parameter memory: bias, multiplier and shift of every output channel, for NUM_MODULES lanes at once.
 //
 // Purpose: channel o lives in lane o mod NUM_MODULES, word o / NUM_MODULES.  Two banks of 512 channels: one is read by the running layer while
-// the weight loader fills the other with the next layer's.  Words arrive as in the weights stream:
-// {11'b0, shift[52:48], 1'b0, mult[46:32], bias[31:0]}.
+// the weight loader fills the other with the next layer's.  Words arrive as in the weights stream.
 // Latency: 1 cycle from re_i to the parameters, which stay while re_i is low.  Throughput: one read and one write a cycle.
 // A word that is written and read in the same cycle reads as X; the banks keep that from happening.
 `resetall
@@ -32,9 +31,6 @@ module parameter_memory #(
     $fatal(1, "parameter_memory: NUM_MODULES must be 4, 8 or 16, got %0d", NUM_MODULES);
 `endif
 
-  logic unused_reserved;
-  assign unused_reserved = &{data_i[63:53], data_i[47]};
-
   genvar m;
   generate
     for (m = 0; m < NUM_MODULES; m = m + 1) begin : gen_lane
@@ -46,7 +42,7 @@ module parameter_memory #(
           .clk_i  (clk_i),
           .we_i   (we_i && lane_i == LANE_W'(m)),
           .waddr_i({bank_i, word_i}),
-          .wdata_i({data_i[52:48], data_i[46:32], data_i[31:0]}),
+          .wdata_i({program_pkg::parameter_shift(data_i), program_pkg::parameter_mult(data_i), program_pkg::parameter_bias(data_i)}),
           .re_i   (re_i),
           .raddr_i(addr_i),
           .rdata_o({shift_o[m], mult_o[m], bias_o[m]})

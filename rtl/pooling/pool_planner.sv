@@ -9,36 +9,36 @@
 `timescale 1ns / 1ps
 
 module pool_planner (
-    input  wire logic                            clk_i,
-    input  wire logic                            rst_ni,
-    input  wire logic                            start_i,  // configuration stable from here to the last window
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]  in_base_i,
-    input  wire logic [cq_pkg::DIM_W-1:0]        in_w_i,
-    input  wire logic [cq_pkg::DIM_W-1:0]        in_h_i,
-    input  wire logic [cq_pkg::QUADS_W-1:0]      q_i,
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]  in_row_stride_i,
-    input  wire logic [cq_pkg::DIM_W-1:0]        out_w_i,
-    input  wire logic [cq_pkg::DIM_W-1:0]        out_h_i,
-    input  wire logic [cq_pkg::DIM_W-1:0]        kernel_h_i,
-    input  wire logic [cq_pkg::DIM_W-1:0]        kernel_w_i,
-    input  wire logic [cq_pkg::DIM_W-1:0]        stride_h_i,
-    input  wire logic [cq_pkg::DIM_W-1:0]        stride_w_i,
-    input  wire logic [cq_pkg::DIM_W-1:0]        pad_h_i,
-    input  wire logic [cq_pkg::DIM_W-1:0]        pad_w_i,
+    input  wire logic                                clk_i,
+    input  wire logic                                rst_ni,
+    input  wire logic                                start_i,    // configuration stable from here to the last window
+    input  wire logic [program_pkg::QUAD_ADDR_W-1:0] in_base_i,
+    input  wire logic [program_pkg::DIM_W-1:0]       in_w_i,
+    input  wire logic [program_pkg::DIM_W-1:0]       in_h_i,
+    input  wire logic [program_pkg::QUADS_W-1:0]     q_i,
+    input  wire logic [program_pkg::QUAD_ADDR_W-1:0] in_row_stride_i,
+    input  wire logic [program_pkg::DIM_W-1:0]       out_w_i,
+    input  wire logic [program_pkg::DIM_W-1:0]       out_h_i,
+    input  wire logic [program_pkg::DIM_W-1:0]       kernel_h_i,
+    input  wire logic [program_pkg::DIM_W-1:0]       kernel_w_i,
+    input  wire logic [program_pkg::DIM_W-1:0]       stride_h_i,
+    input  wire logic [program_pkg::DIM_W-1:0]       stride_w_i,
+    input  wire logic [program_pkg::DIM_W-1:0]       pad_h_i,
+    input  wire logic [program_pkg::DIM_W-1:0]       pad_w_i,
     // windows
-    output wire logic                            valid_o,
-    input  wire logic                            ready_i,
-    output wire logic [cq_pkg::QUAD_ADDR_W-1:0]  addr_o,
-    output wire logic [cq_pkg::DIM_W-1:0]        rows_o,
-    output wire logic [cq_pkg::DIM_W-1:0]        cols_o,
-    output wire logic                            one_row_o,
-    output wire logic                            one_col_o,
-    output wire logic                            row_end_o,  // last output pixel of its row
-    output wire logic                            last_o      // last output pixel
+    output wire logic                                valid_o,
+    input  wire logic                                ready_i,
+    output wire logic [program_pkg::QUAD_ADDR_W-1:0] addr_o,
+    output wire logic [program_pkg::DIM_W-1:0]       rows_o,
+    output wire logic [program_pkg::DIM_W-1:0]       cols_o,
+    output wire logic                                one_row_o,
+    output wire logic                                one_col_o,
+    output wire logic                                row_end_o,  // last output pixel of its row
+    output wire logic                                last_o      // last output pixel
 );
 
-  localparam int A_W = cq_pkg::QUAD_ADDR_W;
-  localparam int D_W = cq_pkg::DIM_W;
+  localparam int A_W = program_pkg::QUAD_ADDR_W;
+  localparam int D_W = program_pkg::DIM_W;
 
   // ---------------------------------------------------------------- products, from the highest bit that any factor has
   localparam logic [1:0] IDLE = 2'd0, MULTIPLY = 2'd1, FIRST = 2'd2;

@@ -8,36 +8,36 @@
 `timescale 1ns / 1ps
 
 module pool_walker (
-    input  wire logic                            clk_i,
-    input  wire logic                            rst_ni,
-    input  wire logic                            room_i,        // the result of another window can be taken
-    input  wire logic [cq_pkg::QUADS_W-1:0]      q_i,
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]  row_stride_i,
-    input  wire logic [cq_pkg::QUADS_W-1:0]      groups_i,      // of a pixel
-    input  wire logic                            one_group_i,   // groups_i is 1
-    input  wire logic [3:0]                      group_step_i,  // quads
+    input  wire logic                                clk_i,
+    input  wire logic                                rst_ni,
+    input  wire logic                                room_i,        // the result of another window can be taken
+    input  wire logic [program_pkg::QUADS_W-1:0]     q_i,
+    input  wire logic [program_pkg::QUAD_ADDR_W-1:0] row_stride_i,
+    input  wire logic [program_pkg::QUADS_W-1:0]     groups_i,      // of a pixel
+    input  wire logic                                one_group_i,   // groups_i is 1
+    input  wire logic [3:0]                          group_step_i,  // quads
     // windows
-    input  wire logic                            valid_i,
-    output wire logic                            ready_o,
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]  addr_i,
-    input  wire logic [cq_pkg::DIM_W-1:0]        rows_i,
-    input  wire logic [cq_pkg::DIM_W-1:0]        cols_i,
-    input  wire logic                            one_row_i,     // rows_i is 1
-    input  wire logic                            one_col_i,
-    input  wire logic                            row_end_i,
-    input  wire logic                            last_i,
+    input  wire logic                                valid_i,
+    output wire logic                                ready_o,
+    input  wire logic [program_pkg::QUAD_ADDR_W-1:0] addr_i,
+    input  wire logic [program_pkg::DIM_W-1:0]       rows_i,
+    input  wire logic [program_pkg::DIM_W-1:0]       cols_i,
+    input  wire logic                                one_row_i,     // rows_i is 1
+    input  wire logic                                one_col_i,
+    input  wire logic                                row_end_i,
+    input  wire logic                                last_i,
     // reads
-    output wire logic                            rd_valid_o,
-    output wire logic [cq_pkg::QUAD_ADDR_W-1:0]  rd_addr_o,
-    output wire logic                            first_o,       // first read of a window
-    output wire logic                            last_o,        // last read of a window
-    output wire logic                            group_end_o,   // last group of the pixel
-    output wire logic                            row_end_o,     // last pixel of the output row
-    output wire logic                            picture_end_o  // last pixel
+    output wire logic                                rd_valid_o,
+    output wire logic [program_pkg::QUAD_ADDR_W-1:0] rd_addr_o,
+    output wire logic                                first_o,       // first read of a window
+    output wire logic                                last_o,        // last read of a window
+    output wire logic                                group_end_o,   // last group of the pixel
+    output wire logic                                row_end_o,     // last pixel of the output row
+    output wire logic                                picture_end_o  // last pixel
 );
 
-  localparam int A_W = cq_pkg::QUAD_ADDR_W;
-  localparam int D_W = cq_pkg::DIM_W;
+  localparam int A_W = program_pkg::QUAD_ADDR_W;
+  localparam int D_W = program_pkg::DIM_W;
 
   logic pending_q, go_q;  // addr_q is to be read; it is read in this cycle
   logic first_q, one_row_q, one_col_q, row_end_q, picture_end_q;
@@ -101,7 +101,7 @@ module pool_walker (
   );
 
   loop_counter #(
-      .WIDTH(cq_pkg::QUADS_W)
+      .WIDTH(program_pkg::QUADS_W)
   ) u_groups (
       .clk_i  (clk_i),
       .load_i (take),

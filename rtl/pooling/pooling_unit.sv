@@ -3,7 +3,7 @@
 // Purpose: for each output pixel, group of channels by group, reads what the window covers of the picture.  Max pooling takes 8 quads (32
 // channels) a read and writes the maxima; average pooling takes NUM_MODULES channels a read and hands their 32-bit sums to the output stage,
 // which are in pixel order, then channel groups.  Padding is never read: it cannot win a maximum and adds nothing to a sum.
-// All inputs from avg_i to pad_w_i are stable from start_i to done_o.  start_i only while idle.
+// desc_i is constant from start_i to done_o.  start_i only while idle.
 // Latency: start_i to done_o = reads + bit length of (stride_h | stride_w | pad_h | pad_w) + RD_LATENCY + 6 cycles while sum_ready_i is
 // high (model/performance/pool_cycles.py).  Throughput: one read a cycle, no gap between windows, groups and pixels.
 // done_o comes together with the last write or sum.  After sum_ready_i falls, at most RD_LATENCY + 2 more sums follow.
@@ -18,45 +18,28 @@ module pooling_unit #(
     input  wire logic                                      clk_i,
     input  wire logic                                      rst_ni,
     input  wire logic                                      start_i,
-    output wire logic                                      done_o,         // pulse
-    // layer
-    input  wire logic                                      avg_i,          // average, not max
-    input  wire logic                                      signed_i,
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]            in_base_i,
-    input  wire logic [cq_pkg::DIM_W-1:0]                  in_w_i,
-    input  wire logic [cq_pkg::DIM_W-1:0]                  in_h_i,
-    input  wire logic [cq_pkg::QUADS_W-1:0]                q_i,            // quads per pixel of both pictures
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]            in_row_stride_i,
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]            out_base_i,
-    input  wire logic [cq_pkg::DIM_W-1:0]                  out_w_i,
-    input  wire logic [cq_pkg::DIM_W-1:0]                  out_h_i,
-    input  wire logic [cq_pkg::QUAD_ADDR_W-1:0]            out_row_stride_i,
-    input  wire logic [cq_pkg::DIM_W-1:0]                  kernel_h_i,
-    input  wire logic [cq_pkg::DIM_W-1:0]                  kernel_w_i,
-    input  wire logic [cq_pkg::DIM_W-1:0]                  stride_h_i,
-    input  wire logic [cq_pkg::DIM_W-1:0]                  stride_w_i,
-    input  wire logic [cq_pkg::DIM_W-1:0]                  pad_h_i,
-    input  wire logic [cq_pkg::DIM_W-1:0]                  pad_w_i,
+    output wire logic                                      done_o,       // pulse
+    input  wire logic [program_pkg::RECORD_WORDS-1:0][63:0] desc_i,
     // feature buffer
     output wire logic                                      rd_valid_o,
-    output wire logic [cq_pkg::QUAD_ADDR_W-1:0]            rd_addr_o,
-    input  wire logic [7:0][31:0]                          rd_data_i,      // RD_LATENCY cycles later
+    output wire logic [program_pkg::QUAD_ADDR_W-1:0]       rd_addr_o,
+    input  wire logic [7:0][31:0]                          rd_data_i,    // RD_LATENCY cycles later
     output wire logic                                      wr_valid_o,
-    output wire logic [cq_pkg::QUAD_ADDR_W-1:0]            wr_addr_o,
+    output wire logic [program_pkg::QUAD_ADDR_W-1:0]       wr_addr_o,
     output wire logic [7:0]                                wr_mask_o,
     output wire logic [7:0][31:0]                          wr_data_o,
     // output stage
-    input  wire logic                                      sum_ready_i,    // RD_LATENCY + 2 more sums can be taken, at least
+    input  wire logic                                      sum_ready_i,  // RD_LATENCY + 2 more sums can be taken, at least
     output wire logic                                      sum_valid_o,
     output wire logic [NUM_MODULES-1:0][cq_pkg::ACC_W-1:0] sum_o,
-    output wire logic [8:0]                                sum_word_o,     // channel / NUM_MODULES
-    output wire logic [cq_pkg::QUAD_ADDR_W-1:0]            sum_addr_o,     // destination of the first quad
-    output wire logic [NUM_MODULES/4-1:0]                  sum_mask_o,     // quads that the pixel has
+    output wire logic [8:0]                                sum_word_o,   // channel / NUM_MODULES
+    output wire logic [program_pkg::QUAD_ADDR_W-1:0]       sum_addr_o,   // destination of the first quad
+    output wire logic [NUM_MODULES/4-1:0]                  sum_mask_o,   // quads that the pixel has
     output wire logic                                      sum_last_o
 );
 
-  localparam int A_W = cq_pkg::QUAD_ADDR_W;
-  localparam int Q_W = cq_pkg::QUADS_W;
+  localparam int A_W = program_pkg::QUAD_ADDR_W;
+  localparam int Q_W = program_pkg::QUADS_W;
   localparam int QUADS = NUM_MODULES / 4;
   localparam int SHIFT = $clog2(QUADS);
 
@@ -66,42 +49,52 @@ module pooling_unit #(
   initial if (RD_LATENCY < 2) $fatal(1, "pooling_unit: RD_LATENCY must be at least 2, got %0d", RD_LATENCY);
 `endif
 
+  // ---------------------------------------------------------------- the layer
+  logic average;  // not max
+  logic [A_W-1:0] in_row_stride, out_base, out_row_stride;
+  logic [Q_W-1:0] in_quads;  // of both tensors
+  assign average        = program_pkg::descriptor_op(desc_i) == program_pkg::OP_AVGPOOL;
+  assign in_row_stride  = program_pkg::descriptor_in_row_stride(desc_i);
+  assign out_base       = program_pkg::descriptor_out_base(desc_i);
+  assign out_row_stride = program_pkg::descriptor_out_row_stride(desc_i);
+  assign in_quads       = program_pkg::descriptor_in_quads(desc_i);
+
   // ---------------------------------------------------------------- groups: 8 quads or NUM_MODULES channels
   // Constants of the layer, ready long before the first window.
   logic [Q_W-1:0] last_quad, last_group, groups_q;
   logic [3:0] group_step_q, rest_q;  // quads of a group, quads of a pixel's last group
   logic one_group_q;
-  assign last_quad  = q_i - Q_W'(1);
-  assign last_group = avg_i ? last_quad >> SHIFT : last_quad >> 3;
+  assign last_quad  = in_quads - Q_W'(1);
+  assign last_group = average ? last_quad >> SHIFT : last_quad >> 3;
   always_ff @(posedge clk_i) begin
     groups_q     <= last_group + Q_W'(1);
     one_group_q  <= last_group == '0;
-    group_step_q <= avg_i ? 4'(QUADS) : 4'd8;
-    rest_q       <= {1'b0, last_quad[2:0] & (avg_i ? 3'(QUADS - 1) : 3'd7)} + 4'd1;
+    group_step_q <= average ? 4'(QUADS) : 4'd8;
+    rest_q       <= {1'b0, last_quad[2:0] & (average ? 3'(QUADS - 1) : 3'd7)} + 4'd1;
   end
 
   // ---------------------------------------------------------------- reads
   logic window_valid, window_ready, window_one_row, window_one_col, window_row_end, window_last;
   logic [A_W-1:0] window_addr;
-  logic [cq_pkg::DIM_W-1:0] window_rows, window_cols;
+  logic [program_pkg::DIM_W-1:0] window_rows, window_cols;
 
   pool_planner u_planner (
       .clk_i          (clk_i),
       .rst_ni         (rst_ni),
       .start_i        (start_i),
-      .in_base_i      (in_base_i),
-      .in_w_i         (in_w_i),
-      .in_h_i         (in_h_i),
-      .q_i            (q_i),
-      .in_row_stride_i(in_row_stride_i),
-      .out_w_i        (out_w_i),
-      .out_h_i        (out_h_i),
-      .kernel_h_i     (kernel_h_i),
-      .kernel_w_i     (kernel_w_i),
-      .stride_h_i     (stride_h_i),
-      .stride_w_i     (stride_w_i),
-      .pad_h_i        (pad_h_i),
-      .pad_w_i        (pad_w_i),
+      .in_base_i      (program_pkg::descriptor_in_base(desc_i)),
+      .in_w_i         (program_pkg::descriptor_in_w(desc_i)),
+      .in_h_i         (program_pkg::descriptor_in_h(desc_i)),
+      .q_i            (in_quads),
+      .in_row_stride_i(in_row_stride),
+      .out_w_i        (program_pkg::descriptor_out_w(desc_i)),
+      .out_h_i        (program_pkg::descriptor_out_h(desc_i)),
+      .kernel_h_i     (program_pkg::descriptor_pool_kernel_h(desc_i)),
+      .kernel_w_i     (program_pkg::descriptor_pool_kernel_w(desc_i)),
+      .stride_h_i     (program_pkg::descriptor_pool_stride_h(desc_i)),
+      .stride_w_i     (program_pkg::descriptor_pool_stride_w(desc_i)),
+      .pad_h_i        (program_pkg::descriptor_pool_pad_h(desc_i)),
+      .pad_w_i        (program_pkg::descriptor_pool_pad_w(desc_i)),
       .valid_o        (window_valid),
       .ready_i        (window_ready),
       .addr_o         (window_addr),
@@ -117,9 +110,9 @@ module pooling_unit #(
   pool_walker u_walker (
       .clk_i        (clk_i),
       .rst_ni       (rst_ni),
-      .room_i       (sum_ready_i || !avg_i),
-      .q_i          (q_i),
-      .row_stride_i (in_row_stride_i),
+      .room_i       (sum_ready_i || !average),
+      .q_i          (in_quads),
+      .row_stride_i (in_row_stride),
       .groups_i     (groups_q),
       .one_group_i  (one_group_q),
       .group_step_i (group_step_q),
@@ -163,7 +156,7 @@ module pooling_unit #(
       .NUM_MODULES(NUM_MODULES)
   ) u_reducer (
       .clk_i   (clk_i),
-      .signed_i(signed_i),
+      .signed_i(program_pkg::descriptor_in_signed(desc_i)),
       .valid_i (data_valid),
       .first_i (data_first),
       .data_i  (rd_data_i),
@@ -188,10 +181,10 @@ module pooling_unit #(
   logic [8:0] word_q;
   logic [A_W-1:0] addr_q, pixel_addr_q, row_addr_q, addr_d;
   always_comb begin
-    if (start_i) addr_d = out_base_i;
+    if (start_i) addr_d = out_base;
     else if (!group_end_q) addr_d = addr_q + A_W'(group_step_q);
-    else if (!row_end_q) addr_d = pixel_addr_q + A_W'(q_i);
-    else addr_d = row_addr_q + out_row_stride_i;
+    else if (!row_end_q) addr_d = pixel_addr_q + A_W'(in_quads);
+    else addr_d = row_addr_q + out_row_stride;
   end
   always_ff @(posedge clk_i) begin
     if (start_i || result_q) begin
@@ -210,10 +203,10 @@ module pooling_unit #(
     end
   endgenerate
 
-  assign wr_valid_o  = result_q && !avg_i;
+  assign wr_valid_o  = result_q && !average;
   assign wr_addr_o   = addr_q;
   assign wr_mask_o   = mask;
-  assign sum_valid_o = result_q && avg_i;
+  assign sum_valid_o = result_q && average;
   assign sum_word_o  = word_q;
   assign sum_addr_o  = addr_q;
   assign sum_mask_o  = mask[QUADS-1:0];

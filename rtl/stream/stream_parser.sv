@@ -1,6 +1,6 @@
 // Receiver of the program and weights stream: takes the packets apart and checks magic, length, CRC-32, TKEEP and TLAST.
 //
-// A packet is a header beat {length[31:0], magic[31:0]}, `length` payload beats and a trailer beat {32'b0, crc32} with TLAST.
+// A packet is a header beat, as many payload beats as it says and a trailer beat with TLAST (docs/program-format.md).
 // Latency:    from the handshake on s_axis: payload at weights_* one cycle, prog_we_o, prog_start_o and err_valid_o two
 //             cycles (PACKET_CRC: three), *_done_o three cycles, so that prog_done_o may coincide with prog_start_o of the
 //             next packet; first_beat_o one cycle, always exactly (it is taken before the skid buffer).
@@ -42,9 +42,7 @@ module stream_parser #(
     output logic      [7:0]  err_code_o        // with err_valid_o; holds its value afterwards
 );
 
-  localparam logic [31:0] MAGIC_PROGRAM = 32'h52505143;  // "CQPR"
-  localparam logic [31:0] MAGIC_WEIGHTS = 32'h54575143;  // "CQWT"
-  localparam logic [31:0] CRC_INIT      = 32'hffffffff;
+  localparam logic [31:0] CRC_INIT = 32'hffffffff;
 
   localparam logic [2:0] ST_HEADER  = 3'd0;
   localparam logic [2:0] ST_PROGRAM = 3'd1;
@@ -61,15 +59,17 @@ module stream_parser #(
   logic        beat_valid, beat_ready, beat_last, beat_keep_ok;
   logic [63:0] beat_data;
   // What a beat means if it is a header, decided before the slice so that no wide comparison is left behind it.
+  logic [31:0] in_length;
   logic        in_program, in_weights, in_empty, in_single, in_fits;
   logic        header_program, header_weights, length_empty, length_single, length_fits;
 
   assign rst_n      = rst_ni && !clear_i;
-  assign in_program = s_axis_tdata[31:0] == MAGIC_PROGRAM;
-  assign in_weights = s_axis_tdata[31:0] == MAGIC_WEIGHTS;
-  assign in_empty   = s_axis_tdata[63:32] == 32'd0;
-  assign in_single  = s_axis_tdata[63:32] == 32'd1;
-  assign in_fits    = !in_empty && s_axis_tdata[63:32] <= 32'(PROG_WORDS);
+  assign in_length  = program_pkg::packet_length(s_axis_tdata);
+  assign in_program = program_pkg::packet_magic(s_axis_tdata) == program_pkg::MAGIC_PROGRAM;
+  assign in_weights = program_pkg::packet_magic(s_axis_tdata) == program_pkg::MAGIC_WEIGHTS;
+  assign in_empty   = in_length == 32'd0;
+  assign in_single  = in_length == 32'd1;
+  assign in_fits    = !in_empty && in_length <= 32'(PROG_WORDS);
 
   skid_buffer #(
       .WIDTH(71)
@@ -149,7 +149,7 @@ module stream_parser #(
   always_ff @(posedge clk_i) begin
     if (!rst_n) check_q <= 1'b0;
     else check_q <= take && state_q == ST_TRAILER && !beat_error;
-    crc_wrong_q     <= !length_empty || beat_data[31:0] != ~crc_q;
+    crc_wrong_q     <= !length_empty || program_pkg::trailer_crc(beat_data) != ~crc_q;
     check_program_q <= is_program_q;
   end
 
@@ -183,7 +183,7 @@ module stream_parser #(
     if (take) begin
       is_program_q <= is_program_d;
       if (state_q == ST_HEADER) begin
-        left_q     <= beat_data[63:32];
+        left_q     <= program_pkg::packet_length(beat_data);
         left_one_q <= length_single;
         crc_q      <= CRC_INIT;
         addr_q     <= '0;
