@@ -127,15 +127,15 @@ def _cpu() -> float:
 
 
 def _copy_sources(proof: Proof, rtl: Path, folder: Path) -> list[str]:
-    """Copy what the harness needs into `folder`, constants of cq_pkg replaced as the proof wants; returns the file names in order."""
+    """Copy what the harness needs into `folder`, constants of program_pkg replaced as the proof wants; returns the file names in order."""
     names, text = [], ""
     for source in RtlIndex(PROOFS, rtl).files(proof.top):
         code = source.read_text(encoding="utf-8")
-        if source.name == "cq_pkg.sv":
+        if source.name == "program_pkg.sv":
             for constant, value in proof.package.items():
                 code, n = re.subn(rf"(localparam int {constant}\s*=) [^;]+;", rf"\1 {value};", code)
                 if n != 1:
-                    raise ProofError(f"proof {proof.name}: cq_pkg has no constant {constant}")
+                    raise ProofError(f"proof {proof.name}: program_pkg has no constant {constant}")
         (folder / source.name).write_text(code, encoding="utf-8")
         names.append(source.name)
         text += code if source.is_relative_to(PROOFS) else ""

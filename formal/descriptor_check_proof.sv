@@ -10,7 +10,7 @@ module descriptor_check_proof #(
     input wire logic              clk_i,
     input wire logic              rst_ni,
     input wire logic              start_i,
-    input wire logic [15:0][63:0] desc_i,
+    input wire logic [program_pkg::RECORD_WORDS-1:0][63:0] desc_i,
     input wire logic [31:0]       rows_i,     // the products, while start_i
     input wire logic [23:0]       row_i,
     input wire logic [31:0]       span_h_i,
@@ -22,7 +22,6 @@ module descriptor_check_proof #(
 
   localparam int N = 40;  // bits of all sums, signed
   localparam logic [5:0] LATENCY = 6'd20, PRODUCTS = 6'd17;
-  localparam logic [3:0] CONV = 4'd1, MAX_POOL = 4'd2;
 
   logic bad;
   descriptor_check #(.NUM_MODULES(NUM_MODULES), .BANK_WORDS(BANK_WORDS)) u_dut (
@@ -38,7 +37,7 @@ module descriptor_check_proof #(
   (* hierconn *) logic [4:0] \u_dut.cycle_q ;
 
   logic [5:0] age_q = '0;  // cycles since the start, 0 without one
-  logic [15:0][63:0] d;    // the descriptor
+  logic [program_pkg::RECORD_WORDS-1:0][63:0] d;  // the descriptor
   logic [31:0] rows_q, span_h_q, span_w_q;
   logic [23:0] row_q;
   logic [11:0] inputs_q, outputs_q;
@@ -85,30 +84,60 @@ module descriptor_check_proof #(
     covers = steps - step < size && size <= steps;
   endfunction
 
+  logic [17:0] out_end;
+  logic [16:0] in_row_stride, out_base;
+  logic [15:0] in_h, in_w, out_h, out_w, pool_kernel_h, pool_kernel_w, pool_pad_h, pool_pad_w;
+  logic [8:0] tile_rows, tile_cols, tile_pixels;
+  logic [7:0] in_quads, out_quads, channel_groups;
+  logic [3:0] kr_step, pad_h, pad_w, read_quads;
+  logic [2:0] window;
+  assign in_row_stride  = program_pkg::descriptor_in_row_stride(d);
+  assign out_base       = program_pkg::descriptor_out_base(d);
+  assign out_end        = program_pkg::descriptor_out_end(d);
+  assign in_h           = program_pkg::descriptor_in_h(d);
+  assign in_w           = program_pkg::descriptor_in_w(d);
+  assign out_h          = program_pkg::descriptor_out_h(d);
+  assign out_w          = program_pkg::descriptor_out_w(d);
+  assign in_quads       = program_pkg::descriptor_in_quads(d);
+  assign out_quads      = program_pkg::descriptor_out_quads(d);
+  assign tile_rows      = program_pkg::descriptor_tile_rows(d);
+  assign tile_cols      = program_pkg::descriptor_tile_cols(d);
+  assign tile_pixels    = program_pkg::descriptor_tile_pixels(d);
+  assign kr_step        = program_pkg::descriptor_kr_step(d);
+  assign pad_h          = program_pkg::descriptor_pad_h(d);
+  assign pad_w          = program_pkg::descriptor_pad_w(d);
+  assign window         = program_pkg::descriptor_window(d);
+  assign channel_groups = program_pkg::descriptor_channel_groups(d);
+  assign read_quads     = program_pkg::descriptor_read_quads(d);
+  assign pool_kernel_h  = program_pkg::descriptor_pool_kernel_h(d);
+  assign pool_kernel_w  = program_pkg::descriptor_pool_kernel_w(d);
+  assign pool_pad_h     = program_pkg::descriptor_pool_pad_h(d);
+  assign pool_pad_w     = program_pkg::descriptor_pool_pad_w(d);
+
   logic conv, vertical, writes;
   logic signed [N-1:0] in_base, in_end, kernel_h, kernel_w, needed, channels;
-  assign conv     = d[0][3:0] == CONV;
-  assign vertical = d[0][6];
-  assign writes   = !d[0][8] || d[0][3:0] == MAX_POOL;
-  assign in_base  = n({15'b0, d[1][16:0]});
+  assign conv     = program_pkg::descriptor_op(d) == program_pkg::OP_CONV;
+  assign vertical = program_pkg::descriptor_vertical(d);
+  assign writes   = !program_pkg::descriptor_raw(d) || program_pkg::descriptor_op(d) == program_pkg::OP_MAXPOOL;
+  assign in_base  = n({15'b0, program_pkg::descriptor_in_base(d)});
   assign in_end   = in_base + n(rows_q) + n({8'b0, row_q});
-  assign kernel_h = n({16'b0, d[2][31:16]}) + n({27'b0, d[11][11:8], 1'b0}) + 1 - n({16'b0, d[4][31:16]});
-  assign kernel_w = n({16'b0, d[2][15:0]}) + n({27'b0, d[11][15:12], 1'b0}) + 1 - n({16'b0, d[4][15:0]});
-  assign channels = n({24'b0, d[2][39:32]});
-  assign needed   = (d[0][5:4] == 2'd0) ? 3 * (NUM_MODULES / 4) : NUM_MODULES / 4;  // quads of an output group
+  assign kernel_h = n({16'b0, in_h}) + n({27'b0, pad_h, 1'b0}) + 1 - n({16'b0, out_h});
+  assign kernel_w = n({16'b0, in_w}) + n({27'b0, pad_w, 1'b0}) + 1 - n({16'b0, out_w});
+  assign channels = n({24'b0, in_quads});
+  assign needed   = (program_pkg::descriptor_mode(d) == 2'd0) ? 3 * (NUM_MODULES / 4) : NUM_MODULES / 4;  // quads of an output group
 
   logic input_bad, kernel_bad, tile_bad, groups_bad, vertical_bad, pool_bad, expected;
-  assign input_bad = n({8'b0, row_q}) > n({15'b0, d[1][48:32]}) || in_end > 8 * BANK_WORDS ||
-      (writes && in_base < n({14'b0, d[4][49:32]}) && n({15'b0, d[3][16:0]}) < in_end);
-  assign kernel_bad = !covers(n(span_h_q), n({28'b0, d[11][7:4]}), kernel_h) || n({28'b0, d[11][11:8]}) >= kernel_h ||
-      !covers(n(span_w_q), n({29'b0, d[11][26:24]}), kernel_w) || n({28'b0, d[11][15:12]}) >= kernel_w;
-  assign tile_bad = area_q != {9'b0, d[10][40:32]} || (d[10][8:0] > 9'd1 && {7'b0, d[10][24:16]} < d[4][15:0]);
-  assign vertical_bad = channels != 1 || d[11][39:32] != 8'd1 || d[11][51:48] == '0;
-  assign groups_bad = !covers(n({20'b0, outputs_q}), needed, n({24'b0, d[2][47:40]})) ||
-      (vertical ? vertical_bad : !covers(n({20'b0, inputs_q}), n({28'b0, d[11][51:48]}), channels));
-  assign pool_bad = n(span_h_q) + n({16'b0, d[0][31:16]}) > n({16'b0, d[2][31:16]}) + n({15'b0, d[13][47:32], 1'b0}) || d[13][47:32] >= d[0][31:16] ||
-      n(span_w_q) + n({16'b0, d[0][47:32]}) > n({16'b0, d[2][15:0]}) + n({15'b0, d[13][63:48], 1'b0}) || d[13][63:48] >= d[0][47:32] ||
-      d[2][39:32] != d[2][47:40];
+  assign input_bad = n({8'b0, row_q}) > n({15'b0, in_row_stride}) || in_end > 8 * BANK_WORDS ||
+      (writes && in_base < n({14'b0, out_end}) && n({15'b0, out_base}) < in_end);
+  assign kernel_bad = !covers(n(span_h_q), n({28'b0, kr_step}), kernel_h) || n({28'b0, pad_h}) >= kernel_h ||
+      !covers(n(span_w_q), n({29'b0, window}), kernel_w) || n({28'b0, pad_w}) >= kernel_w;
+  assign tile_bad = area_q != {9'b0, tile_pixels} || (tile_rows > 9'd1 && {7'b0, tile_cols} < out_w);
+  assign vertical_bad = channels != 1 || channel_groups != 8'd1 || read_quads == '0;
+  assign groups_bad = !covers(n({20'b0, outputs_q}), needed, n({24'b0, out_quads})) ||
+      (vertical ? vertical_bad : !covers(n({20'b0, inputs_q}), n({28'b0, read_quads}), channels));
+  assign pool_bad = n(span_h_q) + n({16'b0, pool_kernel_h}) > n({16'b0, in_h}) + n({15'b0, pool_pad_h, 1'b0}) || pool_pad_h >= pool_kernel_h ||
+      n(span_w_q) + n({16'b0, pool_kernel_w}) > n({16'b0, in_w}) + n({15'b0, pool_pad_w, 1'b0}) || pool_pad_w >= pool_kernel_w ||
+      in_quads != out_quads;
   assign expected = input_bad || (conv ? kernel_bad || tile_bad || groups_bad : pool_bad);
 
   always @(*) begin

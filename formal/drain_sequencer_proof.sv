@@ -1,7 +1,7 @@
 // Drain: the results of a layer go, group by group, tile by tile, pixel by pixel, to base + y * stride + x * quads + quad; with the mask, none lies
 // outside its pixel; the partial sums are read in the tile's order.
 //
-// By induction, for narrow addresses (constants of cq_pkg replaced), 4 modules and pictures of up to 3 x 3 pixels, 4 quads, in tiles of any size. Products are
+// By induction, for narrow addresses (constants of program_pkg replaced), 4 modules and pictures of up to 3 x 3 pixels, 4 quads, in tiles of any size. Products are
 // written as sums: those of free operands keep a solver busy for long.
 `default_nettype none
 
@@ -16,6 +16,7 @@ module drain_sequencer_proof (
   localparam int A_W = program_pkg::QUAD_ADDR_W;
   localparam int D_W = program_pkg::DIM_W;
   localparam int Q_W = program_pkg::QUADS_W;
+  (* anyconst *) logic [program_pkg::RECORD_WORDS-1:0][63:0] desc;  // with these fields
   (* anyconst *) logic three;
   (* anyconst *) logic [A_W-1:0] base;
   (* anyconst *) logic [A_W-1:0] row_stride;
@@ -35,9 +36,7 @@ module drain_sequencer_proof (
 
   drain_sequencer #(.NUM_MODULES(4)) u_dut (
       .clk_i(clk_i), .rst_ni(rst_ni), .start_i(start_i), .tile_done_i(tile_done_i), .room_i(room_i), .early_i(1'b0), .tile_freed_o(freed),
-      .busy_o(busy), .three_steps_i(three), .out_base_i(base), .out_row_stride_i(row_stride), .out_quads_i(Q_W'(quads)), .out_w_i(D_W'(out_w)),
-      .out_h_i(D_W'(out_h)), .tile_rows_i(9'(tile_rows)), .tile_cols_i(9'(tile_cols)), .tile_row_step_i(A_W'(times(8'(tile_rows), 8'(row_stride)))),
-      .tile_col_step_i(A_W'(times(8'(tile_cols), 8'(quads)))), .valid_o(valid), .buf_o(buffer), .lane_o(lane), .pixel_o(pixel), .word_o(word),
+      .busy_o(busy), .desc_i(desc), .valid_o(valid), .buf_o(buffer), .lane_o(lane), .pixel_o(pixel), .word_o(word),
       .addr_o(addr), .mask_o(mask)
   );
 
@@ -104,6 +103,13 @@ module drain_sequencer_proof (
     assume (tile_rows != '0 && tile_cols != '0);
     assume (8'(row_stride) >= times(8'(out_w), 8'(quads)));
     assume (8'(base) + times(8'(out_h) - 8'd1, 8'(row_stride)) + times(8'(out_w), 8'(quads)) <= 8'(1 << A_W));
+    assume ((program_pkg::descriptor_mode(desc) == program_pkg::MODE_1) == three);
+    assume (program_pkg::descriptor_out_base(desc) == base && program_pkg::descriptor_out_row_stride(desc) == row_stride);
+    assume (program_pkg::descriptor_out_quads(desc) == Q_W'(quads));
+    assume (program_pkg::descriptor_out_w(desc) == D_W'(out_w) && program_pkg::descriptor_out_h(desc) == D_W'(out_h));
+    assume (program_pkg::descriptor_tile_rows(desc) == 9'(tile_rows) && program_pkg::descriptor_tile_cols(desc) == 9'(tile_cols));
+    assume (program_pkg::descriptor_out_tile_row_step(desc) == A_W'(times(8'(tile_rows), 8'(row_stride))));
+    assume (program_pkg::descriptor_out_tile_col_step(desc) == A_W'(times(8'(tile_cols), 8'(quads))));
     // the pass sequencer finishes as many tiles as the layer has
     if (group >= 8'(quads)) assume (!tile_done_i && tiles_q == '0);
     if (past_q && rst_ni && valid) begin

@@ -25,7 +25,7 @@ module main_controller_proof #(
   logic [16:0] image_base, image_row_quads, image_row_stride;
   logic [17:0] image_end_addr;
   logic [15:0] image_rows;
-  logic [15:0][63:0] desc;
+  logic [program_pkg::RECORD_WORDS-1:0][63:0] desc;
 
   main_controller #(.NUM_MODULES(4), .BANK_WORDS(BANK_WORDS)) u_dut (
       .clk_i(clk_i), .rst_ni(rst_ni), .start_i(start_i), .stop_i(stop_i), .busy_o(busy), .done_o(done), .stopped_o(stopped),
@@ -46,12 +46,12 @@ module main_controller_proof #(
 
   logic [3:0] state, op;
   assign state = \u_dut.state_q ;
-  assign op    = desc[0][3:0];
+  assign op    = program_pkg::descriptor_op(desc);
   logic checked, image_state, writes;  // the descriptor was accepted; the header was; the layer writes into the buffer
   assign checked     = state == WAIT_PARAMS || state == START || state == RUN || state == DRAIN || state == EMIT || state == LAYER_END;
   assign image_state = state != IDLE && state != HEADER && state != CHECK_HEADER && state != ERROR;
   // clipq_accel: 32-bit results of convolutions and average pools go to the stream, a max pool always writes
-  assign writes      = !desc[0][8] || op == 4'd2;
+  assign writes      = !program_pkg::descriptor_raw(desc) || op == program_pkg::OP_MAXPOOL;
 
   (* hierconn *) logic \u_dut.stop_q ;
   (* hierconn *) logic \u_dut.image_started_q ;
@@ -76,12 +76,17 @@ module main_controller_proof #(
       assert (state <= STOPPING);
       if (image_state) assert (image_end_addr <= CAPACITY && image_rows != '0 && image_row_quads != '0);
       if (checked) begin
-        assert (op == 4'd1 || op == 4'd2 || op == 4'd3);
-        if (writes) assert (desc[4][49:32] <= CAPACITY && {1'b0, desc[3][16:0]} < desc[4][49:32]);
-        assert (desc[2][15:0] != '0 && desc[2][31:16] != '0 && desc[2][39:32] != '0 && desc[2][47:40] != '0);
-        assert (desc[4][15:0] != '0 && desc[4][31:16] != '0);
-        if (op == 4'd1) assert (desc[10][40:32] != '0 && desc[10][40:32] <= 9'd256 && desc[10][8:0] != '0 && desc[10][24:16] != '0);
-        if (op != 4'd1) assert (desc[0][31:16] != '0 && desc[0][47:32] != '0 && desc[13][15:0] != '0 && desc[13][31:16] != '0);
+        assert (op == program_pkg::OP_CONV || op == program_pkg::OP_MAXPOOL || op == program_pkg::OP_AVGPOOL);
+        if (writes) assert (program_pkg::descriptor_out_end(desc) <= CAPACITY && {1'b0, program_pkg::descriptor_out_base(desc)} < program_pkg::descriptor_out_end(desc));
+        assert (program_pkg::descriptor_in_w(desc) != '0 && program_pkg::descriptor_in_h(desc) != '0 && program_pkg::descriptor_in_quads(desc) != '0);
+        assert (program_pkg::descriptor_out_w(desc) != '0 && program_pkg::descriptor_out_h(desc) != '0 && program_pkg::descriptor_out_quads(desc) != '0);
+        if (op == program_pkg::OP_CONV) begin
+          assert (program_pkg::descriptor_tile_pixels(desc) != '0 && program_pkg::descriptor_tile_pixels(desc) <= 9'd256);
+          assert (program_pkg::descriptor_tile_rows(desc) != '0 && program_pkg::descriptor_tile_cols(desc) != '0);
+        end else begin
+          assert (program_pkg::descriptor_pool_kernel_h(desc) != '0 && program_pkg::descriptor_pool_kernel_w(desc) != '0);
+          assert (program_pkg::descriptor_pool_stride_h(desc) != '0 && program_pkg::descriptor_pool_stride_w(desc) != '0);
+        end
       end
       assert (!(conv_start && pool_start));
       if (conv_start || pool_start || emit_start) assert (checked && !image_enable);
@@ -101,7 +106,7 @@ module main_controller_proof #(
       if (open_q != '0 && between && !begun) assert (state == STOPPING && open_q == \u_dut.settle_q [2:0] + 3'd1);
       if (state == STOPPING) assert (asked_q && \u_dut.settle_q <= 5'd3 && (begun || open_q != '0));
     end
-    cover (past_q && checked && op == 4'd1);
+    cover (past_q && checked && op == program_pkg::OP_CONV);
     cover (past_q && error);
     cover (past_q && image_enable);
     cover (past_q && stopped && state == STOPPING);

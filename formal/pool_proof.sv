@@ -1,7 +1,7 @@
 // Pooling's address generators (planner and walker): for every output pixel, channel group by group, exactly the pixels of its window that lie in the
 // picture are read, in order, at base + y * stride + x * quads + group; none outside the picture; first, last and picture end are marked.
 //
-// Narrow addresses (constants of cq_pkg replaced) and one small picture a run, at every base and stride, with every number of output pixels whose windows
+// Narrow addresses (constants of program_pkg replaced) and one small picture a run, at every base and stride, with every number of output pixels whose windows
 // the compiler allows: the padding is smaller than the kernel, each window meets the picture. Sizes that are constants keep products out of the solver.
 `default_nettype none
 

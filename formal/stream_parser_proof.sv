@@ -45,8 +45,11 @@ module stream_parser_proof #(
 
   // what was decided about a beat before the register slice belongs to its data
   function automatic logic consistent(input logic [70:0] beat);
-    consistent = beat[70] == (beat[31:0] == 32'h52505143) && beat[69] == (beat[31:0] == 32'h54575143) && beat[68] == (beat[63:32] == 32'd0) &&
-        beat[67] == (beat[63:32] == 32'd1) && beat[66] == (beat[63:32] != 32'd0 && beat[63:32] <= 32'(PROG_WORDS));
+    logic [31:0] magic, length;
+    magic      = program_pkg::packet_magic(beat[63:0]);
+    length     = program_pkg::packet_length(beat[63:0]);
+    consistent = beat[70] == (magic == program_pkg::MAGIC_PROGRAM) && beat[69] == (magic == program_pkg::MAGIC_WEIGHTS) &&
+        beat[68] == (length == 32'd0) && beat[67] == (length == 32'd1) && beat[66] == (length != 32'd0 && length <= 32'(PROG_WORDS));
   endfunction
 
   logic past_q = 1'b0, failed_q = 1'b0, stalled_q = 1'b0;

@@ -1,7 +1,7 @@
 // Tensor reader: reads each row's quads once, in order, at base + row * stride + column, none outside the tensor; as many beats as the quads need,
 // TLAST on the last one only; a beat always finds room.
 //
-// Narrow addresses (constants of cq_pkg replaced) and one small tensor a run, at every base and stride: sizes that are constants keep products out of
+// Narrow addresses (constants of program_pkg replaced) and one small tensor a run, at every base and stride: sizes that are constants keep products out of
 // the solver. Odd rows, one-quad rows and quads left over occur.
 `default_nettype none
 

@@ -6,7 +6,7 @@ column, input-channel group, kernel-row step, row piece (rtl/conv_unit/pass_sequ
 from dataclasses import dataclass
 from functools import cached_property
 
-from model.compiler.hardware import TILE_PIXELS
+from model.compiler.program_format import TILE_PIXELS
 
 WINDOW = (1, 3, 5)        # kernel columns that an array holds in conv mode 0, 1, 2
 CHANNEL_QUADS = (8, 8, 5)  # quads (four input channels) of a pass

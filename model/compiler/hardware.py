@@ -1,19 +1,10 @@
 """The configuration of the accelerator that compiler and cycle model reckon with (parameters of rtl/clipq_accel.sv)."""
 from dataclasses import dataclass
 
-from model.common.errors import UserError
+from model.compiler.errors import CompileError
+from model.compiler.program_format import ARRAYS, PES
 
-ARRAYS, PES = 4, 25               # arrays per conv module, PEs per array
-TILE_PIXELS = 256                 # output pixels of a partial-sum tile
 MODULE_COUNTS = (4, 8, 16)
-MAX_LAYERS = 64
-MAX_CHANNELS = 512
-QUAD_ADDR_BITS = 17
-DESC_WORDS = 16
-
-
-class CompileError(UserError, ValueError):
-    """A network that is legal but that the accelerator cannot run; the message names the layer, the field and why."""
 
 
 @dataclass(frozen=True)

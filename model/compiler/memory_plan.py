@@ -1,7 +1,7 @@
 """Places every tensor in the feature buffer for as long as a later layer reads it."""
 from dataclasses import dataclass
 
-from model.compiler.hardware import CompileError
+from model.compiler.errors import CompileError
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,14 @@ import numpy as np
 
 from model.compiler import memory_plan, weights
 from model.compiler.conv_plan import ceil_div, plan_conv
-from model.compiler.hardware import DESC_WORDS, MAX_CHANNELS, MAX_LAYERS, QUAD_ADDR_BITS, CompileError, Hardware
+from model.compiler.errors import CompileError
+from model.compiler.hardware import Hardware
+from model.compiler.program_format import (DESCRIPTOR, HEADER, MAGIC_PROGRAM, MAGIC_WEIGHTS, MAX_CHANNELS, MAX_LAYERS, OP_AVGPOOL, OP_CONV,
+                                           OP_MAXPOOL, PACKET, PROGRAM_VERSION, QUAD_ADDR_W, TRAILER)
+from model.compiler.records import encode
 
-MAGIC_PROGRAM, MAGIC_WEIGHTS = 0x52505143, 0x54575143  # "CQPR", "CQWT"
-PROGRAM_VERSION = 1
-OP_CODES = {"conv": 1, "maxpool": 2, "avgpool": 3}
-MAX_FIELD = 65535  # of the descriptor's sizes
-ADDR_MASK = (1 << QUAD_ADDR_BITS) - 1
+OP_CODES = {"conv": OP_CONV, "maxpool": OP_MAXPOOL, "avgpool": OP_AVGPOOL}
+ADDR_MASK = (1 << QUAD_ADDR_W) - 1
 
 
 @dataclass(frozen=True)
@@ -104,16 +105,16 @@ def _decode_bytes(layer, beats):
 def packet(magic, payload):
     """Header, payload and CRC-32 trailer of a packet, uint64 words."""
     payload = np.ascontiguousarray(payload, "<u8")
-    return np.concatenate([np.array([len(payload) << 32 | magic], "<u8"), payload, np.array([zlib.crc32(payload.tobytes())], "<u8")])
+    return np.concatenate([encode(PACKET, {"magic": magic, "length": len(payload)}), payload, encode(TRAILER, {"crc": zlib.crc32(payload.tobytes())})])
 
 
 def compile_network(net, hardware=Hardware(), debug=False):
     """Network -> Compiled for one hardware configuration. CompileError names the layer and why it cannot run."""
     _check_supported(net)
     plans, tensors = _plan(net, hardware)
-    descriptors = [_naming(layer, lambda: _words(_descriptor(layer, index, net, tensors, plans, debug))) for index, layer in enumerate(net.layers)]
+    descriptors = [_naming(layer, lambda: encode(DESCRIPTOR, descriptor_values(layer, index, net, tensors, plans, debug))) for index, layer in enumerate(net.layers)]
     chunks = [_naming(layer, lambda: _chunk(layer, plans, hardware)) for layer in net.layers if layer.op in ("conv", "avgpool")]
-    program = np.concatenate([_words(_header(tensors["input"], len(net.layers), hardware)), *descriptors])
+    program = np.concatenate([_header(tensors["input"], len(net.layers), hardware), *descriptors])
     payload = np.concatenate(chunks) if chunks else np.zeros(0, np.uint64)
     return Compiled(net, hardware, packet(MAGIC_PROGRAM, program), packet(MAGIC_WEIGHTS, payload), tensors, plans, debug)
 
@@ -143,11 +144,6 @@ def _check_supported(net):
             raise CompileError(f"layer {layer.name!r}: stride {list(layer.stride)} is not supported by the accelerator yet (convolutions: 1)")
         if layer.out_shape[0] > MAX_CHANNELS:
             raise CompileError(f"layer {layer.name!r}: {layer.out_shape[0]} output channels, the accelerator has at most {MAX_CHANNELS}")
-        if max(*layer.in_shape[1:], *layer.out_shape[1:]) > MAX_FIELD:
-            raise CompileError(f"layer {layer.name!r}: images are at most {MAX_FIELD:,} pixels high and wide")
-        for key in ("kernel", "stride", "pad") if layer.op in ("maxpool", "avgpool") else ():
-            if max(getattr(layer, key)) > MAX_FIELD:
-                raise CompileError(f"layer {layer.name!r}: {key}: {max(getattr(layer, key))} is more than the accelerator's {MAX_FIELD:,}")
 
 
 def _plan(net, hardware):
@@ -174,63 +170,46 @@ def _plan_layout(net, hardware, skew):
     return plans, tensors
 
 
-def _words(fields):
-    """{word: [(value, shift, bits), ...]} -> 16 uint64 words."""
-    words = [0] * DESC_WORDS
-    for word, parts in fields.items():
-        for value, shift, bits in parts:
-            value = int(value)
-            if not -(1 << bits) < value < 1 << bits:
-                raise CompileError(f"descriptor word {word}: {value} does not fit in {bits} bits")
-            words[word] |= (value & ((1 << bits) - 1)) << shift
-    return np.array(words, np.uint64)
-
-
 def _header(image, n_layers, hardware):
-    return {0: [(n_layers, 0, 16), (hardware.num_modules, 16, 8), (PROGRAM_VERSION, 24, 8)],
-            1: [(image.base, 0, 17), (image.row_stride, 32, 17)],
-            2: [(image.row_quads, 0, 17), (image.shape[1], 32, 16)],
-            3: [(image.base + image.size, 0, 18)]}
+    return encode(HEADER, {"n_layers": n_layers, "num_modules": hardware.num_modules, "version": PROGRAM_VERSION, "image_base": image.base,
+                           "image_row_stride": image.row_stride, "image_row_quads": image.row_quads, "image_rows": image.shape[1],
+                           "image_end_addr": image.base + image.size})
 
 
-def _descriptor(layer, index, net, tensors, plans, debug):
-    """Fields of a layer's descriptor as main_controller and clipq_accel take them apart."""
+def descriptor_values(layer, index, net, tensors, plans, debug):
+    """{field: value} of the descriptor of the layer with this index."""
     source = tensors[layer.inputs[0]]
     raw = layer.out == "int32"
-    quads_out = ceil_div(layer.out_shape[0], 4)
-    target = tensors.get(layer.name) or memory_plan.Tensor(layer.out_shape, False, layer.out_shape[2] * quads_out, 0)
-    emit = debug or index + 1 == len(net.layers)
-    low, high = (0, 0) if raw or layer.op == "maxpool" else (layer.out_min, layer.out_max)
-    fields = {
-        0: [(OP_CODES[layer.op], 0, 4), (source.signed, 7, 1), (raw, 8, 1), (emit, 9, 1), (layer.op != "maxpool", 10, 1)],
-        1: [(source.base, 0, 17), (source.row_stride, 32, 17)],
-        2: [(source.shape[2], 0, 16), (source.shape[1], 16, 16), (source.quads, 32, 8), (quads_out, 40, 8)],
-        3: [(target.base, 0, 17), (target.row_stride, 32, 17)],
-        4: [(layer.out_shape[2], 0, 16), (layer.out_shape[1], 16, 16), (target.base + target.size, 32, 18)],
-        5: [(low, 32, 10), (high, 48, 10)],
-        14: [(target.row_quads, 0, 17)],
+    out_quads = ceil_div(layer.out_shape[0], 4)
+    target = tensors.get(layer.name) or memory_plan.Tensor(layer.out_shape, False, layer.out_shape[2] * out_quads, 0)
+    values = {
+        "op": OP_CODES[layer.op], "in_signed": source.signed, "raw": raw, "emit": debug or index + 1 == len(net.layers),
+        "has_params": layer.op != "maxpool",
+        "in_base": source.base, "in_row_stride": source.row_stride, "in_h": source.shape[1], "in_w": source.shape[2], "in_quads": source.quads,
+        "out_base": target.base, "out_row_stride": target.row_stride, "out_h": layer.out_shape[1], "out_w": layer.out_shape[2],
+        "out_quads": out_quads, "out_end": target.base + target.size, "out_row_quads": target.row_quads,
     }
+    if not raw and layer.op != "maxpool":
+        values |= {"out_min": layer.out_min, "out_max": layer.out_max}
     if layer.op == "conv":
-        _conv_fields(fields, layer, plans[layer.name], source, target)
-    else:
-        fields[0] += [(layer.kernel[0], 16, 16), (layer.kernel[1], 32, 16)]
-        fields[13] = [(layer.stride[0], 0, 16), (layer.stride[1], 16, 16), (layer.pad[0], 32, 16), (layer.pad[1], 48, 16)]
-    return fields
+        return values | {f"codebook_{k}": layer.codebook[k] for k in (1, 2, 3)} | conv_values(plans[layer.name], source, target)
+    return values | {f"pool_{key}_{axis}": getattr(layer, key)[i] for key in ("kernel", "stride", "pad") for i, axis in enumerate("hw")}
 
 
-def _conv_fields(fields, layer, plan, source, target):
+def conv_values(plan, source, target):
+    """{field: value} of a descriptor that follow from a convolution's plan and the places of its tensors."""
     rows, cols = plan.tile
-    pad_h, pad_w = layer.pad
-    window = plan.window
-    fields[0] += [(plan.mode, 4, 2), (plan.vertical, 6, 1)]
-    fields[5] += [(int(w), 8 * k, 8) for k, w in enumerate(layer.codebook[1:])]
+    pad_h, pad_w = plan.pad
     address = lambda value: value & ADDR_MASK  # addresses are modulo the address space; masked positions may lie outside
-    fields[6] = [(address(source.base - pad_h * source.row_stride), 0, 17), (address(rows * source.row_stride), 32, 17)]
-    fields[7] = [(address(-pad_w * source.quads), 0, 17), (address(cols * source.quads), 32, 17)]
-    fields[8] = [(address(plan.kr_step * source.row_stride), 0, 17), (address(window * source.quads), 32, 17)]
-    fields[9] = [((window - 1) * source.quads, 0, 17), (pad_h * cols, 32, 20)]
-    fields[10] = [(rows, 0, 9), (cols, 16, 9), (rows * cols, 32, 9)]
-    fields[11] = [(plan.kr_count, 0, 4), (plan.kr_step, 4, 4), (pad_h, 8, 4), (pad_w, 12, 4), (plan.pieces, 16, 4), (window, 24, 3),
-                  (plan.channel_groups, 32, 8), (plan.output_groups, 40, 8), (plan.quads, 48, 4)]
-    fields[12] = [(address(rows * target.row_stride), 0, 17), (address(cols * target.quads), 32, 17)]
-    fields[15] = [((source.row_stride - 1) // 8 if plan.vertical else 0, 0, 14)]
+    return {
+        "mode": plan.mode, "vertical": plan.vertical,
+        "row_base0": address(source.base - pad_h * source.row_stride), "in_tile_row_step": address(rows * source.row_stride),
+        "col_base0": address(-pad_w * source.quads), "in_tile_col_step": address(cols * source.quads),
+        "kr_addr_step": address(plan.kr_step * source.row_stride), "piece_addr_step": address(plan.window * source.quads),
+        "window_addr": (plan.window - 1) * source.quads, "psum_base0": pad_h * cols,
+        "tile_rows": rows, "tile_cols": cols, "tile_pixels": rows * cols,
+        "kr_count": plan.kr_count, "kr_step": plan.kr_step, "pad_h": pad_h, "pad_w": pad_w, "pieces": plan.pieces, "window": plan.window,
+        "channel_groups": plan.channel_groups, "output_groups": plan.output_groups, "read_quads": plan.quads,
+        "out_tile_row_step": address(rows * target.row_stride), "out_tile_col_step": address(cols * target.quads),
+        "vstep": (source.row_stride - 1) // 8 if plan.vertical else 0,
+    }

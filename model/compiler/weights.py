@@ -1,8 +1,9 @@
-"""Packs a layer's weight indices and parameters into the words of the weight stream (docs/architecture.md, "Streams")."""
+"""Packs a layer's weight indices and parameters into the words of the weight stream (docs/program-format.md)."""
 import numpy as np
 
 from model.compiler.conv_plan import ceil_div
-from model.compiler.hardware import ARRAYS, PES, CompileError
+from model.compiler.program_format import ARRAYS, CHUNK, PARAMETER, PES
+from model.compiler.records import encode
 
 EXTRA_PES = (5, 6, 7, 13, 14, 15, 21, 22, 23, 24)  # conv mode 2: taps 3 and 4 of channels 0..4
 
@@ -51,23 +52,18 @@ def pack_passes(pes):
 
 
 def parameter_words(bias, mult, shift, count):
-    """One uint64 a channel {shift, mult, bias}, padded with zeros to `count` words."""
+    """One uint64 a channel, padded with zeros to `count` words."""
     words = np.zeros(count, np.uint64)
-    n = len(bias)
-    words[:n] = (np.asarray(bias, np.int64) & 0xFFFFFFFF).astype(np.uint64)
-    words[:n] |= np.asarray(mult, np.uint64) << np.uint64(32)
-    words[:n] |= np.asarray(shift, np.uint64) << np.uint64(48)
+    for channel, values in enumerate(zip(bias, mult, shift)):
+        words[channel:channel + 1] = encode(PARAMETER, dict(zip(("bias", "mult", "shift"), values)))
     return words
 
 
 def chunk(parameters, blocks=None, tiles=1):
     """A layer's chunk: header, parameters, and the pass blocks uint64 [groups, passes, words], each group to be used for `tiles` tiles."""
     groups, passes = (0, 0) if blocks is None else blocks.shape[:2]
-    for what, value, bits in (("parameters", len(parameters), 12), ("tiles", tiles, 16), ("passes", passes, 16), ("groups", groups, 20)):
-        if value >> bits:
-            raise CompileError(f"{value} {what} do not fit in the {bits} bits of the chunk header")
-    header = len(parameters) | tiles << 12 | passes << 28 | groups << 44
-    parts = [np.array([header], np.uint64), parameters]
+    header = encode(CHUNK, {"n_params": len(parameters), "n_tiles": tiles, "n_passes": passes, "n_groups": groups})
+    parts = [header, parameters]
     return np.concatenate(parts if blocks is None else parts + [blocks.reshape(-1)])
 
 

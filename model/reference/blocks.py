@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.compiler.hardware import ARRAYS, PES, QUAD_ADDR_BITS
+from model.compiler.program_format import ARRAYS, PES, QUAD_ADDR_W
 from model.compiler.weights import EXTRA_PES
 
 SEGMENTS = 3
@@ -111,7 +111,7 @@ def _positions(plan, source, origin, channel_group, kernel_row, kernel_col, seen
         for x in range(cols):
             left = origin[1] + x + kernel_col - plan.pad[1]
             columns = [left + plan.window - 1 - tap for tap in range(plan.window)]
-            addresses = tuple((offset + row * source.row_stride + c * source.quads) % (1 << QUAD_ADDR_BITS) if 0 <= c < width else None
+            addresses = tuple((offset + row * source.row_stride + c * source.quads) % (1 << QUAD_ADDR_W) if 0 <= c < width else None
                               for c in columns)
             pixel = y * cols + x
             col_mask = sum((a is not None) << tap for tap, a in enumerate(addresses))
@@ -144,7 +144,7 @@ def drain_schedule(plan, target):
                         quad = word * per_word
                         address = target.base + (y0 + y) * target.row_stride + (x0 + x) * target.quads + quad
                         mask = sum((quad + k < target.quads) << k for k in range(per_word))
-                        yield DrainStep(tile, lane, y * cols + x, word, address % (1 << QUAD_ADDR_BITS), mask)
+                        yield DrainStep(tile, lane, y * cols + x, word, address % (1 << QUAD_ADDR_W), mask)
             tile += 1
 
 

@@ -6,7 +6,7 @@ from typing import Iterator
 
 import numpy as np
 
-from model.compiler.hardware import MAX_CHANNELS
+from model.compiler.program_format import MAX_CHANNELS
 from model.network import Network
 from tb.top.chain import Chain
 

@@ -7,7 +7,9 @@ from cocotb.triggers import ClockCycles
 
 from model.compiler import compile_network
 from model.compiler.hardware import MODULE_COUNTS, Hardware
-from model.compiler.program import MAGIC_PROGRAM, MAGIC_WEIGHTS, packet
+from model.compiler.program import packet
+from model.compiler.program_format import DESCRIPTOR, HEADER, MAGIC_PROGRAM, MAGIC_WEIGHTS, MAX_LAYERS, PACKET, PROGRAM_VERSION, RECORD_WORDS
+from model.compiler.records import encode
 from host.driver import SOFT_RESET, START, Traffic
 from host.register_map import ErrorCode, Register
 from tb.top.bench import on_icarus
@@ -30,6 +32,11 @@ def swapped(words: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     second = int(rng.choice([i for i in range(1, len(words) - 1) if words[i] != words[first]]))
     words[[first, second]] = words[[second, first]]
     return words
+
+
+def magic_bit(rng: np.random.Generator) -> int:
+    """A bit of the magic in a packet's first word."""
+    return PACKET.fields["magic"].low + int(rng.integers(PACKET.fields["magic"].width))
 
 
 def payload(words: np.ndarray) -> np.ndarray:
@@ -57,9 +64,9 @@ async def bad_programs(dut):
         (ErrorCode.PACKET_CRC, swapped(program, rng)),
         (ErrorCode.PACKET_CRC, np.concatenate([program[:1], program[-2:0:-1], program[-1:]])),  # the payload backwards
         (ErrorCode.PACKET_TKEEP, program),
-        (ErrorCode.PACKET_MAGIC, flipped(program, 0, int(rng.integers(32)))),
+        (ErrorCode.PACKET_MAGIC, flipped(program, 0, magic_bit(rng))),
         (ErrorCode.PROGRAM_LENGTH, packet(MAGIC_PROGRAM, np.zeros(0, "<u8"))),
-        (ErrorCode.PROGRAM_LENGTH, packet(MAGIC_PROGRAM, np.zeros(65 * 16 + 1, "<u8"))),
+        (ErrorCode.PROGRAM_LENGTH, packet(MAGIC_PROGRAM, np.zeros((MAX_LAYERS + 1) * RECORD_WORDS + 1, "<u8"))),
     ]
     for code, words in few(cases):
         if code == ErrorCode.PACKET_MAGIC:  # the old program stays when the packet is not even one
@@ -100,7 +107,7 @@ async def bad_weights(dut):
         (ErrorCode.WEIGHTS_SHORT, packet(MAGIC_WEIGHTS, words[:0])),
         (ErrorCode.WEIGHTS_SHORT, packet(MAGIC_WEIGHTS, words[:int(rng.integers(1, len(words)))])),
         (ErrorCode.WEIGHTS_LONG, packet(MAGIC_WEIGHTS, np.concatenate([words, extra]))),
-        (ErrorCode.PACKET_MAGIC, flipped(weights, 0, int(rng.integers(32)))),
+        (ErrorCode.PACKET_MAGIC, flipped(weights, 0, magic_bit(rng))),
         (ErrorCode.PACKET_CRC, swapped_indices(bench, rng)),
         (ErrorCode.PACKET_TKEEP, weights),
     ]
@@ -122,11 +129,11 @@ async def bad_images(dut):
     assert bench.good_runs == len(few(cases)) and bench.values_checked
 
 
-def edited(compiled, word: int, shift: int, bits: int, value: int) -> np.ndarray:
-    """The program with one field of the payload replaced, and the CRC that fits."""
+def edited(compiled, layer: int | None, **field: int) -> np.ndarray:
+    """The program with a field of a layer's descriptor (None: of the header) replaced, and the CRC that fits."""
     words = payload(compiled.program).copy()
-    mask = ((1 << bits) - 1) << shift
-    words[word] = WORD(int(words[word]) & ~mask | value << shift)
+    record = slice(RECORD_WORDS * (0 if layer is None else layer + 1), None)
+    words[record][:RECORD_WORDS] = encode(HEADER if layer is None else DESCRIPTOR, field, words[record][:RECORD_WORDS])
     return packet(MAGIC_PROGRAM, words)
 
 
@@ -136,31 +143,30 @@ async def bad_descriptors(dut):
     bench = await FaultBench(dut).start()
     compiled, hardware = bench.compiled, bench.hardware
     last = len(bench.net.layers) - 1
-    descriptor = 16 * (last + 1)
     name = bench.net.layers[last].name
     end = compiled.tensors[name].base + compiled.tensors[name].size
     cases = [
-        (ErrorCode.DESCRIPTOR, last, edited(compiled, descriptor, 0, 4, 15)),                         # operation
-        (ErrorCode.OUT_OF_BOUNDS, last, edited(compiled, descriptor + 4, 32, 18, end - 1)),           # region one quad too small
-        (ErrorCode.DESCRIPTOR, last, edited(compiled, descriptor + 4, 32, 18, hardware.quads + 1)),   # region beyond the buffer
-        (ErrorCode.DESCRIPTOR, last, edited(compiled, descriptor + 2, 0, 16, 0)),                     # no input column
-        (ErrorCode.DESCRIPTOR, last, edited(compiled, descriptor + 10, 32, 9, 0)),                    # no pixel in a tile
-        (ErrorCode.DESCRIPTOR, 0, edited(compiled, 16 + 11, 24, 3, 2)),                               # window of 2
-        (ErrorCode.DESCRIPTOR, 0, edited(compiled, 16 + 3, 0, 17, compiled.tensors["input"].base)),    # output over the input
-        (ErrorCode.DESCRIPTOR, 0, edited(compiled, 16 + 11, 0, 4, 15)),                               # kernel higher than picture and padding
-        (ErrorCode.DESCRIPTOR, 0, edited(compiled, 16 + 11, 16, 4, 15)),                              # wider
-        (ErrorCode.DESCRIPTOR, 0, edited(compiled, 16 + 1, 32, 17, 1)),                               # rows over each other
-        (ErrorCode.DESCRIPTOR, 0, edited(compiled, 16 + 2, 16, 16, 65535)),                           # input beyond the buffer
-        (ErrorCode.PROGRAM_HEADER, None, edited(compiled, 0, 24, 8, 2)),                              # version
-        (ErrorCode.PROGRAM_HEADER, None, edited(compiled, 0, 0, 16, 0)),                              # no layer
-        (ErrorCode.PROGRAM_HEADER, None, edited(compiled, 0, 0, 16, 65)),                             # too many layers
-        (ErrorCode.PROGRAM_HEADER, None, edited(compiled, 3, 0, 18, hardware.quads + 1)),             # image beyond the buffer
-        (ErrorCode.PROGRAM_HEADER, None, edited(compiled, 2, 32, 16, 0)),                             # no row
+        (ErrorCode.DESCRIPTOR, last, edited(compiled, last, op=15)),                                  # operation
+        (ErrorCode.OUT_OF_BOUNDS, last, edited(compiled, last, out_end=end - 1)),                     # region one quad too small
+        (ErrorCode.DESCRIPTOR, last, edited(compiled, last, out_end=hardware.quads + 1)),             # region beyond the buffer
+        (ErrorCode.DESCRIPTOR, last, edited(compiled, last, in_w=0)),                                 # no input column
+        (ErrorCode.DESCRIPTOR, last, edited(compiled, last, tile_pixels=0)),                          # no pixel in a tile
+        (ErrorCode.DESCRIPTOR, 0, edited(compiled, 0, window=2)),
+        (ErrorCode.DESCRIPTOR, 0, edited(compiled, 0, out_base=compiled.tensors["input"].base)),      # output over the input
+        (ErrorCode.DESCRIPTOR, 0, edited(compiled, 0, kr_count=15)),                                  # kernel higher than picture and padding
+        (ErrorCode.DESCRIPTOR, 0, edited(compiled, 0, pieces=15)),                                    # wider
+        (ErrorCode.DESCRIPTOR, 0, edited(compiled, 0, in_row_stride=1)),                              # rows over each other
+        (ErrorCode.DESCRIPTOR, 0, edited(compiled, 0, in_h=65535)),                                   # input beyond the buffer
+        (ErrorCode.PROGRAM_HEADER, None, edited(compiled, None, version=PROGRAM_VERSION + 1)),
+        (ErrorCode.PROGRAM_HEADER, None, edited(compiled, None, n_layers=0)),
+        (ErrorCode.PROGRAM_HEADER, None, edited(compiled, None, n_layers=MAX_LAYERS + 1)),
+        (ErrorCode.PROGRAM_HEADER, None, edited(compiled, None, image_end_addr=hardware.quads + 1)),  # image beyond the buffer
+        (ErrorCode.PROGRAM_HEADER, None, edited(compiled, None, image_rows=0)),
     ]
     if last > 0:  # the second layer is a max pool
         cases += [
-            (ErrorCode.DESCRIPTOR, 1, edited(compiled, 32, 16, 16, 65535)),                           # window of 65,535 rows
-            (ErrorCode.DESCRIPTOR, 1, edited(compiled, 32 + 13, 48, 16, 2)),                          # padding as wide as the window
+            (ErrorCode.DESCRIPTOR, 1, edited(compiled, 1, pool_kernel_h=65535)),                      # window higher than picture and padding
+            (ErrorCode.DESCRIPTOR, 1, edited(compiled, 1, pool_pad_w=2)),                             # padding as wide as the window
         ]
     for code, layer, program in few(cases):
         if code == ErrorCode.PROGRAM_HEADER:

@@ -6,7 +6,9 @@ import numpy as np
 from cocotb.triggers import ClockCycles, First, RisingEdge
 from cocotb_bus.drivers.amba import AXIProtocolError, AXIxRESP
 
-from model.compiler.program import MAGIC_PROGRAM, packet
+from model.compiler.program import packet
+from model.compiler.program_format import DESCRIPTOR, MAGIC_PROGRAM, RECORD_WORDS, TILE_PIXELS
+from model.compiler.records import decode, encode
 from host.driver import IRQ_DONE, IRQ_STOPPED, RESULT_FILE, SOFT_RESET, START, STOP, Traffic, read_hex
 from host.harness import clocking
 from tb.lib import coverage
@@ -246,7 +248,7 @@ async def access_all(bench: FaultBench, state: str) -> None:
 def check_constants(bench: FaultBench, register: Register, value: int) -> None:
     """Fields that never change, and the build's parameters."""
     hardware = bench.hardware
-    known = {(Register.PARAMS, "NUM_MODULES"): hardware.num_modules, (Register.PARAMS, "TILE_PIXELS"): 256,
+    known = {(Register.PARAMS, "NUM_MODULES"): hardware.num_modules, (Register.PARAMS, "TILE_PIXELS"): TILE_PIXELS,
              (Register.PARAMS, "FEATURE_KB"): hardware.bank_words // 32}
     for name, (_, _, access, reset) in FIELDS[register].items():
         expected = known.get((register, name), reset if access == "r" else None)
@@ -307,20 +309,23 @@ def inverted(bench: FaultBench) -> np.ndarray:
     """The program with one to three bits of its descriptors inverted."""
     words = bench.compiled.program[1:-1].copy()
     for _ in range(int(bench.rng.integers(1, 4))):
-        words[int(bench.rng.integers(16, len(words)))] ^= np.uint64(1) << np.uint64(bench.rng.integers(64))
+        words[int(bench.rng.integers(RECORD_WORDS, len(words)))] ^= np.uint64(1) << np.uint64(bench.rng.integers(64))
     return packet(MAGIC_PROGRAM, words)
 
 
 def overlapping(bench: FaultBench) -> np.ndarray:
     """The program whose first layer writes over its own input."""
-    words = bench.compiled.program[1:-1].copy()
-    base, mask = int(words[16 + 1]) & 0x1FFFF, np.uint64(0x1FFFF)
-    words[16 + 3] = words[16 + 3] & ~mask | np.uint64(base)
-    return packet(MAGIC_PROGRAM, words)
+    return first_layer_with(bench, lambda values: {"out_base": values["in_base"]})
 
 
 def large_kernel(bench: FaultBench) -> np.ndarray:
     """The program whose first layer has fifteen kernel-row steps and pieces: more than picture and padding together."""
+    return first_layer_with(bench, lambda values: {"kr_count": 15, "pieces": 15})
+
+
+def first_layer_with(bench: FaultBench, change) -> np.ndarray:
+    """The program whose first descriptor has the fields that `change` makes of its own."""
     words = bench.compiled.program[1:-1].copy()
-    words[16 + 11] = np.uint64(int(words[16 + 11]) & ~(0xF | 0xF << 16) | 0xF | 0xF << 16)
+    first = words[RECORD_WORDS:2 * RECORD_WORDS]
+    words[RECORD_WORDS:2 * RECORD_WORDS] = encode(DESCRIPTOR, change(decode(DESCRIPTOR, first)), first)
     return packet(MAGIC_PROGRAM, words)

@@ -10,12 +10,14 @@ from collections import Counter
 import cocotb
 import numpy as np
 
+from model.compiler.program_format import PACKET, TRAILER
 from host.driver import Traffic
 from host.register_map import ErrorCode
 from tb.top.bench import on_icarus
 from tb.top.fault_bench import FaultBench
 
-MAGIC_BITS, WORD_BITS = 32, 64
+MAGIC, LENGTH, CRC = PACKET.fields["magic"], PACKET.fields["length"], TRAILER.fields["crc"]
+WORD_BITS = 64
 TKEEPS = [keep for keep in range(0xFF) if keep != 0x0F]  # half a beat may end an odd picture
 
 
@@ -28,20 +30,21 @@ def flip(words: np.ndarray, at: int, bit: int) -> np.ndarray:
 
 def flipped_magic(words, rng):
     """One bit of the packet's name."""
-    return flip(words, 0, int(rng.integers(MAGIC_BITS))), ErrorCode.PACKET_MAGIC, 0xFF
+    return flip(words, 0, MAGIC.low + int(rng.integers(MAGIC.width))), ErrorCode.PACKET_MAGIC, 0xFF
 
 
 def flipped_length(words, rng):
     """One of the low bits of the header's length: the packet ends too early or too late for it."""
-    bit = int(rng.integers(8))
-    code = ErrorCode.PACKET_OVERLONG if int(words[0]) >> (32 + bit) & 1 else ErrorCode.PACKET_TRUNCATED
-    return flip(words, 0, 32 + bit), code, 0xFF
+    bit = LENGTH.low + int(rng.integers(8))
+    code = ErrorCode.PACKET_OVERLONG if int(words[0]) >> bit & 1 else ErrorCode.PACKET_TRUNCATED
+    return flip(words, 0, bit), code, 0xFF
 
 
 def flipped_payload(words, rng):
     """One bit of the payload or of the 32 bits of the CRC."""
     at = int(rng.integers(1, len(words)))
-    return flip(words, at, int(rng.integers(MAGIC_BITS if at == len(words) - 1 else WORD_BITS))), ErrorCode.PACKET_CRC, 0xFF
+    bit = CRC.low + int(rng.integers(CRC.width)) if at == len(words) - 1 else int(rng.integers(WORD_BITS))
+    return flip(words, at, bit), ErrorCode.PACKET_CRC, 0xFF
 
 
 def truncated(words, rng):

@@ -7,7 +7,8 @@ import numpy as np
 from pyuvm import uvm_sequence_item
 
 from model.compiler import Compiled
-from model.compiler.program import MAGIC_PROGRAM, MAGIC_WEIGHTS
+from model.compiler.program_format import MAGIC_PROGRAM, MAGIC_WEIGHTS, PACKET
+from model.compiler.records import decode
 from host.driver import IDEAL, Traffic
 from host.register_map import Register
 
@@ -34,7 +35,7 @@ class StreamItem(uvm_sequence_item):
     @property
     def kind(self) -> str:
         """program, weights or image, by the first word."""
-        magic = int(self.words[0]) & 0xFFFFFFFF if len(self.words) else 0
+        magic = decode(PACKET, self.words)["magic"] if len(self.words) else 0
         return {MAGIC_PROGRAM: "program", MAGIC_WEIGHTS: "weights"}.get(magic, "image")
 
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 
 from pyuvm import uvm_access_e, uvm_reg, uvm_reg_adapter, uvm_status_e
 
-from model.compiler.hardware import TILE_PIXELS, Hardware
+from model.compiler.hardware import Hardware
+from model.compiler.program_format import TILE_PIXELS
 from tb.uvm.generated.register_model import clipq_regs
 from tb.uvm.items import RegisterItem
 

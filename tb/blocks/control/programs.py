@@ -1,27 +1,19 @@
 """Random programs for the main controller: headers and descriptors that are legal, and every way in which a field is not."""
 from dataclasses import dataclass, field
 
-import numpy as np
+from model.compiler.program_format import DESCRIPTOR, DIM_W, HEADER, OP_AVGPOOL, OP_CONV, OP_MAXPOOL, PROGRAM_VERSION, QUAD_ADDR_W, QUADS_W, TILE_PIXELS
+from model.compiler.records import Layout, encode
+from tb.lib.descriptors import random_words
 
-OP_CONV, OP_MAXPOOL, OP_AVGPOOL = 1, 2, 3
-DESC_WORDS = 16
-
-# name: (word, lowest bit, bits)
-HEADER = {"n_layers": (0, 0, 16), "modules": (0, 16, 8), "version": (0, 24, 8), "base": (1, 0, 17), "row_stride": (1, 32, 17),
-          "row_quads": (2, 0, 17), "rows": (2, 32, 16), "end": (3, 0, 18)}
-DESCRIPTOR = {"op": (0, 0, 4), "mode": (0, 4, 2), "raw": (0, 8, 1), "emit": (0, 9, 1), "has_params": (0, 10, 1),
-              "in_w": (2, 0, 16), "in_h": (2, 16, 16), "in_quads": (2, 32, 8), "out_quads": (2, 40, 8), "out_base": (3, 0, 17),
-              "out_w": (4, 0, 16), "out_h": (4, 16, 16), "out_end": (4, 32, 18)}
-CONV = {"tile_rows": (10, 0, 9), "tile_cols": (10, 16, 9), "tile_pixels": (10, 32, 9), "kr_count": (11, 0, 4), "pieces": (11, 16, 4),
-        "window": (11, 24, 3), "channel_groups": (11, 32, 8), "output_groups": (11, 40, 8)}
-POOL = {"kernel_h": (0, 16, 16), "kernel_w": (0, 32, 16), "stride_h": (13, 0, 16), "stride_w": (13, 16, 16)}
+POOL = ("pool_kernel_h", "pool_kernel_w", "pool_stride_h", "pool_stride_w")
+MAX_END = (1 << QUAD_ADDR_W + 1) - 1
 
 
 @dataclass
 class Record:
     """Sixteen random words in which the named fields have the given values."""
 
-    layout: dict
+    layout: Layout
     values: dict
     words: list = field(default_factory=list)
 
@@ -34,23 +26,17 @@ class Record:
 
     def encoded(self):
         """Integers of 64 bits."""
-        words = list(self.words)
-        for name, value in self.values.items():
-            word, low, bits = self.layout[name]
-            mask = (1 << bits) - 1
-            assert 0 <= value <= mask, f"{name} = {value}"
-            words[word] = words[word] & ~(mask << low) | value << low
-        return words
-
-
-def _random_words(rng):
-    return [int(w) for w in rng.integers(0, 2**64, DESC_WORDS, dtype=np.uint64)]
+        return [int(word) for word in encode(self.layout, self.values, self.words)]
 
 
 def header(rng, n_layers, modules, capacity):
-    values = {"n_layers": n_layers, "modules": modules, "version": 1, "row_quads": int(rng.integers(1, 1 << 17)),
-              "rows": int(rng.integers(1, 1 << 16)), "end": int(rng.choice([capacity, int(rng.integers(0, capacity + 1))]))}
-    return Record(HEADER, values, _random_words(rng))
+    values = {"n_layers": n_layers, "num_modules": modules, "version": PROGRAM_VERSION, "image_row_quads": _some(rng, QUAD_ADDR_W),
+              "image_rows": _some(rng, DIM_W), "image_end_addr": int(rng.choice([capacity, int(rng.integers(0, capacity + 1))]))}
+    return Record(HEADER, values, random_words(rng))
+
+
+def _some(rng, bits):
+    return int(rng.integers(1, 1 << bits))
 
 
 def descriptor(rng, capacity, op=None, raw=None):
@@ -58,22 +44,21 @@ def descriptor(rng, capacity, op=None, raw=None):
     op = int(rng.integers(1, 4)) if op is None else op
     raw = bool(op != OP_MAXPOOL and rng.random() < 0.3) if raw is None else raw
     end = int(rng.choice([capacity, int(rng.integers(1, capacity + 1))]))
-    some = lambda bits: int(rng.integers(1, 1 << bits))
-    values = {"op": op, "raw": int(raw), "emit": int(raw or rng.random() < 0.4), "has_params": int(op != OP_MAXPOOL), "in_w": some(16),
-              "in_h": some(16), "in_quads": some(8), "out_quads": some(8), "out_base": int(rng.integers(min(end, 1 << 17))), "out_w": some(16),
-              "out_h": some(16), "out_end": end}
+    values = {"op": op, "raw": int(raw), "emit": int(raw or rng.random() < 0.4), "has_params": int(op != OP_MAXPOOL), "in_w": _some(rng, DIM_W),
+              "in_h": _some(rng, DIM_W), "in_quads": _some(rng, QUADS_W), "out_quads": _some(rng, QUADS_W),
+              "out_base": int(rng.integers(min(end, 1 << QUAD_ADDR_W))), "out_w": _some(rng, DIM_W), "out_h": _some(rng, DIM_W), "out_end": end}
     if op == OP_CONV:
-        values |= {"mode": int(rng.integers(3)), "tile_rows": int(rng.integers(1, 257)), "tile_cols": int(rng.integers(1, 257)),
-                   "tile_pixels": int(rng.integers(1, 257)), "kr_count": some(4), "pieces": some(4), "window": int(rng.choice([1, 3, 5])),
-                   "channel_groups": some(8), "output_groups": some(8)}
-        return Record({**DESCRIPTOR, **CONV}, values, _random_words(rng))
-    values |= {name: some(16) for name in POOL}
-    return Record({**DESCRIPTOR, **POOL}, values, _random_words(rng))
+        values |= {name: int(rng.integers(1, TILE_PIXELS + 1)) for name in ("tile_rows", "tile_cols", "tile_pixels")}
+        values |= {"mode": int(rng.integers(3)), "kr_count": _some(rng, 4), "pieces": _some(rng, 4), "window": int(rng.choice([1, 3, 5])),
+                   "channel_groups": _some(rng, 8), "output_groups": _some(rng, 8)}
+    else:
+        values |= {name: _some(rng, DIM_W) for name in POOL}
+    return Record(DESCRIPTOR, values, random_words(rng))
 
 
 def bad_headers(good, capacity):
     """(what, header) of every rule of a header."""
-    cases = {"version": (0, 2, 255), "n_layers": (0, 65, 65535), "rows": (0,), "row_quads": (0,), "end": (capacity + 1, (1 << 18) - 1)}
+    cases = {"version": (0, 2, 255), "n_layers": (0, 65, 65535), "image_rows": (0,), "image_row_quads": (0,), "image_end_addr": (capacity + 1, MAX_END)}
     return [(f"{name} = {v}", good.changed(**{name: v})) for name, values in cases.items() for v in values]
 
 
@@ -87,7 +72,7 @@ def bad_descriptors(rng, capacity):
         rules = {**common, **(conv if op == OP_CONV else {name: (0,) for name in POOL})}
         writes = not raw or op == OP_MAXPOOL  # a max pool writes whatever the bit says
         if writes:
-            rules["out_end"] = (capacity + 1, (1 << 18) - 1, 0)
+            rules["out_end"] = (capacity + 1, MAX_END, 0)
         for name, values in rules.items():
             cases += [(f"op {op}, raw {raw}: {name} = {v}", descriptor(rng, capacity, op, raw).changed(**{name: v})) for v in values]
         if writes:

@@ -6,10 +6,13 @@ import numpy as np
 from cocotb.triggers import FallingEdge
 
 from model.compiler import CompileError, compile_network
-from model.compiler.geometry import AVERAGE_POOL, CONV, FIELDS, MAX_POOL, ONLY_CONV, ONLY_POOL, Descriptor, problems
-from model.compiler.hardware import DESC_WORDS, Hardware
+from model.compiler.geometry import COMMON, ONLY_CONV, ONLY_POOL, problems, sizes
+from model.compiler.hardware import Hardware
+from model.compiler.program_format import DESCRIPTOR, OP_AVGPOOL, OP_CONV, OP_MAXPOOL, RECORD_WORDS
+from model.compiler.records import encode
 from model.network.random_networks import random_network
 from host.harness import clocking
+from tb.lib.descriptors import port
 
 LATENCY = 20
 WORDS = 2**64
@@ -25,29 +28,25 @@ def descriptors(rng, hardware, count):
             program = compile_network(net, hardware).program[1:-1]
         except CompileError:
             continue
-        found += [[int(w) for w in program[at:at + DESC_WORDS]] for at in range(DESC_WORDS, len(program), DESC_WORDS)]
+        found += [[int(w) for w in program[at:at + RECORD_WORDS]] for at in range(RECORD_WORDS, len(program), RECORD_WORDS)]
     return found[:count]
 
 
 def fields_of(words):
     """Fields that the rules for this operation look at."""
-    unused = ONLY_POOL if words[0] & 0xF == CONV else ONLY_CONV
-    return [name for name in FIELDS if name not in unused and name != "op"]
+    return COMMON + (ONLY_CONV if sizes(words).op == OP_CONV else ONLY_POOL)
 
 
 def put(words, name, value):
     """The words with one field replaced."""
-    word, low, bits = FIELDS[name]
-    words = list(words)
-    words[word] = words[word] & ~(((1 << bits) - 1) << low) | value << low
-    return words
+    return [int(word) for word in encode(DESCRIPTOR, {name: value}, words)]
 
 
 def changed(rng, words):
     """One field a little larger or smaller, or of any value."""
     name = str(rng.choice(fields_of(words)))
-    bits = FIELDS[name][2]
-    old = Descriptor.decode(words).values[name]
+    bits = DESCRIPTOR.fields[name].width
+    old = getattr(sizes(words), name)
     new = old + int(rng.choice([-2, -1, 1, 2])) if rng.random() < 0.7 else int(rng.integers(1 << int(rng.integers(1, bits + 1))))
     return name, put(words, name, new % (1 << bits))
 
@@ -55,17 +54,17 @@ def changed(rng, words):
 def scrambled(rng, words):
     """All fields of random length, but for the operation."""
     for name in fields_of(words):
-        words = put(words, name, int(rng.integers(1 << int(rng.integers(1, FIELDS[name][2] + 1)))))
+        words = put(words, name, int(rng.integers(1 << int(rng.integers(1, DESCRIPTOR.fields[name].width + 1)))))
     return words
 
 
 def reshaped(rng, words):
     """Another tile of a convolution, whose pixels are its rows times columns; other layers as they are."""
-    if words[0] & 0xF != CONV:
+    if sizes(words).op != OP_CONV:
         return words
     rows, cols = (int(rng.integers(1, 1 << int(rng.integers(1, 5)))) for _ in range(2))
     if rng.random() < 0.5:
-        cols = max(1, min(255, Descriptor.decode(words).out_w + int(rng.integers(-1, 2))))
+        cols = max(1, min(255, sizes(words).out_w + int(rng.integers(-1, 2))))
     for name, value in (("tile_rows", rows), ("tile_cols", cols), ("tile_pixels", rows * cols % 512)):
         words = put(words, name, value)
     return words
@@ -73,9 +72,8 @@ def reshaped(rng, words):
 
 def no_size_zero(words):
     """The main controller has refused these before."""
-    d = Descriptor.decode(words)
-    sizes = ("in_w", "in_h", "in_quads", "out_quads", "out_w", "out_h")
-    return all(d.values[name] for name in sizes)
+    d = sizes(words)
+    return all((d.in_w, d.in_h, d.in_quads, d.out_quads, d.out_w, d.out_h))
 
 
 async def _start(dut):
@@ -88,7 +86,7 @@ async def _start(dut):
 async def verdict(dut, words):
     """Whether bad_o pulses, exactly LATENCY cycles after the start and never else."""
     await FallingEdge(dut.clk_i)
-    dut.desc_i.value = sum(w << 64 * i for i, w in enumerate(words))
+    dut.desc_i.value = port(words)
     dut.start_i.value = 1
     bad = []
     for cycle in range(1, LATENCY + 4):
@@ -107,16 +105,16 @@ async def verdicts(dut):
     good = descriptors(rng, hardware, 40)
     broken, decisive = Counter(), set()
     for words in good:
-        assert not problems(Descriptor.decode(words), hardware)
-        assert not await verdict(dut, words), f"refused: {Descriptor.decode(words).values}"
+        assert not problems(sizes(words), hardware)
+        assert not await verdict(dut, words), f"refused: {sizes(words)}"
     for number in range(500):
         words = good[int(rng.integers(len(good)))]
         kind = number % 10
         name, words = ("", scrambled(rng, words)) if kind == 0 else ("", reshaped(rng, words)) if kind == 5 else changed(rng, words)
         if not no_size_zero(words):
             continue
-        expected = problems(Descriptor.decode(words), hardware)
-        assert await verdict(dut, words) == bool(expected), f"{name}: the rules say {expected}, the RTL the contrary: {Descriptor.decode(words).values}"
+        expected = problems(sizes(words), hardware)
+        assert await verdict(dut, words) == bool(expected), f"{name}: the rules say {expected}, the RTL the contrary: {sizes(words)}"
         broken.update(expected)
         if expected:
             decisive.add(name)
@@ -134,15 +132,15 @@ async def any_number_of_quads(dut):
     wanted = {0, 1}
     while wanted:
         for words in descriptors(rng, hardware, 20):
-            upright = Descriptor.decode(words).vertical
-            if words[0] & 0xF != CONV or upright not in wanted:
+            upright = sizes(words).vertical
+            if sizes(words).op != OP_CONV or upright not in wanted:
                 continue
             wanted.discard(upright)
             verdicts = set()
             for quads in range(16):
-                changed_words = put(words, "quads", quads)
-                expected = bool(problems(Descriptor.decode(changed_words), hardware))
-                assert await verdict(dut, changed_words) == expected, f"{quads} quads: {Descriptor.decode(changed_words).values}"
+                changed_words = put(words, "read_quads", quads)
+                expected = bool(problems(sizes(changed_words), hardware))
+                assert await verdict(dut, changed_words) == expected, f"{quads} quads: {sizes(changed_words)}"
                 verdicts.add(expected)
             assert verdicts == {False, True}
 
@@ -153,13 +151,13 @@ async def max_pools_write(dut):
     rng, hardware = await _start(dut)
     pools = []
     while len(pools) < 5:
-        pools += [words for words in descriptors(rng, hardware, 20) if words[0] & 0xF == MAX_POOL]
+        pools += [words for words in descriptors(rng, hardware, 20) if sizes(words).op == OP_MAXPOOL]
     for words in pools:
-        base = Descriptor.decode(words).in_base
+        base = sizes(words).in_base
         over_itself = put(put(words, "out_base", base), "out_end", base + 1)
         for raw in (0, 1):
             for changed_words, rules in ((put(words, "raw", raw), []), (put(over_itself, "raw", raw), ["input and output overlap"])):
-                assert problems(Descriptor.decode(changed_words), hardware) == rules
+                assert problems(sizes(changed_words), hardware) == rules
                 assert await verdict(dut, changed_words) == bool(rules), f"raw {raw}, {rules or 'no rule broken'}: the RTL says the contrary"
 
 
@@ -173,13 +171,13 @@ async def exact_fits(dut):
         out, stride, kernel, beyond = int(rng.integers(2, 60)), int(rng.integers(1, 250)), int(rng.integers(1, 60)), int(rng.integers(-1, 2))
         pad = int(rng.integers(min(kernel, 16)))
         size = max(1, (out - 1) * stride + kernel - 2 * pad - beyond)
-        words = put(put([0] * DESC_WORDS, "op", AVERAGE_POOL), "in_row_stride", size if long == "w" else 1)
-        for name in ("raw", "in_quads", "out_quads", f"in_{short}", f"out_{short}", f"pool_kernel_{short}", f"stride_{short}"):
+        words = put(put([0] * RECORD_WORDS, "op", OP_AVGPOOL), "in_row_stride", size if long == "w" else 1)
+        for name in ("raw", "in_quads", "out_quads", f"in_{short}", f"out_{short}", f"pool_kernel_{short}", f"pool_stride_{short}"):
             words = put(words, name, 1)
-        for name, value in (("in_", size), ("out_", out), ("pool_kernel_", kernel), ("stride_", stride), ("pool_pad_", pad)):
+        for name, value in (("in_", size), ("out_", out), ("pool_kernel_", kernel), ("pool_stride_", stride), ("pool_pad_", pad)):
             words = put(words, name + long, value)
-        expected = problems(Descriptor.decode(words), hardware)
-        assert await verdict(dut, words) == bool(expected), f"the rules say {expected}, the RTL the contrary: {Descriptor.decode(words).values}"
+        expected = problems(sizes(words), hardware)
+        assert await verdict(dut, words) == bool(expected), f"the rules say {expected}, the RTL the contrary: {sizes(words)}"
         verdicts[not expected] += 1
     assert min(verdicts[True], verdicts[False]) > 10, f"hardly a choice: {dict(verdicts)}"
 
@@ -188,13 +186,13 @@ async def exact_fits(dut):
 async def largest_numbers(dut):
     """Products beyond all widths are large, not what is left of them."""
     _, hardware = await _start(dut)
-    for op in (CONV, MAX_POOL):
-        words = [WORDS - 1] * DESC_WORDS
-        words[0] = words[0] & ~0xF | op
-        assert problems(Descriptor.decode(words), hardware) and await verdict(dut, words)
+    for op in (OP_CONV, OP_MAXPOOL):
+        words = [WORDS - 1] * RECORD_WORDS
+        words = put(words, "op", op)
+        assert problems(sizes(words), hardware) and await verdict(dut, words)
     # 2^15 rows of 2^16 quads: 2^31, whose low bits are zero.
-    words = put(put(put([0] * DESC_WORDS, "op", AVERAGE_POOL), "in_row_stride", 1 << 16), "in_h", (1 << 15) + 1)
-    for name in ("in_w", "in_quads", "out_w", "out_h", "out_quads", "pool_kernel_h", "pool_kernel_w", "stride_h", "stride_w"):
+    words = put(put(put([0] * RECORD_WORDS, "op", OP_AVGPOOL), "in_row_stride", 1 << 16), "in_h", (1 << 15) + 1)
+    for name in ("in_w", "in_quads", "out_w", "out_h", "out_quads", "pool_kernel_h", "pool_kernel_w", "pool_stride_h", "pool_stride_w"):
         words = put(words, name, 1)
     words = put(words, "raw", 1)
-    assert problems(Descriptor.decode(words), hardware) == ["input beyond the feature buffer"] and await verdict(dut, words)
+    assert problems(sizes(words), hardware) == ["input beyond the feature buffer"] and await verdict(dut, words)

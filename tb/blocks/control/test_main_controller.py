@@ -3,6 +3,8 @@ import cocotb
 import numpy as np
 from cocotb.triggers import FallingEdge, RisingEdge
 
+from model.compiler.program_format import HEADER, RECORD_WORDS
+from model.compiler.records import decode
 from host.harness import clocking
 from tb.lib import coverage
 from tb.lib.effort import scaled
@@ -125,7 +127,7 @@ class Bench:
                 self.events.append((name, self.now, dut.layer_o.value.to_unsigned() if dut.layer_o.value.is_resolvable else None))
         if dut.conv_start_o.value == 1 or dut.pool_start_o.value == 1:
             desc = dut.desc_o.value.to_unsigned()
-            self.descs.append(([desc >> 64 * i & (1 << 64) - 1 for i in range(programs.DESC_WORDS)], int(dut.params_bank_o.value)))
+            self.descs.append(([desc >> 64 * i & (1 << 64) - 1 for i in range(RECORD_WORDS)], int(dut.params_bank_o.value)))
         if dut.conv_start_o.value == 1:
             self.conv_until = self.now + 2 + int(self.rng.integers(self.pace + 1)) + (10**9 if self.starve else 0)
         if dut.pool_start_o.value == 1:
@@ -145,10 +147,10 @@ class Bench:
             self.image_pending = self.weights_sent = False
 
     def check_image_ports(self):
-        dut, header = self.dut, self.header.encoded()
-        got = [getattr(dut, f"image_{n}_o").value.to_unsigned() for n in ("base", "row_stride", "row_quads", "rows", "end_addr")]
-        want = [header[1] & 0x1FFFF, header[1] >> 32 & 0x1FFFF, header[2] & 0x1FFFF, header[2] >> 32 & 0xFFFF, header[3] & 0x3FFFF]
-        assert got == want, f"image ports (base, row stride, row quads, rows, end) {got}, expected {want}"
+        header = decode(HEADER, self.header.encoded())
+        for name in ("image_base", "image_row_stride", "image_row_quads", "image_rows", "image_end_addr"):
+            got = getattr(self.dut, f"{name}_o").value.to_unsigned()
+            assert got == header[name], f"{name}_o {got}, expected {header[name]}"
 
     async def until(self, event, limit=20_000):
         """Cycles until `event` is seen, the event's cycle included."""
@@ -262,7 +264,7 @@ async def settling(dut):
                 assert before - finished > SETTLE, f"{name} {before - finished} cycles after the unit"
         active += dut.layer_active_o.value == 1
     ends = [e for e in bench.events if e[0] == "layer_end_o"]
-    assert len(ends) == 6 and active > 6 * (programs.DESC_WORDS + SETTLE)
+    assert len(ends) == 6 and active > 6 * (RECORD_WORDS + SETTLE)
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
@@ -278,7 +280,7 @@ async def header_errors(dut):
         assert not bench.image_pending
     good = programs.header(rng, 1, int(dut.NUM_MODULES.value), capacity)
     for modules in {0, 4, 8, 16, 255} - {int(dut.NUM_MODULES.value)}:
-        bench.load(good.changed(modules=modules), bench.layers)
+        bench.load(good.changed(num_modules=modules), bench.layers)
         await bench.cycle(start_i=1)
         await bench.expect_error(NUM_MODULES, limit=100)
 
@@ -532,14 +534,14 @@ async def stop(dut):
     assert not bench.events
     for run in range(scaled(4, 12)):
         await bench.cycle(start_i=1)
-        for _ in range(programs.DESC_WORDS + 6):
+        for _ in range(RECORD_WORDS + 6):
             bench.send_image = False
             await bench.cycle()
         await _stop_now(bench)                       # nothing of an image has come
         await bench.cycle(start_i=1)
         if run % 2:                                  # weights only
             bench.send_image = False
-            for _ in range(programs.DESC_WORDS + 6):
+            for _ in range(RECORD_WORDS + 6):
                 await bench.cycle()
             bench.weights_sent = True
             await bench.cycle(weights_first_i=1)

@@ -1,43 +1,28 @@
-"""Random convolution layers, planned by the compiler, and their descriptor fields on the ports of the sequencers."""
+"""Random convolution layers, planned by the compiler, and their descriptor fields."""
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
-
-import numpy as np
 
 from model.compiler import memory_plan, program
 from model.compiler.conv_plan import ConvPlan
-from model.compiler.hardware import MAX_CHANNELS, TILE_PIXELS
+from model.compiler.program_format import MAX_CHANNELS, QUAD_ADDR_W, TILE_PIXELS
 
-MAX_QUADS = 1 << 17
-# Port: (descriptor word, lowest bit, bits), as rtl/clipq_accel.sv takes the descriptor apart.
-PASS_FIELDS = {
-    "row_base0_i": (6, 0, 17), "tile_row_step_i": (6, 32, 17), "col_base0_i": (7, 0, 17), "tile_col_step_i": (7, 32, 17),
-    "kr_addr_step_i": (8, 0, 17), "piece_addr_step_i": (8, 32, 17), "window_addr_i": (9, 0, 17), "psum_base0_i": (9, 32, 20),
-    "tile_rows_i": (10, 0, 9), "tile_cols_i": (10, 16, 9), "tile_pixels_i": (10, 32, 9), "kr_count_i": (11, 0, 4), "kr_step_i": (11, 4, 4),
-    "pad_h_i": (11, 8, 4), "pad_w_i": (11, 12, 4), "piece_count_i": (11, 16, 4), "window_i": (11, 24, 3), "cg_count_i": (11, 32, 8),
-    "og_count_i": (11, 40, 8), "cg_step_i": (11, 48, 4)}
-DRAIN_FIELDS = {"tile_rows_i": (10, 0, 9), "tile_cols_i": (10, 16, 9), "tile_row_step_i": (12, 0, 17), "tile_col_step_i": (12, 32, 17)}
+MAX_QUADS = 1 << QUAD_ADDR_W
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A planned layer with its input and output tensors (compiler ConvPlan and Tensors) and its descriptor words."""
+    """A planned layer with its input and output tensors (compiler ConvPlan and Tensors) and the fields of its descriptor."""
 
     plan: ConvPlan
     source: memory_plan.Tensor
     target: memory_plan.Tensor
 
     @property
-    def words(self):
-        fields = {0: [], 5: []}
-        layer = SimpleNamespace(pad=self.plan.pad, codebook=np.zeros(4, np.int64))
-        program._conv_fields(fields, layer, self.plan, self.source, self.target)
-        return program._words(fields)
-
-    def ports(self, fields):
-        """{port: value} of the given descriptor fields."""
-        words = self.words
-        return {port: int(words[word]) >> low & (1 << bits) - 1 for port, (word, low, bits) in fields.items()}
+    def values(self):
+        """{field: value} of the descriptor: what the plan and the places of the tensors say."""
+        (_, in_h, in_w), (_, out_h, out_w) = self.plan.in_shape, self.plan.out_shape
+        return {**program.conv_values(self.plan, self.source, self.target), "in_base": self.source.base, "in_row_stride": self.source.row_stride,
+                "in_quads": self.source.quads, "in_h": in_h, "in_w": in_w, "out_base": self.target.base,
+                "out_row_stride": self.target.row_stride, "out_quads": self.target.quads, "out_h": out_h, "out_w": out_w}
 
     def __str__(self):
         p = self.plan

@@ -7,7 +7,7 @@ import numpy as np
 from cocotb.triggers import RisingEdge
 
 from model.reference.blocks import FeatureBuffer, conv_schedule, drain_schedule
-from model.compiler.hardware import ARRAYS, PES
+from model.compiler.program_format import ARRAYS, PES
 from model.compiler.weights import pe_indices
 from model.performance.cycle_model import END_TO_DRAIN, START_DELAY
 from model.reference.integer import run_integer
@@ -16,7 +16,8 @@ from host.harness import clocking
 from tb.lib.effort import scaled
 from tb.lib.signals import is_high
 from tb.lib.stalls import PATTERNS, stalls
-from tb.blocks.conv_unit.layers import DRAIN_FIELDS, MAX_QUADS, PASS_FIELDS, make_layer, random_layer
+from tb.lib.descriptors import random_port
+from tb.blocks.conv_unit.layers import MAX_QUADS, make_layer, random_layer
 from tb.blocks.conv_unit.streams import pack_rows, unpack_rows
 
 LEAD = 5           # weights count as ready so many cycles before the last word is in place
@@ -24,7 +25,6 @@ RELOAD = 4         # cycles that the loader adds to its words from the switch to
 END_TO_RESULT = END_TO_DRAIN + 4  # last slot of a tile to its first result
 READ_LATENCY = 3   # of the feature buffer
 TAIL = 60          # cycles after the end in which nothing may come: longer than the pipeline
-STEPS = ("tile_row_step_i", "tile_col_step_i")
 
 
 class Weights:
@@ -93,7 +93,7 @@ class Run:
     """
 
     def __init__(self, dut, rng, layer, weights="none", room="always", extreme=False):
-        self.dut, self.layer, plan = dut, layer, layer.plan
+        self.dut, self.rng, self.layer, plan = dut, rng, layer, layer.plan
         self.signed = bool(rng.integers(2))
         low, high = (-128, 127) if self.signed else (0, 255)
         shape = plan.out_shape[0], plan.in_shape[0], *plan.kernel
@@ -144,14 +144,8 @@ class Run:
     async def run(self):
         """Returns (cycle of the first read, of the last result)."""
         dut, layer, plan = self.dut, self.layer, self.layer.plan
-        ports = {**layer.ports(PASS_FIELDS), "mode_i": plan.mode, "vertical_i": int(plan.vertical), "in_signed_i": int(self.signed),
-                 "codebook_i": pack_rows(self.codebook[None, 1:], 8)[0], "in_base_i": layer.source.base, "in_row_stride_i": layer.source.row_stride,
-                 "in_w_i": plan.in_shape[2], "in_h_i": plan.in_shape[1], "in_quads_i": layer.source.quads, "out_w_i": plan.out_shape[2],
-                 "out_h_i": plan.out_shape[1], "out_base_i": layer.target.base, "out_row_stride_i": layer.target.row_stride,
-                 "out_quads_i": layer.target.quads, "always_room_i": int(self.always)}
-        ports |= {f"in_{step}": ports.pop(step) for step in STEPS} | {f"out_{step}": layer.ports(DRAIN_FIELDS)[step] for step in STEPS}
-        for port, value in ports.items():
-            getattr(dut, port).value = value
+        codebook = {f"codebook_{k}": self.codebook[k] for k in (1, 2, 3)}
+        dut.desc_i.value = random_port(self.rng, {**layer.values, **codebook, "in_signed": self.signed, "raw": not self.always})
         for _ in range(2):  # the codebook is registered
             await RisingEdge(dut.clk_i)
         dut.start_i.value = 1

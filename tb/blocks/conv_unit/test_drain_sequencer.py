@@ -6,18 +6,18 @@ import numpy as np
 from cocotb.triggers import RisingEdge
 
 from model.reference.blocks import DrainStep, drain_schedule
-from model.compiler.hardware import TILE_PIXELS
+from model.compiler.program_format import TILE_PIXELS
 from host.harness import clocking
 from tb.lib.effort import scaled
 from tb.lib.stalls import PATTERNS, random_pattern, stalls
-from tb.blocks.conv_unit.layers import DRAIN_FIELDS, make_layer
+from tb.lib.descriptors import random_port
+from tb.blocks.conv_unit.layers import make_layer
 
-INPUTS = ("start_i", "tile_done_i", "room_i", "early_i", "three_steps_i", "out_base_i", "out_row_stride_i", "out_quads_i", "out_w_i", "out_h_i",
-          "early_i")
+INPUTS = ("start_i", "tile_done_i", "room_i", "early_i", "desc_i")
 
 
 async def _start(dut):
-    for port in (*INPUTS, *DRAIN_FIELDS):
+    for port in INPUTS:
         getattr(dut, port).value = 0
     await clocking.start(dut)
     await RisingEdge(dut.clk_i)
@@ -44,12 +44,8 @@ async def _run(dut, rng, layer, buffer, room, late, early=False):
     steps = deque(drain_schedule(layer.plan, layer.target))
     sizes = deque(np.bincount([s.tile for s in steps]).tolist())
     tiles, sent, freed, done_pending = len(sizes), 0, 0, 0
-    values = {**layer.ports(DRAIN_FIELDS), "three_steps_i": int(layer.plan.mode == 0), "out_base_i": layer.target.base,
-              "out_row_stride_i": layer.target.row_stride, "out_quads_i": layer.target.quads, "out_w_i": layer.plan.out_shape[2],
-              "out_h_i": layer.plan.out_shape[1], "early_i": int(early)}
     fresh, handed_back = True, None  # before a tile's first step; cycle of the last early tile_freed_o
-    for port, value in values.items():
-        getattr(dut, port).value = value
+    dut.desc_i.value, dut.early_i.value = random_port(rng, layer.values), int(early)
     dut.start_i.value = 1
     await RisingEdge(dut.clk_i)
     dut.start_i.value = 0

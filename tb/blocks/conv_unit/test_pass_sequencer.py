@@ -1,6 +1,5 @@
 """Tests of rtl/conv_unit/pass_sequencer.sv: every window of every pass of random layers against the definition of the convolution."""
 from collections import deque
-from itertools import chain
 
 import cocotb
 import numpy as np
@@ -11,7 +10,8 @@ from host.harness import clocking
 from tb.lib.effort import scaled
 from tb.lib.signals import is_high
 from tb.lib.stalls import PATTERNS, stalls
-from tb.blocks.conv_unit.layers import PASS_FIELDS, make_layer, random_layer
+from tb.lib.descriptors import random_port
+from tb.blocks.conv_unit.layers import make_layer, random_layer
 
 MODULES = 4         # counts output channels only
 TAG_TO_READ = 1     # a tag leaves one cycle after the read that completes its window
@@ -49,11 +49,7 @@ class Run:
     async def run(self):
         dut, layer = self.dut, self.layer
         await clocking.wait_for(dut, lambda: not is_high(dut.busy_o), 2, "idle before the start")
-        values = {**layer.ports(PASS_FIELDS), "vertical_i": int(layer.plan.vertical), "in_base_i": layer.source.base,
-                  "in_row_stride_i": layer.source.row_stride, "in_w_i": layer.plan.in_shape[2], "in_h_i": layer.plan.in_shape[1],
-                  "in_quads_i": layer.source.quads, "out_w_i": layer.plan.out_shape[2], "out_h_i": layer.plan.out_shape[1]}
-        for port, value in values.items():
-            getattr(dut, port).value = value
+        dut.desc_i.value = random_port(self.rng, layer.values)
         dut.start_i.value = 1
         await RisingEdge(dut.clk_i)
         dut.start_i.value = 0
@@ -146,8 +142,7 @@ class Run:
 
 
 async def _start(dut):
-    for port in chain(PASS_FIELDS, ("start_i", "vertical_i", "in_base_i", "in_row_stride_i", "in_w_i", "in_h_i", "in_quads_i", "out_w_i",
-                                    "out_h_i", "weights_ready_i", "weights_full_i", "tile_free_i")):
+    for port in ("start_i", "desc_i", "weights_ready_i", "weights_full_i", "tile_free_i"):
         getattr(dut, port).value = 0
     await clocking.start(dut)
     for name in ("busy_o", "rd_valid_o", "tag_valid_o", "tag_tile_done_o", "weights_take_o", "weights_drop_o", "tile_take_o"):

@@ -7,7 +7,8 @@ import numpy as np
 from cocotb.triggers import FallingEdge
 
 from model.compiler import weights
-from model.compiler.hardware import ARRAYS, MAX_CHANNELS, PES, Hardware
+from model.compiler.hardware import Hardware
+from model.compiler.program_format import ARRAYS, MAX_CHANNELS, PES
 from host.harness import clocking
 from tb.lib.effort import scaled
 from tb.lib.stalls import PATTERNS, stalls

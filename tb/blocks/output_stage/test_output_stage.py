@@ -5,13 +5,15 @@ import cocotb
 import numpy as np
 from cocotb.triggers import RisingEdge
 
+from model.compiler.program_format import MAX_CHANNELS, PARAMETER
+from model.compiler.records import encode
 from host.harness import clocking
 from tb.lib.packing import pack, unpack
 from tb.lib.stalls import PATTERNS, stalls
 from tb.blocks.output_stage import vectors
 from tb.blocks.output_stage.pipeline import Pipeline
 
-CHANNELS = 512
+CHANNELS = MAX_CHANNELS
 
 
 def _parameters(rng) -> np.ndarray:
@@ -22,8 +24,7 @@ def _parameters(rng) -> np.ndarray:
 def _write(dut, rng, bank, channel, parameters):
     """Parameter word as in the weights stream, with whatever in its reserved bits."""
     bias, mult, shift = (int(v) for v in parameters[channel])
-    reserved = int(rng.integers(1 << 12))
-    word = (bias & 0xFFFFFFFF) | mult << 32 | (reserved & 1) << 47 | shift << 48 | (reserved >> 1) << 53
+    word = int(encode(PARAMETER, {"bias": bias, "mult": mult, "shift": shift}, [int(rng.integers(2**64, dtype=np.uint64))])[0])
     dut.param_we_i.value, dut.param_bank_i.value, dut.param_channel_i.value, dut.param_data_i.value = 1, bank, channel, word
 
 

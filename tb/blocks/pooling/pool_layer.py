@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from model.compiler.program import OP_CODES
+from model.compiler.program_format import QUAD_ADDR_W
 from model.reference.integer import run_integer
 from model.network import Layer, Network
 from model.performance.pool_cycles import pool_cycles, pool_reads
 
-BUFFER_QUADS = 1 << 17
+BUFFER_QUADS = 1 << QUAD_ADDR_W
 
 
 @dataclass(frozen=True)
@@ -59,16 +61,17 @@ class PoolLayer:
             now += reads
         return now + read_latency
 
-    def ports(self) -> dict[str, int]:
-        """Values of the unit's configuration inputs."""
+    @property
+    def values(self) -> dict[str, int]:
+        """{field: value} of the descriptor."""
         (height, width), (out_height, out_width) = self.shape[1:], self.out_size
-        values = {"avg": self.op == "avgpool", "signed": self.signed, "q": self.quads, "in_h": height, "in_w": width,
+        values = {"op": OP_CODES[self.op], "in_signed": self.signed, "in_quads": self.quads, "in_h": height, "in_w": width,
                   "out_h": out_height, "out_w": out_width}
         for name in ("in_base", "in_row_stride", "out_base", "out_row_stride"):
             values[name] = getattr(self, name)
         for name in ("kernel", "stride", "pad"):
-            values[f"{name}_h"], values[f"{name}_w"] = getattr(self, name)
-        return {f"{name}_i": int(value) for name, value in values.items()}
+            values[f"pool_{name}_h"], values[f"pool_{name}_w"] = getattr(self, name)
+        return values
 
     def pixel_quads(self, base: int, row_stride: int, size: tuple[int, int]) -> np.ndarray:
         """Quad addresses int64 [H, W, Q] of a picture."""

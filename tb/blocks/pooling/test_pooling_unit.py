@@ -9,6 +9,7 @@ from cocotb.triggers import RisingEdge
 from cocotb.types import LogicArray
 
 from host.harness import clocking
+from tb.lib.descriptors import random_port
 from tb.lib.packing import unpack
 from tb.lib.stalls import PATTERNS, stalls
 from tb.blocks.pooling.pool_layer import placed, random_layer
@@ -32,8 +33,7 @@ class Bench:
         buffer = layer.buffer(self.rng, x)
         self.memory, self.written = bytearray(buffer.tobytes()), np.zeros(len(buffer), np.int64)
         self.sums, self.reads, self.sums_without_room = [], 0, 0
-        for name, value in layer.ports().items():
-            getattr(dut, name).value = value
+        dut.desc_i.value = random_port(self.rng, layer.values)
         dut.start_i.value = 1
         cycles = await self._until_done(layer, stall)
         for _ in range(8):  # nothing follows
@@ -114,8 +114,7 @@ class Bench:
 async def _start(dut) -> Bench:
     rng = np.random.default_rng(cocotb.RANDOM_SEED)
     dut.start_i.value = dut.sum_ready_i.value = dut.rd_data_i.value = 0
-    for name, value in random_layer(rng, 4, 1000).ports().items():
-        getattr(dut, name).value = value
+    dut.desc_i.value = random_port(rng, random_layer(rng, 4, 1000).values)
     await clocking.start(dut)
     return Bench(dut, rng)
 
@@ -202,8 +201,7 @@ async def reset_in_between(dut):
     bench = await _start(dut)
     for _ in range(12):
         layer = random_layer(bench.rng, bench.modules, 300)
-        for name, value in layer.ports().items():
-            getattr(dut, name).value = value
+        dut.desc_i.value = random_port(bench.rng, layer.values)
         dut.start_i.value = 1
         await RisingEdge(dut.clk_i)
         dut.start_i.value = 0

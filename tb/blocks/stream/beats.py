@@ -8,10 +8,10 @@ from typing import Iterator, Sequence
 import numpy as np
 from cocotbext.axi import AxiStreamBus, AxiStreamFrame, AxiStreamSink, AxiStreamSource
 
+from model.compiler.program_format import MAGIC_PROGRAM, MAGIC_WEIGHTS, PACKET, TRAILER  # noqa: F401
+from model.compiler.records import decode, encode
 from tb.blocks.stream import channel
 
-MAGIC_PROGRAM = 0x52505143  # "CQPR"
-MAGIC_WEIGHTS = 0x54575143  # "CQWT"
 MASK_32 = 0xFFFFFFFF
 
 
@@ -33,7 +33,17 @@ def packet(magic: int, payload: Sequence[int], *, length: int | None = None, crc
     """Header, payload of 64-bit words, trailer. `length` and `crc` override what is right."""
     crc = zlib.crc32(np.array(payload, dtype="<u8").tobytes()) if crc is None else crc
     length = len(payload) if length is None else length
-    return with_last([length << 32 | magic, *payload, crc])
+    return with_last([header(magic, length), *payload, *encode(TRAILER, {"crc": crc})])
+
+
+def header(magic: int, length: int) -> int:
+    """The first beat of a packet."""
+    return int(encode(PACKET, {"magic": magic, "length": length})[0])
+
+
+def fields(beat: Beat) -> dict[str, int]:
+    """magic and length in the first beat of a packet."""
+    return decode(PACKET, [beat.data])
 
 
 def random_words(rng: np.random.Generator, count: int) -> list[int]:

@@ -92,7 +92,7 @@ class Bench:
         """Random words, some of which look like headers."""
         words = b.random_words(self.rng, count)
         for i in np.flatnonzero(self.rng.random(count) < 0.2):
-            words[i] = int(self.rng.integers(9)) << 32 | [b.MAGIC_PROGRAM, b.MAGIC_WEIGHTS][self.rng.integers(2)]
+            words[i] = b.header(length=int(self.rng.integers(9)), magic=[b.MAGIC_PROGRAM, b.MAGIC_WEIGHTS][self.rng.integers(2)])
         return words
 
     async def check_good(self, n_packets: int) -> None:
@@ -188,7 +188,7 @@ async def every_error(dut):
         assert bench.errors == [code], f"{name}: {bench.errors}"
         assert dut.err_code_o.value.to_unsigned() == code
         program_began = "prog_start" in bench.events
-        is_program = beats[0].data & b.MASK_32 == b.MAGIC_PROGRAM and beats[0].keep == 0xFF
+        is_program = b.fields(beats[0])["magic"] == b.MAGIC_PROGRAM and beats[0].keep == 0xFF
         assert program_began == is_program, name
         payload = _payload_before_error(beats, code)
         assert bench.program == (dict(enumerate(payload)) if is_program else {}), f"{name}: a bad beat was written"
@@ -205,7 +205,7 @@ def _payload_before_error(beats: list[b.Beat], code: ErrorCode) -> list[int]:
     if code in (ErrorCode.PACKET_MAGIC, ErrorCode.PROGRAM_LENGTH) or beats[0].last or beats[0].keep != 0xFF:
         return []
     words = []
-    for beat in beats[1:1 + (beats[0].data >> 32)]:
+    for beat in beats[1:1 + b.fields(beats[0])["length"]]:
         if beat.last or beat.keep != 0xFF:
             break
         words.append(beat.data)
@@ -284,7 +284,7 @@ async def error_before_next_packet(dut):
         await bench.send(b.packet(b.MAGIC_PROGRAM, [1, 2]))
         bench.forget()
         beats, code = _bad_packets(bench.rng)[name]
-        last_start = int(beats[0].data & b.MASK_32 == b.MAGIC_PROGRAM and beats[0].keep == 0xFF)
+        last_start = int(b.fields(beats[0])["magic"] == b.MAGIC_PROGRAM and beats[0].keep == 0xFF)
         await bench.send(beats, b.packet(b.MAGIC_PROGRAM, [3, 4]), b.packet(0, [5]))
         assert bench.errors == [code], f"{name}: {bench.errors}"
         assert bench.events == ["prog_start"] * last_start, f"{name}: {bench.events}"
