@@ -30,10 +30,11 @@ def with_last(words: Sequence[int]) -> list[Beat]:
 
 
 def packet(magic: int, payload: Sequence[int], *, length: int | None = None, crc: int | None = None) -> list[Beat]:
-    """Header, payload of 64-bit words, trailer. `length` and `crc` override what is right."""
-    crc = zlib.crc32(np.array(payload, dtype="<u8").tobytes()) if crc is None else crc
+    """Header, payload of 64-bit words, trailer. `length` and `crc`, the whole trailer, override what is right."""
+    if crc is None:
+        crc = int(encode(TRAILER, {"crc": zlib.crc32(np.array(payload, dtype="<u8").tobytes())})[0])
     length = len(payload) if length is None else length
-    return with_last([header(magic, length), *payload, *encode(TRAILER, {"crc": crc})])
+    return with_last([header(magic, length), *payload, crc])
 
 
 def header(magic: int, length: int) -> int:
