@@ -55,7 +55,7 @@ class Size:
     more: int
 
     def __str__(self) -> str:
-        return "+".join(([self.name] if self.name else []) + ([str(self.more)] if self.more or not self.name else []))
+        return "+".join(part for part in (self.name, str(self.more or "")) if part) or "0"
 
     @property
     def range(self) -> str:
@@ -98,18 +98,22 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node, deep=False):
         names = [self.construct_object(key) for key, _ in node.value]
         if twice := sorted({str(name) for name in names if names.count(name) > 1}):
-            raise FormatError(f"{', '.join(twice)} stands twice{str(node.start_mark).replace('  in', ' in', 1)}")
+            raise FormatError(f"line {node.start_mark.line + 1}: {', '.join(twice)} stands twice")
         return super().construct_mapping(node, deep)
 
 
 def load(source: Path = SOURCE) -> tuple[list[Constant], list[Record]]:
-    """Constants and records of the description. Raises FormatError for names used twice and fields that cannot be."""
+    """Constants and records of the description.
+
+    Raises FormatError for names used twice and fields that cannot be.
+    """
     data = yaml.load(source.read_text(encoding="utf-8"), _Loader)
     constants = [Constant(name, **facts) for name, facts in data["constants"].items()]
     values = {constant.name: constant.value for constant in constants}
     records = []
     for name, facts in data["records"].items():
-        fields = tuple(_field(f"{name}.{field}", place, values) for field, place in facts["fields"].items())
+        fields = tuple(_field(f"{name}.{field}", place, values)
+                       for field, place in facts["fields"].items())
         words = _value(_size(name, facts["words"], values), values)
         _check(name, words, fields)
         records.append(Record(name, facts["about"], words, fields))
@@ -118,7 +122,8 @@ def load(source: Path = SOURCE) -> tuple[list[Constant], list[Record]]:
 
 def _field(name: str, place: list, values: dict[str, int]) -> Field:
     if not 4 <= len(place) <= 5 or place[4:] not in ([], ["signed"]):
-        raise FormatError(f"{name}: {place} is not [word, lowest bit, width, what it holds] with or without `signed`")
+        raise FormatError(f"{name}: {place} is not [word, lowest bit, width, what it holds], "
+                          "with or without `signed`")
     word, low, size, about, *signed = place
     size = _size(name, size, values)
     return Field(name.partition(".")[2], word, low, size, _value(size, values), about, bool(signed))
@@ -129,7 +134,8 @@ def _size(name: str, text: int | str, values: dict[str, int]) -> Size:
         return Size("", text)
     match = _NUMBER.fullmatch(text)
     if not match or match["name"] not in values:
-        raise FormatError(f"{name}: {text!r} is neither a number nor a constant with or without a number added")
+        raise FormatError(f"{name}: {text!r} is neither a number nor a constant, "
+                          "with or without a number added")
     return Size(match["name"], int(match["more"] or 0))
 
 
@@ -140,20 +146,24 @@ def _value(size: Size, values: dict[str, int]) -> int:
 def _check(record: str, words: int, fields: tuple[Field, ...]) -> None:
     taken: dict[tuple[int, int], str] = {}
     for field in fields:
-        if not (0 <= field.word < words and 0 <= field.low and 0 < field.width and field.high < WORD_BITS):
-            raise FormatError(f"{record}.{field.name}: bits {field.high}:{field.low} of word {field.word} do not exist")
+        if not (0 <= field.word < words and 0 <= field.low <= field.high < WORD_BITS):
+            raise FormatError(f"{record}.{field.name}: bits {field.high}:{field.low} "
+                              f"of word {field.word} do not exist")
         for bit in range(field.low, field.high + 1):
             other = taken.setdefault((field.word, bit), field.name)
             if other != field.name:
-                raise FormatError(f"{record}.{field.name}: bit {bit} of word {field.word} is {other}'s")
+                raise FormatError(f"{record}.{field.name}: bit {bit} of word {field.word} "
+                                  f"is {other}'s")
 
 
 def generate(source: Path = SOURCE) -> dict[str, str]:
     """Contents of all generated files by path below the project root."""
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(ROOT / "ci" / "templates"), undefined=jinja2.StrictUndefined,
-                                     trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(ROOT / "ci" / "templates"),
+                                     undefined=jinja2.StrictUndefined, trim_blocks=True,
+                                     lstrip_blocks=True, keep_trailing_newline=True)
     constants, records = load(source)
-    return {path: environment.get_template(name).render(constants=constants, records=records) for path, name in TEMPLATES.items()}
+    return {path: environment.get_template(name).render(constants=constants, records=records)
+            for path, name in TEMPLATES.items()}
 
 
 def stale(files: dict[str, str], root: Path = ROOT) -> list[str]:

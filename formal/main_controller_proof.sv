@@ -77,9 +77,13 @@ module main_controller_proof #(
       if (image_state) assert (image_end_addr <= CAPACITY && image_rows != '0 && image_row_quads != '0);
       if (checked) begin
         assert (op == program_pkg::OP_CONV || op == program_pkg::OP_MAXPOOL || op == program_pkg::OP_AVGPOOL);
-        if (writes) assert (program_pkg::descriptor_out_end(desc) <= CAPACITY && {1'b0, program_pkg::descriptor_out_base(desc)} < program_pkg::descriptor_out_end(desc));
-        assert (program_pkg::descriptor_in_w(desc) != '0 && program_pkg::descriptor_in_h(desc) != '0 && program_pkg::descriptor_in_quads(desc) != '0);
-        assert (program_pkg::descriptor_out_w(desc) != '0 && program_pkg::descriptor_out_h(desc) != '0 && program_pkg::descriptor_out_quads(desc) != '0);
+        if (writes) begin
+          assert (program_pkg::descriptor_out_end(desc) <= CAPACITY);
+          assert ({1'b0, program_pkg::descriptor_out_base(desc)} < program_pkg::descriptor_out_end(desc));
+        end
+        assert (program_pkg::descriptor_in_w(desc) != '0 && program_pkg::descriptor_in_h(desc) != '0);
+        assert (program_pkg::descriptor_out_w(desc) != '0 && program_pkg::descriptor_out_h(desc) != '0);
+        assert (program_pkg::descriptor_in_quads(desc) != '0 && program_pkg::descriptor_out_quads(desc) != '0);
         if (op == program_pkg::OP_CONV) begin
           assert (program_pkg::descriptor_tile_pixels(desc) != '0 && program_pkg::descriptor_tile_pixels(desc) <= 9'd256);
           assert (program_pkg::descriptor_tile_rows(desc) != '0 && program_pkg::descriptor_tile_cols(desc) != '0);

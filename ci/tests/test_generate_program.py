@@ -16,7 +16,8 @@ def load(folder, fields, words=2, constants="  WIDE: {value: 12, about: bits of 
     """Constants and the record of a description with these fields, as text."""
     path = folder / "format.yaml"
     lines = "\n".join(f"      {line}" for line in fields)
-    path.write_text(f"constants:\n{constants}\nrecords:\n  record:\n    about: Some.\n    words: {words}\n    fields:\n{lines}\n")
+    path.write_text(f"constants:\n{constants}\nrecords:\n  record:\n    about: Some.\n"
+                    f"    words: {words}\n    fields:\n{lines}\n")
     constants, (record,) = generate_program.load(path)
     return constants, record
 
@@ -40,14 +41,17 @@ def test_a_field_that_cannot_be_is_named(tmp_path, fields, message):
 
 def test_a_constant_named_twice_is_refused(tmp_path):
     with pytest.raises(FormatError, match="A stands twice"):
-        load(tmp_path, ["a: [0, 0, 1, x]"], constants="  A: {value: 1, about: x}\n  A: {value: 2, about: y}")
+        load(tmp_path, ["a: [0, 0, 1, x]"],
+             constants="  A: {value: 1, about: x}\n  A: {value: 2, about: y}")
 
 
 def test_constants_stand_for_widths_and_words(tmp_path):
     fields = ["a: [0, 0, WIDE, x]", "b: [0, 16, WIDE + 1, y]", "c: [11, 0, 1, z, signed]"]
     _, record = load(tmp_path, fields, words="WIDE")
-    assert record.words == 12 and [(f.low, f.width, f.high) for f in record.fields] == [(0, 12, 11), (16, 13, 28), (0, 1, 0)]
-    assert [f.size.range for f in record.fields] == ["[WIDE-1:0] ", "[WIDE:0] ", ""] and [str(f.size) for f in record.fields] == ["WIDE", "WIDE+1", "1"]
+    places = [(f.low, f.width, f.high) for f in record.fields]
+    assert record.words == 12 and places == [(0, 12, 11), (16, 13, 28), (0, 1, 0)]
+    assert [f.size.range for f in record.fields] == ["[WIDE-1:0] ", "[WIDE:0] ", ""]
+    assert [str(f.size) for f in record.fields] == ["WIDE", "WIDE+1", "1"]
     assert [f.signed for f in record.fields] == [False, False, True]
 
 
@@ -55,17 +59,22 @@ def test_all_three_files_say_the_same():
     """Every field of the Python tables stands at the same bits in the package and on the page."""
     files = generate_program.generate()
     package, page = files["rtl/generated/program_pkg.sv"], files["docs/program-format.md"]
-    constants = {name: value for name, value in vars(program_format).items() if isinstance(value, int)}
-    layouts = {name.lower(): value for name, value in vars(program_format).items() if isinstance(value, Layout)}
+    names = vars(program_format)
+    constants = {name: value for name, value in names.items() if isinstance(value, int)}
+    layouts = {name.lower(): value for name, value in names.items() if isinstance(value, Layout)}
     assert len(layouts) == 6
     for record, layout in layouts.items():
         section = page.split(f"## {record.capitalize()}\n")[1].split("\n## ")[0]
         for name, field in layout.fields.items():
-            body = re.search(rf"\n    {record}_{name} = (?:words\[(\d+)\]|word)\[(\d+)\+:([\w+]+)\];\n", package)
-            width = sum(constants.get(part, 0) or int(part) for part in body[3].split("+"))
-            word = re.search(rf"HEADER_{name.upper()}_WORD = (\d+);", package)[1] if record == "header" else body[1] or 0
-            assert (int(word), int(body[2]), width) == field[:3], f"{record}.{name}"
-            bits = f"{field.low}" if field.width == 1 else f"{field.low + field.width - 1}:{field.low}"
+            body = re.search(rf"\n    {record}_{name} = "
+                             r"(?:words\[(\d+)\]|word)\[(\d+)\+:([\w+]+)\];\n", package)
+            word, low, width = body.groups(0)
+            if record == "header":
+                word = re.search(rf"HEADER_{name.upper()}_WORD = (\d+);", package)[1]
+            width = sum(constants.get(part, 0) or int(part) for part in width.split("+"))
+            assert (int(word), int(low), width) == field[:3], f"{record}.{name}"
+            high = field.low + field.width - 1
+            bits = f"{field.low}" if field.width == 1 else f"{high}:{field.low}"
             assert f"| {field.word} | {bits} | `{name}` |" in section
 
 
@@ -88,7 +97,8 @@ LAYOUT = Layout(2, {"low": Field(0, 0, 4), "sign": Field(1, 60, 4, signed=True)}
 def test_records_are_encoded_and_decoded():
     for values in ({"low": 15, "sign": -8}, {"low": 0, "sign": 7}):
         words = encode(LAYOUT, values, [2**64 - 1, 0])
-        assert decode(LAYOUT, words) == values and int(words[0]) | 15 == 2**64 - 1 and not int(words[1]) << 4 & 2**64 - 1
+        assert decode(LAYOUT, words) == values
+        assert int(words[0]) | 15 == 2**64 - 1 and int(words[1]) & 2**60 - 1 == 0
 
 
 @pytest.mark.parametrize("name, value", [("low", 16), ("low", -1), ("sign", 8), ("sign", -9)])

@@ -3,4 +3,7 @@ from model.common.errors import UserError
 
 
 class CompileError(UserError, ValueError):
-    """A network that is legal but that the accelerator cannot run; the message names the layer, the field and why."""
+    """A network that is legal but that the accelerator cannot run.
+
+    The message names the layer, the field and why.
+    """

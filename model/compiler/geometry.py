@@ -6,11 +6,13 @@ from model.compiler.program_format import DESCRIPTOR, MODE_1, OP_CONV, OP_MAXPOO
 from model.compiler.records import decode
 
 # Fields that only convolutions and only pools look at.
-ONLY_CONV = ("mode", "vertical", "tile_rows", "tile_cols", "tile_pixels", "kr_count", "kr_step", "pad_h", "pad_w", "pieces", "window",
-             "channel_groups", "output_groups", "read_quads")
-ONLY_POOL = ("pool_kernel_h", "pool_kernel_w", "pool_stride_h", "pool_stride_w", "pool_pad_h", "pool_pad_w")
+ONLY_CONV = ("mode", "vertical", "tile_rows", "tile_cols", "tile_pixels", "kr_count", "kr_step",
+             "pad_h", "pad_w", "pieces", "window", "channel_groups", "output_groups", "read_quads")
+ONLY_POOL = ("pool_kernel_h", "pool_kernel_w", "pool_stride_h", "pool_stride_w", "pool_pad_h",
+             "pool_pad_w")
 # Fields that all layers look at.
-COMMON = ("raw", "in_base", "in_row_stride", "in_w", "in_h", "in_quads", "out_quads", "out_base", "out_w", "out_h", "out_end")
+COMMON = ("raw", "in_base", "in_row_stride", "in_w", "in_h", "in_quads", "out_quads", "out_base",
+          "out_w", "out_h", "out_end")
 
 
 def sizes(words) -> SimpleNamespace:
@@ -68,7 +70,8 @@ def _conv_problems(d, hardware):
 def _pool_problems(d):
     broken = []
     for axis in "hw":
-        size, out, kernel, stride, pad = (getattr(d, name + axis) for name in ("in_", "out_", "pool_kernel_", "pool_stride_", "pool_pad_"))
+        names = ("in_", "out_", "pool_kernel_", "pool_stride_", "pool_pad_")
+        size, out, kernel, stride, pad = (getattr(d, name + axis) for name in names)
         if (out - 1) * stride + kernel > size + 2 * pad:
             broken.append(f"last window beyond picture and padding, {axis}")
         if pad >= kernel:

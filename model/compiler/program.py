@@ -8,8 +8,9 @@ from model.compiler import memory_plan, weights
 from model.compiler.conv_plan import ceil_div, plan_conv
 from model.compiler.errors import CompileError
 from model.compiler.hardware import Hardware
-from model.compiler.program_format import (DESCRIPTOR, HEADER, MAGIC_PROGRAM, MAGIC_WEIGHTS, MAX_CHANNELS, MAX_LAYERS, OP_AVGPOOL, OP_CONV,
-                                           OP_MAXPOOL, PACKET, PROGRAM_VERSION, QUAD_ADDR_W, TRAILER)
+from model.compiler.program_format import (
+    DESCRIPTOR, HEADER, MAGIC_PROGRAM, MAGIC_WEIGHTS, MAX_CHANNELS, MAX_LAYERS, OP_AVGPOOL, OP_CONV,
+    OP_MAXPOOL, PACKET, PROGRAM_VERSION, QUAD_ADDR_W, TRAILER)
 from model.compiler.records import encode
 
 OP_CODES = {"conv": OP_CONV, "maxpool": OP_MAXPOOL, "avgpool": OP_AVGPOOL}
@@ -105,14 +106,18 @@ def _decode_bytes(layer, beats):
 def packet(magic, payload):
     """Header, payload and CRC-32 trailer of a packet, uint64 words."""
     payload = np.ascontiguousarray(payload, "<u8")
-    return np.concatenate([encode(PACKET, {"magic": magic, "length": len(payload)}), payload, encode(TRAILER, {"crc": zlib.crc32(payload.tobytes())})])
+    header = encode(PACKET, {"magic": magic, "length": len(payload)})
+    return np.concatenate([header, payload, encode(TRAILER, {"crc": zlib.crc32(payload.tobytes())})])
 
 
 def compile_network(net, hardware=Hardware(), debug=False):
     """Network -> Compiled for one hardware configuration. CompileError names the layer and why it cannot run."""
     _check_supported(net)
     plans, tensors = _plan(net, hardware)
-    descriptors = [_naming(layer, lambda: encode(DESCRIPTOR, descriptor_values(layer, index, net, tensors, plans, debug))) for index, layer in enumerate(net.layers)]
+    descriptors = []
+    for index, layer in enumerate(net.layers):
+        values = descriptor_values(layer, index, net, tensors, plans, debug)
+        descriptors.append(_naming(layer, lambda: encode(DESCRIPTOR, values)))
     chunks = [_naming(layer, lambda: _chunk(layer, plans, hardware)) for layer in net.layers if layer.op in ("conv", "avgpool")]
     program = np.concatenate([_header(tensors["input"], len(net.layers), hardware), *descriptors])
     payload = np.concatenate(chunks) if chunks else np.zeros(0, np.uint64)
@@ -171,45 +176,61 @@ def _plan_layout(net, hardware, skew):
 
 
 def _header(image, n_layers, hardware):
-    return encode(HEADER, {"n_layers": n_layers, "num_modules": hardware.num_modules, "version": PROGRAM_VERSION, "image_base": image.base,
-                           "image_row_stride": image.row_stride, "image_row_quads": image.row_quads, "image_rows": image.shape[1],
-                           "image_end_addr": image.base + image.size})
+    return encode(HEADER, {
+        "n_layers": n_layers, "num_modules": hardware.num_modules, "version": PROGRAM_VERSION,
+        "image_base": image.base, "image_row_stride": image.row_stride,
+        "image_row_quads": image.row_quads, "image_rows": image.shape[1],
+        "image_end_addr": image.base + image.size,
+    })
 
 
 def descriptor_values(layer, index, net, tensors, plans, debug):
     """{field: value} of the descriptor of the layer with this index."""
     source = tensors[layer.inputs[0]]
     raw = layer.out == "int32"
+    _, out_h, out_w = layer.out_shape
     out_quads = ceil_div(layer.out_shape[0], 4)
-    target = tensors.get(layer.name) or memory_plan.Tensor(layer.out_shape, False, layer.out_shape[2] * out_quads, 0)
+    target = tensors.get(layer.name)
+    if target is None:
+        target = memory_plan.Tensor(layer.out_shape, False, out_w * out_quads, 0)
     values = {
-        "op": OP_CODES[layer.op], "in_signed": source.signed, "raw": raw, "emit": debug or index + 1 == len(net.layers),
-        "has_params": layer.op != "maxpool",
-        "in_base": source.base, "in_row_stride": source.row_stride, "in_h": source.shape[1], "in_w": source.shape[2], "in_quads": source.quads,
-        "out_base": target.base, "out_row_stride": target.row_stride, "out_h": layer.out_shape[1], "out_w": layer.out_shape[2],
-        "out_quads": out_quads, "out_end": target.base + target.size, "out_row_quads": target.row_quads,
+        "op": OP_CODES[layer.op], "in_signed": source.signed, "raw": raw,
+        "emit": debug or index + 1 == len(net.layers), "has_params": layer.op != "maxpool",
+        "in_base": source.base, "in_row_stride": source.row_stride, "in_h": source.shape[1],
+        "in_w": source.shape[2], "in_quads": source.quads,
+        "out_base": target.base, "out_row_stride": target.row_stride, "out_h": out_h,
+        "out_w": out_w, "out_quads": out_quads, "out_row_quads": target.row_quads,
+        "out_end": target.base + target.size,
     }
     if not raw and layer.op != "maxpool":
         values |= {"out_min": layer.out_min, "out_max": layer.out_max}
     if layer.op == "conv":
-        return values | {f"codebook_{k}": layer.codebook[k] for k in (1, 2, 3)} | conv_values(plans[layer.name], source, target)
-    return values | {f"pool_{key}_{axis}": getattr(layer, key)[i] for key in ("kernel", "stride", "pad") for i, axis in enumerate("hw")}
+        codebook = {f"codebook_{k}": layer.codebook[k] for k in (1, 2, 3)}
+        return values | codebook | conv_values(plans[layer.name], source, target)
+    return values | {f"pool_{key}_{axis}": value for key in ("kernel", "stride", "pad")
+                     for axis, value in zip("hw", getattr(layer, key))}
 
 
 def conv_values(plan, source, target):
-    """{field: value} of a descriptor that follow from a convolution's plan and the places of its tensors."""
+    """{field: value} of what a convolution's plan and the places of its tensors decide."""
     rows, cols = plan.tile
     pad_h, pad_w = plan.pad
-    address = lambda value: value & ADDR_MASK  # addresses are modulo the address space; masked positions may lie outside
-    return {
-        "mode": plan.mode, "vertical": plan.vertical,
-        "row_base0": address(source.base - pad_h * source.row_stride), "in_tile_row_step": address(rows * source.row_stride),
-        "col_base0": address(-pad_w * source.quads), "in_tile_col_step": address(cols * source.quads),
-        "kr_addr_step": address(plan.kr_step * source.row_stride), "piece_addr_step": address(plan.window * source.quads),
-        "window_addr": (plan.window - 1) * source.quads, "psum_base0": pad_h * cols,
-        "tile_rows": rows, "tile_cols": cols, "tile_pixels": rows * cols,
-        "kr_count": plan.kr_count, "kr_step": plan.kr_step, "pad_h": pad_h, "pad_w": pad_w, "pieces": plan.pieces, "window": plan.window,
-        "channel_groups": plan.channel_groups, "output_groups": plan.output_groups, "read_quads": plan.quads,
-        "out_tile_row_step": address(rows * target.row_stride), "out_tile_col_step": address(cols * target.quads),
+    # addresses are modulo the address space; masked positions may lie outside
+    addresses = {
+        "row_base0": source.base - pad_h * source.row_stride,
+        "in_tile_row_step": rows * source.row_stride,
+        "col_base0": -pad_w * source.quads,
+        "in_tile_col_step": cols * source.quads,
+        "kr_addr_step": plan.kr_step * source.row_stride,
+        "piece_addr_step": plan.window * source.quads,
+        "out_tile_row_step": rows * target.row_stride,
+        "out_tile_col_step": cols * target.quads,
+    }
+    return {name: value & ADDR_MASK for name, value in addresses.items()} | {
+        "mode": plan.mode, "vertical": plan.vertical, "window_addr": (plan.window - 1) * source.quads,
+        "psum_base0": pad_h * cols, "tile_rows": rows, "tile_cols": cols, "tile_pixels": rows * cols,
+        "kr_count": plan.kr_count, "kr_step": plan.kr_step, "pad_h": pad_h, "pad_w": pad_w,
+        "pieces": plan.pieces, "window": plan.window, "channel_groups": plan.channel_groups,
+        "output_groups": plan.output_groups, "read_quads": plan.quads,
         "vstep": (source.row_stride - 1) // 8 if plan.vertical else 0,
     }

@@ -32,7 +32,8 @@ class Layout(NamedTuple):
 def encode(layout, values, words=None):
     """uint64 words of a record in which the fields {name: int} of `values` are set.
 
-    words: what all other bits are; zero by default. Raises CompileError for a value that does not fit.
+    words: what all other bits are; zero by default.
+    Raises CompileError for a value that does not fit.
     """
     words = [0] * layout.words if words is None else [int(word) for word in words]
     for name, value in values.items():
@@ -40,13 +41,15 @@ def encode(layout, values, words=None):
         low, high = field.limits
         if not low <= value <= high:
             raise CompileError(f"{name}: {value} does not fit in {field.width} bits")
-        words[field.word] = words[field.word] & ~(field.mask << field.low) | (value & field.mask) << field.low
+        words[field.word] &= ~(field.mask << field.low)
+        words[field.word] |= (value & field.mask) << field.low
     return np.array(words, np.uint64)
 
 
 def decode(layout, words):
     """{name: value} of all fields of a record."""
-    return {name: _value(field, int(words[field.word]) >> field.low & field.mask) for name, field in layout.fields.items()}
+    return {name: _value(field, int(words[field.word]) >> field.low & field.mask)
+            for name, field in layout.fields.items()}
 
 
 def _value(field, bits):

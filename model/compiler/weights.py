@@ -62,7 +62,8 @@ def parameter_words(bias, mult, shift, count):
 def chunk(parameters, blocks=None, tiles=1):
     """A layer's chunk: header, parameters, and the pass blocks uint64 [groups, passes, words], each group to be used for `tiles` tiles."""
     groups, passes = (0, 0) if blocks is None else blocks.shape[:2]
-    header = encode(CHUNK, {"n_params": len(parameters), "n_tiles": tiles, "n_passes": passes, "n_groups": groups})
+    header = encode(CHUNK, {"n_params": len(parameters), "n_tiles": tiles, "n_passes": passes,
+                            "n_groups": groups})
     parts = [header, parameters]
     return np.concatenate(parts if blocks is None else parts + [blocks.reshape(-1)])
 

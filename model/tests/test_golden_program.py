@@ -1,10 +1,10 @@
-"""The program format, spelled out once without its tables: the words that a small network becomes."""
+"""The program format, spelled out once without its tables: the words of a small network."""
 import numpy as np
 
 from model.compiler import compile_network
 from model.network import Layer, Network
 
-# Whoever changes the format on purpose puts the words of the failing test's message here, and nowhere else.
+# Whoever changes the format on purpose puts the words of the failing test's message here.
 GOLDEN = """
 0000005052505143 0000000001040004 0000001100000000 000000090000000a
 0000000000000092 0000000000000000 0000000000000000 0000000000000000
@@ -36,26 +36,33 @@ GOLDEN = """
 def conv(name, source, shape, pad, **clamps):
     """A convolution whose weights and parameters are counted up."""
     channels = np.arange(shape[0])
-    return Layer(name=name, op="conv", inputs=(source,), stride=(1, 1), pad=pad, index=(np.arange(np.prod(shape)) % 4).astype(np.uint8).reshape(shape),
-                 codebook=np.array([0, -77, 5, 120], np.int8), bias=(100 - 70 * channels).astype(np.int32), mult=(300 + channels).astype(np.int32),
+    index = (np.arange(np.prod(shape)) % 4).astype(np.uint8).reshape(shape)
+    return Layer(name=name, op="conv", inputs=(source,), stride=(1, 1), pad=pad, index=index,
+                 codebook=np.array([0, -77, 5, 120], np.int8),
+                 bias=(100 - 70 * channels).astype(np.int32),
+                 mult=(300 + channels).astype(np.int32),
                  shift=(9 + channels % 3).astype(np.uint8), **clamps)
 
 
 def network():
-    """Vertical taps, pieces of a kernel row, both kinds of pools, 8-bit and 32-bit results, negative weights, biases and clamps."""
+    """Vertical taps, pieces of a kernel row, pools, 8-bit and 32-bit results, negative numbers."""
     pool = {"kernel": (2, 3), "stride": (2, 1), "pad": (1, 0)}
+    mean = {"kernel": (4, 3), "stride": (1, 1), "pad": (0, 0)}
     return Network(name="golden", input_shape=(3, 9, 10), input_signed=True, layers=(
-        conv("tall", "input", (8, 3, 5, 5), (2, 1), out_min=-100, out_max=90), Layer(name="most", op="maxpool", inputs=("tall",), **pool),
+        conv("tall", "input", (8, 3, 5, 5), (2, 1), out_min=-100, out_max=90),
+        Layer(name="most", op="maxpool", inputs=("tall",), **pool),
         conv("wide", "most", (5, 8, 2, 7), (0, 3), out_min=0, out_max=255),
-        Layer(name="mean", op="avgpool", inputs=("wide",), kernel=(4, 3), stride=(1, 1), pad=(0, 0), out="int32")))
+        Layer(name="mean", op="avgpool", inputs=("wide",), out="int32", **mean)))
 
 
 def test_the_words_are_those_of_the_format():
-    """Header and descriptors, both packets' first and last words, and the first chunk's header and parameters.
+    """The program, and of the weights the first chunk's header and parameters, and the CRC.
 
-    This test must fail whenever the format changes, by intent or not; GOLDEN is the one place to change with it.
+    It must fail whenever the format changes, by intent or not; then GOLDEN is the one place to
+    change.
     """
     compiled = compile_network(network())
     words = [*compiled.program, *compiled.weights[:10], compiled.weights[-1]]
-    text = "\n".join(" ".join(f"{int(word):016x}" for word in words[i:i + 4]) for i in range(0, len(words), 4))
+    digits = [f"{int(word):016x}" for word in words]
+    text = "\n".join(" ".join(digits[i:i + 4]) for i in range(0, len(digits), 4))
     assert text == GOLDEN.strip(), f"the words are now\n{text}"

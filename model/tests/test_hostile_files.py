@@ -235,9 +235,11 @@ def test_a_tensor_without_bounds_is_refused():
 
 # ----------------------------------------------------------------------------------------------- messages
 
-@pytest.mark.parametrize("field, values", [("pool_kernel_h: 65536", {"kernel": (65536, 1), "pad": (32768, 0)}),
-                                           ("pool_stride_w: 65536", {"stride": (1, 65536)}),
-                                           ("pool_stride_h: 2147483647", {"stride": (2**31 - 1, 1)})])
+@pytest.mark.parametrize("field, values", [
+    ("pool_kernel_h: 65536", {"kernel": (65536, 1), "pad": (32768, 0)}),
+    ("pool_stride_w: 65536", {"stride": (1, 65536)}),
+    ("pool_stride_h: 2147483647", {"stride": (2**31 - 1, 1)}),
+])
 def test_the_compiler_names_layer_and_field(field, values):
     geometry = {"kernel": (1, 1), "stride": (1, 1), "pad": (0, 0), **values}
     net = Network(name="n", input_shape=(3, 4, 4), input_signed=True, layers=[Layer(name="wide", op="maxpool", inputs=("input",), **geometry)])

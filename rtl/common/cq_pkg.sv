@@ -1,6 +1,7 @@
 // Constants of the datapath, shared by its blocks.
 //
-// Purpose: widths and latencies that no program knows of, in one place; program_pkg has those of the program format.  Referred to by scope (cq_pkg::NAME), never imported.
+// Purpose: widths and latencies that no program knows of, in one place; program_pkg has those of the program format.
+// Referred to by scope (cq_pkg::NAME), never imported.
 `default_nettype none
 `timescale 1ns / 1ps
 

@@ -74,7 +74,8 @@ module descriptor_check #(
   assign output_groups  = program_pkg::descriptor_output_groups(desc_i);
   assign read_quads     = program_pkg::descriptor_read_quads(desc_i);
   // quads of a group of output channels
-  assign group_quads    = (program_pkg::descriptor_mode(desc_i) == program_pkg::MODE_1) ? 4'(3 * (NUM_MODULES / 4)) : 4'(NUM_MODULES / 4);
+  assign group_quads    = (program_pkg::descriptor_mode(desc_i) == program_pkg::MODE_1) ?
+      4'(3 * (NUM_MODULES / 4)) : 4'(NUM_MODULES / 4);
 
   // ---------------------------------------------------------------- products
   logic [E_W-1:0] rows_span, row_span;     // quads from the first to the last row; quads of a row
@@ -144,8 +145,8 @@ module descriptor_check #(
     input_bad_q <= row_span > E_W'(in_row_stride) || in_end > {1'b0, CAPACITY} ||
         (writes && (E_W + 1)'(in_base) < (E_W + 1)'(out_end) && (E_W + 1)'(out_base) < in_end);
     conv_bad_q  <= !rows_fit || !cols_fit || !inputs_fit || !outputs_fit || !tile_fits;
-    pool_bad_q  <= pool_reach_h_q > {1'b0, padded_h_q} || pool_reach_w_q > {1'b0, padded_w_q} || pool_pad_h >= pool_kernel_h || pool_pad_w >= pool_kernel_w ||
-        in_quads != out_quads;
+    pool_bad_q  <= pool_reach_h_q > {1'b0, padded_h_q} || pool_reach_w_q > {1'b0, padded_w_q} ||
+        pool_pad_h >= pool_kernel_h || pool_pad_w >= pool_kernel_w || in_quads != out_quads;
   end
 
   logic [4:0] cycle_q;

@@ -3,7 +3,7 @@
 // Purpose: from START to STOP it takes one image after the other: reads the program header, lets the image in, then fetches each layer's
 // descriptor, starts the unit that computes it, waits until its results are written, and has tensors sent that the program asks for.  It
 // checks descriptors before anything is started, counts cycles, and turns every error into a code with the layer.
-// Latency: RECORD_WORDS + 3 cycles to the first image beat, RECORD_WORDS + 3 from layer to layer, SETTLE after a layer's last result.
+// Latency: RECORD_WORDS + 3 cycles to the first image beat and from layer to layer, SETTLE after a layer's last result.
 // Throughput: one image at a time.
 `resetall
 `default_nettype none
@@ -111,8 +111,8 @@ module main_controller #(
   assign last_layer = {10'b0, layer_q} + 16'd1 == n_layers_q;
 
   logic header_bad, desc_bad, conv_bad, pool_bad, size_bad, region_bad;
-  assign header_bad = version_q != 8'(program_pkg::PROGRAM_VERSION) || n_layers_q == '0 || n_layers_q > 16'(MAX_LAYERS) ||
-      image_rows_q == '0 || image_row_quads_q == '0 || image_end_addr_q > CAPACITY;
+  assign header_bad = version_q != 8'(program_pkg::PROGRAM_VERSION) || n_layers_q == '0 ||
+      n_layers_q > 16'(MAX_LAYERS) || image_rows_q == '0 || image_row_quads_q == '0 || image_end_addr_q > CAPACITY;
 
   logic [program_pkg::TILE_W:0] tile_rows, tile_cols, tile_pixels;
   logic [2:0] window;
@@ -123,10 +123,12 @@ module main_controller #(
   assign window      = program_pkg::descriptor_window(desc_q);
   assign tile_bad    = tile_rows == '0 || tile_rows > MOST_PIXELS || tile_cols == '0 || tile_cols > MOST_PIXELS ||
       tile_pixels == '0 || tile_pixels > MOST_PIXELS;
-  assign conv_bad    = program_pkg::descriptor_mode(desc_q) > program_pkg::MODE_5 || tile_bad || program_pkg::descriptor_kr_count(desc_q) == '0 ||
-      program_pkg::descriptor_pieces(desc_q) == '0 || program_pkg::descriptor_channel_groups(desc_q) == '0 ||
-      program_pkg::descriptor_output_groups(desc_q) == '0 || (window != 3'd1 && window != 3'd3 && window != 3'd5);
-  assign pool_bad    = program_pkg::descriptor_pool_kernel_h(desc_q) == '0 || program_pkg::descriptor_pool_kernel_w(desc_q) == '0 ||
+  assign conv_bad    = program_pkg::descriptor_mode(desc_q) > program_pkg::MODE_5 || tile_bad ||
+      program_pkg::descriptor_kr_count(desc_q) == '0 || program_pkg::descriptor_pieces(desc_q) == '0 ||
+      program_pkg::descriptor_channel_groups(desc_q) == '0 || program_pkg::descriptor_output_groups(desc_q) == '0 ||
+      (window != 3'd1 && window != 3'd3 && window != 3'd5);
+  assign pool_bad    = program_pkg::descriptor_pool_kernel_h(desc_q) == '0 ||
+      program_pkg::descriptor_pool_kernel_w(desc_q) == '0 ||
       program_pkg::descriptor_pool_stride_h(desc_q) == '0 || program_pkg::descriptor_pool_stride_w(desc_q) == '0;
   assign size_bad    = program_pkg::descriptor_in_w(desc_q) == '0 || program_pkg::descriptor_in_h(desc_q) == '0 ||
       program_pkg::descriptor_in_quads(desc_q) == '0 || program_pkg::descriptor_out_quads(desc_q) == '0 ||
@@ -267,13 +269,19 @@ module main_controller #(
   always_ff @(posedge clk_i) begin
     if (state_q == HEADER) begin
       if (word_q == 5'(program_pkg::HEADER_VERSION_WORD + 1)) version_q <= program_pkg::header_version(prog_data_i);
-      if (word_q == 5'(program_pkg::HEADER_NUM_MODULES_WORD + 1)) modules_q <= program_pkg::header_num_modules(prog_data_i);
+      if (word_q == 5'(program_pkg::HEADER_NUM_MODULES_WORD + 1))
+        modules_q <= program_pkg::header_num_modules(prog_data_i);
       if (word_q == 5'(program_pkg::HEADER_N_LAYERS_WORD + 1)) n_layers_q <= program_pkg::header_n_layers(prog_data_i);
-      if (word_q == 5'(program_pkg::HEADER_IMAGE_BASE_WORD + 1)) image_base_q <= program_pkg::header_image_base(prog_data_i);
-      if (word_q == 5'(program_pkg::HEADER_IMAGE_ROW_STRIDE_WORD + 1)) image_row_stride_q <= program_pkg::header_image_row_stride(prog_data_i);
-      if (word_q == 5'(program_pkg::HEADER_IMAGE_ROW_QUADS_WORD + 1)) image_row_quads_q <= program_pkg::header_image_row_quads(prog_data_i);
-      if (word_q == 5'(program_pkg::HEADER_IMAGE_ROWS_WORD + 1)) image_rows_q <= program_pkg::header_image_rows(prog_data_i);
-      if (word_q == 5'(program_pkg::HEADER_IMAGE_END_ADDR_WORD + 1)) image_end_addr_q <= program_pkg::header_image_end_addr(prog_data_i);
+      if (word_q == 5'(program_pkg::HEADER_IMAGE_BASE_WORD + 1))
+        image_base_q <= program_pkg::header_image_base(prog_data_i);
+      if (word_q == 5'(program_pkg::HEADER_IMAGE_ROW_STRIDE_WORD + 1))
+        image_row_stride_q <= program_pkg::header_image_row_stride(prog_data_i);
+      if (word_q == 5'(program_pkg::HEADER_IMAGE_ROW_QUADS_WORD + 1))
+        image_row_quads_q <= program_pkg::header_image_row_quads(prog_data_i);
+      if (word_q == 5'(program_pkg::HEADER_IMAGE_ROWS_WORD + 1))
+        image_rows_q <= program_pkg::header_image_rows(prog_data_i);
+      if (word_q == 5'(program_pkg::HEADER_IMAGE_END_ADDR_WORD + 1))
+        image_end_addr_q <= program_pkg::header_image_end_addr(prog_data_i);
     end
   end
 

@@ -49,7 +49,9 @@ module conv_unit #(
   assign in_signed = program_pkg::descriptor_in_signed(desc_i);
   assign mode      = program_pkg::descriptor_mode(desc_i);
   assign codebook  = {
-    program_pkg::descriptor_codebook_3(desc_i), program_pkg::descriptor_codebook_2(desc_i), program_pkg::descriptor_codebook_1(desc_i)
+    program_pkg::descriptor_codebook_3(desc_i),
+    program_pkg::descriptor_codebook_2(desc_i),
+    program_pkg::descriptor_codebook_1(desc_i)
   };
 
   // ---------------------------------------------------------------- positions
@@ -216,7 +218,8 @@ module conv_unit #(
   end
   assign tile_free = tiles_q != 2'd2;
 
-  // 8-bit results are always taken (room_i stays high), and with a single kernel-row step no pass of a tile begins beyond its first pixel.
+  // room_i stays high for 8-bit results, and with a single kernel-row step no pass of a tile begins beyond its first
+  // pixel.
   logic raw, one_row, early;
   assign raw     = program_pkg::descriptor_raw(desc_i);
   assign one_row = program_pkg::descriptor_vertical(desc_i) || program_pkg::descriptor_kr_count(desc_i) == 4'd1;

@@ -50,7 +50,8 @@ module pass_sequencer (
 
   // ---------------------------------------------------------------- the layer
   logic vertical;
-  logic [A_W-1:0] in_base, in_row_stride, row_base0, in_tile_row_step, col_base0, in_tile_col_step, kr_addr_step, piece_addr_step, window_addr;
+  logic [A_W-1:0] in_base, in_row_stride, row_base0, in_tile_row_step, col_base0, in_tile_col_step;
+  logic [A_W-1:0] kr_addr_step, piece_addr_step, window_addr;
   logic [program_pkg::DIM_W-1:0] in_w, in_h, out_w, out_h;
   logic [program_pkg::QUADS_W-1:0] in_quads;
   logic [19:0] psum_base0;

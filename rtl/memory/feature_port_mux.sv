@@ -1,8 +1,9 @@
 // Feature-buffer port multiplexer: which unit has the feature buffer's ports, and the region that may be written.
 //
-// Purpose: conv unit, pooling unit and tensor reader read; image loader, pooling unit and output stage write.  The main controller lets only one of
-// the readers and one of the writers work at a time, so nothing is arbitrated.  What a read takes depends on the layer: a convolution its
-// group of quads (with vertical taps, one of each row), an average pool the quads of NUM_MODULES channels, a max pool eight.
+// Purpose: conv unit, pooling unit and tensor reader read; image loader, pooling unit and output stage write.  The main
+// controller lets only one of the readers and one of the writers work at a time, so nothing is arbitrated.  What a read
+// takes depends on the layer: a convolution its group of quads (with vertical taps, one of each row), an average pool
+// the quads of NUM_MODULES channels, a max pool eight.
 // Latency: combinational.  Throughput: one read and one write a cycle.
 `resetall
 `default_nettype none

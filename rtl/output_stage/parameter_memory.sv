@@ -42,7 +42,9 @@ module parameter_memory #(
           .clk_i  (clk_i),
           .we_i   (we_i && lane_i == LANE_W'(m)),
           .waddr_i({bank_i, word_i}),
-          .wdata_i({program_pkg::parameter_shift(data_i), program_pkg::parameter_mult(data_i), program_pkg::parameter_bias(data_i)}),
+          .wdata_i({
+            program_pkg::parameter_shift(data_i), program_pkg::parameter_mult(data_i), program_pkg::parameter_bias(data_i)
+          }),
           .re_i   (re_i),
           .raddr_i(addr_i),
           .rdata_o({shift_o[m], mult_o[m], bias_o[m]})

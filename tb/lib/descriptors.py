@@ -1,4 +1,4 @@
-"""Descriptors and headers in which some fields have given values and all other bits are random: no block may look at them."""
+"""Records of a program in which all bits are random but those of the fields that matter."""
 import numpy as np
 
 from model.compiler.program_format import DESCRIPTOR, RECORD_WORDS

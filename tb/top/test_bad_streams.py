@@ -8,7 +8,8 @@ from cocotb.triggers import ClockCycles
 from model.compiler import compile_network
 from model.compiler.hardware import MODULE_COUNTS, Hardware
 from model.compiler.program import packet
-from model.compiler.program_format import DESCRIPTOR, HEADER, MAGIC_PROGRAM, MAGIC_WEIGHTS, MAX_LAYERS, PACKET, PROGRAM_VERSION, RECORD_WORDS
+from model.compiler.program_format import (
+    DESCRIPTOR, HEADER, MAGIC_PROGRAM, MAGIC_WEIGHTS, MAX_LAYERS, PACKET, PROGRAM_VERSION, RECORD_WORDS)
 from model.compiler.records import encode
 from host.driver import SOFT_RESET, START, Traffic
 from host.register_map import ErrorCode, Register
@@ -16,6 +17,7 @@ from tb.top.bench import on_icarus
 from tb.top.fault_bench import FaultBench
 
 WORD = np.uint64
+MOST_WORDS = (MAX_LAYERS + 1) * RECORD_WORDS  # of a program
 
 
 def flipped(words: np.ndarray, at: int, bit: int) -> np.ndarray:
@@ -66,7 +68,7 @@ async def bad_programs(dut):
         (ErrorCode.PACKET_TKEEP, program),
         (ErrorCode.PACKET_MAGIC, flipped(program, 0, magic_bit(rng))),
         (ErrorCode.PROGRAM_LENGTH, packet(MAGIC_PROGRAM, np.zeros(0, "<u8"))),
-        (ErrorCode.PROGRAM_LENGTH, packet(MAGIC_PROGRAM, np.zeros((MAX_LAYERS + 1) * RECORD_WORDS + 1, "<u8"))),
+        (ErrorCode.PROGRAM_LENGTH, packet(MAGIC_PROGRAM, np.zeros(MOST_WORDS + 1, "<u8"))),
     ]
     for code, words in few(cases):
         if code == ErrorCode.PACKET_MAGIC:  # the old program stays when the packet is not even one
@@ -129,12 +131,12 @@ async def bad_images(dut):
     assert bench.good_runs == len(few(cases)) and bench.values_checked
 
 
-def edited(compiled, layer: int | None, **field: int) -> np.ndarray:
-    """The program with a field of a layer's descriptor (None: of the header) replaced, and the CRC that fits."""
-    words = payload(compiled.program).copy()
-    record = slice(RECORD_WORDS * (0 if layer is None else layer + 1), None)
-    words[record][:RECORD_WORDS] = encode(HEADER if layer is None else DESCRIPTOR, field, words[record][:RECORD_WORDS])
-    return packet(MAGIC_PROGRAM, words)
+def edited(compiled, layer: int | None, field: dict[str, int]) -> np.ndarray:
+    """The program with a field of a layer's descriptor (None: of the header) replaced."""
+    records = payload(compiled.program).copy().reshape(-1, RECORD_WORDS)
+    layout, number = (HEADER, 0) if layer is None else (DESCRIPTOR, layer + 1)
+    records[number] = encode(layout, field, records[number])
+    return packet(MAGIC_PROGRAM, records.reshape(-1))
 
 
 @cocotb.test()
@@ -146,29 +148,30 @@ async def bad_descriptors(dut):
     name = bench.net.layers[last].name
     end = compiled.tensors[name].base + compiled.tensors[name].size
     cases = [
-        (ErrorCode.DESCRIPTOR, last, edited(compiled, last, op=15)),                                  # operation
-        (ErrorCode.OUT_OF_BOUNDS, last, edited(compiled, last, out_end=end - 1)),                     # region one quad too small
-        (ErrorCode.DESCRIPTOR, last, edited(compiled, last, out_end=hardware.quads + 1)),             # region beyond the buffer
-        (ErrorCode.DESCRIPTOR, last, edited(compiled, last, in_w=0)),                                 # no input column
-        (ErrorCode.DESCRIPTOR, last, edited(compiled, last, tile_pixels=0)),                          # no pixel in a tile
-        (ErrorCode.DESCRIPTOR, 0, edited(compiled, 0, window=2)),
-        (ErrorCode.DESCRIPTOR, 0, edited(compiled, 0, out_base=compiled.tensors["input"].base)),      # output over the input
-        (ErrorCode.DESCRIPTOR, 0, edited(compiled, 0, kr_count=15)),                                  # kernel higher than picture and padding
-        (ErrorCode.DESCRIPTOR, 0, edited(compiled, 0, pieces=15)),                                    # wider
-        (ErrorCode.DESCRIPTOR, 0, edited(compiled, 0, in_row_stride=1)),                              # rows over each other
-        (ErrorCode.DESCRIPTOR, 0, edited(compiled, 0, in_h=65535)),                                   # input beyond the buffer
-        (ErrorCode.PROGRAM_HEADER, None, edited(compiled, None, version=PROGRAM_VERSION + 1)),
-        (ErrorCode.PROGRAM_HEADER, None, edited(compiled, None, n_layers=0)),
-        (ErrorCode.PROGRAM_HEADER, None, edited(compiled, None, n_layers=MAX_LAYERS + 1)),
-        (ErrorCode.PROGRAM_HEADER, None, edited(compiled, None, image_end_addr=hardware.quads + 1)),  # image beyond the buffer
-        (ErrorCode.PROGRAM_HEADER, None, edited(compiled, None, image_rows=0)),
+        (ErrorCode.DESCRIPTOR, last, {"op": 15}),
+        (ErrorCode.OUT_OF_BOUNDS, last, {"out_end": end - 1}),
+        (ErrorCode.DESCRIPTOR, last, {"out_end": hardware.quads + 1}),
+        (ErrorCode.DESCRIPTOR, last, {"in_w": 0}),
+        (ErrorCode.DESCRIPTOR, last, {"tile_pixels": 0}),
+        (ErrorCode.DESCRIPTOR, 0, {"window": 2}),
+        (ErrorCode.DESCRIPTOR, 0, {"out_base": compiled.tensors["input"].base}),  # over the input
+        (ErrorCode.DESCRIPTOR, 0, {"kr_count": 15}),  # higher than image and padding
+        (ErrorCode.DESCRIPTOR, 0, {"pieces": 15}),  # wider
+        (ErrorCode.DESCRIPTOR, 0, {"in_row_stride": 1}),  # rows over each other
+        (ErrorCode.DESCRIPTOR, 0, {"in_h": 65535}),  # beyond the buffer
+        (ErrorCode.PROGRAM_HEADER, None, {"version": PROGRAM_VERSION + 1}),
+        (ErrorCode.PROGRAM_HEADER, None, {"n_layers": 0}),
+        (ErrorCode.PROGRAM_HEADER, None, {"n_layers": MAX_LAYERS + 1}),
+        (ErrorCode.PROGRAM_HEADER, None, {"image_end_addr": hardware.quads + 1}),
+        (ErrorCode.PROGRAM_HEADER, None, {"image_rows": 0}),
     ]
     if last > 0:  # the second layer is a max pool
         cases += [
-            (ErrorCode.DESCRIPTOR, 1, edited(compiled, 1, pool_kernel_h=65535)),                      # window higher than picture and padding
-            (ErrorCode.DESCRIPTOR, 1, edited(compiled, 1, pool_pad_w=2)),                             # padding as wide as the window
+            (ErrorCode.DESCRIPTOR, 1, {"pool_kernel_h": 65535}),  # higher than image and padding
+            (ErrorCode.DESCRIPTOR, 1, {"pool_pad_w": 2}),  # as wide as the window
         ]
-    for code, layer, program in few(cases):
+    for code, layer, field in few(cases):
+        program = edited(compiled, layer, field)
         if code == ErrorCode.PROGRAM_HEADER:
             await _started_alone(bench, code, program)
         else:

@@ -325,7 +325,6 @@ def large_kernel(bench: FaultBench) -> np.ndarray:
 
 def first_layer_with(bench: FaultBench, change) -> np.ndarray:
     """The program whose first descriptor has the fields that `change` makes of its own."""
-    words = bench.compiled.program[1:-1].copy()
-    first = words[RECORD_WORDS:2 * RECORD_WORDS]
-    words[RECORD_WORDS:2 * RECORD_WORDS] = encode(DESCRIPTOR, change(decode(DESCRIPTOR, first)), first)
-    return packet(MAGIC_PROGRAM, words)
+    records = bench.compiled.program[1:-1].copy().reshape(-1, RECORD_WORDS)
+    records[1] = encode(DESCRIPTOR, change(decode(DESCRIPTOR, records[1])), records[1])
+    return packet(MAGIC_PROGRAM, records.reshape(-1))

@@ -43,7 +43,8 @@ def flipped_length(words, rng):
 def flipped_payload(words, rng):
     """One bit of the payload or of the 32 bits of the CRC."""
     at = int(rng.integers(1, len(words)))
-    bit = CRC.low + int(rng.integers(CRC.width)) if at == len(words) - 1 else int(rng.integers(WORD_BITS))
+    low, width = (CRC.low, CRC.width) if at == len(words) - 1 else (0, WORD_BITS)
+    bit = low + int(rng.integers(width))
     return flip(words, at, bit), ErrorCode.PACKET_CRC, 0xFF
 
 

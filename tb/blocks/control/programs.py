@@ -1,7 +1,9 @@
 """Random programs for the main controller: headers and descriptors that are legal, and every way in which a field is not."""
 from dataclasses import dataclass, field
 
-from model.compiler.program_format import DESCRIPTOR, DIM_W, HEADER, OP_AVGPOOL, OP_CONV, OP_MAXPOOL, PROGRAM_VERSION, QUAD_ADDR_W, QUADS_W, TILE_PIXELS
+from model.compiler.program_format import (
+    DESCRIPTOR, DIM_W, HEADER, OP_AVGPOOL, OP_CONV, OP_MAXPOOL, PROGRAM_VERSION, QUAD_ADDR_W, QUADS_W,
+    TILE_PIXELS)
 from model.compiler.records import Layout, encode
 from tb.lib.descriptors import random_words
 
@@ -30,8 +32,10 @@ class Record:
 
 
 def header(rng, n_layers, modules, capacity):
-    values = {"n_layers": n_layers, "num_modules": modules, "version": PROGRAM_VERSION, "image_row_quads": _some(rng, QUAD_ADDR_W),
-              "image_rows": _some(rng, DIM_W), "image_end_addr": int(rng.choice([capacity, int(rng.integers(0, capacity + 1))]))}
+    end = int(rng.choice([capacity, int(rng.integers(0, capacity + 1))]))
+    values = {"n_layers": n_layers, "num_modules": modules, "version": PROGRAM_VERSION,
+              "image_row_quads": _some(rng, QUAD_ADDR_W), "image_rows": _some(rng, DIM_W),
+              "image_end_addr": end}
     return Record(HEADER, values, random_words(rng))
 
 
@@ -44,13 +48,17 @@ def descriptor(rng, capacity, op=None, raw=None):
     op = int(rng.integers(1, 4)) if op is None else op
     raw = bool(op != OP_MAXPOOL and rng.random() < 0.3) if raw is None else raw
     end = int(rng.choice([capacity, int(rng.integers(1, capacity + 1))]))
-    values = {"op": op, "raw": int(raw), "emit": int(raw or rng.random() < 0.4), "has_params": int(op != OP_MAXPOOL), "in_w": _some(rng, DIM_W),
-              "in_h": _some(rng, DIM_W), "in_quads": _some(rng, QUADS_W), "out_quads": _some(rng, QUADS_W),
-              "out_base": int(rng.integers(min(end, 1 << QUAD_ADDR_W))), "out_w": _some(rng, DIM_W), "out_h": _some(rng, DIM_W), "out_end": end}
+    values = {"op": op, "raw": int(raw), "emit": int(raw or rng.random() < 0.4),
+              "has_params": int(op != OP_MAXPOOL), "out_end": end,
+              "out_base": int(rng.integers(min(end, 1 << QUAD_ADDR_W)))}
+    values |= {name: _some(rng, DIM_W) for name in ("in_w", "in_h", "out_w", "out_h")}
+    values |= {name: _some(rng, QUADS_W) for name in ("in_quads", "out_quads")}
     if op == OP_CONV:
-        values |= {name: int(rng.integers(1, TILE_PIXELS + 1)) for name in ("tile_rows", "tile_cols", "tile_pixels")}
-        values |= {"mode": int(rng.integers(3)), "kr_count": _some(rng, 4), "pieces": _some(rng, 4), "window": int(rng.choice([1, 3, 5])),
-                   "channel_groups": _some(rng, 8), "output_groups": _some(rng, 8)}
+        values |= {name: int(rng.integers(1, TILE_PIXELS + 1))
+                   for name in ("tile_rows", "tile_cols", "tile_pixels")}
+        values |= {name: _some(rng, DESCRIPTOR.fields[name].width)
+                   for name in ("kr_count", "pieces", "channel_groups", "output_groups")}
+        values |= {"mode": int(rng.integers(3)), "window": int(rng.choice([1, 3, 5]))}
     else:
         values |= {name: _some(rng, DIM_W) for name in POOL}
     return Record(DESCRIPTOR, values, random_words(rng))
@@ -58,7 +66,8 @@ def descriptor(rng, capacity, op=None, raw=None):
 
 def bad_headers(good, capacity):
     """(what, header) of every rule of a header."""
-    cases = {"version": (0, 2, 255), "n_layers": (0, 65, 65535), "image_rows": (0,), "image_row_quads": (0,), "image_end_addr": (capacity + 1, MAX_END)}
+    cases = {"version": (0, 2, 255), "n_layers": (0, 65, 65535), "image_rows": (0,),
+             "image_row_quads": (0,), "image_end_addr": (capacity + 1, MAX_END)}
     return [(f"{name} = {v}", good.changed(**{name: v})) for name, values in cases.items() for v in values]
 
 

@@ -148,7 +148,8 @@ class Bench:
 
     def check_image_ports(self):
         header = decode(HEADER, self.header.encoded())
-        for name in ("image_base", "image_row_stride", "image_row_quads", "image_rows", "image_end_addr"):
+        for name in ("image_base", "image_row_stride", "image_row_quads", "image_rows",
+                     "image_end_addr"):
             got = getattr(self.dut, f"{name}_o").value.to_unsigned()
             assert got == header[name], f"{name}_o {got}, expected {header[name]}"
 

@@ -10,7 +10,7 @@ MAX_QUADS = 1 << QUAD_ADDR_W
 
 @dataclass(frozen=True)
 class Layer:
-    """A planned layer with its input and output tensors (compiler ConvPlan and Tensors) and the fields of its descriptor."""
+    """A planned layer with its input and output tensors (compiler ConvPlan and Tensors)."""
 
     plan: ConvPlan
     source: memory_plan.Tensor
@@ -20,9 +20,11 @@ class Layer:
     def values(self):
         """{field: value} of the descriptor: what the plan and the places of the tensors say."""
         (_, in_h, in_w), (_, out_h, out_w) = self.plan.in_shape, self.plan.out_shape
-        return {**program.conv_values(self.plan, self.source, self.target), "in_base": self.source.base, "in_row_stride": self.source.row_stride,
-                "in_quads": self.source.quads, "in_h": in_h, "in_w": in_w, "out_base": self.target.base,
-                "out_row_stride": self.target.row_stride, "out_quads": self.target.quads, "out_h": out_h, "out_w": out_w}
+        return program.conv_values(self.plan, self.source, self.target) | {
+            "in_base": self.source.base, "in_row_stride": self.source.row_stride,
+            "in_quads": self.source.quads, "in_h": in_h, "in_w": in_w,
+            "out_base": self.target.base, "out_row_stride": self.target.row_stride,
+            "out_quads": self.target.quads, "out_h": out_h, "out_w": out_w}
 
     def __str__(self):
         p = self.plan

@@ -145,7 +145,8 @@ class Run:
         """Returns (cycle of the first read, of the last result)."""
         dut, layer, plan = self.dut, self.layer, self.layer.plan
         codebook = {f"codebook_{k}": self.codebook[k] for k in (1, 2, 3)}
-        dut.desc_i.value = random_port(self.rng, {**layer.values, **codebook, "in_signed": self.signed, "raw": not self.always})
+        values = layer.values | codebook | {"in_signed": self.signed, "raw": not self.always}
+        dut.desc_i.value = random_port(self.rng, values)
         for _ in range(2):  # the codebook is registered
             await RisingEdge(dut.clk_i)
         dut.start_i.value = 1

@@ -1,4 +1,4 @@
-"""Tests of rtl/memory/feature_port_mux.sv: who has the feature buffer's ports, how much a read takes, and where may be written."""
+"""Tests of rtl/memory/feature_port_mux.sv: who reads and writes, how much, and in which region."""
 import cocotb
 import numpy as np
 from cocotb.triggers import Timer
@@ -8,6 +8,7 @@ from tb.lib.descriptors import random_port
 from tb.lib.effort import scaled
 
 READERS, WRITERS = ("conv", "pool", "emit"), ("image", "pool", "stage")
+FIELDS = ("read_quads", "vstep", "out_base", "out_end")
 WR_BITS = {"addr": QUAD_ADDR_W, "mask": 8, "data": 256}
 
 
@@ -17,18 +18,21 @@ def bits(rng, width):
 
 
 class Bench:
-    """Random values on all inputs; at most one unit reads and at most one writes."""
+    """Random values on all inputs; at most one unit reads and one writes, "" is nobody."""
 
     def __init__(self, dut, rng):
         self.dut, self.rng = dut, rng
         self.op = int(rng.choice([OP_CONV, OP_MAXPOOL, OP_AVGPOOL]))
-        self.reader, self.writer = (str(rng.choice([*units, ""])) for units in (READERS, WRITERS))  # "": nobody
-        self.fields = {name: bits(rng, DESCRIPTOR.fields[name].width) for name in ("read_quads", "vstep", "out_base", "out_end")} | {"op": self.op}
+        self.reader, self.writer = (str(rng.choice([*units, ""])) for units in (READERS, WRITERS))
+        self.fields = {name: bits(rng, DESCRIPTOR.fields[name].width) for name in FIELDS}
+        self.fields["op"] = self.op
         self.inputs = {f"{unit}_rd_addr_i": bits(rng, QUAD_ADDR_W) for unit in READERS}
-        self.inputs |= {f"{unit}_wr_{what}_i": bits(rng, width) for unit in WRITERS for what, width in WR_BITS.items()}
+        self.inputs |= {f"{unit}_wr_{what}_i": bits(rng, width)
+                        for unit in WRITERS for what, width in WR_BITS.items()}
         self.inputs |= {f"{unit}_rd_valid_i": int(unit == self.reader) for unit in READERS}
         self.inputs |= {f"{unit}_wr_valid_i": int(unit == self.writer) for unit in WRITERS}
-        self.inputs |= {"conv_busy_i": bits(rng, 1), "image_enable_i": bits(rng, 1), "image_base_i": bits(rng, QUAD_ADDR_W),
+        self.inputs |= {"conv_busy_i": bits(rng, 1), "image_enable_i": bits(rng, 1),
+                        "image_base_i": bits(rng, QUAD_ADDR_W),
                         "image_end_addr_i": bits(rng, QUAD_ADDR_W + 1)}
 
     async def drive(self):
@@ -38,16 +42,16 @@ class Bench:
         await Timer(1, "ns")
 
     def expected(self):
-        """{output: value}; addresses, data and counts of a port that nobody uses may be anything."""
+        """{output: value}; addresses, data and counts of an unused port may be anything."""
         image, quads = self.inputs["image_enable_i"], int(self.dut.NUM_MODULES.value) // 4
+        counts = {OP_CONV: self.fields["read_quads"], OP_MAXPOOL: 8, OP_AVGPOOL: quads}
         want = {"rd_valid_o": int(self.reader != ""), "wr_valid_o": int(self.writer != ""),
                 "rd_vstep_o": self.fields["vstep"] if self.inputs["conv_busy_i"] else 0,
                 "wr_base_o": self.inputs["image_base_i"] if image else self.fields["out_base"],
                 "wr_end_o": self.inputs["image_end_addr_i"] if image else self.fields["out_end"]}
         if self.reader:
             want["rd_addr_o"] = self.inputs[f"{self.reader}_rd_addr_i"]
-            of_layer = {OP_CONV: self.fields["read_quads"], OP_MAXPOOL: 8, OP_AVGPOOL: quads}[self.op]
-            want["rd_count_o"] = 2 if self.reader == "emit" else of_layer
+            want["rd_count_o"] = 2 if self.reader == "emit" else counts[self.op]
         if self.writer:
             want |= {f"wr_{what}_o": self.inputs[f"{self.writer}_wr_{what}_i"] for what in WR_BITS}
         return want
@@ -63,6 +67,7 @@ async def random_inputs(dut):
         await bench.drive()
         for port, want in bench.expected().items():
             got = int(str(getattr(dut, port).value), 2)
-            assert got == want, f"{port} is {got:#x}, expected {want:#x}: op {bench.op}, reads {bench.reader!r}, writes {bench.writer!r}"
+            units = f"op {bench.op}, reads {bench.reader!r}, writes {bench.writer!r}"
+            assert got == want, f"{port} is {got:#x}, expected {want:#x}: {units}"
         seen |= {(bench.op, bench.reader), (bench.op, bench.writer, bench.inputs["image_enable_i"])}
     assert len(seen) == 3 * 4 + 3 * 4 * 2, f"only {len(seen)} cases"

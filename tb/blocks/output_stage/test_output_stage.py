@@ -24,7 +24,8 @@ def _parameters(rng) -> np.ndarray:
 def _write(dut, rng, bank, channel, parameters):
     """Parameter word as in the weights stream, with whatever in its reserved bits."""
     bias, mult, shift = (int(v) for v in parameters[channel])
-    word = int(encode(PARAMETER, {"bias": bias, "mult": mult, "shift": shift}, [int(rng.integers(2**64, dtype=np.uint64))])[0])
+    reserved = rng.integers(2**64, dtype=np.uint64)
+    word = int(encode(PARAMETER, {"bias": bias, "mult": mult, "shift": shift}, [reserved])[0])
     dut.param_we_i.value, dut.param_bank_i.value, dut.param_channel_i.value, dut.param_data_i.value = 1, bank, channel, word
 
 

@@ -8,7 +8,7 @@ from typing import Iterator, Sequence
 import numpy as np
 from cocotbext.axi import AxiStreamBus, AxiStreamFrame, AxiStreamSink, AxiStreamSource
 
-from model.compiler.program_format import MAGIC_PROGRAM, MAGIC_WEIGHTS, PACKET, TRAILER  # noqa: F401
+from model.compiler.program_format import PACKET, TRAILER
 from model.compiler.records import decode, encode
 from tb.blocks.stream import channel
 
@@ -30,7 +30,10 @@ def with_last(words: Sequence[int]) -> list[Beat]:
 
 
 def packet(magic: int, payload: Sequence[int], *, length: int | None = None, crc: int | None = None) -> list[Beat]:
-    """Header, payload of 64-bit words, trailer. `length` and `crc`, the whole trailer, override what is right."""
+    """Header, payload of 64-bit words, trailer.
+
+    `length` and `crc`, the whole trailer, override what is right.
+    """
     if crc is None:
         crc = int(encode(TRAILER, {"crc": zlib.crc32(np.array(payload, dtype="<u8").tobytes())})[0])
     length = len(payload) if length is None else length

@@ -6,6 +6,7 @@ import numpy as np
 from cocotb.triggers import ClockCycles, FallingEdge, RisingEdge
 from cocotb.utils import get_sim_time
 
+from model.compiler.program_format import MAGIC_PROGRAM, MAGIC_WEIGHTS
 from host.harness import clocking
 from tb.lib.stalls import PATTERNS, stalls
 from host.register_map import ErrorCode
@@ -92,7 +93,8 @@ class Bench:
         """Random words, some of which look like headers."""
         words = b.random_words(self.rng, count)
         for i in np.flatnonzero(self.rng.random(count) < 0.2):
-            words[i] = b.header(length=int(self.rng.integers(9)), magic=[b.MAGIC_PROGRAM, b.MAGIC_WEIGHTS][self.rng.integers(2)])
+            length, kind = (int(self.rng.integers(most)) for most in (9, 2))
+            words[i] = b.header([MAGIC_PROGRAM, MAGIC_WEIGHTS][kind], length)
         return words
 
     async def check_good(self, n_packets: int) -> None:
@@ -102,12 +104,12 @@ class Bench:
         for _ in range(n_packets):
             if self.rng.random() < 0.5:
                 words = self._payload(int(self.rng.integers(1, 40)))
-                packets.append(b.packet(b.MAGIC_PROGRAM, words))
+                packets.append(b.packet(MAGIC_PROGRAM, words))
                 program.update(enumerate(words))
                 events += ["prog_start", "prog_done"]
             else:
                 words = self._payload(int(self.rng.integers(0, 60)))
-                packets.append(b.packet(b.MAGIC_WEIGHTS, words))
+                packets.append(b.packet(MAGIC_WEIGHTS, words))
                 weights += words
                 events += ["weights_done"]
         await self.send(*packets)
@@ -136,16 +138,16 @@ async def longest_program(dut):
     bench = Bench(dut)
     await bench.start()
     words = b.random_words(bench.rng, PROG_WORDS)
-    await bench.send(b.packet(b.MAGIC_PROGRAM, words))
+    await bench.send(b.packet(MAGIC_PROGRAM, words))
     assert bench.program == dict(enumerate(words)) and bench.errors == [] and dut.prog_valid_o.value == 1
     bench.forget()
-    await bench.send(b.packet(b.MAGIC_PROGRAM, [*words, 1]))
+    await bench.send(b.packet(MAGIC_PROGRAM, [*words, 1]))
     assert bench.errors == [ErrorCode.PROGRAM_LENGTH] and bench.program == {} and dut.prog_valid_o.value == 0
 
 
 def _bad_packets(rng: np.random.Generator) -> dict[str, tuple[list[b.Beat], ErrorCode]]:
     words = b.random_words(rng, int(rng.integers(3, 20)))
-    magic = [b.MAGIC_PROGRAM, b.MAGIC_WEIGHTS][rng.integers(2)]
+    magic = [MAGIC_PROGRAM, MAGIC_WEIGHTS][rng.integers(2)]
     good = b.packet(magic, words)
     crc = good[-1].data
     swapped = list(words)
@@ -166,9 +168,9 @@ def _bad_packets(rng: np.random.Generator) -> dict[str, tuple[list[b.Beat], Erro
         "payload bit flipped": (b.packet(magic, [words[0] ^ 1 << int(rng.integers(64)), *words[1:]], crc=crc),
                                 ErrorCode.PACKET_CRC),
         "TKEEP with a hole": (b.with_keep(good, position, 0xFF ^ 1 << int(rng.integers(8))), ErrorCode.PACKET_TKEEP),
-        "empty program": (b.packet(b.MAGIC_PROGRAM, []), ErrorCode.PROGRAM_LENGTH),
-        "program of 4096 + 3 words": (b.packet(b.MAGIC_PROGRAM, words, length=4099), ErrorCode.PROGRAM_LENGTH),
-        "program of 2^32 - 1 words": (b.packet(b.MAGIC_PROGRAM, words, length=b.MASK_32), ErrorCode.PROGRAM_LENGTH),
+        "empty program": (b.packet(MAGIC_PROGRAM, []), ErrorCode.PROGRAM_LENGTH),
+        "program of 4096 + 3 words": (b.packet(MAGIC_PROGRAM, words, length=4099), ErrorCode.PROGRAM_LENGTH),
+        "program of 2^32 - 1 words": (b.packet(MAGIC_PROGRAM, words, length=b.MASK_32), ErrorCode.PROGRAM_LENGTH),
     }
 
 
@@ -181,14 +183,14 @@ async def every_error(dut):
         bench.source.set_pause_generator(stalls(bench.rng, PATTERNS[bench.rng.integers(4)]))
         bench.sink_stall = stalls(bench.rng, PATTERNS[bench.rng.integers(3)])
         await bench.check_good(2)
-        await bench.send(b.packet(b.MAGIC_PROGRAM, [1, 2, 3]))
+        await bench.send(b.packet(MAGIC_PROGRAM, [1, 2, 3]))
         bench.forget()
         beats, code = _bad_packets(bench.rng)[name]
         await bench.send(beats)
         assert bench.errors == [code], f"{name}: {bench.errors}"
         assert dut.err_code_o.value.to_unsigned() == code
         program_began = "prog_start" in bench.events
-        is_program = b.fields(beats[0])["magic"] == b.MAGIC_PROGRAM and beats[0].keep == 0xFF
+        is_program = b.fields(beats[0])["magic"] == MAGIC_PROGRAM and beats[0].keep == 0xFF
         assert program_began == is_program, name
         payload = _payload_before_error(beats, code)
         assert bench.program == (dict(enumerate(payload)) if is_program else {}), f"{name}: a bad beat was written"
@@ -216,7 +218,7 @@ async def _nothing_comes_out(bench: Bench, name: str) -> None:
     """Good packets after an error are accepted without effect."""
     bench.forget()
     valid = bench.dut.prog_valid_o.value
-    await bench.send(b.packet(b.MAGIC_PROGRAM, b.random_words(bench.rng, 5)), b.packet(b.MAGIC_WEIGHTS, [1, 2]))
+    await bench.send(b.packet(MAGIC_PROGRAM, b.random_words(bench.rng, 5)), b.packet(MAGIC_WEIGHTS, [1, 2]))
     assert (bench.errors, bench.events, bench.program, bench.weights) == ([], [], {}, []), name
     assert bench.dut.prog_valid_o.value == valid
 
@@ -226,12 +228,12 @@ async def program_while_busy(dut):
     """During a run weights are welcome, a program is an error and the loaded one stays."""
     bench = Bench(dut)
     await bench.start()
-    await bench.send(b.packet(b.MAGIC_PROGRAM, [5, 6]))
+    await bench.send(b.packet(MAGIC_PROGRAM, [5, 6]))
     dut.busy_i.value = 1
     bench.forget()
-    await bench.send(b.packet(b.MAGIC_WEIGHTS, [7, 8]))
+    await bench.send(b.packet(MAGIC_WEIGHTS, [7, 8]))
     assert bench.errors == [] and bench.weights == [7, 8]
-    await bench.send(b.packet(b.MAGIC_PROGRAM, [9, 9, 9]))
+    await bench.send(b.packet(MAGIC_PROGRAM, [9, 9, 9]))
     assert bench.errors == [ErrorCode.PROGRAM_BUSY]
     assert bench.program == {} and dut.prog_valid_o.value == 1 and "prog_start" not in bench.events
     dut.busy_i.value = 0
@@ -246,14 +248,14 @@ async def clear_in_the_middle(dut):
     bench = Bench(dut, by_hand=True)
     await bench.start()
     for _ in range(20):
-        magic = [b.MAGIC_PROGRAM, b.MAGIC_WEIGHTS][bench.rng.integers(2)]
-        await bench.send(b.packet(b.MAGIC_PROGRAM, [1]))
+        magic = [MAGIC_PROGRAM, MAGIC_WEIGHTS][bench.rng.integers(2)]
+        await bench.send(b.packet(MAGIC_PROGRAM, [1]))
         bench.forget()
         whole = b.packet(magic, b.random_words(bench.rng, 20))
         await bench.send(whole[:int(bench.rng.integers(1, 21))])
         assert bench.errors == [] and "prog_done" not in bench.events and "weights_done" not in bench.events
         await bench.clear()
-        assert dut.prog_valid_o.value == (magic == b.MAGIC_WEIGHTS)
+        assert dut.prog_valid_o.value == (magic == MAGIC_WEIGHTS)
         await bench.check_good(2)
 
 
@@ -262,8 +264,8 @@ async def throughput_and_latency(dut):
     """Without stalls: one beat a cycle over packet borders, and the latencies that the header comment promises."""
     bench = Bench(dut, by_hand=True)
     await bench.start()
-    packets = [b.packet(b.MAGIC_WEIGHTS, b.random_words(bench.rng, 30)), b.packet(b.MAGIC_PROGRAM, [1, 2, 3]),
-               b.packet(b.MAGIC_WEIGHTS, [4]), b.packet(b.MAGIC_WEIGHTS, [5], crc=0)]
+    packets = [b.packet(MAGIC_WEIGHTS, b.random_words(bench.rng, 30)), b.packet(MAGIC_PROGRAM, [1, 2, 3]),
+               b.packet(MAGIC_WEIGHTS, [4]), b.packet(MAGIC_WEIGHTS, [5], crc=0)]
     await bench.send(*packets)
     beats = bench.times["beat"]
     assert beats == list(range(beats[0], beats[0] + sum(map(len, packets)))), "the stream was held"
@@ -281,11 +283,11 @@ async def error_before_next_packet(dut):
     bench = Bench(dut, by_hand=True)
     await bench.start()
     for name in _bad_packets(bench.rng):
-        await bench.send(b.packet(b.MAGIC_PROGRAM, [1, 2]))
+        await bench.send(b.packet(MAGIC_PROGRAM, [1, 2]))
         bench.forget()
         beats, code = _bad_packets(bench.rng)[name]
-        last_start = int(b.fields(beats[0])["magic"] == b.MAGIC_PROGRAM and beats[0].keep == 0xFF)
-        await bench.send(beats, b.packet(b.MAGIC_PROGRAM, [3, 4]), b.packet(0, [5]))
+        last_start = int(b.fields(beats[0])["magic"] == MAGIC_PROGRAM and beats[0].keep == 0xFF)
+        await bench.send(beats, b.packet(MAGIC_PROGRAM, [3, 4]), b.packet(0, [5]))
         assert bench.errors == [code], f"{name}: {bench.errors}"
         assert bench.events == ["prog_start"] * last_start, f"{name}: {bench.events}"
         assert dut.prog_valid_o.value == (not last_start), name
@@ -297,7 +299,7 @@ async def reset_forgets_program(dut):
     """rst_ni, unlike clear_i, drops the program."""
     bench = Bench(dut)
     await bench.start()
-    await bench.send(b.packet(b.MAGIC_PROGRAM, [1, 2]))
+    await bench.send(b.packet(MAGIC_PROGRAM, [1, 2]))
     assert dut.prog_valid_o.value == 1
     await clocking.reset(dut)
     await RisingEdge(dut.clk_i)
