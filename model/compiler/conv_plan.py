@@ -1,7 +1,7 @@
 """How a convolution is mapped to passes: conv mode, channel groups, kernel-row steps, row pieces and tiles.
 
 A pass is one weight set of the conv unit over the pixels of one tile. The loops, from the outside: output-channel group, tile row, tile
-column, input-channel group, kernel-row step, row piece (rtl/conv_unit/pass_sequencer.sv walks the same ones).
+column, input-channel group, kernel-row step, row piece (rtl/conv_unit/pass_planner.sv walks the same ones).
 """
 from dataclasses import dataclass
 from functools import cached_property

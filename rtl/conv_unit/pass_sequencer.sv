@@ -1,14 +1,9 @@
-// Pass sequencer: walks a conv layer pass by pass and issues one pixel read a cycle with the tag of its output position.
+// Pass sequencer: walks a conv layer pass by pass, one pixel read a cycle, with the tag of its output position.
 //
-// Purpose: the loops are, from the outside, output-channel group, tile row, tile column, input-channel group, kernel row (or group of
-// unrolled vertical taps), row piece.  One iteration is a pass: one weight set over the pixels of one tile.  A set-up machine prepares the next
-// pass while the current one runs, with additions only.  Kernel rows outside the picture are skipped; columns outside it are masked,
-// which lets rows and passes follow each other without bubbles: the columns that the window of a row's first output needs are read
-// during the last outputs of the row before, so a tag trails its read by d_q = 0..4 slots.
-//   slots of a row = max(output columns, columns to read)
-// A pass starts when its weights are (nearly) in the shadow registers and, for the first pass of a tile, a partial-sum buffer is free.
-// Latency: 13 cycles from start_i to the first read when nothing is waited for.  Tags leave d + 1 cycles after the read of their slot.
-// Throughput: one slot a cycle; set-up of a pass takes 12 cycles.
+// Purpose: pass_planner prepares pass after pass, pass_walker reads the pixels of one, tag_delay holds the tags of its
+// output positions back until the windows are complete, d = 0..4 slots later.
+// Latency: 13 cycles from start_i to the first read when nothing is waited for; a tag leaves d + 1 cycles after the
+// read of its slot.  Throughput: one slot a cycle; set-up of a pass takes 12 cycles.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps
@@ -22,7 +17,7 @@ module pass_sequencer (
     output wire logic                                blocked_o,        // waiting for a partial-sum buffer
     input  wire logic [program_pkg::RECORD_WORDS-1:0][63:0] desc_i,
     // weights
-    input  wire logic                                weights_ready_i,  // complete before the first position can need them
+    input  wire logic                                weights_ready_i,  // complete before the first position needs them
     input  wire logic                                weights_full_i,   // complete
     output wire logic                                weights_take_o,
     output wire logic                                weights_drop_o,   // the pass has no position: skip its weights
@@ -43,416 +38,113 @@ module pass_sequencer (
     output wire logic                                tag_tile_done_o   // not before the last position of a tile
 );
 
-  localparam int A_W = program_pkg::QUAD_ADDR_W;
   localparam int S_W = program_pkg::DIM_W + 2;  // signed row and column numbers
-
-  localparam logic [2:0] IDLE = 3'd0, BOUNDS = 3'd1, LIMITS = 3'd2, EXTENT = 3'd3, SCAN = 3'd4, READY = 3'd5;
-
-  // ---------------------------------------------------------------- the layer
-  logic vertical;
-  logic [A_W-1:0] in_base, in_row_stride, row_base0, in_tile_row_step, col_base0, in_tile_col_step;
-  logic [A_W-1:0] kr_addr_step, piece_addr_step, window_addr;
-  logic [program_pkg::DIM_W-1:0] in_w, in_h, out_w, out_h;
-  logic [program_pkg::QUADS_W-1:0] in_quads;
-  logic [19:0] psum_base0;
-  logic [program_pkg::TILE_W:0] tile_rows, tile_cols, tile_pixels;
-  logic [3:0] kr_count, kr_step, pad_h, pad_w, pieces, read_quads;
-  logic [2:0] window;
-  logic [7:0] channel_groups, output_groups;
-  assign vertical         = program_pkg::descriptor_vertical(desc_i);
-  assign in_base          = program_pkg::descriptor_in_base(desc_i);
-  assign in_row_stride    = program_pkg::descriptor_in_row_stride(desc_i);
-  assign in_w             = program_pkg::descriptor_in_w(desc_i);
-  assign in_h             = program_pkg::descriptor_in_h(desc_i);
-  assign in_quads         = program_pkg::descriptor_in_quads(desc_i);
-  assign out_w            = program_pkg::descriptor_out_w(desc_i);
-  assign out_h            = program_pkg::descriptor_out_h(desc_i);
-  assign row_base0        = program_pkg::descriptor_row_base0(desc_i);
-  assign in_tile_row_step = program_pkg::descriptor_in_tile_row_step(desc_i);
-  assign col_base0        = program_pkg::descriptor_col_base0(desc_i);
-  assign in_tile_col_step = program_pkg::descriptor_in_tile_col_step(desc_i);
-  assign kr_addr_step     = program_pkg::descriptor_kr_addr_step(desc_i);
-  assign piece_addr_step  = program_pkg::descriptor_piece_addr_step(desc_i);
-  assign window_addr      = program_pkg::descriptor_window_addr(desc_i);
-  assign psum_base0       = program_pkg::descriptor_psum_base0(desc_i);
-  assign tile_rows        = program_pkg::descriptor_tile_rows(desc_i);
-  assign tile_cols        = program_pkg::descriptor_tile_cols(desc_i);
-  assign tile_pixels      = program_pkg::descriptor_tile_pixels(desc_i);
-  assign kr_count         = program_pkg::descriptor_kr_count(desc_i);
-  assign kr_step          = program_pkg::descriptor_kr_step(desc_i);
-  assign pad_h            = program_pkg::descriptor_pad_h(desc_i);
-  assign pad_w            = program_pkg::descriptor_pad_w(desc_i);
-  assign pieces           = program_pkg::descriptor_pieces(desc_i);
-  assign window           = program_pkg::descriptor_window(desc_i);
-  assign channel_groups   = program_pkg::descriptor_channel_groups(desc_i);
-  assign read_quads       = program_pkg::descriptor_read_quads(desc_i);
-  assign output_groups    = program_pkg::descriptor_output_groups(desc_i);
-
-  // The layer's sizes as signed numbers.
-  logic signed [S_W-1:0] neg_pad_h, neg_pad_w, in_w_s, in_h_s, out_w_s, out_h_s, rows_s, cols_s, window_s, kr_step_s;
-  assign neg_pad_h = -$signed({{(S_W - 4) {1'b0}}, pad_h});
-  assign neg_pad_w = -$signed({{(S_W - 4) {1'b0}}, pad_w});
-  assign in_w_s    = {{(S_W - program_pkg::DIM_W) {1'b0}}, in_w};
-  assign in_h_s    = {{(S_W - program_pkg::DIM_W) {1'b0}}, in_h};
-  assign out_w_s   = {{(S_W - program_pkg::DIM_W) {1'b0}}, out_w};
-  assign out_h_s   = {{(S_W - program_pkg::DIM_W) {1'b0}}, out_h};
-  assign rows_s    = {{(S_W - 9) {1'b0}}, tile_rows};
-  assign cols_s    = {{(S_W - 9) {1'b0}}, tile_cols};
-  assign window_s  = {{(S_W - 3) {1'b0}}, window};
-  assign kr_step_s = {{(S_W - 4) {1'b0}}, kr_step};
-
-  // ---------------------------------------------------------------- loops
-  logic [2:0] state_q;
-  logic [7:0] og_q, cg_q;
-  logic [3:0] kr_q, piece_q;
-  logic signed [S_W-1:0] y0_q, x0_q;             // first output pixel of the tile
-  logic signed [S_W-1:0] row_q;                  // input row of the tile's first output row at this kernel row
-  logic signed [S_W-1:0] tile_row_q;             // ... at kernel row 0
-  logic signed [S_W-1:0] col_q, tile_col_q;      // leftmost column of the first output's window: of this piece, of piece 0
-  logic [A_W-1:0] row_addr_q, tile_row_addr_q, col_addr_q, tile_col_addr_q, cg_addr_q;
-  logic signed [19:0] psum_q, tile_psum_q;       // pixel of input row 0: -row * tile columns
-  logic buf_q;
-
-  logic last_piece, last_kr, last_cg, last_tx, last_ty, last_og;
-  assign last_piece = piece_q + 4'd1 == pieces;
-  assign last_kr    = kr_q + 4'd1 == kr_count;
-  assign last_cg    = cg_q + 8'd1 == channel_groups;
-  assign last_tx    = x0_q + cols_s >= out_w_s;
-  assign last_ty    = y0_q + rows_s >= out_h_s;
-  assign last_og    = og_q + 8'd1 == output_groups;
-
-  // ---------------------------------------------------------------- set-up of the next pass
-  logic next_consumed;  // the prepared pass was taken or dropped
-  logic signed [S_W-1:0] tile_h_q, tile_w_q, above_q, below_q, right_q;
-  logic signed [S_W-1:0] rows_end_q, start_col_q, end_col_q;
-  logic signed [S_W-1:0] scan_col_q, scan_row_q;
-  logic [2:0] scan_q;
-
-  logic next_empty_q, next_first_row_q, next_first_rest_q, next_tile_first_q, next_tile_last_q, next_buf_q;
-  logic [A_W-1:0] next_addr_q;
-  logic signed [S_W-1:0] next_rows_q, next_len_q, next_cols_q, next_col_q;
-  logic [2:0] next_delay_q;
-  logic [4:0] next_col_mask_q;
-  logic [7:0] next_row_mask_q;
-  logic [program_pkg::TILE_W-1:0] next_pixel_q;
-  logic more_q;  // loops not finished
-
-  always_ff @(posedge clk_i) begin
-    if (!rst_ni) begin
-      state_q <= IDLE;
-      more_q  <= 1'b0;
-    end else begin
-      case (state_q)
-        IDLE: if (start_i) begin
-          state_q <= BOUNDS;
-          more_q  <= 1'b1;
-        end
-        BOUNDS: state_q <= LIMITS;
-        LIMITS: state_q <= EXTENT;
-        EXTENT: state_q <= SCAN;
-        SCAN: if (scan_q == 3'd7) state_q <= READY;
-        default: if (next_consumed) begin
-          state_q <= (last_piece && last_kr && last_cg && last_tx && last_ty && last_og) ? IDLE : BOUNDS;
-          if (last_piece && last_kr && last_cg && last_tx && last_ty && last_og) more_q <= 1'b0;
-        end
-      endcase
-    end
-  end
-
-  // Steps of the loops: the innermost that is not at its end moves on, those inside it start again.
-  logic step_kr, step_cg, step_tx, step_ty, step_og;
-  assign step_kr = next_consumed && last_piece;
-  assign step_cg = step_kr && last_kr;
-  assign step_tx = step_cg && last_cg;
-  assign step_ty = step_tx && last_tx;
-  assign step_og = step_ty && last_ty;
-
-  logic first_of_layer;
-  assign first_of_layer = state_q == IDLE;
-
-  logic signed [S_W-1:0] tile_row_d, tile_col_d, row_d;
-  logic [A_W-1:0] tile_row_addr_d, tile_col_addr_d, row_addr_d;
-  logic signed [19:0] tile_psum_d, psum_d;
-  always_comb begin
-    tile_row_d      = tile_row_q;
-    tile_row_addr_d = tile_row_addr_q;
-    tile_psum_d     = tile_psum_q;
-    if (first_of_layer || step_og) begin
-      tile_row_d      = neg_pad_h;
-      tile_row_addr_d = row_base0;
-      tile_psum_d     = $signed(psum_base0);
-    end else if (step_ty) begin
-      tile_row_d      = tile_row_q + rows_s;
-      tile_row_addr_d = tile_row_addr_q + in_tile_row_step;
-      tile_psum_d     = tile_psum_q - $signed({11'b0, tile_pixels});
-    end
-    tile_col_d      = tile_col_q;
-    tile_col_addr_d = tile_col_addr_q;
-    if (first_of_layer || step_ty) begin
-      tile_col_d      = neg_pad_w;
-      tile_col_addr_d = col_base0;
-    end else if (step_tx) begin
-      tile_col_d      = tile_col_q + cols_s;
-      tile_col_addr_d = tile_col_addr_q + in_tile_col_step;
-    end
-    row_d      = row_q;
-    row_addr_d = row_addr_q;
-    psum_d     = psum_q;
-    if (first_of_layer || step_cg) begin
-      row_d      = tile_row_d;
-      row_addr_d = tile_row_addr_d;
-      psum_d     = tile_psum_d;
-    end else if (step_kr) begin
-      row_d      = row_q + kr_step_s;
-      row_addr_d = row_addr_q + kr_addr_step;
-      psum_d     = psum_q - $signed({11'b0, tile_cols});
-    end
-  end
-
-  always_ff @(posedge clk_i) begin
-    tile_row_q      <= tile_row_d;
-    tile_row_addr_q <= tile_row_addr_d;
-    tile_psum_q     <= tile_psum_d;
-    tile_col_q      <= tile_col_d;
-    tile_col_addr_q <= tile_col_addr_d;
-    row_q           <= row_d;
-    row_addr_q      <= row_addr_d;
-    psum_q          <= psum_d;
-    if (first_of_layer || step_kr) begin
-      col_q      <= tile_col_d;
-      col_addr_q <= tile_col_addr_d;
-      piece_q    <= '0;
-    end else if (next_consumed) begin
-      col_q      <= col_q + window_s;
-      col_addr_q <= col_addr_q + piece_addr_step;
-      piece_q    <= piece_q + 4'd1;
-    end
-    if (first_of_layer || step_cg) kr_q <= '0;
-    else if (step_kr) kr_q <= kr_q + 4'd1;
-    if (first_of_layer || step_tx) begin
-      cg_q      <= '0;
-      cg_addr_q <= '0;
-    end else if (step_cg) begin
-      cg_q      <= cg_q + 8'd1;
-      cg_addr_q <= cg_addr_q + A_W'(read_quads);
-    end
-    if (first_of_layer || step_ty) x0_q <= '0;
-    else if (step_tx) x0_q <= x0_q + cols_s;
-    if (first_of_layer || step_og) y0_q <= '0;
-    else if (step_ty) y0_q <= y0_q + rows_s;
-    if (first_of_layer) og_q <= '0;
-    else if (step_og) og_q <= og_q + 8'd1;
-  end
-
-  always_ff @(posedge clk_i) begin
-    if (!rst_ni) buf_q <= 1'b0;
-    else if (step_tx) buf_q <= !buf_q;
-  end
-
-  // The geometry of the pass: one addition or comparison per register and state.
-  logic signed [S_W-1:0] left_over_h, left_over_w;
-  assign left_over_h = out_h_s - y0_q;
-  assign left_over_w = out_w_s - x0_q;
-
-  logic outside_left;  // even the rightmost column of the first window lies left of the picture
-  assign outside_left = right_q < 0;
-
-  logic signed [S_W-1:0] length;
-  assign length = end_col_q - start_col_q + S_W'(1);
-
-  always_ff @(posedge clk_i) begin
-    case (state_q)
-      BOUNDS: begin
-        tile_h_q <= (left_over_h < rows_s) ? left_over_h : rows_s;
-        tile_w_q <= (left_over_w < cols_s) ? left_over_w : cols_s;
-        above_q  <= (row_q < 0 && !vertical) ? -row_q : '0;  // rows of the tile above the picture
-        below_q  <= in_h_s - row_q;                            // rows of the tile above the picture's lower edge
-        right_q  <= col_q + window_s - S_W'(1);                // rightmost column of the first window
-      end
-      LIMITS: begin
-        rows_end_q  <= (vertical || tile_h_q < below_q) ? tile_h_q : below_q;
-        start_col_q <= (col_q >= 0) ? col_q : (outside_left ? right_q : '0);
-        end_col_q   <= (right_q + tile_w_q > in_w_s) ? in_w_s - S_W'(1) : right_q + tile_w_q - S_W'(1);
-        next_delay_q <= (col_q >= 0) ? window - 3'd1 : (outside_left ? 3'd0 : right_q[2:0]);
-        next_addr_q <= ((above_q != 0) ? in_base : row_addr_q) + cg_addr_q;
-        next_pixel_q <= (above_q != 0) ? psum_q[program_pkg::TILE_W-1:0] : '0;
-        next_cols_q <= tile_w_q;
-        next_col_q  <= right_q + S_W'(1);
-      end
-      EXTENT: begin
-        next_rows_q  <= rows_end_q - above_q;
-        next_empty_q <= rows_end_q <= above_q;
-        next_len_q   <= (length > tile_w_q) ? length : tile_w_q;
-        next_addr_q  <= next_addr_q + ((col_q >= 0) ? col_addr_q : (outside_left ? col_addr_q + window_addr : '0));
-        next_first_rest_q <= cg_q == 0 && piece_q == 0 && kr_q == 0;
-        next_first_row_q  <= cg_q == 0 && piece_q == 0 && (kr_q == 0 || (!vertical && row_q <= 0));
-        next_tile_first_q <= cg_q == 0 && piece_q == 0 && kr_q == 0;
-        next_tile_last_q  <= last_cg && last_piece && last_kr;
-        next_buf_q        <= buf_q;
-      end
-      default: ;
-    endcase
-  end
-
-  // Column and row masks of the first position, one comparison a cycle.
-  logic scan_col_in, scan_row_in;
-  assign scan_col_in = scan_col_q >= 0 && scan_col_q < in_w_s;
-  assign scan_row_in = !vertical || (scan_row_q >= 0 && scan_row_q < in_h_s);
-  always_ff @(posedge clk_i) begin
-    if (state_q != SCAN) begin
-      scan_q <= '0;
-    end else begin
-      scan_q <= scan_q + 3'd1;
-      if (scan_q < window) next_col_mask_q <= {next_col_mask_q[3:0], scan_col_in};
-      next_row_mask_q <= {scan_row_in, next_row_mask_q[7:1]};
-    end
-    if (state_q == SCAN) begin
-      scan_col_q <= scan_col_q + S_W'(1);
-      scan_row_q <= scan_row_q + S_W'(1);
-    end else if (state_q == LIMITS) begin
-      scan_col_q <= col_q;
-      scan_row_q <= row_q;
-    end
-  end
-
-  // ---------------------------------------------------------------- slots of the current pass
-  logic run_q;
-  logic [A_W-1:0] addr_q, row_start_q;
-  logic signed [S_W-1:0] slot_q, len_q, cols_q, rows_q, col_next_q, col_init_q, mask_row_q;
-  logic [2:0] delay_q, idle_q;
-  logic [4:0] col_mask_q, col_mask_init_q;
-  logic [7:0] row_mask_q;
-  logic [program_pkg::TILE_W-1:0] pixel_q;
-  logic first_q, first_rest_q, load_q, slot_buf_q, tile_last_q;
-
-  logic last_slot, last_row, pass_end, can_start, gap_ok, position, start, drop;
-  assign last_slot = slot_q + S_W'(1) == len_q;
-  assign last_row  = rows_q == S_W'(1);
-  assign pass_end  = run_q && last_slot && last_row;
-  assign gap_ok    = {1'b0, next_delay_q} + (run_q ? 4'd0 : {1'b0, idle_q}) >= {1'b0, delay_q};
-  assign can_start = state_q == READY && (!next_tile_first_q || tile_free_i) && (!run_q || pass_end);
-  assign start     = can_start && !next_empty_q && weights_ready_i && gap_ok;
-  assign drop      = can_start && next_empty_q && weights_full_i && !run_q;
-  assign next_consumed = start || drop;
-
-  assign weights_take_o = start;
-  assign weights_drop_o = drop;
-  assign tile_take_o    = (start || drop) && next_tile_first_q;
-  assign starved_o      = can_start && !(next_empty_q ? weights_full_i : weights_ready_i);
-  assign blocked_o      = state_q == READY && next_tile_first_q && !tile_free_i && (!run_q || pass_end);
-
-  always_ff @(posedge clk_i) begin
-    if (!rst_ni) begin
-      run_q   <= 1'b0;
-      delay_q <= '0;
-      idle_q  <= 3'd4;
-    end else begin
-      if (start) begin
-        run_q   <= 1'b1;
-        delay_q <= next_delay_q;
-      end else if (pass_end) begin
-        run_q <= 1'b0;
-      end
-      if (run_q) idle_q <= 3'd1;
-      else if (idle_q != 3'd4) idle_q <= idle_q + 3'd1;
-    end
-  end
-
-  logic col_next_in;
-  assign col_next_in = col_next_q >= 0 && col_next_q < in_w_s;
-  assign position    = run_q && slot_q < cols_q;
-
-  always_ff @(posedge clk_i) begin
-    if (start) begin
-      addr_q          <= next_addr_q;
-      row_start_q     <= next_addr_q + in_row_stride;
-      slot_q          <= '0;
-      len_q           <= next_len_q;
-      cols_q          <= next_cols_q;
-      rows_q          <= next_rows_q;
-      col_next_q      <= next_col_q;
-      col_init_q      <= next_col_q;
-      col_mask_q      <= next_col_mask_q;
-      col_mask_init_q <= next_col_mask_q;
-      row_mask_q      <= next_row_mask_q;
-      mask_row_q      <= scan_row_q;
-      pixel_q         <= next_pixel_q;
-      first_q         <= next_first_row_q;
-      first_rest_q    <= next_first_rest_q;
-      load_q          <= 1'b1;
-      slot_buf_q      <= next_buf_q;
-      tile_last_q     <= next_tile_last_q;
-    end else begin
-      load_q <= 1'b0;
-      if (position) pixel_q <= pixel_q + 1'b1;
-      if (last_slot) begin
-        addr_q      <= row_start_q;
-        row_start_q <= row_start_q + in_row_stride;
-        slot_q      <= '0;
-        rows_q      <= rows_q - S_W'(1);
-        col_next_q  <= col_init_q;
-        col_mask_q  <= col_mask_init_q;
-        row_mask_q  <= {!vertical || (mask_row_q >= 0 && mask_row_q < in_h_s), row_mask_q[7:1]};
-        mask_row_q  <= mask_row_q + S_W'(1);
-        first_q     <= first_rest_q;
-      end else begin
-        addr_q     <= addr_q + A_W'(in_quads);
-        slot_q     <= slot_q + S_W'(1);
-        col_next_q <= col_next_q + S_W'(1);
-        col_mask_q <= {col_mask_q[3:0], col_next_in};
-      end
-    end
-  end
-
-  assign rd_valid_o = run_q;
-  assign rd_addr_o  = addr_q;
-
-  // ---------------------------------------------------------------- tags, delayed by delay_q slots
   localparam int TAG_W = 1 + 1 + 1 + program_pkg::TILE_W + 5 + 8;
-  logic [4:0] tag_valid_q, done_q;
-  logic [4:0][TAG_W-1:0] tag_q;
-  logic [TAG_W-1:0] tag;
-  assign tag = {load_q, first_q, slot_buf_q, pixel_q, col_mask_q, row_mask_q};
 
-  logic tile_end;
-  assign tile_end = (pass_end && tile_last_q) || (drop && next_tile_last_q);
+  // ---------------------------------------------------------------- passes
+  logic pass_ready, pass_consumed, more;
+  logic pass_empty, pass_tile_first, pass_tile_last, pass_first_row, pass_first_rest, pass_buf;
+  logic [program_pkg::TILE_W-1:0] pass_pixel;
+  logic [program_pkg::QUAD_ADDR_W-1:0] pass_addr;
+  logic [S_W-1:0] pass_rows, pass_cols, pass_len, pass_col, pass_mask_row;
+  logic [2:0] pass_delay;
+  logic [4:0] pass_col_mask;
+  logic [7:0] pass_row_mask;
 
-  genvar i;
-  generate
-    for (i = 0; i < 5; i = i + 1) begin : gen_tag
-      logic here;
-      assign here = position && delay_q == 3'(i);
-      if (i == 4) begin : gen_last
-        always_ff @(posedge clk_i) begin
-          if (!rst_ni) begin
-            tag_valid_q[i] <= 1'b0;
-            done_q[i]      <= 1'b0;
-          end else begin
-            tag_valid_q[i] <= here;
-            done_q[i]      <= tile_end;
-          end
-          tag_q[i] <= tag;
-        end
-      end else begin : gen_inner
-        always_ff @(posedge clk_i) begin
-          if (!rst_ni) begin
-            tag_valid_q[i] <= 1'b0;
-            done_q[i]      <= 1'b0;
-          end else begin
-            tag_valid_q[i] <= here || tag_valid_q[i+1];
-            done_q[i]      <= done_q[i+1];
-          end
-          tag_q[i] <= here ? tag : tag_q[i+1];
-        end
-      end
-    end
-  endgenerate
+  pass_planner u_planner (
+      .clk_i       (clk_i),
+      .rst_ni      (rst_ni),
+      .start_i     (start_i),
+      .more_o      (more),
+      .desc_i      (desc_i),
+      .ready_o     (pass_ready),
+      .consumed_i  (pass_consumed),
+      .empty_o     (pass_empty),
+      .tile_first_o(pass_tile_first),
+      .tile_last_o (pass_tile_last),
+      .first_row_o (pass_first_row),
+      .first_rest_o(pass_first_rest),
+      .buf_o       (pass_buf),
+      .pixel_o     (pass_pixel),
+      .addr_o      (pass_addr),
+      .rows_o      (pass_rows),
+      .cols_o      (pass_cols),
+      .len_o       (pass_len),
+      .delay_o     (pass_delay),
+      .col_o       (pass_col),
+      .col_mask_o  (pass_col_mask),
+      .row_mask_o  (pass_row_mask),
+      .mask_row_o  (pass_mask_row)
+  );
 
-  assign tag_valid_o = tag_valid_q[0];
-  assign {tag_load_o, tag_first_o, tag_buf_o, tag_pixel_o, tag_col_mask_o, tag_row_mask_o} = tag_q[0];
-  assign tag_tile_done_o = done_q[0];
+  // ---------------------------------------------------------------- slots and their output positions
+  logic walking, position, load, first, slot_buf, tile_end;
+  logic [2:0] delay;
+  logic [program_pkg::TILE_W-1:0] pixel;
+  logic [4:0] col_mask;
+  logic [7:0] row_mask;
 
-  assign busy_o = more_q || run_q || (tag_valid_q != '0) || (done_q != '0);
+  pass_walker u_walker (
+      .clk_i            (clk_i),
+      .rst_ni           (rst_ni),
+      .desc_i           (desc_i),
+      .starved_o        (starved_o),
+      .blocked_o        (blocked_o),
+      .busy_o           (walking),
+      .pass_ready_i     (pass_ready),
+      .pass_consumed_o  (pass_consumed),
+      .pass_empty_i     (pass_empty),
+      .pass_tile_first_i(pass_tile_first),
+      .pass_tile_last_i (pass_tile_last),
+      .pass_first_row_i (pass_first_row),
+      .pass_first_rest_i(pass_first_rest),
+      .pass_buf_i       (pass_buf),
+      .pass_pixel_i     (pass_pixel),
+      .pass_addr_i      (pass_addr),
+      .pass_rows_i      (pass_rows),
+      .pass_cols_i      (pass_cols),
+      .pass_len_i       (pass_len),
+      .pass_delay_i     (pass_delay),
+      .pass_col_i       (pass_col),
+      .pass_col_mask_i  (pass_col_mask),
+      .pass_row_mask_i  (pass_row_mask),
+      .pass_mask_row_i  (pass_mask_row),
+      .weights_ready_i  (weights_ready_i),
+      .weights_full_i   (weights_full_i),
+      .weights_take_o   (weights_take_o),
+      .weights_drop_o   (weights_drop_o),
+      .tile_free_i      (tile_free_i),
+      .tile_take_o      (tile_take_o),
+      .tile_end_o       (tile_end),
+      .rd_valid_o       (rd_valid_o),
+      .rd_addr_o        (rd_addr_o),
+      .position_o       (position),
+      .delay_o          (delay),
+      .load_o           (load),
+      .first_o          (first),
+      .buf_o            (slot_buf),
+      .pixel_o          (pixel),
+      .col_mask_o       (col_mask),
+      .row_mask_o       (row_mask)
+  );
+
+  logic tags_busy;
+  tag_delay #(
+      .WIDTH(TAG_W)
+  ) u_tag_delay (
+      .clk_i  (clk_i),
+      .rst_ni (rst_ni),
+      .valid_i(position),
+      .delay_i(delay),
+      .tag_i  ({load, first, slot_buf, pixel, col_mask, row_mask}),
+      .done_i (tile_end),
+      .valid_o(tag_valid_o),
+      .tag_o  ({tag_load_o, tag_first_o, tag_buf_o, tag_pixel_o, tag_col_mask_o, tag_row_mask_o}),
+      .done_o (tag_tile_done_o),
+      .busy_o (tags_busy)
+  );
+
+  assign busy_o = more || walking || tags_busy;
 
 endmodule
 

@@ -1,0 +1,186 @@
+// Pass walker: issues the reads of a pass, one pixel a cycle, and says which output position each slot is for.
+//
+// Purpose: takes prepared passes one after the other.  The columns that the window of a row's first output needs are
+// read during the last outputs of the row before, so a position's tag trails its slot by delay_o = 0..4 slots.
+//   slots of a row = max(output columns, columns to read)
+// A pass starts when its weights are (nearly) in the shadow registers, a partial-sum buffer is free (first pass of a
+// tile), and its tags cannot overtake those of the pass before.
+// Latency: 1 cycle from a pass to its first read.  Throughput: one slot a cycle, no gap between rows and passes.
+`resetall
+`default_nettype none
+`timescale 1ns / 1ps
+
+module pass_walker #(
+    localparam int S_W = program_pkg::DIM_W + 2  // signed row and column numbers
+) (
+    input  wire logic                                clk_i,
+    input  wire logic                                rst_ni,
+    input  wire logic [program_pkg::RECORD_WORDS-1:0][63:0] desc_i,
+    output wire logic                                starved_o,          // waiting for weights
+    output wire logic                                blocked_o,          // waiting for a partial-sum buffer
+    output wire logic                                busy_o,
+    // the next pass
+    input  wire logic                                pass_ready_i,
+    output wire logic                                pass_consumed_o,    // taken or dropped
+    input  wire logic                                pass_empty_i,       // no position: to be dropped
+    input  wire logic                                pass_tile_first_i,  // first pass of its tile
+    input  wire logic                                pass_tile_last_i,   // last pass of its tile
+    input  wire logic                                pass_first_row_i,   // first contribution to its first row's pixels
+    input  wire logic                                pass_first_rest_i,  // ... of the others
+    input  wire logic                                pass_buf_i,         // partial-sum buffer
+    input  wire logic [program_pkg::TILE_W-1:0]      pass_pixel_i,       // of the first position
+    input  wire logic [program_pkg::QUAD_ADDR_W-1:0] pass_addr_i,        // of the first slot
+    input  wire logic [S_W-1:0]                      pass_rows_i,        // of positions
+    input  wire logic [S_W-1:0]                      pass_cols_i,        // positions of a row
+    input  wire logic [S_W-1:0]                      pass_len_i,         // slots of a row
+    input  wire logic [2:0]                          pass_delay_i,       // slots by which tags trail
+    input  wire logic [S_W-1:0]                      pass_col_i,         // column that enters the window next
+    input  wire logic [4:0]                          pass_col_mask_i,    // of a row's first position
+    input  wire logic [7:0]                          pass_row_mask_i,    // of the first row
+    input  wire logic [S_W-1:0]                      pass_mask_row_i,    // input row that enters the row mask next
+    // weights
+    input  wire logic                                weights_ready_i,    // complete before the first position needs them
+    input  wire logic                                weights_full_i,     // complete
+    output wire logic                                weights_take_o,
+    output wire logic                                weights_drop_o,     // the pass has no position: skip its weights
+    // partial-sum buffers
+    input  wire logic                                tile_free_i,
+    output wire logic                                tile_take_o,
+    output wire logic                                tile_end_o,         // last slot of a tile, or last pass dropped
+    // feature buffer
+    output wire logic                                rd_valid_o,
+    output wire logic [program_pkg::QUAD_ADDR_W-1:0] rd_addr_o,
+    // output position of this slot
+    output wire logic                                position_o,         // there is one
+    output wire logic [2:0]                          delay_o,            // slots by which it trails
+    output wire logic                                load_o,             // first position of a pass
+    output wire logic                                first_o,            // first contribution to the pixel
+    output wire logic                                buf_o,
+    output wire logic [program_pkg::TILE_W-1:0]      pixel_o,
+    output wire logic [4:0]                          col_mask_o,
+    output wire logic [7:0]                          row_mask_o
+);
+
+  localparam int A_W = program_pkg::QUAD_ADDR_W;
+
+  // ---------------------------------------------------------------- the layer
+  logic vertical;
+  logic [A_W-1:0] in_row_stride;
+  logic [program_pkg::DIM_W-1:0] in_w, in_h;
+  logic [program_pkg::QUADS_W-1:0] in_quads;
+  assign vertical      = program_pkg::descriptor_vertical(desc_i);
+  assign in_row_stride = program_pkg::descriptor_in_row_stride(desc_i);
+  assign in_w          = program_pkg::descriptor_in_w(desc_i);
+  assign in_h          = program_pkg::descriptor_in_h(desc_i);
+  assign in_quads      = program_pkg::descriptor_in_quads(desc_i);
+
+  logic signed [S_W-1:0] in_w_s, in_h_s;
+  assign in_w_s = {{(S_W - program_pkg::DIM_W) {1'b0}}, in_w};
+  assign in_h_s = {{(S_W - program_pkg::DIM_W) {1'b0}}, in_h};
+
+  // ---------------------------------------------------------------- slots of the current pass
+  logic run_q;
+  logic [A_W-1:0] addr_q, row_start_q;
+  logic signed [S_W-1:0] slot_q, len_q, cols_q, rows_q, col_next_q, col_init_q, mask_row_q;
+  logic [2:0] delay_q, idle_q;
+  logic [4:0] col_mask_q, col_mask_init_q;
+  logic [7:0] row_mask_q;
+  logic [program_pkg::TILE_W-1:0] pixel_q;
+  logic first_q, first_rest_q, load_q, slot_buf_q, tile_last_q;
+
+  logic last_slot, last_row, pass_end, can_start, gap_ok, position, start, drop;
+  assign last_slot = slot_q + S_W'(1) == len_q;
+  assign last_row  = rows_q == S_W'(1);
+  assign pass_end  = run_q && last_slot && last_row;
+  assign gap_ok    = {1'b0, pass_delay_i} + (run_q ? 4'd0 : {1'b0, idle_q}) >= {1'b0, delay_q};
+  assign can_start = pass_ready_i && (!pass_tile_first_i || tile_free_i) && (!run_q || pass_end);
+  assign start     = can_start && !pass_empty_i && weights_ready_i && gap_ok;
+  assign drop      = can_start && pass_empty_i && weights_full_i && !run_q;
+  assign pass_consumed_o = start || drop;
+
+  assign weights_take_o = start;
+  assign weights_drop_o = drop;
+  assign tile_take_o    = (start || drop) && pass_tile_first_i;
+  assign starved_o      = can_start && !(pass_empty_i ? weights_full_i : weights_ready_i);
+  assign blocked_o      = pass_ready_i && pass_tile_first_i && !tile_free_i && (!run_q || pass_end);
+
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) begin
+      run_q   <= 1'b0;
+      delay_q <= '0;
+      idle_q  <= 3'd4;
+    end else begin
+      if (start) begin
+        run_q   <= 1'b1;
+        delay_q <= pass_delay_i;
+      end else if (pass_end) begin
+        run_q <= 1'b0;
+      end
+      if (run_q) idle_q <= 3'd1;
+      else if (idle_q != 3'd4) idle_q <= idle_q + 3'd1;
+    end
+  end
+
+  logic col_next_in;
+  assign col_next_in = col_next_q >= 0 && col_next_q < in_w_s;
+  assign position    = run_q && slot_q < cols_q;
+
+  always_ff @(posedge clk_i) begin
+    if (start) begin
+      addr_q          <= pass_addr_i;
+      row_start_q     <= pass_addr_i + in_row_stride;
+      slot_q          <= '0;
+      len_q           <= pass_len_i;
+      cols_q          <= pass_cols_i;
+      rows_q          <= pass_rows_i;
+      col_next_q      <= pass_col_i;
+      col_init_q      <= pass_col_i;
+      col_mask_q      <= pass_col_mask_i;
+      col_mask_init_q <= pass_col_mask_i;
+      row_mask_q      <= pass_row_mask_i;
+      mask_row_q      <= pass_mask_row_i;
+      pixel_q         <= pass_pixel_i;
+      first_q         <= pass_first_row_i;
+      first_rest_q    <= pass_first_rest_i;
+      load_q          <= 1'b1;
+      slot_buf_q      <= pass_buf_i;
+      tile_last_q     <= pass_tile_last_i;
+    end else begin
+      load_q <= 1'b0;
+      if (position) pixel_q <= pixel_q + 1'b1;
+      if (last_slot) begin
+        addr_q      <= row_start_q;
+        row_start_q <= row_start_q + in_row_stride;
+        slot_q      <= '0;
+        rows_q      <= rows_q - S_W'(1);
+        col_next_q  <= col_init_q;
+        col_mask_q  <= col_mask_init_q;
+        row_mask_q  <= {!vertical || (mask_row_q >= 0 && mask_row_q < in_h_s), row_mask_q[7:1]};
+        mask_row_q  <= mask_row_q + S_W'(1);
+        first_q     <= first_rest_q;
+      end else begin
+        addr_q     <= addr_q + A_W'(in_quads);
+        slot_q     <= slot_q + S_W'(1);
+        col_next_q <= col_next_q + S_W'(1);
+        col_mask_q <= {col_mask_q[3:0], col_next_in};
+      end
+    end
+  end
+
+  assign rd_valid_o = run_q;
+  assign rd_addr_o  = addr_q;
+  assign busy_o     = run_q;
+  assign tile_end_o = (pass_end && tile_last_q) || (drop && pass_tile_last_i);
+
+  assign position_o = position;
+  assign delay_o    = delay_q;
+  assign load_o     = load_q;
+  assign first_o    = first_q;
+  assign buf_o      = slot_buf_q;
+  assign pixel_o    = pixel_q;
+  assign col_mask_o = col_mask_q;
+  assign row_mask_o = row_mask_q;
+
+endmodule
+
+`default_nettype wire
