@@ -105,18 +105,18 @@ class Regression:
         now = time.monotonic()
         return "running " + ", ".join(f"{k} ({now - t:.0f} s)" for k, t in list(self.running.items()))
 
-    def _build(self, cases: list[registry.Case], total: int) -> None:
-        """Build the model that `cases` share, then queue them."""
-        name = f"build {cases[0].test.toplevel} for {cases[0].key}"
+    def _build(self, group: list[registry.Case], total: int) -> None:
+        """Build the model that `group` shares, then queue them."""
+        name = f"build {group[0].test.toplevel} for {group[0].key}"
         start = self.running[name] = time.monotonic()
         try:
-            model, error = cases.build_case(cases[0], jobs=2, index=self.index), None
+            model, error = cases.build_case(group[0], jobs=2, index=self.index), None
         except Exception as problem:  # all its cases fail, by name; the others go on
             model, error = None, problem
         del self.running[name]
         if time.monotonic() - start > 20:
-            print(f"          built {cases[0].test.toplevel} ({cases[0].sim}) in {time.monotonic() - start:.0f} s", flush=True)
-        for case in cases:
+            print(f"          built {group[0].test.toplevel} ({group[0].sim}) in {time.monotonic() - start:.0f} s", flush=True)
+        for case in group:
             self.queue.add(self._expected(case), lambda case=case: self._run(case, total, model, error))
 
     def _run(self, item, total: int, model: runner.Model | None = None, error: Exception | None = None) -> None:

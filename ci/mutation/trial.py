@@ -133,8 +133,8 @@ class Trials:
         """
         if finding.status in DECIDED:
             return
-        cases = cases_for(self.tests, index, units, self.reach, sim=self.sim, whole_on="icarus")
-        for case in sorted(cases, key=lambda case: case.test.name != first):
+        near = cases_for(self.tests, index, units, self.reach, sim=self.sim, whole_on="icarus")
+        for case in sorted(near, key=lambda case: case.test.name != first):
             if finding.passed.get(case.key) == bench_hash(case):
                 continue
             usual = self.baseline(case, sound)
@@ -155,8 +155,8 @@ class Trials:
         index is that of the sources with the mutants, sound that of the unmutated ones. Each case runs on all that have survived so far
         and whose variant occurs in its model. whole: only the cases of the whole accelerator, else only the others.
         """
-        cases = cases_for(self.tests, sound, units, self.reach, sim=self.sim)
-        for case in (case for case in cases if (case.test.toplevel == ACCELERATOR) == whole):
+        near = cases_for(self.tests, sound, units, self.reach, sim=self.sim)
+        for case in (case for case in near if (case.test.toplevel == ACCELERATOR) == whole):
             open_ = {n: (f, v) for n, (f, v) in mutants.items()
                      if f.status not in DECIDED and f.passed.get(case.key) != bench_hash(case)}
             if not open_:
