@@ -122,6 +122,7 @@ class Run:
     def check_tag(self):
         dut, layer = self.dut, self.layer
         assert self.schedule, f"{layer}: a tag too many"
+        assert is_high(dut.busy_o), f"{layer}: a tag while idle"
         tile, load, want = self.schedule.popleft()
         where = f"{layer}: tile {tile}, pixel {want.pixel}, {len(self.schedule)} positions before the end"
         window = layer.plan.window
