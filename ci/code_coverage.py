@@ -1,9 +1,11 @@
 """`make coverage`: line, branch and toggle coverage of rtl/ from Verilator, held against the gates.
 
-Builds the models of the tests in ci/code_coverage.yaml with coverage counters, runs them, adds up what they leave, takes out what
-rtl/coverage_exclusions.yaml excludes, and writes build/coverage/index.html and build/coverage/coverage.json. It fails if a test
-failed, a gate is missed, or an exclusion matches nothing or only what was covered.
+Builds the models of the tests in ci/code_coverage.yaml with coverage counters, runs them, adds up
+what they leave, takes out what rtl/coverage_exclusions.yaml excludes, and writes
+build/coverage/index.html and build/coverage/coverage.json. It fails if a test failed, a gate is
+missed, or an exclusion matches nothing or only what was covered.
 """
+
 from __future__ import annotations
 
 import concurrent.futures as futures
@@ -19,9 +21,6 @@ import click
 import jinja2
 import yaml
 
-from model.common.command import Command
-from model.common.files import write_text
-from host.simulation import process, runner
 from ci import cases, registry
 from ci.coverage_points import (
     KINDS,
@@ -33,8 +32,11 @@ from ci.coverage_points import (
     load_exclusions,
     total,
 )
+from host.simulation import process, runner
 from host.simulation.progress import Heartbeat
 from host.simulation.rtl_index import ROOT, RtlIndex, SourceError
+from model.common.command import Command
+from model.common.files import write_text
 
 PLAN = ROOT / "ci" / "code_coverage.yaml"
 EXCLUSIONS = ROOT / "rtl" / "coverage_exclusions.yaml"
@@ -55,15 +57,21 @@ def load_plan(path: Path = PLAN, only: tuple[str, ...] = ()) -> Plan:
     data = yaml.safe_load(path.read_text(encoding="utf-8"))
     tests = registry.load().tests
     names = only or data["tests"]
-    if unknown := [name for name in names if name not in tests or not tests[name].cases("verilator")]:
+    if unknown := [
+        name for name in names if name not in tests or not tests[name].cases("verilator")
+    ]:
         raise CoverageError(f"{path.name}: no test {unknown[0]!r} on verilator in ci/tests.yaml")
     if set(data["gates"]) != set(KINDS):
         raise CoverageError(f"{path.name}: gates must name {', '.join(KINDS)}")
-    return Plan(data["gates"], tuple(case for name in names for case in tests[name].cases("verilator", data["modules"])))
+    return Plan(
+        data["gates"],
+        tuple(case for name in names for case in tests[name].cases("verilator", data["modules"])),
+    )
 
 
 class Campaign:
-    """Builds each model once and runs the cases on `jobs` threads, each of which waits for a compiler or a simulator."""
+    """Builds each model once and runs the cases on `jobs` threads, each of which waits for a
+    compiler or a simulator."""
 
     def __init__(self, cases: tuple[registry.Case, ...], seed: int, jobs: int):
         self.cases, self.seed, self.jobs = cases, seed, jobs
@@ -74,10 +82,23 @@ class Campaign:
         """All results, in the order in which they came."""
         models: dict[tuple, list[registry.Case]] = {}
         for case in self.cases:
-            models.setdefault((case.test.toplevel, str(case.parameters), case.test.public, str(case.test.defines)), []).append(case)
-        groups = sorted(models.values(), key=lambda cases: -sum(case.test.seconds for case in cases))
+            models.setdefault(
+                (
+                    case.test.toplevel,
+                    str(case.parameters),
+                    case.test.public,
+                    str(case.test.defines),
+                ),
+                [],
+            ).append(case)
+        groups = sorted(
+            models.values(), key=lambda cases: -sum(case.test.seconds for case in cases)
+        )
         results = []
-        with process.pool(self.jobs) as pool, Heartbeat(lambda: "running " + ", ".join(sorted(self.running)), 20.0):
+        with (
+            process.pool(self.jobs) as pool,
+            Heartbeat(lambda: "running " + ", ".join(sorted(self.running)), 20.0),
+        ):
             todo = {pool.submit(self._build, group): group for group in groups}
             while todo:
                 for job in futures.wait(todo, return_when=futures.FIRST_COMPLETED).done:
@@ -86,7 +107,12 @@ class Campaign:
                         results.append(job.result())
                         _print_result(*results[-1])
                     else:
-                        todo.update({pool.submit(self._simulate, case, job.result()): None for case in group})
+                        todo.update(
+                            {
+                                pool.submit(self._simulate, case, job.result()): None
+                                for case in group
+                            }
+                        )
         return results
 
     def _build(self, group: list[registry.Case]) -> runner.Model:
@@ -97,7 +123,9 @@ class Campaign:
         finally:
             self.running.discard(name)
 
-    def _simulate(self, case: registry.Case, model: runner.Model) -> tuple[registry.Case, runner.Result]:
+    def _simulate(
+        self, case: registry.Case, model: runner.Model
+    ) -> tuple[registry.Case, runner.Result]:
         self.running.add(case.key)
         try:
             return case, cases.run_case(case, self.seed, model=model)
@@ -106,11 +134,16 @@ class Campaign:
 
 
 def _print_result(case: registry.Case, result: runner.Result) -> None:
-    print(f"{'pass' if result.passed else 'FAIL'} {case.key:64} {result.seconds:7.1f} s {result.error}", flush=True)
+    print(
+        f"{'pass' if result.passed else 'FAIL'} {case.key:64} {result.seconds:7.1f} s "
+        f"{result.error}",
+        flush=True,
+    )
 
 
 def collect(results: list[tuple[registry.Case, runner.Result]]) -> Counts:
-    """Add up the data that the passed cases left. Raises CoverageError if a case failed: what it covered was not checked."""
+    """Add up the data that the passed cases left. Raises CoverageError if a case failed: what it
+    covered was not checked."""
     if failed := [case.key for case, result in results if not result.passed]:
         raise CoverageError(f"{len(failed)} of {len(results)} cases failed: {', '.join(failed)}")
     counts = Counts(ROOT)
@@ -132,7 +165,9 @@ def missed_gates(files: list[FileCoverage], gates: dict[str, float]) -> list[str
         if not relevant:
             problems.append(f"{kind}: nothing to cover was found")
         elif percent((covered, relevant)) < gates[kind]:
-            problems.append(f"{kind}: {percent((covered, relevant)):.2f} % is below the gate of {gates[kind]} %")
+            problems.append(
+                f"{kind}: {percent((covered, relevant)):.2f} % is below the gate of {gates[kind]} %"
+            )
     return problems
 
 
@@ -156,53 +191,108 @@ def _cell(tally: tuple[int, int]) -> str:
 
 def write_json(files: list[FileCoverage], path: Path, **facts) -> None:
     """Totals, files, missed items and exclusions for other programs."""
-    def record(tallies: dict[str, tuple[int, int]]) -> dict:
-        return {kind: {"covered": t[0], "relevant": t[1], "percent": round(percent(t), 2)} for kind, t in tallies.items()}
 
-    data = {**facts, "total": record({kind: total(files, kind) for kind in KINDS}),
-            "files": {c.path: {**record({kind: c.tally(kind) for kind in KINDS}), "excluded": len(c.excluded),
-                               "missed": [str(item) for kind in KINDS for item in c.missed(kind)]} for c in files}}
+    def record(tallies: dict[str, tuple[int, int]]) -> dict:
+        return {
+            kind: {"covered": t[0], "relevant": t[1], "percent": round(percent(t), 2)}
+            for kind, t in tallies.items()
+        }
+
+    data = {
+        **facts,
+        "total": record({kind: total(files, kind) for kind in KINDS}),
+        "files": {
+            c.path: {
+                **record({kind: c.tally(kind) for kind in KINDS}),
+                "excluded": len(c.excluded),
+                "missed": [str(item) for kind in KINDS for item in c.missed(kind)],
+            }
+            for c in files
+        },
+    }
     write_text(path, json.dumps(data, indent=1) + "\n")
 
 
 def write_html(files: list[FileCoverage], folder: Path, **facts) -> None:
     """index.html with a table of the files, and a page with the annotated source of each."""
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.globals.update(KINDS=KINDS, percent=percent, page=lambda path: path.replace("/", "_") + ".html")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(
+        KINDS=KINDS, percent=percent, page=lambda path: path.replace("/", "_") + ".html"
+    )
     template = environment.get_template("code_coverage.html.j2")
     totals = {kind: total(files, kind) for kind in KINDS}
     write_text(folder / "index.html", template.render(files=files, totals=totals, **facts))
     for coverage in files:
         rows = annotate(coverage)
-        write_text(folder / (coverage.path.replace("/", "_") + ".html"), template.render(file=coverage, rows=rows, **facts))
+        write_text(
+            folder / (coverage.path.replace("/", "_") + ".html"),
+            template.render(file=coverage, rows=rows, **facts),
+        )
 
 
 def annotate(coverage: FileCoverage) -> list[dict]:
-    """One row a source line: number, text, count of its statements (None: it has none), class, and what is missed or excluded on it."""
+    """One row a source line: number, text, count of its statements (None: it has none), class, and
+    what is missed or excluded on it."""
     items: dict[int, list] = {}
     for item in coverage.counts:
         items.setdefault(item.line, []).append(item)
     rows = []
     for number, text in enumerate(coverage.source, 1):
         own = sorted(items.get(number, []))
-        missed = [item for item in own if not coverage.counts[item] and item not in coverage.excluded]
-        reasons = sorted({coverage.excluded[item].reason for item in own if item in coverage.excluded})
+        missed = [
+            item for item in own if not coverage.counts[item] and item not in coverage.excluded
+        ]
+        reasons = sorted(
+            {coverage.excluded[item].reason for item in own if item in coverage.excluded}
+        )
         count = next((coverage.counts[item] for item in own if item.kind == "line"), None)
-        style = "missed" if any(i.kind == "line" for i in missed) else "part" if missed else "excluded" if reasons else "hit" if own else ""
+        style = (
+            "missed"
+            if any(i.kind == "line" for i in missed)
+            else "part"
+            if missed
+            else "excluded"
+            if reasons
+            else "hit"
+            if own
+            else ""
+        )
         notes = [f"excluded: {reason}" for reason in reasons]
         for kind in ("branch", "toggle"):
             names = [item.name for item in missed if item.kind == kind]
             if names:
-                notes.append(f"{kind} not seen: {', '.join(names[:12])}{f' and {len(names) - 12} more' if len(names) > 12 else ''}")
-        rows.append({"number": number, "text": text, "count": count, "style": style, "notes": notes})
+                more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+                notes.append(f"{kind} not seen: {', '.join(names[:12])}{more}")
+        rows.append(
+            {"number": number, "text": text, "count": count, "style": style, "notes": notes}
+        )
     return rows
 
 
 @click.command(cls=Command, help=__doc__)
-@click.option("--jobs", type=click.IntRange(1), default=os.cpu_count(), help="builds and simulations at a time (default: all cores)")
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=1, help="of every case (default 1)")
-@click.option("--test", "only", multiple=True, help="only this test of ci/tests.yaml (may be repeated); the gates stay")
-@click.option("--missed", is_flag=True, help=f"list the first {SHOWN} missed items of each file and kind")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    default=os.cpu_count(),
+    help="builds and simulations at a time (default: all cores)",
+)
+@click.option(
+    "--seed", type=click.IntRange(0, 2**31 - 1), default=1, help="of every case (default 1)"
+)
+@click.option(
+    "--test",
+    "only",
+    multiple=True,
+    help="only this test of ci/tests.yaml (may be repeated); the gates stay",
+)
+@click.option(
+    "--missed", is_flag=True, help=f"list the first {SHOWN} missed items of each file and kind"
+)
 def main(jobs: int, seed: int, only: tuple[str, ...], missed: bool) -> None:
     start = time.monotonic()
     try:
@@ -217,14 +307,28 @@ def main(jobs: int, seed: int, only: tuple[str, ...], missed: bool) -> None:
     seconds = time.monotonic() - start
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
-    facts = {"gates": plan.gates, "seed": seed, "seconds": round(seconds, 1), "cases": [case.key for case in plan.cases],
-             "problems": problems, "notes": notes}
+    facts = {
+        "gates": plan.gates,
+        "seed": seed,
+        "seconds": round(seconds, 1),
+        "cases": [case.key for case in plan.cases],
+        "problems": problems,
+        "notes": notes,
+    }
     write_json(files, OUT / "coverage.json", **facts)
     write_html(files, OUT, **facts)
     print_report(files, missed)
     print(*notes, sep="\n") if notes else None
-    print(f"reports: {(OUT / 'index.html').relative_to(ROOT)}, {(OUT / 'coverage.json').relative_to(ROOT)}; {seconds:.0f} s")
-    print(*(f"FAILED: {problem}" for problem in problems) if problems else ("coverage: all gates reached",), sep="\n")
+    print(
+        f"reports: {(OUT / 'index.html').relative_to(ROOT)}, "
+        f"{(OUT / 'coverage.json').relative_to(ROOT)}; {seconds:.0f} s"
+    )
+    print(
+        *(f"FAILED: {problem}" for problem in problems)
+        if problems
+        else ("coverage: all gates reached",),
+        sep="\n",
+    )
     sys.exit(bool(problems))
 
 

@@ -1,22 +1,25 @@
-"""Points of Verilator's code coverage: read, added up over simulations, mapped to source lines, held against exclusions.
+"""Points of Verilator's code coverage: read, added up over simulations, mapped to source lines,
+held against exclusions.
 
-A point is a counter that Verilator put into a source file. Counters of the same place are added up over instances, sets of
-parameters and simulations. Three kinds of items are made of them:
+A point is a counter that Verilator put into a source file. Counters of the same place are added up
+over instances, sets of parameters and simulations. Three kinds of items are made of them:
 
     line     a source line with statements; covered if each statement on it was executed
     branch   one arm of an if, a case or a conditional expression; covered if it was taken
     toggle   one direction (0->1 or 1->0) of one bit of a signal or port; covered if it happened
 
-The format of coverage.dat is one line a counter: C '<key>\\2<value>\\1<key>\\2<value>...' <count>, where the keys used here are f (file), l (line),
-n (column), t (line, branch, toggle), o (which arm, or signal and direction) and S (the lines of a block, such as 48-52,55).
+The format of coverage.dat is one line a counter: C '<key>\\2<value>\\1<key>\\2<value>...' <count>,
+where the keys used here are f (file), l (line), n (column), t (line, branch, toggle), o (which arm,
+or signal and direction) and S (the lines of a block, such as 48-52,55).
 """
+
 from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Iterable
 
 import yaml
 
@@ -29,12 +32,14 @@ _EXCLUSION_KEYS = {"file", "kind", "source", "arm", "signal", "reason"}
 
 
 class CoverageError(UserError):
-    """Coverage data or an exclusion that cannot be used; the message names the file and the entry."""
+    """Coverage data or an exclusion that cannot be used; the message names the file and the
+    entry."""
 
 
 @dataclass(frozen=True, order=True)
 class Item:
-    """Something to cover. `file` is relative to the root; `name`: empty (line), the arm with its column (branch), the bit and direction (toggle)."""
+    """Something to cover. `file` is relative to the root; `name`: empty (line), the arm with its
+    column (branch), the bit and direction (toggle)."""
 
     file: str
     line: int
@@ -55,7 +60,8 @@ class Counts:
         self._items: Counter[Item] = Counter()
 
     def read(self, path: Path) -> int:
-        """Add the counters of one coverage.dat; returns how many lie in the places looked at. Raises CoverageError if there are none."""
+        """Add the counters of one coverage.dat; returns how many lie in the places looked at.
+        Raises CoverageError if there are none."""
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except OSError as error:
@@ -83,7 +89,8 @@ class Counts:
         return True
 
     def items(self) -> dict[Item, int]:
-        """{item: how often}; a line counts as often as the statement on it that was executed least."""
+        """{item: how often}; a line counts as often as the statement on it that was executed
+        least."""
         result = dict(self._items)
         for block, count in self._blocks.items():
             for line in self._lines[block]:
@@ -101,7 +108,8 @@ def _expand(lines: str) -> Iterable[int]:
 
 @dataclass(frozen=True)
 class Exclusion:
-    """Items of one kind in one file that need not be covered, and why: by source line (and arm of a branch), or by signal (a regular expression)."""
+    """Items of one kind in one file that need not be covered, and why: by source line (and arm of a
+    branch), or by signal (a regular expression)."""
 
     file: str
     kind: str
@@ -111,7 +119,10 @@ class Exclusion:
     signal: str = ""
 
     def __str__(self) -> str:
-        return f"{self.file} {self.kind} {self.source or self.signal}{' ' + self.arm if self.arm else ''}"
+        return (
+            f"{self.file} {self.kind} "
+            f"{self.source or self.signal}{' ' + self.arm if self.arm else ''}"
+        )
 
     def matches(self, item: Item, text: str) -> bool:
         """Whether this exclusion names `item`, whose source line is `text`."""
@@ -134,17 +145,30 @@ def load_exclusions(path: Path) -> list[Exclusion]:
 
 def _exclusions(path: Path, entry: dict) -> list[Exclusion]:
     if not isinstance(entry, dict) or set(entry) - _EXCLUSION_KEYS:
-        raise CoverageError(f"{path.name}: {entry!r}: the keys are {', '.join(sorted(_EXCLUSION_KEYS))}")
+        raise CoverageError(
+            f"{path.name}: {entry!r}: the keys are {', '.join(sorted(_EXCLUSION_KEYS))}"
+        )
     if not str(entry.get("reason", "")).strip() or not entry.get("file"):
         raise CoverageError(f"{path.name}: {entry!r} needs a file and a reason")
     kinds = entry.get("kind")
     kinds = kinds if isinstance(kinds, list) else [kinds]
     wanted = "signal" if kinds == ["toggle"] else "source"
-    if not set(kinds) <= set(KINDS) or not entry.get(wanted) or ("toggle" in kinds and len(kinds) > 1):
-        raise CoverageError(f"{path.name}: {entry!r} needs kind: toggle and a signal, or kind: line or branch and a source line")
+    if (
+        not set(kinds) <= set(KINDS)
+        or not entry.get(wanted)
+        or ("toggle" in kinds and len(kinds) > 1)
+    ):
+        raise CoverageError(
+            f"{path.name}: {entry!r} needs kind: toggle and a signal, or kind: line or branch and "
+            "a source line"
+        )
     places = entry[wanted] if isinstance(entry[wanted], list) else [entry[wanted]]
     fields = {key: str(entry[key]).strip() for key in ("file", "arm", "reason") if key in entry}
-    return [Exclusion(kind=kind, **fields, **{wanted: str(place).strip()}) for kind in kinds for place in places]
+    return [
+        Exclusion(kind=kind, **fields, **{wanted: str(place).strip()})
+        for kind in kinds
+        for place in places
+    ]
 
 
 @dataclass
@@ -175,7 +199,9 @@ def by_file(items: dict[Item, int], exclusions: list[Exclusion], root: Path) -> 
     files: dict[str, FileCoverage] = {}
     for item, count in items.items():
         if item.file not in files:
-            files[item.file] = FileCoverage(item.file, (root / item.file).read_text(encoding="utf-8").splitlines())
+            files[item.file] = FileCoverage(
+                item.file, (root / item.file).read_text(encoding="utf-8").splitlines()
+            )
         files[item.file].counts[item] = count
     for coverage in files.values():
         own = [e for e in exclusions if e.file == coverage.path]
@@ -186,18 +212,26 @@ def by_file(items: dict[Item, int], exclusions: list[Exclusion], root: Path) -> 
     return [files[path] for path in sorted(files)]
 
 
-def check_exclusions(files: list[FileCoverage], exclusions: list[Exclusion]) -> tuple[list[str], list[str]]:
-    """(errors, notes): exclusions that match nothing or only what was covered are errors; those of which a part was covered are noted."""
+def check_exclusions(
+    files: list[FileCoverage], exclusions: list[Exclusion]
+) -> tuple[list[str], list[str]]:
+    """(errors, notes): exclusions that match nothing or only what was covered are errors; those of
+    which a part was covered are noted."""
     errors, notes = [], []
     for exclusion in exclusions:
-        counts = {item: c.counts[item] for c in files for item, e in c.excluded.items() if e == exclusion}
+        counts = {
+            item: c.counts[item] for c in files for item, e in c.excluded.items() if e == exclusion
+        }
         hit = [item for item, count in counts.items() if count]
         if not counts:
             errors.append(f"exclusion without a match: {exclusion}")
         elif len(hit) == len(counts):
             errors.append(f"exclusion of what was covered: {exclusion}")
         elif hit:
-            notes.append(f"{len(hit)} of {len(counts)} excluded items were covered, such as {hit[0]}: {exclusion}")
+            notes.append(
+                f"{len(hit)} of {len(counts)} excluded items were covered, such as {hit[0]}: "
+                f"{exclusion}"
+            )
     return errors, notes
 
 

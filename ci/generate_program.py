@@ -1,11 +1,14 @@
-"""Generates everything that follows from model/compiler/program_format.yaml, the one source of the program format.
+"""Generates everything that follows from model/compiler/program_format.yaml, the one source of the
+program format.
 
     rtl/generated/program_pkg.sv        constants, and one accessor function per field
     model/compiler/program_format.py    constants, and one table of fields per record
     docs/program-format.md              the same to read
 
-With --check nothing is written: exit status 1 and the names of the files that are not what the source gives.
+With --check nothing is written: exit status 1 and the names of the files that are not what the
+source gives.
 """
+
 from __future__ import annotations
 
 import re
@@ -112,8 +115,9 @@ def load(source: Path = SOURCE) -> tuple[list[Constant], list[Record]]:
     values = {constant.name: constant.value for constant in constants}
     records = []
     for name, facts in data["records"].items():
-        fields = tuple(_field(f"{name}.{field}", place, values)
-                       for field, place in facts["fields"].items())
+        fields = tuple(
+            _field(f"{name}.{field}", place, values) for field, place in facts["fields"].items()
+        )
         words = _value(_size(name, facts["words"], values), values)
         _check(name, words, fields)
         records.append(Record(name, facts["about"], words, fields))
@@ -122,8 +126,10 @@ def load(source: Path = SOURCE) -> tuple[list[Constant], list[Record]]:
 
 def _field(name: str, place: list, values: dict[str, int]) -> Field:
     if not 4 <= len(place) <= 5 or place[4:] not in ([], ["signed"]):
-        raise FormatError(f"{name}: {place} is not [word, lowest bit, width, what it holds], "
-                          "with or without `signed`")
+        raise FormatError(
+            f"{name}: {place} is not [word, lowest bit, width, what it holds], "
+            "with or without `signed`"
+        )
     word, low, size, about, *signed = place
     size = _size(name, size, values)
     return Field(name.partition(".")[2], word, low, size, _value(size, values), about, bool(signed))
@@ -134,8 +140,9 @@ def _size(name: str, text: int | str, values: dict[str, int]) -> Size:
         return Size("", text)
     match = _NUMBER.fullmatch(text)
     if not match or match["name"] not in values:
-        raise FormatError(f"{name}: {text!r} is neither a number nor a constant, "
-                          "with or without a number added")
+        raise FormatError(
+            f"{name}: {text!r} is neither a number nor a constant, with or without a number added"
+        )
     return Size(match["name"], int(match["more"] or 0))
 
 
@@ -147,29 +154,41 @@ def _check(record: str, words: int, fields: tuple[Field, ...]) -> None:
     taken: dict[tuple[int, int], str] = {}
     for field in fields:
         if not (0 <= field.word < words and 0 <= field.low <= field.high < WORD_BITS):
-            raise FormatError(f"{record}.{field.name}: bits {field.high}:{field.low} "
-                              f"of word {field.word} do not exist")
+            raise FormatError(
+                f"{record}.{field.name}: bits {field.high}:{field.low} "
+                f"of word {field.word} do not exist"
+            )
         for bit in range(field.low, field.high + 1):
             other = taken.setdefault((field.word, bit), field.name)
             if other != field.name:
-                raise FormatError(f"{record}.{field.name}: bit {bit} of word {field.word} "
-                                  f"is {other}'s")
+                raise FormatError(
+                    f"{record}.{field.name}: bit {bit} of word {field.word} is {other}'s"
+                )
 
 
 def generate(source: Path = SOURCE) -> dict[str, str]:
     """Contents of all generated files by path below the project root."""
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(ROOT / "ci" / "templates"),
-                                     undefined=jinja2.StrictUndefined, trim_blocks=True,
-                                     lstrip_blocks=True, keep_trailing_newline=True)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(ROOT / "ci" / "templates"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
     constants, records = load(source)
-    return {path: environment.get_template(name).render(constants=constants, records=records)
-            for path, name in TEMPLATES.items()}
+    return {
+        path: environment.get_template(name).render(constants=constants, records=records)
+        for path, name in TEMPLATES.items()
+    }
 
 
 def stale(files: dict[str, str], root: Path = ROOT) -> list[str]:
     """Paths of the files that are missing below `root` or differ."""
-    return [path for path, text in files.items()
-            if not (root / path).is_file() or (root / path).read_text(encoding="utf-8") != text]
+    return [
+        path
+        for path, text in files.items()
+        if not (root / path).is_file() or (root / path).read_text(encoding="utf-8") != text
+    ]
 
 
 @click.command(help=__doc__.split("\n\n")[0])

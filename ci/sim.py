@@ -1,4 +1,5 @@
 """`make sim`: runs one registered test on one simulator and says how to run it again."""
+
 from __future__ import annotations
 
 import secrets
@@ -7,10 +8,10 @@ import sys
 
 import click
 
-from model.common.command import Command
-from host.simulation import environment, runner
 from ci import cases, registry
+from host.simulation import environment, runner
 from host.simulation.progress import Heartbeat
+from model.common.command import Command
 
 TAIL_LINES = 40
 
@@ -20,7 +21,12 @@ TAIL_LINES = 40
 @click.option("--sim", type=click.Choice(registry.SIMULATORS), default="verilator")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=None, help="random if not given")
 @click.option("--waves", is_flag=True, help="record every signal")
-@click.option("--modules", type=click.Choice(["4", "8", "16"]), default=None, help="NUM_MODULES (default 4, or what the test is about)")
+@click.option(
+    "--modules",
+    type=click.Choice(["4", "8", "16"]),
+    default=None,
+    help="NUM_MODULES (default 4, or what the test is about)",
+)
 def main(name: str, sim: str, seed: int | None, waves: bool, modules: str | None) -> None:
     try:
         cases = _cases(registry.load(), name, sim, modules)
@@ -28,9 +34,13 @@ def main(name: str, sim: str, seed: int | None, waves: bool, modules: str | None
         raise SystemExit(f"error: {error}") from None
     seed = secrets.randbelow(2**31) if seed is None else seed
     settings = environment.bench_settings()
-    again = " ".join([f"make sim TEST={name} SIM={sim} SEED={seed}",
-                      *([f"MODULES={modules}"] if modules else []),
-                      *(f"{variable}={shlex.quote(value)}" for variable, value in settings.items())])
+    again = " ".join(
+        [
+            f"make sim TEST={name} SIM={sim} SEED={seed}",
+            *([f"MODULES={modules}"] if modules else []),
+            *(f"{variable}={shlex.quote(value)}" for variable, value in settings.items()),
+        ]
+    )
     print(f"{name}: {cases[0].test.about}\nseed {seed}; to run it again: {again}", flush=True)
     failed = sum(not _run(case, seed, waves, settings) for case in cases)
     if failed:
@@ -39,18 +49,24 @@ def main(name: str, sim: str, seed: int | None, waves: bool, modules: str | None
     sys.exit(failed > 0)
 
 
-def _cases(tests: registry.Registry, name: str, sim: str, modules: str | None) -> list[registry.Case]:
+def _cases(
+    tests: registry.Registry, name: str, sim: str, modules: str | None
+) -> list[registry.Case]:
     if name not in tests.tests:
         known = "\n".join(f"  {t.name:24} {t.about}" for t in tests.tests.values()) or "  (none)"
         reason = f"no test named {name!r}" if name else "which test? Give TEST=name"
         raise runner.RunnerError(f"{reason}. Tests there are:\n{known}")
     test = tests.tests[name]
     if sim not in test.simulators:
-        raise runner.RunnerError(f"test {name!r} does not run on {sim}, only on {', '.join(test.simulators)}")
+        raise runner.RunnerError(
+            f"test {name!r} does not run on {sim}, only on {', '.join(test.simulators)}"
+        )
     if reason := runner.missing(sim):
         raise runner.RunnerError(reason)
     if modules and not test.has_modules:
-        print(f"note: {test.toplevel} has no parameter NUM_MODULES; MODULES={modules} changes nothing")
+        print(
+            f"note: {test.toplevel} has no parameter NUM_MODULES; MODULES={modules} changes nothing"
+        )
     return test.cases(sim, int(modules)) if modules else test.usual_cases(sim)
 
 
@@ -60,7 +76,10 @@ def _run(case: registry.Case, seed: int, waves: bool, settings: dict[str, str]) 
     for test in result.tests:
         print(f"  {test.status:7} {test.name} ({test.seconds:.1f} s)")
     times = f"build {result.build_seconds:.1f} s, simulation {result.seconds:.1f} s"
-    print(f"{'pass' if result.passed else 'FAIL'} {case.key}: {times}" + (f"; {result.error}" if result.error else ""))
+    print(
+        f"{'pass' if result.passed else 'FAIL'} {case.key}: {times}"
+        + (f"; {result.error}" if result.error else "")
+    )
     if not result.passed and result.log:
         lines = result.log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
         print(f"----- last {len(lines)} lines of {result.log}", *lines, "-----", sep="\n")

@@ -1,4 +1,5 @@
 """The proofs of formal/proofs.yaml, as tests of the regression; without the nightly ones."""
+
 import dataclasses
 import re
 
@@ -40,5 +41,7 @@ def test_matrix_is_proven_point_by_point():
     reader = formal.load()["tensor_reader"]
     assert len({case.name for case in reader.cases}) == len(reader.matrix) == 8
     assert reader.cases[1].parameters == {"ROWS": 1, "QUADS": 2} and not reader.cases[1].matrix
-    line = dataclasses.replace(formal.load()["delay_line"], matrix=[{"DEPTH": 1}, {"DEPTH": 3}], cover=3)
+    line = dataclasses.replace(
+        formal.load()["delay_line"], matrix=[{"DEPTH": 1}, {"DEPTH": 3}], cover=3
+    )
     assert formal.prove(line, out=OUT / "matrix").error.startswith("delay_line-DEPTH3: cover: FAIL")

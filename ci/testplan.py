@@ -1,9 +1,12 @@
-"""Checks ci/testplan.yaml against what ran: every promise has a passing test, every test a promise, and every coverage point was hit.
+"""Checks ci/testplan.yaml against what ran: every promise has a passing test, every test a promise,
+and every coverage point was hit.
 
-It fails for an entry without a passing test, a registered test (or test function) in no entry, a coverage point that was not
-hit, and one that is in no entry. `make regress` calls it at the end; `python -m ci.testplan` reads the last regression's results
-again, and with --runs those that single `make sim` commands have left.
+It fails for an entry without a passing test, a registered test (or test function) in no entry, a
+coverage point that was not hit, and one that is in no entry. `make regress` calls it at the end;
+`python -m ci.testplan` reads the last regression's results again, and with --runs those that single
+`make sim` commands have left.
 """
+
 from __future__ import annotations
 
 import json
@@ -11,23 +14,23 @@ import re
 import sys
 import xml.etree.ElementTree as ET
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Mapping, Sequence
 
 import click
 import yaml
 
+from ci import registry
+from host.simulation import runner
+from host.simulation.rtl_index import ROOT
+from host.simulation.runner import TestOutcome
 from model.common.command import Command
 from model.common.errors import UserError
 from model.common.files import write_text
-from ci import registry
-from host.simulation import runner
 from tb.lib import coverage
 from tb.lib.cover_groups import GROUPS
-from host.simulation.rtl_index import ROOT
-from host.simulation.runner import TestOutcome
 
 PLAN = ROOT / "ci" / "testplan.yaml"
 COVERAGE_FILE = "coverage.json"  # in the folder of the regression: the merged hits
@@ -44,11 +47,13 @@ class PlanError(UserError):
 class Entry:
     """One line of the plan.
 
-    promise: where it stands (a paragraph of the specification). stage: block (one module), top (the accelerator's ports) or
-    system (commands, models, whole networks). tests: {name in tests.yaml: regular expression on its functions, or None for all}.
+    promise: where it stands (a paragraph of the specification). stage: block (one module), top (the
+    accelerator's ports) or system (commands, models, whole networks). tests: {name in tests.yaml:
+    regular expression on its functions, or None for all}.
     coverage: groups, or group.pattern with * and ?.
     why: what makes the crosses worth their runs.
     """
+
     name: str
     about: str
     stage: str
@@ -64,10 +69,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Verdict:
-    """An entry after a run. status: passed, failed, or skipped (its tests were left out); problems say why.
+    """An entry after a run. status: passed, failed, or skipped (its tests were left out); problems
+    say why.
 
     tests: (name, passed functions, failed functions). holes: its points that were not hit.
     """
+
     entry: Entry
     status: str
     problems: tuple[str, ...]
@@ -77,7 +84,9 @@ class Verdict:
 
 @dataclass(frozen=True)
 class PlanReport:
-    """All verdicts, what is wrong with the plan itself, and the hits of every declared point by group."""
+    """All verdicts, what is wrong with the plan itself, and the hits of every declared point by
+    group."""
+
     verdicts: tuple[Verdict, ...]
     problems: tuple[str, ...]
     left_out: tuple[str, ...]
@@ -100,7 +109,8 @@ class PlanReport:
 
     @property
     def layers(self) -> int:
-        """Layers whose tensors came out of the RTL and were equal; every one hits one point of its group."""
+        """Layers whose tensors came out of the RTL and were equal; every one hits one point of its
+        group."""
         return sum(self.groups.get("layer_op", {}).values())
 
     @property
@@ -110,20 +120,40 @@ class PlanReport:
 
     def outcomes(self) -> tuple[TestOutcome, ...]:
         """One test outcome for the plan itself and one per entry, for the regression's report."""
-        plan = TestOutcome("the plan is complete", "failed" if self.problems else "passed", 0.0, "\n".join(self.problems))
+        plan = TestOutcome(
+            "the plan is complete",
+            "failed" if self.problems else "passed",
+            0.0,
+            "\n".join(self.problems),
+        )
         reason = f"left out: {', '.join(self.left_out)}"
-        entries = (TestOutcome(v.entry.name, v.status, 0.0, reason if v.status == "skipped" else "\n".join(v.problems)) for v in self.verdicts)
+        entries = (
+            TestOutcome(
+                v.entry.name,
+                v.status,
+                0.0,
+                reason if v.status == "skipped" else "\n".join(v.problems),
+            )
+            for v in self.verdicts
+        )
         return plan, *entries
 
 
 def points_of(wanted: str) -> list[str]:
-    """`group.point`s that a group or a group.pattern (each with * and ?) stands for; empty if there are none."""
+    """`group.point`s that a group or a group.pattern (each with * and ?) stands for; empty if there
+    are none."""
     group_pattern, _, pattern = wanted.partition(".")
-    return [f"{group}.{point}" for group in GROUPS if fnmatchcase(group, group_pattern)
-            for point in sorted(GROUPS[group]) if fnmatchcase(point, pattern or "*")]
+    return [
+        f"{group}.{point}"
+        for group in GROUPS
+        if fnmatchcase(group, group_pattern)
+        for point in sorted(GROUPS[group])
+        if fnmatchcase(point, pattern or "*")
+    ]
 
 
-# ------------------------------------------------------------------------------------------------------------------ plan
+# --------------------------------------------------------------------------------------------- plan
+
 
 def load(path: Path = PLAN) -> tuple[Entry, ...]:
     """Read and check the plan. Raises PlanError naming the entry and key that is wrong."""
@@ -153,7 +183,9 @@ def _entry(raw: dict) -> Entry:
     for wanted in raw.get("coverage") or []:
         if not points_of(wanted):
             raise PlanError(f"entry {name!r}: no coverage point is called {wanted!r}")
-    return Entry(**{**raw, "tests": _tests(name, raw["tests"]), "coverage": tuple(raw.get("coverage") or ())})
+    return Entry(
+        **{**raw, "tests": _tests(name, raw["tests"]), "coverage": tuple(raw.get("coverage") or ())}
+    )
 
 
 def _tests(entry: str, raw: list) -> dict[str, str | None]:
@@ -166,41 +198,68 @@ def _tests(entry: str, raw: list) -> dict[str, str | None]:
         try:
             re.compile(pattern or "")
         except re.error as error:
-            raise PlanError(f"entry {entry!r}: test {name!r}: {pattern!r} is no regular expression: {error}") from None
+            raise PlanError(
+                f"entry {entry!r}: test {name!r}: {pattern!r} is no regular expression: {error}"
+            ) from None
     return tests
 
 
-# ----------------------------------------------------------------------------------------------------------------- check
+# -------------------------------------------------------------------------------------------- check
 
-def evaluate(entries: Sequence[Entry], tests: registry.Registry, outcomes: Outcomes, hits: Mapping[str, int]) -> PlanReport:
+
+def evaluate(
+    entries: Sequence[Entry], tests: registry.Registry, outcomes: Outcomes, hits: Mapping[str, int]
+) -> PlanReport:
     """Compare the plan with a run.
 
-    A test that ran on no simulator (left out by SIM=, by a missing simulator, or a nightly one) is not held against its entries;
-    coverage is judged only if no other test than nightly ones was left out, since any test may hit any point.
+    A test that ran on no simulator (left out by SIM=, by a missing simulator, or a nightly one) is
+    not held against its entries; coverage is judged only if no other test than nightly ones was
+    left out, since any test may hit any point.
     """
     known = {**tests.tests, **tests.suites}
     ran = {name: [o for o in found if o.status != "skipped"] for name, found in outcomes.items()}
     left_out = tuple(name for name, test in known.items() if not ran.get(name))
     judge_coverage = all("nightly" in known[name].tags for name in left_out)
-    verdicts = tuple(_verdict(entry, known, ran, hits if judge_coverage else None) for entry in entries)
-    groups = {group: {point: hits.get(f"{group}.{point}", 0) for point in sorted(points)} for group, points in GROUPS.items()}
+    verdicts = tuple(
+        _verdict(entry, known, ran, hits if judge_coverage else None) for entry in entries
+    )
+    groups = {
+        group: {point: hits.get(f"{group}.{point}", 0) for point in sorted(points)}
+        for group, points in GROUPS.items()
+    }
     return PlanReport(verdicts, tuple(_plan_problems(entries, known, ran, hits)), left_out, groups)
 
 
 def _plan_problems(entries, known, ran, hits) -> list[str]:
     named = {name for entry in entries for name in entry.tests}
-    problems = [f"test {name!r} of ci/tests.yaml is in no entry" for name in known if name not in named]
-    problems += [f"entry {entry.name!r}: no test is called {name!r}" for entry in entries for name in entry.tests if name not in known]
+    problems = [
+        f"test {name!r} of ci/tests.yaml is in no entry" for name in known if name not in named
+    ]
+    problems += [
+        f"entry {entry.name!r}: no test is called {name!r}"
+        for entry in entries
+        for name in entry.tests
+        if name not in known
+    ]
     for name, found in ran.items():
         patterns = [entry.tests[name] for entry in entries if name in entry.tests]
         if patterns and None not in patterns:
-            problems += [f"function {f} of test {name!r} is in no entry" for f in sorted({o.name for o in found})
-                         if not any(re.search(p, f) for p in patterns)]
+            problems += [
+                f"function {f} of test {name!r} is in no entry"
+                for f in sorted({o.name for o in found})
+                if not any(re.search(p, f) for p in patterns)
+            ]
     planned = {point for entry in entries for point in entry.points()}
-    problems += [f"coverage group {group!r}: {len(lost)} points are in no entry, first {min(lost)!r}" for group, points in GROUPS.items()
-                 if (lost := [p for p in points if f"{group}.{p}" not in planned])]
+    problems += [
+        f"coverage group {group!r}: {len(lost)} points are in no entry, first {min(lost)!r}"
+        for group, points in GROUPS.items()
+        if (lost := [p for p in points if f"{group}.{p}" not in planned])
+    ]
     declared = {f"{group}.{point}" for group, points in GROUPS.items() for point in points}
-    return problems + [f"coverage point {point!r} was hit but is not declared" for point in sorted(set(hits) - declared)]
+    return problems + [
+        f"coverage point {point!r} was hit but is not declared"
+        for point in sorted(set(hits) - declared)
+    ]
 
 
 def _verdict(entry: Entry, known, ran, hits: Mapping[str, int] | None) -> Verdict:
@@ -212,28 +271,52 @@ def _verdict(entry: Entry, known, ran, hits: Mapping[str, int] | None) -> Verdic
         counts.append((name if pattern is None else f"{name}: {pattern}", passed, failed))
         judged += bool(ran.get(name))
         if failed:
-            problems.append(f"test {name!r} failed: " + ", ".join(sorted({o.name for o in found if o.status == "failed"})))
+            problems.append(
+                f"test {name!r} failed: "
+                + ", ".join(sorted({o.name for o in found if o.status == "failed"}))
+            )
         elif ran.get(name) and not passed:
             problems.append(f"test {name!r} has no function that matches {pattern!r}")
     holes = [] if hits is None else [point for point in entry.points() if not hits.get(point)]
     problems += [f"coverage hole: {hole}" for hole in holes]
-    status = "failed" if problems else "passed" if judged and (hits is not None or not entry.coverage) else "skipped"
+    status = (
+        "failed"
+        if problems
+        else "passed"
+        if judged and (hits is not None or not entry.coverage)
+        else "skipped"
+    )
     return Verdict(entry, status, tuple(problems), tuple(counts), tuple(holes))
 
 
 def summary(report: PlanReport) -> str:
     """What is wrong, a line each, and the closing line."""
     lines = [f"testplan: {problem}" for problem in report.problems]
-    lines += [f"testplan: entry {v.entry.name!r}: {problem}" for v in report.verdicts for problem in v.problems]
+    lines += [
+        f"testplan: entry {v.entry.name!r}: {problem}"
+        for v in report.verdicts
+        for problem in v.problems
+    ]
     count = Counter(v.status for v in report.verdicts)
-    left = f", {count['skipped']} not judged (left out: {', '.join(report.left_out)})" if count["skipped"] else ""
-    lines.append(f"testplan: {count['passed']} of {len(report.verdicts)} entries hold, {count['failed']} failed{left}; "
-                 f"{report.hit} of {report.declared} coverage points hit")
-    lines.append(f"volume: {report.layers:,} layers computed and found equal, {report.errors:,} errors provoked, each followed by a right run")
+    left = (
+        f", {count['skipped']} not judged (left out: {', '.join(report.left_out)})"
+        if count["skipped"]
+        else ""
+    )
+    lines.append(
+        f"testplan: {count['passed']} of {len(report.verdicts)} entries hold, {count['failed']} "
+        f"failed{left}; "
+        f"{report.hit} of {report.declared} coverage points hit"
+    )
+    lines.append(
+        f"volume: {report.layers:,} layers computed and found equal, {report.errors:,} errors "
+        "provoked, each followed by a right run"
+    )
     return "\n".join(lines)
 
 
-# --------------------------------------------------------------------------------------------------------------- results
+# ------------------------------------------------------------------------------------------ results
+
 
 def read_regression(folder: Path) -> tuple[dict[str, list[TestOutcome]], Counter]:
     """Outcomes and hits that `make regress` left in its folder."""
@@ -251,7 +334,8 @@ def _outcome(case: ET.Element) -> TestOutcome:
 
 
 def read_runs(folder: Path) -> tuple[dict[str, list[TestOutcome]], Counter]:
-    """Outcomes and hits of the single runs in a folder (build/run), the newest of each case. Failed runs give no hits."""
+    """Outcomes and hits of the single runs in a folder (build/run), the newest of each case. Failed
+    runs give no hits."""
     outcomes: dict[str, list[TestOutcome]] = {}
     files = []
     for path in sorted(folder.glob("*/results.xml")):
@@ -269,9 +353,17 @@ def write_coverage(hits: Mapping[str, int], path: Path) -> None:
 
 
 @click.command(cls=Command, help=__doc__)
-@click.option("--results", type=click.Path(file_okay=False, path_type=Path), default=ROOT / "build" / "regress",
-              help="folder of a regression")
-@click.option("--runs", type=click.Path(exists=True, file_okay=False, path_type=Path), help="folder of single runs (build/run) instead")
+@click.option(
+    "--results",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=ROOT / "build" / "regress",
+    help="folder of a regression",
+)
+@click.option(
+    "--runs",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="folder of single runs (build/run) instead",
+)
 @click.option("--entry", default="", help="regular expression: only these entries")
 def main(results: Path, runs: Path | None, entry: str) -> None:
     try:
@@ -284,7 +376,12 @@ def main(results: Path, runs: Path | None, entry: str) -> None:
         raise SystemExit(f"error: no results of a regression in {results}: {error}") from None
     report = evaluate(entries, tests, outcomes, hits)
     if runs:  # single runs: say what they lack
-        holes = [f"{g}.{p}" for g, points in report.groups.items() for p, count in points.items() if not count]
+        holes = [
+            f"{g}.{p}"
+            for g, points in report.groups.items()
+            for p, count in points.items()
+            if not count
+        ]
         print("".join(f"testplan: not hit by these runs: {hole}\n" for hole in holes), end="")
     if entry:
         report = PlanReport(report.verdicts, (), report.left_out, report.groups)

@@ -1,5 +1,6 @@
-// Checker of an AXI4-Lite slave: one answer a request and none without, answers stable while stalled, every request answered in bounded time,
-// reads and writes that wait together take turns.  The master is assumed to hold its requests until they are taken.
+// Checker of an AXI4-Lite slave: one answer a request and none without, answers stable while stalled, every request
+// answered in bounded time, reads and writes that wait together take turns.  The master is assumed to hold its requests
+// until they are taken.
 `default_nettype none
 
 module axil_check #(
@@ -40,7 +41,8 @@ module axil_check #(
   logic b_taken, r_taken;
   assign b_taken = bvalid_i && bready_i;
   assign r_taken = rvalid_i && rready_i;
-  assign {aw_o, w_o, ar_o, write_wait_o, read_wait_o, overtaken_o} = {aw_q, w_q, ar_q, write_wait_q, read_wait_q, overtaken_q};
+  assign {aw_o, w_o, ar_o, write_wait_o, read_wait_o, overtaken_o} = {aw_q, w_q, ar_q, write_wait_q, read_wait_q,
+      overtaken_q};
 
   // the cycle before
   logic aw_held_q, w_held_q, ar_held_q, b_held_q, r_held_q;

@@ -1,5 +1,5 @@
-// AXI4-Lite slave: the rules of axil_check; each access that is not refused becomes exactly one request with its address and data, and its answer
-// is the one that the register block gave.
+// AXI4-Lite slave: the rules of axil_check; each access that is not refused becomes exactly one request with its
+// address and data, and its answer is the one that the register block gave.
 `default_nettype none
 
 module axil_slave_proof #(
@@ -28,23 +28,30 @@ module axil_slave_proof #(
 
   axil_slave #(.AXIL_ADDR_W(AXIL_ADDR_W), .ADDR_W(ADDR_W)) u_dut (
       .clk_i(clk_i), .rst_ni(rst_ni), .s_axil_awvalid(awvalid_i), .s_axil_awready(awready), .s_axil_awaddr(awaddr_i),
-      .s_axil_wvalid(wvalid_i), .s_axil_wready(wready), .s_axil_wdata(wdata_i), .s_axil_wstrb(wstrb_i), .s_axil_bvalid(bvalid),
-      .s_axil_bready(bready_i), .s_axil_bresp(bresp), .s_axil_arvalid(arvalid_i), .s_axil_arready(arready), .s_axil_araddr(araddr_i),
-      .s_axil_rvalid(rvalid), .s_axil_rready(rready_i), .s_axil_rdata(rdata), .s_axil_rresp(rresp), .req_valid_o(req_valid),
-      .req_write_o(req_write), .req_addr_o(req_addr), .req_wdata_o(req_wdata), .req_mask_o(req_mask), .rsp_rdata_i(rsp_rdata_i),
+      .s_axil_wvalid(wvalid_i), .s_axil_wready(wready), .s_axil_wdata(wdata_i), .s_axil_wstrb(wstrb_i),
+      .s_axil_bvalid(bvalid),
+      .s_axil_bready(bready_i), .s_axil_bresp(bresp), .s_axil_arvalid(arvalid_i), .s_axil_arready(arready),
+      .s_axil_araddr(araddr_i),
+      .s_axil_rvalid(rvalid), .s_axil_rready(rready_i), .s_axil_rdata(rdata), .s_axil_rresp(rresp),
+      .req_valid_o(req_valid),
+      .req_write_o(req_write), .req_addr_o(req_addr), .req_wdata_o(req_wdata), .req_mask_o(req_mask),
+      .rsp_rdata_i(rsp_rdata_i),
       .rsp_err_i(rsp_err_i)
   );
   logic [3:0] write_wait, read_wait;
   logic [1:0] overtaken;
   axil_check #(.ADDR_W(AXIL_ADDR_W)) u_check (
-      .clk_i(clk_i), .rst_ni(rst_ni), .awvalid_i(awvalid_i), .awready_i(awready), .awaddr_i(awaddr_i), .wvalid_i(wvalid_i),
+      .clk_i(clk_i), .rst_ni(rst_ni), .awvalid_i(awvalid_i), .awready_i(awready), .awaddr_i(awaddr_i),
+      .wvalid_i(wvalid_i),
       .wready_i(wready), .wdata_i(wdata_i), .wstrb_i(wstrb_i), .bvalid_i(bvalid), .bready_i(bready_i), .bresp_i(bresp),
-      .arvalid_i(arvalid_i), .arready_i(arready), .araddr_i(araddr_i), .rvalid_i(rvalid), .rready_i(rready_i), .rdata_i(rdata),
+      .arvalid_i(arvalid_i), .arready_i(arready), .araddr_i(araddr_i), .rvalid_i(rvalid), .rready_i(rready_i),
+      .rdata_i(rdata),
       .rresp_i(rresp), .aw_o(aw), .w_o(w), .ar_o(ar), .write_wait_o(write_wait), .read_wait_o(read_wait),
       .overtaken_o(overtaken)
   );
 
-  // The oldest access of each kind that was accepted and not answered (the slave holds one waiting and one in progress).
+  // The oldest access of each kind that was accepted and not answered (the slave holds one waiting and one in
+  // progress).
   logic past_q = 1'b0;
   logic [1:0][AXIL_ADDR_W-1:0] aw_addr_q, ar_addr_q;
   logic [1:0][35:0] w_data_q;
@@ -101,7 +108,8 @@ module axil_slave_proof #(
   assign mapped  = writing ? write_mapped : read_mapped;
   always @(*) if (past_q && rst_ni) begin
     assert (state <= ANSWER);
-    assert (!\u_dut.init_q || (state == IDLE && \u_dut.aw_full_q && \u_dut.w_full_q && \u_dut.ar_full_q && !\u_dut.last_write_q ));
+    assert (!\u_dut.init_q || (state == IDLE && \u_dut.aw_full_q && \u_dut.w_full_q && \u_dut.ar_full_q &&
+        !\u_dut.last_write_q ));
     assert (aw == 2'(\u_dut.aw_full_q && !\u_dut.init_q ) + 2'(writing));
     assert (w == 2'(\u_dut.w_full_q && !\u_dut.init_q ) + 2'(writing));
     assert (ar == 2'(\u_dut.ar_full_q && !\u_dut.init_q ) + 2'(reading));
@@ -113,9 +121,12 @@ module axil_slave_proof #(
     assert (asked_q == (state == ANSWER && mapped));
     if (writing) assert (\u_dut.last_write_q );
     if (reading) assert (!\u_dut.last_write_q );
-    if (overtaken != '0) assert (reading || (state == IDLE && \u_dut.last_write_q && \u_dut.ar_full_q && !\u_dut.init_q ));
-    assert (write_wait <= (writing ? (state == ANSWER ? 4'd5 : 4'd4) : reading ? (state == ANSWER ? 4'd2 : 4'd1) : \u_dut.last_write_q ? 4'd0 : 4'd3));
-    assert (read_wait <= (reading ? (state == ANSWER ? 4'd5 : 4'd4) : writing ? (state == ANSWER ? 4'd2 : 4'd1) : \u_dut.last_write_q ? 4'd3 : 4'd0));
+    if (overtaken != '0) assert (reading || (state == IDLE && \u_dut.last_write_q && \u_dut.ar_full_q &&
+        !\u_dut.init_q ));
+    assert (write_wait <= (writing ? (state == ANSWER ? 4'd5 : 4'd4) : reading ? (state == ANSWER ? 4'd2 : 4'd1)
+        : \u_dut.last_write_q ? 4'd0 : 4'd3));
+    assert (read_wait <= (reading ? (state == ANSWER ? 4'd5 : 4'd4) : writing ? (state == ANSWER ? 4'd2 : 4'd1)
+        : \u_dut.last_write_q ? 4'd3 : 4'd0));
   end
 
   always @(*) begin

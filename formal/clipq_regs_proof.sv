@@ -1,5 +1,6 @@
-// Register block behind AXI4-Lite: the rules of axil_check at its port; the block answers in the cycle of the request and never stalls, as
-// axil_slave relies on; CTRL's pulses last one cycle and come from a write to CTRL only; the interrupt line is high while an enabled event is set.
+// Register block behind AXI4-Lite: the rules of axil_check at its port; the block answers in the cycle of the request
+// and never stalls, as axil_slave relies on; CTRL's pulses last one cycle and come from a write to CTRL only; the
+// interrupt line is high while an enabled event is set.
 `default_nettype none
 
 module clipq_regs_proof (
@@ -25,16 +26,25 @@ module clipq_regs_proof (
   logic [5:0] layer;
 
   clipq_regs u_dut (
-      .clk(clk_i), .rst_n(rst_ni), .s_axil_awvalid(awvalid_i), .s_axil_awready(awready), .s_axil_awaddr(awaddr_i), .s_axil_awprot(3'b0),
-      .s_axil_wvalid(wvalid_i), .s_axil_wready(wready), .s_axil_wdata(wdata_i), .s_axil_wstrb(wstrb_i), .s_axil_bvalid(bvalid),
-      .s_axil_bready(bready_i), .s_axil_bresp(bresp), .s_axil_arvalid(arvalid_i), .s_axil_arready(arready), .s_axil_araddr(araddr_i),
-      .s_axil_arprot(3'b0), .s_axil_rvalid(rvalid), .s_axil_rready(rready_i), .s_axil_rdata(rdata), .s_axil_rresp(rresp),
-      .hwif_in_params_num_modules(live_i[7:0]), .hwif_in_params_tile_pixels(live_i[11:0]), .hwif_in_params_feature_kb(live_i[11:0]),
-      .hwif_out_ctrl_start(start), .hwif_out_ctrl_stop(stop), .hwif_out_ctrl_soft_reset(soft_reset), .hwif_in_status_busy(live_i[0]),
-      .hwif_in_status_done(live_i[1]), .hwif_in_status_error(live_i[2]), .hwif_in_status_prog_valid(live_i[3]), .hwif_in_status_result(live_i[4]),
+      .clk(clk_i), .rst_n(rst_ni), .s_axil_awvalid(awvalid_i), .s_axil_awready(awready), .s_axil_awaddr(awaddr_i),
+      .s_axil_awprot(3'b0),
+      .s_axil_wvalid(wvalid_i), .s_axil_wready(wready), .s_axil_wdata(wdata_i), .s_axil_wstrb(wstrb_i),
+      .s_axil_bvalid(bvalid),
+      .s_axil_bready(bready_i), .s_axil_bresp(bresp), .s_axil_arvalid(arvalid_i), .s_axil_arready(arready),
+      .s_axil_araddr(araddr_i),
+      .s_axil_arprot(3'b0), .s_axil_rvalid(rvalid), .s_axil_rready(rready_i), .s_axil_rdata(rdata),
+      .s_axil_rresp(rresp),
+      .hwif_in_params_num_modules(live_i[7:0]), .hwif_in_params_tile_pixels(live_i[11:0]),
+      .hwif_in_params_feature_kb(live_i[11:0]),
+      .hwif_out_ctrl_start(start), .hwif_out_ctrl_stop(stop), .hwif_out_ctrl_soft_reset(soft_reset),
+      .hwif_in_status_busy(live_i[0]),
+      .hwif_in_status_done(live_i[1]), .hwif_in_status_error(live_i[2]), .hwif_in_status_prog_valid(live_i[3]),
+      .hwif_in_status_result(live_i[4]),
       .hwif_in_error_code(live_i[7:0]), .hwif_in_error_layer(live_i[7:0]), .hwif_out_irq_status_intr(irq),
-      .hwif_in_irq_status_done(event_i[0]), .hwif_in_irq_status_error(event_i[1]), .hwif_in_irq_status_stopped(event_i[2]),
-      .hwif_out_irq_enable_done(enable[0]), .hwif_out_irq_enable_error(enable[1]), .hwif_out_irq_enable_stopped(enable[2]),
+      .hwif_in_irq_status_done(event_i[0]), .hwif_in_irq_status_error(event_i[1]),
+      .hwif_in_irq_status_stopped(event_i[2]),
+      .hwif_out_irq_enable_done(enable[0]), .hwif_out_irq_enable_error(enable[1]),
+      .hwif_out_irq_enable_stopped(enable[2]),
       .hwif_out_layer_sel_layer(layer), .hwif_in_layer_cycles_value(live_i), .hwif_in_layer_stalls_value(live_i),
       .hwif_in_layer_reads_value(live_i), .hwif_in_layer_writes_value(live_i), .hwif_in_layer_weights_value(live_i),
       .hwif_in_total_cycles_value(live_i), .hwif_in_images_done_value(live_i)
@@ -42,9 +52,11 @@ module clipq_regs_proof (
   logic [3:0] write_wait, read_wait;
   logic [1:0] overtaken;
   axil_check #(.ADDR_W(12)) u_check (
-      .clk_i(clk_i), .rst_ni(rst_ni), .awvalid_i(awvalid_i), .awready_i(awready), .awaddr_i(awaddr_i), .wvalid_i(wvalid_i),
+      .clk_i(clk_i), .rst_ni(rst_ni), .awvalid_i(awvalid_i), .awready_i(awready), .awaddr_i(awaddr_i),
+      .wvalid_i(wvalid_i),
       .wready_i(wready), .wdata_i(wdata_i), .wstrb_i(wstrb_i), .bvalid_i(bvalid), .bready_i(bready_i), .bresp_i(bresp),
-      .arvalid_i(arvalid_i), .arready_i(arready), .araddr_i(araddr_i), .rvalid_i(rvalid), .rready_i(rready_i), .rdata_i(rdata),
+      .arvalid_i(arvalid_i), .arready_i(arready), .araddr_i(araddr_i), .rvalid_i(rvalid), .rready_i(rready_i),
+      .rdata_i(rdata),
       .rresp_i(rresp), .aw_o(aw), .w_o(w), .ar_o(ar), .write_wait_o(write_wait), .read_wait_o(read_wait),
       .overtaken_o(overtaken)
   );
@@ -70,7 +82,8 @@ module clipq_regs_proof (
     asked_q <= write[2:0];
     if (!rst_ni) {events_q, enable_q} <= '0;
     else begin
-      events_q <= (events_q & ~((\u_dut.req_valid && \u_dut.req_write && \u_dut.req_addr == 6'h18) ? write[2:0] : 3'b0)) | event_i;
+      events_q <= (events_q & ~((\u_dut.req_valid && \u_dut.req_write &&
+          \u_dut.req_addr == 6'h18) ? write[2:0] : 3'b0)) | event_i;
       if (\u_dut.req_valid && \u_dut.req_write && \u_dut.req_addr == 6'h1c)
         enable_q <= (enable_q & ~\u_dut.req_mask [2:0]) | write[2:0];
     end
@@ -80,7 +93,8 @@ module clipq_regs_proof (
   (* hierconn *) logic \u_dut.u_block.field_storage_irq_status_error_value ;
   (* hierconn *) logic \u_dut.u_block.field_storage_irq_status_stopped_value ;
   always @(*) if (past_q && rst_ni) begin
-    assert (events_q == {\u_dut.u_block.field_storage_irq_status_stopped_value , \u_dut.u_block.field_storage_irq_status_error_value ,
+    assert (events_q == {\u_dut.u_block.field_storage_irq_status_stopped_value ,
+        \u_dut.u_block.field_storage_irq_status_error_value ,
         \u_dut.u_block.field_storage_irq_status_done_value });
   end
 
@@ -103,21 +117,25 @@ module clipq_regs_proof (
   assign ar_full    = \u_dut.u_axil_slave.ar_full_q ;
   always @(*) if (past_q && rst_ni) begin
     assert (state <= ANSWER);
-    assert (!init || (state == IDLE && \u_dut.u_axil_slave.aw_full_q && \u_dut.u_axil_slave.w_full_q && ar_full && !last_write));
+    assert (!init || (state == IDLE && \u_dut.u_axil_slave.aw_full_q && \u_dut.u_axil_slave.w_full_q && ar_full &&
+        !last_write));
     assert (aw == 2'(\u_dut.u_axil_slave.aw_full_q && !init) + 2'(writing));
     assert (w == 2'(\u_dut.u_axil_slave.w_full_q && !init) + 2'(writing));
     assert (ar == 2'(ar_full && !init) + 2'(reading));
     if (writing) assert (last_write);
     if (reading) assert (!last_write);
     if (overtaken != '0) assert (reading || (state == IDLE && last_write && ar_full && !init));
-    assert (write_wait <= (writing ? (state == ANSWER ? 4'd5 : 4'd4) : reading ? (state == ANSWER ? 4'd2 : 4'd1) : last_write ? 4'd0 : 4'd3));
-    assert (read_wait <= (reading ? (state == ANSWER ? 4'd5 : 4'd4) : writing ? (state == ANSWER ? 4'd2 : 4'd1) : last_write ? 4'd3 : 4'd0));
+    assert (write_wait <= (writing ? (state == ANSWER ? 4'd5 : 4'd4) : reading ? (state == ANSWER ? 4'd2 : 4'd1)
+        : last_write ? 4'd0 : 4'd3));
+    assert (read_wait <= (reading ? (state == ANSWER ? 4'd5 : 4'd4) : writing ? (state == ANSWER ? 4'd2 : 4'd1)
+        : last_write ? 4'd3 : 4'd0));
   end
 
   always @(*) begin
     if (!past_q) assume (!rst_ni);
     if (past_q && rst_ni) begin
-      if (\u_dut.req_valid ) assert ((\u_dut.req_write ? \u_dut.wr_ack : \u_dut.rd_ack ) && !\u_dut.stall_rd && !\u_dut.stall_wr );
+      if (\u_dut.req_valid ) assert ((\u_dut.req_write ? \u_dut.wr_ack : \u_dut.rd_ack ) && !\u_dut.stall_rd &&
+          !\u_dut.stall_wr );
       assert ({soft_reset, stop, start} == (ctrl_q ? asked_q : 3'b0));
       assert (enable == enable_q);
       assert (irq == ((events_q & enable_q) != '0));

@@ -1,7 +1,8 @@
 // CRC step: equal to 64 steps of the bit-serial CRC-32 (reflected polynomial).
 //
-// Parities of 64 bits are beyond a SAT solver, so the equality is shown on a basis: all zero, and each of the 96 input bits alone.  Both forms
-// consist of XORs of input bits only, by their text, hence are linear and equal everywhere if equal there.
+// Parities of 64 bits are beyond a SAT solver, so the equality is shown on a basis: all zero, and each of the 96 input
+// bits alone.  Both forms consist of XORs of input bits only, by their text, hence are linear and equal everywhere if
+// equal there.
 `default_nettype none
 
 module crc32_word_proof (
@@ -22,7 +23,8 @@ module crc32_word_proof (
 
   always @(*) begin
     if ((bits & (bits - 96'd1)) == '0) assert (crc == serial(crc_i, data_i));
-    cover (crc_i == 32'hffffffff && data_i == 64'h3837363534333231 && crc == ~32'h9ae0daaf);  // zlib.crc32(b"12345678") = 0x9ae0daaf
+    // zlib.crc32(b"12345678") = 0x9ae0daaf
+    cover (crc_i == 32'hffffffff && data_i == 64'h3837363534333231 && crc == ~32'h9ae0daaf);
   end
 
 endmodule

@@ -1,6 +1,7 @@
-// Descriptor check: 20 cycles after a start, and only then, the verdict is that of the rules of model/compiler/geometry.py, written out here in numbers
-// wide enough for every descriptor.  The products are cut free: up to when serial_multiplier has them right (its own proof) they are anything,
-// from then on any number, clamped as the multiplier does it.  So clamping hides no broken rule, whatever the factors are.
+// Descriptor check: 20 cycles after a start, and only then, the verdict is that of the rules of
+// model/compiler/geometry.py, written out here in numbers wide enough for every descriptor.  The products are cut free:
+// up to when serial_multiplier has them right (its own proof) they are anything, from then on any number, clamped as
+// the multiplier does it.  So clamping hides no broken rule, whatever the factors are.
 `default_nettype none
 
 module descriptor_check_proof #(
@@ -80,7 +81,8 @@ module descriptor_check_proof #(
     n = $signed({8'b0, field});
   endfunction
   // `count` steps, `steps` in all, are just as many as `size` needs
-  function automatic logic covers(input logic signed [N-1:0] steps, input logic signed [N-1:0] step, input logic signed [N-1:0] size);
+  function automatic logic covers(input logic signed [N-1:0] steps, input logic signed [N-1:0] step,
+      input logic signed [N-1:0] size);
     covers = steps - step < size && size <= steps;
   endfunction
 
@@ -124,7 +126,8 @@ module descriptor_check_proof #(
   assign kernel_h = n({16'b0, in_h}) + n({27'b0, pad_h, 1'b0}) + 1 - n({16'b0, out_h});
   assign kernel_w = n({16'b0, in_w}) + n({27'b0, pad_w, 1'b0}) + 1 - n({16'b0, out_w});
   assign channels = n({24'b0, in_quads});
-  assign needed   = (program_pkg::descriptor_mode(d) == 2'd0) ? 3 * (NUM_MODULES / 4) : NUM_MODULES / 4;  // quads of an output group
+  // quads of an output group
+  assign needed   = (program_pkg::descriptor_mode(d) == 2'd0) ? 3 * (NUM_MODULES / 4) : NUM_MODULES / 4;
 
   logic input_bad, kernel_bad, tile_bad, groups_bad, vertical_bad, pool_bad, expected;
   assign input_bad = n({8'b0, row_q}) > n({15'b0, in_row_stride}) || in_end > 8 * BANK_WORDS ||
@@ -135,15 +138,18 @@ module descriptor_check_proof #(
   assign vertical_bad = channels != 1 || channel_groups != 8'd1 || read_quads == '0;
   assign groups_bad = !covers(n({20'b0, outputs_q}), needed, n({24'b0, out_quads})) ||
       (vertical ? vertical_bad : !covers(n({20'b0, inputs_q}), n({28'b0, read_quads}), channels));
-  assign pool_bad = n(span_h_q) + n({16'b0, pool_kernel_h}) > n({16'b0, in_h}) + n({15'b0, pool_pad_h, 1'b0}) || pool_pad_h >= pool_kernel_h ||
-      n(span_w_q) + n({16'b0, pool_kernel_w}) > n({16'b0, in_w}) + n({15'b0, pool_pad_w, 1'b0}) || pool_pad_w >= pool_kernel_w ||
+  assign pool_bad = n(span_h_q) + n({16'b0, pool_kernel_h}) > n({16'b0, in_h}) + n({15'b0, pool_pad_h,
+      1'b0}) || pool_pad_h >= pool_kernel_h ||
+      n(span_w_q) + n({16'b0, pool_kernel_w}) > n({16'b0, in_w}) + n({15'b0, pool_pad_w,
+      1'b0}) || pool_pad_w >= pool_kernel_w ||
       in_quads != out_quads;
   assign expected = input_bad || (conv ? kernel_bad || tile_bad || groups_bad : pool_bad);
 
   always @(*) begin
     if (past_q) begin
       assert (bad == (age_q == LATENCY && expected));
-      assert (\u_dut.cycle_q == ((age_q == LATENCY) ? 5'd0 : age_q[4:0]) && age_q <= LATENCY);  // what ties the DUT's count to this one
+      // what ties the DUT's count to this one
+      assert (\u_dut.cycle_q == ((age_q == LATENCY) ? 5'd0 : age_q[4:0]) && age_q <= LATENCY);
     end
     cover (age_q == LATENCY && !bad && conv && !vertical);
     cover (age_q == LATENCY && !bad && conv && vertical);

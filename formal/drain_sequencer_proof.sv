@@ -1,8 +1,8 @@
-// Drain: the results of a layer go, group by group, tile by tile, pixel by pixel, to base + y * stride + x * quads + quad; with the mask, none lies
-// outside its pixel; the partial sums are read in the tile's order.
+// Drain: the results of a layer go, group by group, tile by tile, pixel by pixel, to base + y * stride + x * quads +
+// quad; with the mask, none lies outside its pixel; the partial sums are read in the tile's order.
 //
-// By induction, for narrow addresses (constants of program_pkg replaced), 4 modules and pictures of up to 3 x 3 pixels, 4 quads, in tiles of any size. Products are
-// written as sums: those of free operands keep a solver busy for long.
+// By induction, for narrow addresses (constants of program_pkg replaced), 4 modules and pictures of up to 3 x 3 pixels,
+// 4 quads, in tiles of any size. Products are written as sums: those of free operands keep a solver busy for long.
 `default_nettype none
 
 module drain_sequencer_proof (
@@ -35,7 +35,8 @@ module drain_sequencer_proof (
   logic [A_W-1:0] addr;
 
   drain_sequencer #(.NUM_MODULES(4)) u_dut (
-      .clk_i(clk_i), .rst_ni(rst_ni), .start_i(start_i), .tile_done_i(tile_done_i), .room_i(room_i), .early_i(1'b0), .tile_freed_o(freed),
+      .clk_i(clk_i), .rst_ni(rst_ni), .start_i(start_i), .tile_done_i(tile_done_i), .room_i(room_i), .early_i(1'b0),
+      .tile_freed_o(freed),
       .busy_o(busy), .desc_i(desc), .valid_o(valid), .buf_o(buffer), .lane_o(lane), .pixel_o(pixel), .word_o(word),
       .addr_o(addr), .mask_o(mask)
   );
@@ -104,10 +105,12 @@ module drain_sequencer_proof (
     assume (8'(row_stride) >= times(8'(out_w), 8'(quads)));
     assume (8'(base) + times(8'(out_h) - 8'd1, 8'(row_stride)) + times(8'(out_w), 8'(quads)) <= 8'(1 << A_W));
     assume ((program_pkg::descriptor_mode(desc) == program_pkg::MODE_1) == three);
-    assume (program_pkg::descriptor_out_base(desc) == base && program_pkg::descriptor_out_row_stride(desc) == row_stride);
+    assume (program_pkg::descriptor_out_base(desc) == base &&
+        program_pkg::descriptor_out_row_stride(desc) == row_stride);
     assume (program_pkg::descriptor_out_quads(desc) == Q_W'(quads));
     assume (program_pkg::descriptor_out_w(desc) == D_W'(out_w) && program_pkg::descriptor_out_h(desc) == D_W'(out_h));
-    assume (program_pkg::descriptor_tile_rows(desc) == 9'(tile_rows) && program_pkg::descriptor_tile_cols(desc) == 9'(tile_cols));
+    assume (program_pkg::descriptor_tile_rows(desc) == 9'(tile_rows) &&
+        program_pkg::descriptor_tile_cols(desc) == 9'(tile_cols));
     assume (program_pkg::descriptor_out_tile_row_step(desc) == A_W'(times(8'(tile_rows), 8'(row_stride))));
     assume (program_pkg::descriptor_out_tile_col_step(desc) == A_W'(times(8'(tile_cols), 8'(quads))));
     // the pass sequencer finishes as many tiles as the layer has
@@ -130,11 +133,14 @@ module drain_sequencer_proof (
         assert (\u_dut.tile_row_addr_q == A_W'(8'(base) + times(ty_q, 8'(row_stride))));
         assert (\u_dut.tile_addr_q == A_W'(8'(base) + times(ty_q, 8'(row_stride)) + times(tx_q, 8'(quads))));
         if (\u_dut.state_q == 2'd2) begin
-          assert (tiles_q != '0 && group < 8'(quads) && y_q < rows && x_q < cols && s_q < 8'd3 && (s_q == '0 || (three && quad < 8'(quads))));
+          assert (tiles_q != '0 && group < 8'(quads) && y_q < rows && x_q < cols && s_q < 8'd3 && (s_q == '0 ||
+              (three && quad < 8'(quads))));
           assert (\u_dut.rows_q == 9'(rows - y_q) && \u_dut.cols_q == 9'(cols) && \u_dut.col_q == 9'(cols - x_q));
           assert (\u_dut.word_q == 9'(quad) && 8'(\u_dut.step_q ) == s_q && \u_dut.pixel_q == pixel_q);
-          assert (\u_dut.pixel_addr_q == A_W'(8'(base) + times(ty_q + y_q, 8'(row_stride)) + times(tx_q + x_q, 8'(quads))));
-          assert (\u_dut.row_addr_q == A_W'(8'(base) + times(ty_q + y_q + 8'd1, 8'(row_stride)) + times(tx_q, 8'(quads))));
+          assert (\u_dut.pixel_addr_q == A_W'(8'(base) + times(ty_q + y_q, 8'(row_stride)) + times(tx_q + x_q,
+              8'(quads))));
+          assert (\u_dut.row_addr_q == A_W'(8'(base) + times(ty_q + y_q + 8'd1, 8'(row_stride)) + times(tx_q,
+              8'(quads))));
         end else begin
           assert ({y_q, x_q, s_q, pixel_q} == '0 && (\u_dut.state_q == 2'd0 || tiles_q != '0));
         end

@@ -1,5 +1,6 @@
-// Feature buffer: for a quad that the solver chooses, a read returns what was last written inside [base, end); nothing outside is ever changed and
-// no bank is written beyond its words; oob_o tells exactly of writes that were left out.  With DATA = 0 only where writes go.
+// Feature buffer: for a quad that the solver chooses, a read returns what was last written inside [base, end); nothing
+// outside is ever changed and no bank is written beyond its words; oob_o tells exactly of writes that were left out.
+// With DATA = 0 only where writes go.
 `default_nettype none
 
 module feature_buffer_proof #(
@@ -19,7 +20,8 @@ module feature_buffer_proof #(
 
   // two bits tell a word from others: no logic looks at them
   logic [7:0][31:0] wr_data;
-  assign wr_data = {30'b0, wr_bits_i[7], 30'b0, wr_bits_i[6], 30'b0, wr_bits_i[5], 30'b0, wr_bits_i[4], 30'b0, wr_bits_i[3], 30'b0, wr_bits_i[2], 30'b0, wr_bits_i[1], 30'b0, wr_bits_i[0]};
+  assign wr_data = {30'b0, wr_bits_i[7], 30'b0, wr_bits_i[6], 30'b0, wr_bits_i[5], 30'b0, wr_bits_i[4], 30'b0,
+      wr_bits_i[3], 30'b0, wr_bits_i[2], 30'b0, wr_bits_i[1], 30'b0, wr_bits_i[0]};
   (* anyconst *) logic [16:0] base;
   (* anyconst *) logic [17:0] limit;
   (* anyconst *) logic [13:0] vstep;
@@ -29,7 +31,8 @@ module feature_buffer_proof #(
   logic oob;
 
   feature_buffer #(.BANK_WORDS(BANK_WORDS)) u_dut (
-      .clk_i(clk_i), .rst_ni(rst_ni), .rd_valid_i(rd_valid_i), .rd_addr_i(rd_addr_i), .rd_count_i(rd_count_i), .rd_vstep_i(vstep),
+      .clk_i(clk_i), .rst_ni(rst_ni), .rd_valid_i(rd_valid_i), .rd_addr_i(rd_addr_i), .rd_count_i(rd_count_i),
+      .rd_vstep_i(vstep),
       .rd_data_o(rd_data), .wr_valid_i(wr_valid_i), .wr_addr_i(wr_addr_i), .wr_mask_i(wr_mask_i), .wr_data_i(wr_data),
       .wr_base_i(base), .wr_end_i(limit), .oob_o(oob)
   );
@@ -51,8 +54,10 @@ module feature_buffer_proof #(
   (* hierconn *) logic [13:0] \u_dut.gen_bank[7].wr_row ;
   logic [7:0] we;
   logic [7:0][13:0] row;
-  assign we  = {\u_dut.gen_bank[7].we , \u_dut.gen_bank[6].we , \u_dut.gen_bank[5].we , \u_dut.gen_bank[4].we , \u_dut.gen_bank[3].we , \u_dut.gen_bank[2].we , \u_dut.gen_bank[1].we , \u_dut.gen_bank[0].we };
-  assign row = {\u_dut.gen_bank[7].wr_row , \u_dut.gen_bank[6].wr_row , \u_dut.gen_bank[5].wr_row , \u_dut.gen_bank[4].wr_row ,
+  assign we  = {\u_dut.gen_bank[7].we , \u_dut.gen_bank[6].we , \u_dut.gen_bank[5].we , \u_dut.gen_bank[4].we ,
+      \u_dut.gen_bank[3].we , \u_dut.gen_bank[2].we , \u_dut.gen_bank[1].we , \u_dut.gen_bank[0].we };
+  assign row = {\u_dut.gen_bank[7].wr_row , \u_dut.gen_bank[6].wr_row , \u_dut.gen_bank[5].wr_row ,
+      \u_dut.gen_bank[4].wr_row ,
       \u_dut.gen_bank[3].wr_row , \u_dut.gen_bank[2].wr_row , \u_dut.gen_bank[1].wr_row , \u_dut.gen_bank[0].wr_row };
 
   // writes: which entry meets the quad, which lie outside
@@ -90,7 +95,8 @@ module feature_buffer_proof #(
     known2_q <= known1_q && !(rst_ni && changing);
     word2_q  <= word1_q;
     // a request that meets a write on its way is not checked: the units never make one
-    asked_q <= {asked_q[1:0], age_q >= 4'd2 && rd_valid_i && {1'b0, entry} < rd_count_i && read_quad == {1'b0, quad} && known2_q && !changing};
+    asked_q <= {asked_q[1:0], age_q >= 4'd2 && rd_valid_i && {1'b0, entry} < rd_count_i && read_quad == {1'b0,
+        quad} && known2_q && !changing};
     want_q  <= {want_q[1:0], word2_q};
   end
 

@@ -1,8 +1,9 @@
-// Image stream: every quad of the picture is written once, in order, at base + row * stride + column, and nothing else is; done_o comes
-// when all are; at most the picture's beats are taken.
+// Image stream: every quad of the picture is written once, in order, at base + row * stride + column, and nothing else
+// is; done_o comes when all are; at most the picture's beats are taken.
 //
-// ORDER = 0: the addresses, by induction, for every picture of the narrow widths that lies in the buffer.  ORDER = 1: order and data, for pictures up to
-// MOST rows of MOST quads: what decides, odd rows, one-quad rows, row ends inside a beat, occurs there.
+// ORDER = 0: the addresses, by induction, for every picture of the narrow widths that lies in the buffer.  ORDER = 1:
+// order and data, for pictures up to MOST rows of MOST quads: what decides, odd rows, one-quad rows, row ends inside a
+// beat, occurs there.
 `default_nettype none
 
 module image_loader_proof #(
@@ -32,8 +33,10 @@ module image_loader_proof #(
 
   image_loader #(.ADDR_W(ADDR_W), .ROWS_W(ROWS_W)) u_dut (
       .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear_i), .enable_i(enable_i), .base_i(base), .row_quads_i(row_quads),
-      .row_stride_i(row_stride), .n_rows_i(n_rows), .s_axis_tdata(s_axis_tdata), .s_axis_tkeep(s_axis_tkeep), .s_axis_tvalid(s_axis_tvalid),
-      .s_axis_tready(tready), .s_axis_tlast(s_axis_tlast), .wr_valid_o(wr_valid), .wr_addr_o(wr_addr), .wr_mask_o(wr_mask),
+      .row_stride_i(row_stride), .n_rows_i(n_rows), .s_axis_tdata(s_axis_tdata), .s_axis_tkeep(s_axis_tkeep),
+      .s_axis_tvalid(s_axis_tvalid),
+      .s_axis_tready(tready), .s_axis_tlast(s_axis_tlast), .wr_valid_o(wr_valid), .wr_addr_o(wr_addr),
+      .wr_mask_o(wr_mask),
       .wr_data_o(wr_data), .first_beat_o(first_beat), .done_o(done), .err_valid_o(err_valid), .err_code_o(err_code)
   );
 
@@ -109,15 +112,18 @@ module image_loader_proof #(
 
   logic [ADDR_W+ROWS_W:0] last_quad;  // end of the picture, without wrapping
   logic [4:0] total;
-  assign last_quad = (ADDR_W + ROWS_W + 1)'(base) + (ADDR_W + ROWS_W + 1)'(row_stride) * (ADDR_W + ROWS_W + 1)'(n_rows - 1'b1) +
+  assign last_quad = (ADDR_W + ROWS_W + 1)'(base) + (ADDR_W + ROWS_W + 1)'(row_stride) * (ADDR_W + ROWS_W
+      + 1)'(n_rows - 1'b1) +
       (ADDR_W + ROWS_W + 1)'(row_quads);
   assign total     = 5'(row_quads) * 5'(n_rows);
 
   always @(*) begin
     if (!past_q) assume (!rst_ni);
-    assume ((s_axis_tdata & 64'h7ffffffe_7ffffffe) == '0);  // two bits of a quad tell it from others: nothing depends on its value
+    // two bits of a quad tell it from others: nothing depends on its value
+    assume ((s_axis_tdata & 64'h7ffffffe_7ffffffe) == '0);
     assume (row_quads != '0 && n_rows != '0);
-    assume (row_stride >= row_quads && last_quad <= (ADDR_W + ROWS_W + 1)'(1 << ADDR_W));  // the picture lies in the buffer
+    // the picture lies in the buffer
+    assume (row_stride >= row_quads && last_quad <= (ADDR_W + ROWS_W + 1)'(1 << ADDR_W));
     if (past_q && rst_ni && !clear_i && wr_valid) begin
       assert (wr_mask == 8'h01 || wr_mask == 8'h03);
       assert (wr_row_q < n_rows && wr_column_q < row_quads);
@@ -138,7 +144,8 @@ module image_loader_proof #(
     end
     if (past_q && rst_ni && wr_valid) begin
       assert (wr_row_q < n_rows && wr_column_q < row_quads && wr_addr == wr_row_addr_q + wr_column_q);
-      assert ((ADDR_W + ROWS_W + 1)'(wr_row_addr_q) == (ADDR_W + ROWS_W + 1)'(base) + (ADDR_W + ROWS_W + 1)'(wr_row_q) * (ADDR_W + ROWS_W + 1)'(row_stride));
+      assert ((ADDR_W + ROWS_W + 1)'(wr_row_addr_q) == (ADDR_W + ROWS_W + 1)'(base) + (ADDR_W + ROWS_W
+          + 1)'(wr_row_q) * (ADDR_W + ROWS_W + 1)'(row_stride));
       assert (wr_mask == 8'h01 || (wr_mask == 8'h03 && wr_column_q + 1'b1 < row_quads));
     end
   end
@@ -165,7 +172,8 @@ module image_loader_proof #(
   end
   always @(*) begin
     cover (past_q && rst_ni && !clear_i && done && row_quads == ADDR_W'(3) && n_rows == ROWS_W'(2));
-    cover (past_q && rst_ni && !clear_i && wr_valid && quads_q[0] && column_q == '0);  // a beat that straddles a row's end
+    // a beat that straddles a row's end
+    cover (past_q && rst_ni && !clear_i && wr_valid && quads_q[0] && column_q == '0);
     cover (past_q && failed_q);
   end
 

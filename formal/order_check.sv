@@ -1,8 +1,10 @@
-// Checker of a valid/ready channel that stores words: every word comes out once, in order, and the output is stable while stalled.
+// Checker of a valid/ready channel that stores words: every word comes out once, in order, and the output is stable
+// while stalled.
 //
-// It follows one word that the solver chooses freely (pick_i), so that a proof for that word is a proof for all; the words themselves are free
-// too, so a lost, doubled or swapped word shows as a wrong value of the followed one.  A word must come out within LATENCY cycles in which
-// nothing else does.  Ghost state comes out for the invariants of a proof by induction.
+// It follows one word that the solver chooses freely (pick_i), so that a proof for that word is a proof for all; the
+// words themselves are free too, so a lost, doubled or swapped word shows as a wrong value of the followed one.  A word
+// must come out within LATENCY cycles in which nothing else does.  Ghost state comes out for the invariants of a proof
+// by induction.
 `default_nettype none
 
 module order_check #(

@@ -1,4 +1,5 @@
-// Processing elements: in plane p (bit 0, bit 1, both bits of the index) a PE adds its activation to the running sum if its index has that plane.
+// Processing elements: in plane p (bit 0, bit 1, both bits of the index) a PE adds its activation to the running sum if
+// its index has that plane.
 `default_nettype none
 
 module pe_proof #(
@@ -60,7 +61,8 @@ module pe_proof #(
   (* hierconn *) logic [2:0] \u_pair.gate_x_q ;
   (* hierconn *) logic [2:0] \u_pair.gate_y_q ;
   always @(*) begin
-    if (loaded_q) assert (\u_pe.gate_q == {&idx_q[1:0], idx_q[1:0]} && \u_pair.gate_x_q == \u_pe.gate_q && \u_pair.gate_y_q == {&idx_q[3:2], idx_q[3:2]});
+    if (loaded_q) assert (\u_pe.gate_q == {&idx_q[1:0], idx_q[1:0]} && \u_pair.gate_x_q == \u_pe.gate_q &&
+        \u_pair.gate_y_q == {&idx_q[3:2], idx_q[3:2]});
     cover (past_q && used_q == 4'b1101 && x_q < 0 && y_q > 0 && pair[2] != single[2]);
   end
 

@@ -1,8 +1,10 @@
-// Pooling's address generators (planner and walker): for every output pixel, channel group by group, exactly the pixels of its window that lie in the
-// picture are read, in order, at base + y * stride + x * quads + group; none outside the picture; first, last and picture end are marked.
+// Pooling's address generators (planner and walker): for every output pixel, channel group by group, exactly the pixels
+// of its window that lie in the picture are read, in order, at base + y * stride + x * quads + group; none outside the
+// picture; first, last and picture end are marked.
 //
-// Narrow addresses (constants of program_pkg replaced) and one small picture a run, at every base and stride, with every number of output pixels whose windows
-// the compiler allows: the padding is smaller than the kernel, each window meets the picture. Sizes that are constants keep products out of the solver.
+// Narrow addresses (constants of program_pkg replaced) and one small picture a run, at every base and stride, with
+// every number of output pixels whose windows the compiler allows: the padding is smaller than the kernel, each window
+// meets the picture. Sizes that are constants keep products out of the solver.
 `default_nettype none
 
 module pool_proof #(
@@ -46,15 +48,21 @@ module pool_proof #(
 
   pool_planner u_planner (
       .clk_i(clk_i), .rst_ni(rst_ni), .start_i(start_i), .in_base_i(base), .in_w_i(in_w), .in_h_i(in_h), .q_i(quads),
-      .in_row_stride_i(row_stride), .out_w_i(out_w), .out_h_i(out_h), .kernel_h_i(kernel_h), .kernel_w_i(kernel_w), .stride_h_i(stride_h),
-      .stride_w_i(stride_w), .pad_h_i(pad_h), .pad_w_i(pad_w), .valid_o(window_valid), .ready_i(window_ready), .addr_o(window_addr),
-      .rows_o(rows), .cols_o(cols), .one_row_o(one_row), .one_col_o(one_col), .row_end_o(window_row_end), .last_o(window_last)
+      .in_row_stride_i(row_stride), .out_w_i(out_w), .out_h_i(out_h), .kernel_h_i(kernel_h), .kernel_w_i(kernel_w),
+      .stride_h_i(stride_h),
+      .stride_w_i(stride_w), .pad_h_i(pad_h), .pad_w_i(pad_w), .valid_o(window_valid), .ready_i(window_ready),
+      .addr_o(window_addr),
+      .rows_o(rows), .cols_o(cols), .one_row_o(one_row), .one_col_o(one_col), .row_end_o(window_row_end),
+      .last_o(window_last)
   );
   pool_walker u_walker (  // groups of one quad: every quad of a pixel is a group
       .clk_i(clk_i), .rst_ni(rst_ni), .room_i(room_i), .q_i(quads), .row_stride_i(row_stride), .groups_i(quads),
-      .one_group_i(quads == Q_W'(1)), .group_step_i(4'd1), .valid_i(window_valid), .ready_o(window_ready), .addr_i(window_addr),
-      .rows_i(rows), .cols_i(cols), .one_row_i(one_row), .one_col_i(one_col), .row_end_i(window_row_end), .last_i(window_last),
-      .rd_valid_o(rd_valid), .rd_addr_o(rd_addr), .first_o(first), .last_o(last), .group_end_o(group_end), .row_end_o(row_end),
+      .one_group_i(quads == Q_W'(1)), .group_step_i(4'd1), .valid_i(window_valid), .ready_o(window_ready),
+      .addr_i(window_addr),
+      .rows_i(rows), .cols_i(cols), .one_row_i(one_row), .one_col_i(one_col), .row_end_i(window_row_end),
+      .last_i(window_last),
+      .rd_valid_o(rd_valid), .rd_addr_o(rd_addr), .first_o(first), .last_o(last), .group_end_o(group_end),
+      .row_end_o(row_end),
       .picture_end_o(picture_end)
   );
 
@@ -65,7 +73,8 @@ module pool_proof #(
   function automatic logic [7:0] from(input logic [7:0] o, input logic [7:0] stride, input logic [7:0] pad);
     from = (o * stride > pad) ? o * stride - pad : 8'd0;
   endfunction
-  function automatic logic [7:0] upto(input logic [7:0] o, input logic [7:0] stride, input logic [7:0] pad, input logic [7:0] kernel, input logic [7:0] size);
+  function automatic logic [7:0] upto(input logic [7:0] o, input logic [7:0] stride, input logic [7:0] pad,
+      input logic [7:0] kernel, input logic [7:0] size);
     upto = (o * stride + kernel - pad < size) ? o * stride + kernel - pad : size;
   endfunction
   assign y_from = from(oy_q, 8'(stride_h), 8'(pad_h));
@@ -109,11 +118,13 @@ module pool_proof #(
     assume (8'(out_w - 1'b1) * 8'(stride_w) + 8'(kernel_w) <= 8'(in_w) + 8'd2 * 8'(pad_w));
     assume (8'(out_h - 1'b1) * 8'(stride_h) + 8'(kernel_h) <= 8'(in_h) + 8'd2 * 8'(pad_h));
     assume (8'(row_stride) >= 8'(in_w) * 8'(quads));
-    assume (8'(base) + 8'(row_stride) * 8'(in_h - 1'b1) + 8'(in_w) * 8'(quads) <= 8'(1 << A_W));  // the picture lies in the buffer
+    // the picture lies in the buffer
+    assume (8'(base) + 8'(row_stride) * 8'(in_h - 1'b1) + 8'(in_w) * 8'(quads) <= 8'(1 << A_W));
     if (past_q && rst_ni && rd_valid) begin
       assert (busy_q);
       assert (y < 8'(in_h) && x < 8'(in_w) && y < y_to && x < x_to);
-      assert (8'(rd_addr) == 8'(base) + (y[0] ? 8'(row_stride) : 8'd0) + (y[1] ? 8'(row_stride) << 1 : 8'd0) + x * 8'(quads) + g_q);
+      assert (8'(rd_addr) == 8'(base) + (y[0] ? 8'(row_stride) : 8'd0) + (y[1] ? 8'(row_stride) << 1 : 8'd0)
+          + x * 8'(quads) + g_q);
       assert (first == (y_q == '0 && x_q == '0));
       assert (last == (end_col && end_row));
       assert (group_end == end_group);

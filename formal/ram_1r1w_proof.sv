@@ -1,5 +1,5 @@
-// Memory: a read returns the last word written, for an address the solver chooses; it holds while re_i is low; a read in the cycle of a write
-// to the same address returns the old word (READ_OLD = 1).
+// Memory: a read returns the last word written, for an address the solver chooses; it holds while re_i is low; a read
+// in the cycle of a write to the same address returns the old word (READ_OLD = 1).
 `default_nettype none
 
 module ram_1r1w_proof #(

@@ -1,7 +1,8 @@
 // Output stage: y = clamp((p + round) >> shift, out_min, out_max) with p = (acc + bias) * mult, and sum_o = acc + bias.
 //
-// Two proofs over all values.  CUT = 1: the register of p is a free input, and what follows it equals the contract's formula with 64 bits.
-// CUT = 0: the register of p holds 2^17 * (high part of acc + bias) * mult + (low part) * mult, which is (acc + bias) * mult.
+// Two proofs over all values.  CUT = 1: the register of p is a free input, and what follows it equals the contract's
+// formula with 64 bits. CUT = 0: the register of p holds 2^17 * (high part of acc + bias) * mult + (low part) * mult,
+// which is (acc + bias) * mult.
 `default_nettype none
 
 module requantize_proof #(
@@ -25,7 +26,8 @@ module requantize_proof #(
   logic [2:0] tag;
 
   requantize #(.TAG_W(3)) u_dut (
-      .clk_i(clk_i), .rst_ni(rst_ni), .valid_i(valid_i), .acc_i(acc_i), .bias_i(bias_i), .mult_i(mult_i), .shift_i(shift_i), .tag_i(tag_i),
+      .clk_i(clk_i), .rst_ni(rst_ni), .valid_i(valid_i), .acc_i(acc_i), .bias_i(bias_i), .mult_i(mult_i),
+      .shift_i(shift_i), .tag_i(tag_i),
       .out_min_i(out_min), .out_max_i(out_max), .valid_o(valid), .y_o(y), .sum_o(sum), .tag_o(tag)
   );
   (* hierconn *) logic [47:0] \u_dut.product_q ;
@@ -92,7 +94,8 @@ module requantize_proof #(
       always @(*) begin
         if (age_q >= 4'd1) assert (\u_dut.sum_q == sums_q[32:0] && \u_dut.mult_q == mults_q[14:0]);
         if (age_q >= 4'd1) assert (\u_dut.low_q == low_q && \u_dut.high_q == high_q);
-        if (age_q >= 4'd1) assert (\u_dut.product_q == ({{17{past_high_q[30]}}, past_high_q} <<< 17) + {16'b0, past_low_q});
+        if (age_q >= 4'd1) assert (\u_dut.product_q == ({{17{past_high_q[30]}}, past_high_q} <<< 17) + {16'b0,
+            past_low_q});
         if (age_q >= 4'd7) begin
           assert (sum == sums_q[6*33+:32]);
           assert (tag == tags_q[6*4+:3]);

@@ -1,10 +1,11 @@
-// Result packer: each step of NUM_MODULES 32-bit results becomes NUM_MODULES / 2 beats, in order; TLAST on the last one after flush_i and on
-// no other; beats are stable while stalled; tensor beats pass.
+// Result packer: each step of NUM_MODULES 32-bit results becomes NUM_MODULES / 2 beats, in order; TLAST on the last one
+// after flush_i and on no other; beats are stable while stalled; tensor beats pass.
 //
 // 4 modules, so that a step has two beats; the FIFO's depth and the margin are parameters of the block.
 //
-// Assumed of the producers, as the accelerator has it: a step comes at most MARGIN cycles after room_o was seen; flush_i comes when all steps of
-// the layer have; no step and no tensor beat comes until the packer is empty again; tensor beats come only while it is empty.
+// Assumed of the producers, as the accelerator has it: a step comes at most MARGIN cycles after room_o was seen;
+// flush_i comes when all steps of the layer have; no step and no tensor beat comes until the packer is empty again;
+// tensor beats come only while it is empty.
 `default_nettype none
 
 module result_packer_proof #(
@@ -34,8 +35,10 @@ module result_packer_proof #(
 
   result_packer #(.NUM_MODULES(NUM_MODULES), .MARGIN(MARGIN), .DEPTH(DEPTH)) u_dut (
       .clk_i(clk_i), .rst_ni(rst_ni), .raw_valid_i(raw_valid), .raw_i(raw_i), .room_o(room), .flush_i(flush_i),
-      .tensor_valid_i(tensor_valid_i), .tensor_data_i(tensor_data_i), .tensor_half_i(tensor_half_i), .tensor_last_i(tensor_last_i),
-      .beat_valid_o(valid), .beat_ready_i(beat_ready_i), .beat_data_o(data), .beat_half_o(half), .beat_last_o(last), .empty_o(empty)
+      .tensor_valid_i(tensor_valid_i), .tensor_data_i(tensor_data_i), .tensor_half_i(tensor_half_i),
+      .tensor_last_i(tensor_last_i),
+      .beat_valid_o(valid), .beat_ready_i(beat_ready_i), .beat_data_o(data), .beat_half_o(half), .beat_last_o(last),
+      .empty_o(empty)
   );
   (* hierconn *) logic \u_dut.unused_fifo_in_ready ;
 
@@ -97,11 +100,13 @@ module result_packer_proof #(
   always @(*) begin
     if (!past_q) assume (!rst_ni);
     assume (chosen < 3'(BEATS));
-    assume ((raw_i & ~{NUM_MODULES{32'h80000001}}) == '0);  // two bits of a result tell it from others: nothing depends on its value
+    // two bits of a result tell it from others: nothing depends on its value
+    assume ((raw_i & ~{NUM_MODULES{32'h80000001}}) == '0);
     if (flush_i) assume (flight_q == '0 && !flushing_q);
     if (flushing_q || tensor_valid_i || flush_i) assume (!issue_i);
     if (tensor_valid_i) assume (!inside && flight_q == '0 && !flushing_q && !flush_i);
-    if (past_q && stalled_q && tensor_valid_i) assume (tensor_data_i == data_q && tensor_last_i == last_q && tensor_half_i == half_q);
+    if (past_q && stalled_q && tensor_valid_i) assume (tensor_data_i == data_q && tensor_last_i == last_q &&
+        tensor_half_i == half_q);
     if (past_q && stalled_q && !inside) assume (tensor_valid_i);
     if (past_q && rst_ni) begin
       if (raw_valid) assert (\u_dut.unused_fifo_in_ready );

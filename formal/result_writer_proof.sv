@@ -1,5 +1,5 @@
-// Result stream: every beat once and in order, stable while stalled; a producer that counts room_o never meets a full FIFO.
-// clear_i drops the FIFO's words and neither withdraws nor changes a beat that has been offered.
+// Result stream: every beat once and in order, stable while stalled; a producer that counts room_o never meets a full
+// FIFO. clear_i drops the FIFO's words and neither withdraws nor changes a beat that has been offered.
 `default_nettype none
 
 module result_writer_proof #(
@@ -26,12 +26,15 @@ module result_writer_proof #(
   logic [3:0] waited;
 
   result_writer #(.DEPTH(DEPTH)) u_dut (
-      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear_i), .in_valid_i(in_valid_i), .in_ready_o(in_ready), .in_data_i(in_data_i),
-      .in_half_i(in_half_i), .in_last_i(in_last_i), .room_o(room), .m_axis_tdata(tdata), .m_axis_tkeep(tkeep), .m_axis_tvalid(tvalid),
+      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear_i), .in_valid_i(in_valid_i), .in_ready_o(in_ready),
+      .in_data_i(in_data_i),
+      .in_half_i(in_half_i), .in_last_i(in_last_i), .room_o(room), .m_axis_tdata(tdata), .m_axis_tkeep(tkeep),
+      .m_axis_tvalid(tvalid),
       .m_axis_tready(m_axis_tready), .m_axis_tlast(tlast), .sent_o(sent), .empty_o(empty)
   );
   order_check #(.WIDTH(66), .CAPACITY(DEPTH + 2), .LATENCY(2)) u_order (
-      .clk_i(clk_i), .rst_ni(rst_ni), .pick_i(pick_i), .flush_i(clear_i), .keep_i(keep), .in_valid_i(in_valid_i), .in_ready_i(in_ready),
+      .clk_i(clk_i), .rst_ni(rst_ni), .pick_i(pick_i), .flush_i(clear_i), .keep_i(keep), .in_valid_i(in_valid_i),
+      .in_ready_i(in_ready),
       .in_data_i({in_last_i, in_half_i, in_half_i ? 32'b0 : in_data_i[63:32], in_data_i[31:0]}),
       .out_valid_i(tvalid), .out_ready_i(m_axis_tready), .out_data_i({tlast, tkeep == 8'h0f, tdata}),
       .level_o(level), .follow_o(follow), .ahead_o(ahead), .data_o(data), .waited_o(waited)

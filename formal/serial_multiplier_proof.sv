@@ -1,7 +1,8 @@
-// Serial multiplier: COUNT_W + 1 cycles after a start, and from then on, the product or, where that is too large, the largest number; whatever ran before.
+// Serial multiplier: COUNT_W + 1 cycles after a start, and from then on, the product or, where that is too large, the
+// largest number; whatever ran before.
 //
-// The reference adds the shifted factor in registers that hold every product.  Where SMALL, its sum is compared with a multiplication as well: solvers
-// find wide multipliers equal to nothing else.
+// The reference adds the shifted factor in registers that hold every product.  Where SMALL, its sum is compared with a
+// multiplication as well: solvers find wide multipliers equal to nothing else.
 `default_nettype none
 
 module serial_multiplier_proof #(
@@ -58,7 +59,8 @@ module serial_multiplier_proof #(
       // what ties the registers to the reference's
       assert (done_q <= 6'(COUNT_W));
       assert (\u_dut.count_q == count_q >> done_q);
-      if (done_q != 6'(COUNT_W)) assert (\u_dut.factor_q == shifted[PRODUCT_W-1:0] && \u_dut.large_q == (shifted > most));
+      if (done_q != 6'(COUNT_W)) assert (\u_dut.factor_q == shifted[PRODUCT_W-1:0] &&
+          \u_dut.large_q == (shifted > most));
       assert (\u_dut.sum_q == total_q[PRODUCT_W-1:0] && \u_dut.clamped_q == (total_q > most));
       assert (total_q < ({{(REF_W - FACTOR_W) {1'b0}}, factor_q} + 1'b1) << done_q);
     end

@@ -21,7 +21,8 @@ module skid_buffer_proof #(
       .out_valid_o(out_valid), .out_ready_i(out_ready_i), .out_data_o(out_data)
   );
   order_check #(.WIDTH(WIDTH), .CAPACITY(2)) u_order (
-      .clk_i(clk_i), .rst_ni(rst_ni), .flush_i(1'b0), .keep_i(1'b0), .pick_i(pick_i), .in_valid_i(in_valid_i), .in_ready_i(in_ready), .in_data_i(in_data_i),
+      .clk_i(clk_i), .rst_ni(rst_ni), .flush_i(1'b0), .keep_i(1'b0), .pick_i(pick_i), .in_valid_i(in_valid_i),
+      .in_ready_i(in_ready), .in_data_i(in_data_i),
       .out_valid_i(out_valid), .out_ready_i(out_ready_i), .out_data_i(out_data),
       .level_o(level), .follow_o(follow), .ahead_o(ahead), .data_o(data)
   );

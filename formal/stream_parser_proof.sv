@@ -1,5 +1,5 @@
-// Program and weights stream: whatever comes, no program word is written beyond the memory and none out of order; weights are stable while
-// stalled; at most one error until clear_i; prog_valid_o needs a whole program.
+// Program and weights stream: whatever comes, no program word is written beyond the memory and none out of order;
+// weights are stable while stalled; at most one error until clear_i; prog_valid_o needs a whole program.
 `default_nettype none
 
 module stream_parser_proof #(
@@ -22,10 +22,13 @@ module stream_parser_proof #(
   logic [7:0] err_code;
 
   stream_parser #(.PROG_WORDS(PROG_WORDS)) u_dut (
-      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear_i), .busy_i(busy_i), .s_axis_tdata(s_axis_tdata), .s_axis_tkeep(s_axis_tkeep),
-      .s_axis_tvalid(s_axis_tvalid), .s_axis_tready(tready), .s_axis_tlast(s_axis_tlast), .prog_we_o(prog_we), .prog_addr_o(prog_addr),
+      .clk_i(clk_i), .rst_ni(rst_ni), .clear_i(clear_i), .busy_i(busy_i), .s_axis_tdata(s_axis_tdata),
+      .s_axis_tkeep(s_axis_tkeep),
+      .s_axis_tvalid(s_axis_tvalid), .s_axis_tready(tready), .s_axis_tlast(s_axis_tlast), .prog_we_o(prog_we),
+      .prog_addr_o(prog_addr),
       .prog_data_o(prog_data), .prog_valid_o(prog_valid), .prog_start_o(prog_start), .prog_done_o(prog_done),
-      .weights_valid_o(weights_valid), .weights_ready_i(weights_ready_i), .weights_data_o(weights_data), .weights_done_o(weights_done),
+      .weights_valid_o(weights_valid), .weights_ready_i(weights_ready_i), .weights_data_o(weights_data),
+      .weights_done_o(weights_done),
       .first_beat_o(first_beat), .err_valid_o(err_valid), .err_code_o(err_code)
   );
 
@@ -48,8 +51,10 @@ module stream_parser_proof #(
     logic [31:0] magic, length;
     magic      = program_pkg::packet_magic(beat[63:0]);
     length     = program_pkg::packet_length(beat[63:0]);
-    consistent = beat[70] == (magic == program_pkg::MAGIC_PROGRAM) && beat[69] == (magic == program_pkg::MAGIC_WEIGHTS) &&
-        beat[68] == (length == 32'd0) && beat[67] == (length == 32'd1) && beat[66] == (length != 32'd0 && length <= 32'(PROG_WORDS));
+    consistent = beat[70] == (magic == program_pkg::MAGIC_PROGRAM) &&
+        beat[69] == (magic == program_pkg::MAGIC_WEIGHTS) &&
+        beat[68] == (length == 32'd0) && beat[67] == (length == 32'd1) && beat[66] == (length != 32'd0 &&
+        length <= 32'(PROG_WORDS));
   endfunction
 
   logic past_q = 1'b0, failed_q = 1'b0, stalled_q = 1'b0;

@@ -1,4 +1,5 @@
-// FIFO: every word once and in order, never over-full, exact level, output stable while stalled; the memory is never read where it is written.
+// FIFO: every word once and in order, never over-full, exact level, output stable while stalled; the memory is never
+// read where it is written.
 `default_nettype none
 
 module sync_fifo_proof #(
@@ -30,7 +31,8 @@ module sync_fifo_proof #(
       .out_valid_o(out_valid), .out_ready_i(out_ready_i), .out_data_o(out_data), .level_o(level_out)
   );
   order_check #(.WIDTH(WIDTH), .CAPACITY(DEPTH), .LATENCY(BLOCK ? 3 : 1)) u_order (
-      .clk_i(clk_i), .rst_ni(rst_ni), .flush_i(1'b0), .keep_i(1'b0), .pick_i(pick_i), .in_valid_i(in_valid_i), .in_ready_i(in_ready), .in_data_i(in_data_i),
+      .clk_i(clk_i), .rst_ni(rst_ni), .flush_i(1'b0), .keep_i(1'b0), .pick_i(pick_i), .in_valid_i(in_valid_i),
+      .in_ready_i(in_ready), .in_data_i(in_data_i),
       .out_valid_i(out_valid), .out_ready_i(out_ready_i), .out_data_i(out_data),
       .level_o(level), .follow_o(follow), .ahead_o(ahead), .data_o(data), .waited_o(waited)
   );

@@ -1,8 +1,8 @@
-// Tensor reader: reads each row's quads once, in order, at base + row * stride + column, none outside the tensor; as many beats as the quads need,
-// TLAST on the last one only; a beat always finds room.
+// Tensor reader: reads each row's quads once, in order, at base + row * stride + column, none outside the tensor; as
+// many beats as the quads need, TLAST on the last one only; a beat always finds room.
 //
-// Narrow addresses (constants of program_pkg replaced) and one small tensor a run, at every base and stride: sizes that are constants keep products out of
-// the solver. Odd rows, one-quad rows and quads left over occur.
+// Narrow addresses (constants of program_pkg replaced) and one small tensor a run, at every base and stride: sizes that
+// are constants keep products out of the solver. Odd rows, one-quad rows and quads left over occur.
 `default_nettype none
 
 module tensor_reader_proof #(
@@ -32,8 +32,10 @@ module tensor_reader_proof #(
   always_ff @(posedge clk_i) addr_q <= {addr_q[1:0], rd_addr};
 
   tensor_reader #(.ROOM_W(4)) u_dut (
-      .clk_i(clk_i), .rst_ni(rst_ni), .start_i(start_i), .done_o(done), .base_i(base), .row_stride_i(row_stride), .row_quads_i(row_quads),
-      .height_i(height), .rd_valid_o(rd_valid), .rd_addr_o(rd_addr), .rd_data_i(rd_data), .room_i(room_i), .beat_valid_o(beat_valid),
+      .clk_i(clk_i), .rst_ni(rst_ni), .start_i(start_i), .done_o(done), .base_i(base), .row_stride_i(row_stride),
+      .row_quads_i(row_quads),
+      .height_i(height), .rd_valid_o(rd_valid), .rd_addr_o(rd_addr), .rd_data_i(rd_data), .room_i(room_i),
+      .beat_valid_o(beat_valid),
       .beat_data_o(beat), .beat_half_o(beat_half), .beat_last_o(beat_last)
   );
 
@@ -73,7 +75,8 @@ module tensor_reader_proof #(
       if (beat_valid) begin
         quads_q <= quads_q + (beat_half ? 6'd1 : 6'd2);
         if (beat_half || second_col + 1'b1 == row_quads) begin
-          out_row_addr_q <= (beat_half && out_col_q + 1'b1 != row_quads) ? out_row_addr_q : second_row_addr + (beat_half ? '0 : row_stride);
+          out_row_addr_q <= (beat_half && out_col_q + 1'b1 != row_quads) ? out_row_addr_q : second_row_addr
+              + (beat_half ? '0 : row_stride);
           out_col_q      <= (beat_half) ? second_col : '0;
         end else begin
           out_row_addr_q <= second_row_addr;
@@ -84,7 +87,8 @@ module tensor_reader_proof #(
   end
 
   logic [A_W+D_W:0] end_quad;
-  assign end_quad = (A_W + D_W + 1)'(base) + (A_W + D_W + 1)'(row_stride) * (A_W + D_W + 1)'(height - 1'b1) + (A_W + D_W + 1)'(row_quads);
+  assign end_quad = (A_W + D_W + 1)'(base) + (A_W + D_W + 1)'(row_stride) * (A_W + D_W + 1)'(height - 1'b1) + (A_W
+      + D_W + 1)'(row_quads);
   always @(*) begin
     if (!past_q) assume (!rst_ni);
     else assume (rst_ni);

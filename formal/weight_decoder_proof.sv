@@ -1,8 +1,8 @@
 // Weight decoder behind gated sums: for an activation a with index i, product_o = a * codebook[i], codebook[0] = 0.
 //
-// Products of two free operands are beyond a SAT solver, so there is one decoder for each bit of the sums: each power of two, and the sign bit; a run
-// of the solver takes BITS of them from bit FIRST on.
-// The three sums enter through multipliers and adders only, which are additive in them, so equality on these holds for every sum of activations.
+// Products of two free operands are beyond a SAT solver, so there is one decoder for each bit of the sums: each power
+// of two, and the sign bit; a run of the solver takes BITS of them from bit FIRST on. The three sums enter through
+// multipliers and adders only, which are additive in them, so equality on these holds for every sum of activations.
 `default_nettype none
 
 module weight_decoder_proof #(

@@ -1,5 +1,6 @@
-// Weight buffer and weight loader together: no word is taken out of an empty buffer, pointers never move together with a read, the buffer is never
-// over-full, and words come out in the order in which they went in, again after a rewind until a commit frees them.
+// Weight buffer and weight loader together: no word is taken out of an empty buffer, pointers never move together with
+// a read, the buffer is never over-full, and words come out in the order in which they went in, again after a rewind
+// until a commit frees them.
 //
 // For any stream of words, whatever the chunk headers say, and any behaviour of the conv unit.  4 modules, 13 words
 // a pass; the buffer is the smallest power of two that holds a pass.
@@ -27,13 +28,15 @@ module weight_path_proof #(
   logic [799:0] idx;
 
   weight_buffer #(.DEPTH(DEPTH)) u_buffer (
-      .clk_i(clk_i), .rst_ni(rst_ni), .in_valid_i(in_valid_i), .in_ready_o(in_ready), .in_data_i(in_data_i), .re_i(re), .data_o(data),
+      .clk_i(clk_i), .rst_ni(rst_ni), .in_valid_i(in_valid_i), .in_ready_o(in_ready), .in_data_i(in_data_i),
+      .re_i(re), .data_o(data),
       .level_o(level), .rewind_i(rewind), .commit_i(commit)
   );
   weight_loader #(.NUM_MODULES(4), .LEVEL_W(A_W + 1)) u_loader (
       .clk_i(clk_i), .rst_ni(rst_ni), .level_i(level), .re_o(re), .data_i(data), .rewind_o(rewind), .commit_o(commit),
       .param_we_o(param_we), .param_bank_o(param_bank), .param_channel_o(param_channel), .param_data_o(param_data),
-      .layer_done_i(layer_done_i), .params_ready_o(params_ready), .idle_o(idle), .idx_o(idx), .ready_o(ready), .full_o(full),
+      .layer_done_i(layer_done_i), .params_ready_o(params_ready), .idle_o(idle), .idx_o(idx), .ready_o(ready),
+      .full_o(full),
       .take_i(take_i), .drop_i(drop_i), .switch_i(switch_i)
   );
   (* hierconn *) logic [A_W:0] \u_buffer.write_q ;
@@ -78,9 +81,11 @@ module weight_path_proof #(
       assert (\u_loader.pending_q != 2'd3);
       // invariants
       if (known_q) assert (words[slot*64+:64] == word_q);
-      if (!known_q) assert ({1'b0, A_W'(slot - \u_buffer.base_q [A_W-1:0])} >= used);  // what lies between base and write was written
+      // what lies between base and write was written
+      if (!known_q) assert ({1'b0, A_W'(slot - \u_buffer.base_q [A_W-1:0])} >= used);
       if (\u_loader.state_q == 3'd3) assert (\u_loader.beat_q == '0);
-      if (\u_loader.state_q == LOAD) assert (\u_loader.beat_q <= 7'(BEATS) && 7'(level) + \u_loader.beat_q >= 7'(BEATS));
+      if (\u_loader.state_q == LOAD) assert (\u_loader.beat_q <= 7'(BEATS) &&
+          7'(level) + \u_loader.beat_q >= 7'(BEATS));
       if (\u_loader.pass_read_q ) assert (\u_loader.state_q == 3'd5 || \u_loader.state_q == 3'd6);
     end
     cover (past_q && rst_ni && rewind && in_ready);

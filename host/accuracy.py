@@ -1,42 +1,51 @@
 """Top-1 accuracy of a network on the CIFAR test images.
 
-    python -m host.accuracy --net model/zoo/nin-cifar10.clipq.npz --dataset cifar10 [--backend int|torch] [--limit N]
+python -m host.accuracy --net model/zoo/nin-cifar10.clipq.npz --dataset cifar10 [--backend
+int|torch] [--limit N]
 """
+
 import click
 import numpy as np
 from tqdm import tqdm
 
-from model.data.cifar import SETS, class_names, load_cifar
 from model.common.command import Command
+from model.data.cifar import SETS, class_names, load_cifar
 from model.data.images import ImageError, pixels_to_input
-from model.reference.integer import run_integer
 from model.network import load_network
+from model.reference.integer import run_integer
 
 BATCH = 50
 
 
 def make_backend(net, backend):
-    """A function from int32 images [N, C, H, W] to the last layer's int32 [N, C, H, W]; backend: "int" or "torch"."""
+    """A function from int32 images [N, C, H, W] to the last layer's int32 [N, C, H, W]; backend:
+    "int" or "torch"."""
     if backend == "int":
         return lambda images: run_integer(net, images)
     if backend == "torch":
         import torch  # takes seconds to import, and the int backend does without
+
         from model.reference.torch_net import TorchNet
+
         module = TorchNet(net)
         return lambda images: module(torch.from_numpy(images)).numpy()
     raise ValueError(f"unknown backend '{backend}'; there are int, torch")
 
 
 def predict(net, pixels, backend="int", batch=BATCH, progress=False):
-    """int64 [N]: the class (first largest output) of each image, uint8 [N, C, H, W]. Raises ImageError where outputs are not class scores."""
+    """int64 [N]: the class (first largest output) of each image, uint8 [N, C, H, W]. Raises
+    ImageError where outputs are not class scores."""
     if net.output.out_shape[1:] != (1, 1):
-        raise ImageError(f"network '{net.name}' ends in a map of {net.output.out_shape}, not in one score per class")
+        raise ImageError(
+            f"network '{net.name}' ends in a map of {net.output.out_shape}, not in one score per "
+            "class"
+        )
     run = make_backend(net, backend)
     starts = range(0, len(pixels), batch)
     scores = []
     with tqdm(total=len(pixels), unit="image", disable=not progress) as bar:
         for start in starts:
-            images = pixels_to_input(net, pixels[start:start + batch])
+            images = pixels_to_input(net, pixels[start : start + batch])
             scores.append(run(images)[:, :, 0, 0])
             bar.update(len(images))
     return np.concatenate(scores).argmax(axis=1) if scores else np.zeros(0, np.int64)
@@ -61,9 +70,14 @@ def _check_classes(net, dataset):
     """A network of other classes would score, but nothing meaningful."""
     names = class_names(dataset)
     if net.output.out_shape[0] != len(names):
-        raise ImageError(f"network '{net.name}' has {net.output.out_shape[0]} outputs, but {dataset} has {len(names)} classes")
+        raise ImageError(
+            f"network '{net.name}' has {net.output.out_shape[0]} outputs, but {dataset} has "
+            f"{len(names)} classes"
+        )
     if net.classes and list(net.classes) != names:
-        raise ImageError(f"the classes of network '{net.name}' are not those of {dataset}, in its order")
+        raise ImageError(
+            f"the classes of network '{net.name}' are not those of {dataset}, in its order"
+        )
 
 
 if __name__ == "__main__":

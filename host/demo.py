@@ -1,4 +1,6 @@
-"""`make demo`: real CIFAR-10 images through the RTL, every layer of the first one and all logits compared with PyTorch."""
+"""`make demo`: real CIFAR-10 images through the RTL, every layer of the first one and all logits
+compared with PyTorch."""
+
 from __future__ import annotations
 
 import sys
@@ -10,14 +12,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from host import rtl_backend
 from model.common.command import Command
+from model.common.errors import UserError, printable
 from model.compiler import compile_network
 from model.compiler.hardware import Hardware
-from model.common.errors import UserError, printable
 from model.data.images import ZOO, bundled_images, pixels_to_input
 from model.network import load_network
 from model.reference.torch_net import TorchNet
-from host import rtl_backend
 
 CLOCK_NOTE = "at 100 MHz"
 CLOCK_HZ = 100e6
@@ -34,9 +36,16 @@ def compare_layers(net, images, hardware, model, console) -> bool:
         table.add_column(column, justify="right" if column == "values" else "left")
     good = True
     for layer in net.layers:
-        mismatch = rtl_backend.first_mismatch(layer.name, expected[layer.name].numpy(), run.tensors[layer.name])
+        mismatch = rtl_backend.first_mismatch(
+            layer.name, expected[layer.name].numpy(), run.tensors[layer.name]
+        )
         good &= not mismatch
-        table.add_row(layer.name, " x ".join(map(str, layer.out_shape)), f"{np.prod(layer.out_shape):,}", mismatch or "all")
+        table.add_row(
+            layer.name,
+            " x ".join(map(str, layer.out_shape)),
+            f"{np.prod(layer.out_shape):,}",
+            mismatch or "all",
+        )
     console.print(table)
     return good
 
@@ -51,16 +60,36 @@ def compare_images(net, images, labels, hardware, model, console) -> bool:
     logits = run.tensors[last]
     with torch.no_grad():
         expected = TorchNet(net).eval()(torch.from_numpy(images)).numpy()
-    table = Table(title=f"{len(images)} test images through the RTL, {hardware.num_modules} conv modules")
-    for column in ("image", "is a", "the RTL says", "logits = PyTorch", "cycles", f"frames/s {CLOCK_NOTE}"):
+    table = Table(
+        title=f"{len(images)} test images through the RTL, {hardware.num_modules} conv modules"
+    )
+    for column in (
+        "image",
+        "is a",
+        "the RTL says",
+        "logits = PyTorch",
+        "cycles",
+        f"frames/s {CLOCK_NOTE}",
+    ):
         table.add_column(column, justify="right" if column[0] in "cf" else "left")
-    for number, (label, got, want, cycles) in enumerate(zip(labels, logits, expected, run.total_cycles)):
-        table.add_row(str(number), net.classes[label], net.classes[int(got.reshape(-1).argmax())],
-                      "yes" if np.array_equal(got, want) else "NO", f"{cycles:,}", f"{CLOCK_HZ / cycles:.1f}")
+    for number, (label, got, want, cycles) in enumerate(
+        zip(labels, logits, expected, run.total_cycles)
+    ):
+        table.add_row(
+            str(number),
+            net.classes[label],
+            net.classes[int(got.reshape(-1).argmax())],
+            "yes" if np.array_equal(got, want) else "NO",
+            f"{cycles:,}",
+            f"{CLOCK_HZ / cycles:.1f}",
+        )
     console.print(table)
     right = int((logits.reshape(len(images), -1).argmax(1) == labels).sum())
-    console.print(f"{right} of {len(images)} classified as labelled; {int(run.total_cycles.mean()):,} cycles per image; simulated "
-                  f"{run.seconds.mean():.2f} s per image on this machine ({wall:.0f} s in all)")
+    console.print(
+        f"{right} of {len(images)} classified as labelled; {int(run.total_cycles.mean()):,} cycles "
+        "per image; simulated "
+        f"{run.seconds.mean():.2f} s per image on this machine ({wall:.0f} s in all)"
+    )
     mismatch = rtl_backend.first_mismatch(last, expected, logits)
     if mismatch:
         console.print(mismatch)
@@ -68,23 +97,54 @@ def compare_images(net, images, labels, hardware, model, console) -> bool:
 
 
 @click.command(cls=Command, help=__doc__)
-@click.option("--modules", type=click.Choice(["4", "8", "16"]), default="4", show_default=True, help="conv modules of the RTL")
-@click.option("--images", "count", type=click.IntRange(1, 200), default=10, show_default=True, help="number of test images")
-@click.option("--net", "path", default=str(ZOO / "nin-cifar10.clipq.npz"), show_default=True, help="a CIFAR-10 network")
+@click.option(
+    "--modules",
+    type=click.Choice(["4", "8", "16"]),
+    default="4",
+    show_default=True,
+    help="conv modules of the RTL",
+)
+@click.option(
+    "--images",
+    "count",
+    type=click.IntRange(1, 200),
+    default=10,
+    show_default=True,
+    help="number of test images",
+)
+@click.option(
+    "--net",
+    "path",
+    default=str(ZOO / "nin-cifar10.clipq.npz"),
+    show_default=True,
+    help="a CIFAR-10 network",
+)
 def main(modules, count, path):
     console = Console(markup=False, emoji=False)
     net = load_network(path)
     if net.output.out_shape != (len(CLASSES), 1, 1) or net.classes != CLASSES:
-        raise UserError(f"{printable(path)}: the demo needs a network with the {len(CLASSES)} classes of CIFAR-10; make run takes any")
+        raise UserError(
+            f"{printable(path)}: the demo needs a network with the {len(CLASSES)} classes of "
+            "CIFAR-10; make run takes any"
+        )
     pixels, labels = bundled_images("cifar10")
     images = pixels_to_input(net, pixels[:count])
     hardware = Hardware(num_modules=int(modules))
-    console.print(f"Network {net.name}: {sum(layer.index.size for layer in net.layers if layer.op == 'conv'):,} weights of 2 bits, "
-                  f"{sum(layer.macs for layer in net.layers if layer.op == 'conv'):,} multiply-accumulates per image.")
+    console.print(
+        f"Network {net.name}: "
+        f"{sum(layer.index.size for layer in net.layers if layer.op == 'conv'):,} weights of 2 "
+        "bits, "
+        f"{sum(layer.macs for layer in net.layers if layer.op == 'conv'):,} multiply-accumulates "
+        "per image."
+    )
     model = rtl_backend.build_harness(hardware)
     good = compare_layers(net, images, hardware, model, console)
     good &= compare_images(net, images, labels[:count], hardware, model, console)
-    console.print("PASSED: the RTL and PyTorch agree in every value compared." if good else "FAILED: the RTL and PyTorch differ.")
+    console.print(
+        "PASSED: the RTL and PyTorch agree in every value compared."
+        if good
+        else "FAILED: the RTL and PyTorch differ."
+    )
     sys.exit(0 if good else 1)
 
 

@@ -1,4 +1,6 @@
-"""The host of the accelerator in simulation: registers over AXI4-Lite, streams through the harness's DMA engines."""
+"""The host of the accelerator in simulation: registers over AXI4-Lite, streams through the
+harness's DMA engines."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -8,15 +10,21 @@ import numpy as np
 from cocotb.triggers import ClockCycles, FallingEdge, First, Lock, RisingEdge, Timer
 from cocotb_bus.drivers.amba import AXI4LiteMaster
 
-from host.harness.port_flow import Flow
 from host.harness import clocking
+from host.harness.port_flow import Flow
 from host.register_map import ErrorCode, Register, field
 
 START, STOP, SOFT_RESET = 1, 2, 4
 IRQ_DONE, IRQ_ERROR, IRQ_STOPPED = 1, 2, 4
 RESULT_FILE = Path("result.hex")  # written by the receiving engine
 FULL_RATE = 256  # of 256 beats a cycle
-COUNTERS = (Register.LAYER_CYCLES, Register.LAYER_STALLS, Register.LAYER_READS, Register.LAYER_WRITES, Register.LAYER_WEIGHTS)
+COUNTERS = (
+    Register.LAYER_CYCLES,
+    Register.LAYER_STALLS,
+    Register.LAYER_READS,
+    Register.LAYER_WRITES,
+    Register.LAYER_WEIGHTS,
+)
 
 
 class AcceleratorError(AssertionError):
@@ -25,7 +33,9 @@ class AcceleratorError(AssertionError):
 
 @dataclass(frozen=True)
 class Traffic:
-    """Behaviour of a DMA engine: first beat after `latency` cycles, `rate`/256 beats a cycle, pauses with `stall`/256."""
+    """Behaviour of a DMA engine: first beat after `latency` cycles, `rate`/256 beats a cycle,
+    pauses with `stall`/256."""
+
     latency: int = 0
     rate: int = FULL_RATE
     stall: int = 0
@@ -36,7 +46,11 @@ IDEAL = Traffic()
 
 def random_traffic(rng: np.random.Generator) -> Traffic:
     """From an ideal engine to one that mostly waits."""
-    return Traffic(int(rng.choice([0, 3, 200])), int(rng.choice([256, 200, 64])), int(rng.choice([0, 30, 128, 240])))
+    return Traffic(
+        int(rng.choice([0, 3, 200])),
+        int(rng.choice([256, 200, 64])),
+        int(rng.choice([0, 30, 128, 240])),
+    )
 
 
 def write_hex(path: Path, words: np.ndarray) -> None:
@@ -46,26 +60,53 @@ def write_hex(path: Path, words: np.ndarray) -> None:
 
 def read_hex(path: Path, count: int) -> np.ndarray:
     """First `count` words of a file that $writememh wrote."""
-    lines = [line for line in Path(path).read_text().splitlines() if line and not line.startswith(("//", "@"))]
+    lines = [
+        line
+        for line in Path(path).read_text().splitlines()
+        if line and not line.startswith(("//", "@"))
+    ]
     if count and any("x" in line for line in lines[:count]):
         raise AssertionError("unknown (X) bits in the result stream")
     return np.array([int(line, 16) for line in lines[:count]], "<u8")
 
 
 class Host:
-    """Drives one harness. Call `start` once, `load` for a compiled network and its images, `run_image` for each image."""
+    """Drives one harness. Call `start` once, `load` for a compiled network and its images,
+    `run_image` for each image."""
 
     def __init__(self, dut):
         self.dut = dut
         self.master: AXI4LiteMaster | None = None
         self._registers = Lock()
-        self.flows: list[tuple[str, Flow]] = []  # (port, how it flowed) of the loaded program and its images
+        self.flows: list[
+            tuple[str, Flow]
+        ] = []  # (port, how it flowed) of the loaded program and its images
 
     async def start(self) -> None:
         dut = self.dut
-        for name in ("load_i", "prog_go_i", "image_go_i", "result_clear_i", "result_dump_i", "arm_i", "prog_base_i", "prog_beats_i",
-                     "image_base_i", "image_beats_i", "s_axil_awprot", "s_axil_arprot", "s_axil_awvalid", "s_axil_wvalid", "s_axil_bready",
-                     "s_axil_arvalid", "s_axil_rready", "s_axil_awaddr", "s_axil_araddr", "s_axil_wdata", "s_axil_wstrb"):
+        for name in (
+            "load_i",
+            "prog_go_i",
+            "image_go_i",
+            "result_clear_i",
+            "result_dump_i",
+            "arm_i",
+            "prog_base_i",
+            "prog_beats_i",
+            "image_base_i",
+            "image_beats_i",
+            "s_axil_awprot",
+            "s_axil_arprot",
+            "s_axil_awvalid",
+            "s_axil_wvalid",
+            "s_axil_bready",
+            "s_axil_arvalid",
+            "s_axil_rready",
+            "s_axil_awaddr",
+            "s_axil_araddr",
+            "s_axil_wdata",
+            "s_axil_wstrb",
+        ):
             getattr(dut, name).value = 0
         dut.prog_keep_i.value = dut.image_keep_i.value = 0xFF
         self.set_traffic(IDEAL, IDEAL, 0)
@@ -81,7 +122,8 @@ class Host:
         self.dut.result_stall_i.value = result_stall
 
     async def read(self, register: int) -> int:
-        """Value at a byte offset. Raises AXIProtocolError. One access at a time: the master mixes up the answers of several."""
+        """Value at a byte offset. Raises AXIProtocolError. One access at a time: the master mixes
+        up the answers of several."""
         async with self._registers:
             return int(await self.master.read(int(register)))
 
@@ -100,7 +142,8 @@ class Host:
             getattr(self.dut, name).value = 0
 
     async def load_files(self, prog: np.ndarray, images: np.ndarray) -> None:
-        """Words of the program and weights stream, and of the image stream, into the engines' memories."""
+        """Words of the program and weights stream, and of the image stream, into the engines'
+        memories."""
         write_hex(Path("prog.hex"), prog)
         write_hex(Path("image.hex"), images)
         await self.pulse("load_i")
@@ -111,12 +154,15 @@ class Host:
         await self.pulse(f"{engine}_go_i")
 
     async def load_network(self, compiled, images: np.ndarray) -> None:
-        """Compiled network and integer images [N, C, H, W]: fill the engines, send the program, check that it is accepted."""
+        """Compiled network and integer images [N, C, H, W]: fill the engines, send the program,
+        check that it is accepted."""
         encoded = [compiled.encode_image(image) for image in images]
         self.image_beats = len(encoded[0])
         self.program_beats, self.weight_beats = len(compiled.program), len(compiled.weights)
         self.result_beats = compiled.total_result_beats
-        await self.load_files(np.concatenate([compiled.program, compiled.weights]), np.concatenate(encoded))
+        await self.load_files(
+            np.concatenate([compiled.program, compiled.weights]), np.concatenate(encoded)
+        )
         await self.send("prog", 0, self.program_beats)
         for _ in range(1000):
             await ClockCycles(self.dut.clk_i, 50)
@@ -138,16 +184,21 @@ class Host:
     async def start_run(self) -> None:
         await self.write(Register.IRQ_ENABLE, IRQ_DONE | IRQ_ERROR | IRQ_STOPPED)
         await self.write(Register.CTRL, START)
-        await ClockCycles(self.dut.clk_i, 40)  # the program's header is read: not part of an image's cycles
+        await ClockCycles(
+            self.dut.clk_i, 40
+        )  # the program's header is read: not part of an image's cycles
 
     async def stop_run(self) -> None:
         await self.write(Register.CTRL, STOP)
         await ClockCycles(self.dut.clk_i, 4)
-        assert not await self.read(Register.STATUS) & 1, "the accelerator is busy after STOP between images"
+        assert not await self.read(Register.STATUS) & 1, (
+            "the accelerator is busy after STOP between images"
+        )
         await self.write(Register.IRQ_STATUS, IRQ_STOPPED)
 
     async def run_image(self, number: int, limit_cycles: int) -> tuple[np.ndarray, int]:
-        """Send weights and image `number`, wait for the interrupt; returns (result beats, total_cycles)."""
+        """Send weights and image `number`, wait for the interrupt; returns (result beats,
+        total_cycles)."""
         dut = self.dut
         dut.prog_base_i.value = self.program_beats
         dut.prog_beats_i.value = self.weight_beats
@@ -157,7 +208,10 @@ class Host:
         await self.pulse("prog_go_i", "image_go_i")
         interrupt, timeout = RisingEdge(dut.irq_o), Timer(limit_cycles * clocking.PERIOD_NS, "ns")
         if not int(dut.irq_o.value) and await First(interrupt, timeout) is timeout:
-            raise AssertionError(f"image {number}: no interrupt after {limit_cycles} cycles (STATUS {await self.read(Register.STATUS):#x})")
+            raise AssertionError(
+                f"image {number}: no interrupt after {limit_cycles} cycles (STATUS "
+                f"{await self.read(Register.STATUS):#x})"
+            )
         cause = await self.read(Register.IRQ_STATUS)
         if cause & IRQ_ERROR:
             await self.raise_error()
@@ -165,19 +219,26 @@ class Host:
         await self.write(Register.IRQ_STATUS, IRQ_DONE)
         beats, errors = int(dut.result_beats_o.value), int(dut.result_errors_o.value)
         assert errors == 0, f"{errors} protocol errors on the result stream"
-        assert beats == self.result_beats, f"image {number}: {beats} result beats, expected {self.result_beats}"
+        assert beats == self.result_beats, (
+            f"image {number}: {beats} result beats, expected {self.result_beats}"
+        )
         total = int(dut.cycles_o.value)
         counted = await self.read(Register.TOTAL_CYCLES)
         assert abs(counted - total) <= 4, f"TOTAL_CYCLES {counted}, the harness counted {total}"
-        self.flows += [("weights", Flow.read(dut.prog_monitor_o)), ("image", Flow.read(dut.image_monitor_o)),
-                       ("result", Flow.read(dut.result_monitor_o))]
+        self.flows += [
+            ("weights", Flow.read(dut.prog_monitor_o)),
+            ("image", Flow.read(dut.image_monitor_o)),
+            ("result", Flow.read(dut.result_monitor_o)),
+        ]
         await self.pulse("result_dump_i")
         return read_hex(RESULT_FILE, beats), total
 
     async def abort(self, wait) -> None:
-        """Give up in the middle of whatever there is: the engines stop, but a beat that waits is not withdrawn; soft reset before and after it.
+        """Give up in the middle of whatever there is: the engines stop, but a beat that waits is
+        not withdrawn; soft reset before and after it.
 
-        wait(engine): waits until an engine ("prog", "image") has sent its last beat. The loaded program stays.
+        wait(engine): waits until an engine ("prog", "image") has sent its last beat. The loaded
+        program stays.
         """
         for engine in ("prog", "image"):
             if int(getattr(self.dut, f"{engine}_busy_o").value):
@@ -198,11 +259,14 @@ class Host:
                 break
             await ClockCycles(self.dut.clk_i, 20)
         else:
-            raise AssertionError(f"a result beat is offered {limit_cycles} cycles after a soft reset")
+            raise AssertionError(
+                f"a result beat is offered {limit_cycles} cycles after a soft reset"
+            )
         await self.pulse("result_clear_i")
 
     async def layer_counters(self, n_layers: int) -> np.ndarray:
-        """int64 [layers, 5]: cycles, stalls, reads, writes (32-bit words), weight words (64 bits) of the last image."""
+        """int64 [layers, 5]: cycles, stalls, reads, writes (32-bit words), weight words (64 bits)
+        of the last image."""
         table = np.zeros((n_layers, len(COUNTERS)), np.int64)
         for layer in range(n_layers):
             await self.write(Register.LAYER_SEL, layer)

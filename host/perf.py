@@ -1,4 +1,6 @@
-"""`make perf`: cycles, utilization and memory accesses of every layer of the NIN, measured in RTL and predicted; writes build/perf.json."""
+"""`make perf`: cycles, utilization and memory accesses of every layer of the NIN, measured in RTL
+and predicted; writes build/perf.json."""
+
 from __future__ import annotations
 
 import json
@@ -9,16 +11,16 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from model.performance import paper_dataflow
-from model.common.command import Command
-from model.compiler import compile_network
-from model.compiler.hardware import Hardware
-from model.performance.cycle_model import predict
-from model.common.files import write_text
-from model.data.images import ZOO, bundled_images, pixels_to_input
-from model.network import load_network
 from host import rtl_backend
 from host.simulation import runner
+from model.common.command import Command
+from model.common.files import write_text
+from model.compiler import compile_network
+from model.compiler.hardware import Hardware
+from model.data.images import ZOO, bundled_images, pixels_to_input
+from model.network import load_network
+from model.performance import paper_dataflow
+from model.performance.cycle_model import predict
 
 
 def measure(net, hardware, images) -> dict:
@@ -30,42 +32,117 @@ def measure(net, hardware, images) -> dict:
     layers = []
     for number, (layer, expected) in enumerate(zip(net.layers, prediction.layers)):
         cycles, stalls, reads, writes, weights = (int(v) for v in run.counters[0, number])
-        record = {"layer": layer.name, "op": layer.op, "macs": expected.macs, "ideal_cycles": expected.ideal,
-                  "measured": {"cycles": cycles, "stalls": stalls, "reads": reads, "writes": writes, "weight_words": weights,
-                               "utilization": expected.macs / (100 * hardware.num_modules * cycles)},
-                  "predicted": {"cycles": expected.cycles, "reads": expected.reads, "writes": expected.writes, "weight_words": expected.weight_words,
-                                "utilization": expected.utilization(hardware.num_modules)}}
+        record = {
+            "layer": layer.name,
+            "op": layer.op,
+            "macs": expected.macs,
+            "ideal_cycles": expected.ideal,
+            "measured": {
+                "cycles": cycles,
+                "stalls": stalls,
+                "reads": reads,
+                "writes": writes,
+                "weight_words": weights,
+                "utilization": expected.macs / (100 * hardware.num_modules * cycles),
+            },
+            "predicted": {
+                "cycles": expected.cycles,
+                "reads": expected.reads,
+                "writes": expected.writes,
+                "weight_words": expected.weight_words,
+                "utilization": expected.utilization(hardware.num_modules),
+            },
+        }
         if layer.op == "conv":
             record["mode"] = compiled.plans[layer.name].mode
             record["paper_cycles"] = paper[layer.name]
-            record["paper_reads"] = paper_dataflow.conv_reads(layer.out_shape, layer.in_shape, layer.kernel, hardware.num_modules)
+            record["paper_reads"] = paper_dataflow.conv_reads(
+                layer.out_shape, layer.in_shape, layer.kernel, hardware.num_modules
+            )
         layers.append(record)
-    return {"network": net.name, "modules": hardware.num_modules, "images": len(images), "layers": layers,
-            "total_cycles": {"measured": int(run.total_cycles[0]), "predicted": prediction.total_cycles, "paper": sum(paper.values())},
-            "total_cycles_per_image": [int(c) for c in run.total_cycles], "simulation_seconds_per_image": float(np.mean(run.seconds)),
-            "units": {"reads": "32-bit words of the feature buffer", "writes": "32-bit words", "weight_words": "64-bit words"}}
+    return {
+        "network": net.name,
+        "modules": hardware.num_modules,
+        "images": len(images),
+        "layers": layers,
+        "total_cycles": {
+            "measured": int(run.total_cycles[0]),
+            "predicted": prediction.total_cycles,
+            "paper": sum(paper.values()),
+        },
+        "total_cycles_per_image": [int(c) for c in run.total_cycles],
+        "simulation_seconds_per_image": float(np.mean(run.seconds)),
+        "units": {
+            "reads": "32-bit words of the feature buffer",
+            "writes": "32-bit words",
+            "weight_words": "64-bit words",
+        },
+    }
 
 
 def show(report, console) -> None:
-    table = Table(title=f"{report['network']}, {report['modules']} conv modules: measured in RTL | predicted")
-    for column in ("layer", "cycles", "predicted", "stalls", "utilization", "predicted", "reads", "predicted", "writes", "predicted", "weights", "predicted",
-                   "paper's cycles"):
+    table = Table(
+        title=f"{report['network']}, {report['modules']} conv modules: measured in RTL | predicted"
+    )
+    for column in (
+        "layer",
+        "cycles",
+        "predicted",
+        "stalls",
+        "utilization",
+        "predicted",
+        "reads",
+        "predicted",
+        "writes",
+        "predicted",
+        "weights",
+        "predicted",
+        "paper's cycles",
+    ):
         table.add_column(column, justify="left" if column == "layer" else "right")
     for record in report["layers"]:
         measured, predicted = record["measured"], record["predicted"]
-        share = [f"{100 * part['utilization']:.1f} %" if record["macs"] else "" for part in (measured, predicted)]
-        table.add_row(record["layer"], f"{measured['cycles']:,}", f"{predicted['cycles']:,}", f"{measured['stalls']:,}", *share,
-                      f"{measured['reads']:,}", f"{predicted['reads']:,}", f"{measured['writes']:,}", f"{predicted['writes']:,}",
-                      f"{measured['weight_words']:,}", f"{predicted['weight_words']:,}",
-                      f"{record['paper_cycles']:,}" if "paper_cycles" in record else "")
+        share = [
+            f"{100 * part['utilization']:.1f} %" if record["macs"] else ""
+            for part in (measured, predicted)
+        ]
+        table.add_row(
+            record["layer"],
+            f"{measured['cycles']:,}",
+            f"{predicted['cycles']:,}",
+            f"{measured['stalls']:,}",
+            *share,
+            f"{measured['reads']:,}",
+            f"{predicted['reads']:,}",
+            f"{measured['writes']:,}",
+            f"{predicted['writes']:,}",
+            f"{measured['weight_words']:,}",
+            f"{predicted['weight_words']:,}",
+            f"{record['paper_cycles']:,}" if "paper_cycles" in record else "",
+        )
     total = report["total_cycles"]
-    table.add_row("image", f"{total['measured']:,}", f"{total['predicted']:,}", *[""] * 9, f"{total['paper']:,}")
+    table.add_row(
+        "image",
+        f"{total['measured']:,}",
+        f"{total['predicted']:,}",
+        *[""] * 9,
+        f"{total['paper']:,}",
+    )
     console.print(table)
-    console.print("reads and writes: 32-bit words of the feature buffer; weights: 64-bit words, counted to the layer during which they are read ahead.")
+    console.print(
+        "reads and writes: 32-bit words of the feature buffer; weights: 64-bit words, counted to "
+        "the layer during which they are read ahead."
+    )
 
 
 @click.command(cls=Command, help=__doc__)
-@click.option("--modules", type=click.Choice(["4", "8", "16"]), default="4", show_default=True, help="conv modules of the RTL")
+@click.option(
+    "--modules",
+    type=click.Choice(["4", "8", "16"]),
+    default="4",
+    show_default=True,
+    help="conv modules of the RTL",
+)
 @click.option("--net", "path", default=str(ZOO / "nin-cifar10.clipq.npz"), show_default=True)
 def main(modules, path):
     console = Console(width=170, markup=False, emoji=False)
@@ -76,7 +153,11 @@ def main(modules, path):
     target.parent.mkdir(exist_ok=True)
     write_text(target, json.dumps(report, indent=1))
     show(report, console)
-    wrong = [record["layer"] for record in report["layers"] if record["measured"]["cycles"] != record["predicted"]["cycles"]]
+    wrong = [
+        record["layer"]
+        for record in report["layers"]
+        if record["measured"]["cycles"] != record["predicted"]["cycles"]
+    ]
     if wrong:
         sys.exit(f"the cycle model is wrong in: {', '.join(wrong)}")
     console.print(f"Written: {target.relative_to(runner.ROOT)}")

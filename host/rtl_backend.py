@@ -1,4 +1,6 @@
-"""The RTL as a backend: compile a network, simulate the accelerator on images, decode what comes back."""
+"""The RTL as a backend: compile a network, simulate the accelerator on images, decode what comes
+back."""
+
 from __future__ import annotations
 
 import contextlib
@@ -8,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from host.driver import IDEAL, Traffic
+from host.simulation import process, runner
+from host.simulation.progress import Heartbeat
+from model.common.errors import UserError
 from model.compiler import Compiled, compile_network
 from model.compiler.hardware import Hardware
-from model.common.errors import UserError
-from host.simulation import process, runner
-from host.driver import IDEAL, Traffic
-from host.simulation.progress import Heartbeat
 
 HARNESS = "accel_harness"
 DMA_WORDS = 1 << 20  # depth of the harness's stream memories, 64-bit words
@@ -25,7 +27,9 @@ class SimulationError(UserError):
 
 @dataclass(frozen=True)
 class Job:
-    """What host/harness/run_job.py gets: streams, images [N, C, H, W] and the behaviour of the host."""
+    """What host/harness/run_job.py gets: streams, images [N, C, H, W] and the behaviour of the
+    host."""
+
     compiled: Compiled
     images: np.ndarray
     limit_cycles: int
@@ -36,8 +40,11 @@ class Job:
 
 @dataclass(frozen=True)
 class RtlRun:
-    """tensors: {layer: int32 [N, C, H, W]} of the emitted layers; total_cycles int64 [N]; counters int64 [N, layers, 5] (cycles, stalls,
-    feature reads and writes in 32-bit words, weight words of 64 bits); seconds of simulation per image."""
+    """tensors: {layer: int32 [N, C, H, W]} of the emitted layers; total_cycles int64 [N]; counters
+    int64 [N, layers, 5] (cycles, stalls,
+    feature reads and writes in 32-bit words, weight words of 64 bits); seconds of simulation per
+    image."""
+
     tensors: dict
     total_cycles: np.ndarray
     counters: np.ndarray
@@ -49,25 +56,48 @@ class RtlRun:
         return self.counters[:, :, 0]
 
 
-def build_harness(hardware: Hardware, sim: str = "verilator", jobs: int = 2, stream_words: int = 0) -> runner.Model:
-    """The simulation model of an accelerator with these parameters, built if it is not there yet (then it says so every ten seconds).
+def build_harness(
+    hardware: Hardware, sim: str = "verilator", jobs: int = 2, stream_words: int = 0
+) -> runner.Model:
+    """The simulation model of an accelerator with these parameters, built if it is not there yet
+    (then it says so every ten seconds).
 
-    stream_words: program and weights that the modelled DMA must hold; more than usual takes a model of its own.
+    stream_words: program and weights that the modelled DMA must hold; more than usual takes a model
+    of its own.
     """
     parameters = {"NUM_MODULES": hardware.num_modules}
     if stream_words > DMA_WORDS:
         parameters["WEIGHT_DEPTH"] = 1 << stream_words.bit_length()
     default = Hardware()
-    for name, value, usual in (("BANK_WORDS", hardware.bank_words, default.bank_words), ("WEIGHT_WORDS", hardware.weight_words, default.weight_words)):
+    for name, value, usual in (
+        ("BANK_WORDS", hardware.bank_words, default.bank_words),
+        ("WEIGHT_WORDS", hardware.weight_words, default.weight_words),
+    ):
         if value != usual:
             parameters[name] = value
-    with Heartbeat(lambda: f"building the {sim} model of the accelerator with {hardware.num_modules} modules (once)"):
+    with Heartbeat(
+        lambda: (
+            f"building the {sim} model of the accelerator with {hardware.num_modules} modules "
+            "(once)"
+        )
+    ):
         return runner.build(HARNESS, parameters=parameters, sim=sim, jobs=jobs)
 
 
-def run_rtl(net, images: np.ndarray, hardware: Hardware = Hardware(), *, sim: str = "verilator", debug: bool = False, seed: int = 1,
-            traffic: tuple = (IDEAL, IDEAL, 0), compiled: Compiled | None = None, model: runner.Model | None = None,
-            timeout: float = 36000.0, show: bool = False) -> RtlRun:
+def run_rtl(
+    net,
+    images: np.ndarray,
+    hardware: Hardware = Hardware(),
+    *,
+    sim: str = "verilator",
+    debug: bool = False,
+    seed: int = 1,
+    traffic: tuple = (IDEAL, IDEAL, 0),
+    compiled: Compiled | None = None,
+    model: runner.Model | None = None,
+    timeout: float = 36000.0,
+    show: bool = False,
+) -> RtlRun:
     """Simulate the accelerator on integer images [N, C, H, W].
 
     debug   every layer's tensor comes back, not only the last one's
@@ -76,24 +106,55 @@ def run_rtl(net, images: np.ndarray, hardware: Hardware = Hardware(), *, sim: st
     Raises CompileError if the network does not fit, SimulationError if the simulation fails.
     """
     compiled = compiled or compile_network(net, hardware, debug)
-    model = model or build_harness(hardware, sim, stream_words=len(compiled.program) + len(compiled.weights))
-    share = max(1, DMA_WORDS // len(compiled.encode_image(images[0])))  # images that the modelled DMA holds
-    parts = [_simulate(compiled, images[i:i + share], model, seed, traffic, timeout, show) for i in range(0, len(images), share)]
+    model = model or build_harness(
+        hardware, sim, stream_words=len(compiled.program) + len(compiled.weights)
+    )
+    share = max(
+        1, DMA_WORDS // len(compiled.encode_image(images[0]))
+    )  # images that the modelled DMA holds
+    parts = [
+        _simulate(compiled, images[i : i + share], model, seed, traffic, timeout, show)
+        for i in range(0, len(images), share)
+    ]
     decoded = [compiled.decode_results(image) for part in parts for image in part["beats"]]
     tensors = {name: np.stack([tensor[name] for tensor in decoded]) for name in decoded[0]}
-    return RtlRun(tensors, *(np.concatenate([part[key] for part in parts]) for key in ("totals", "counters", "seconds")))
+    return RtlRun(
+        tensors,
+        *(
+            np.concatenate([part[key] for part in parts])
+            for key in ("totals", "counters", "seconds")
+        ),
+    )
 
 
-def _simulate(compiled: Compiled, images: np.ndarray, model: runner.Model, seed: int, traffic: tuple, timeout: float, show: bool) -> dict:
+def _simulate(
+    compiled: Compiled,
+    images: np.ndarray,
+    model: runner.Model,
+    seed: int,
+    traffic: tuple,
+    timeout: float,
+    show: bool,
+) -> dict:
     """One simulation; the arrays that host/harness/run_job.py writes."""
     hardware = compiled.hardware
-    limit = 20_000_000 + 40 * sum(layer.macs for layer in compiled.net.layers if layer.op == "conv") // (100 * hardware.num_modules)
+    limit = 20_000_000 + 40 * sum(
+        layer.macs for layer in compiled.net.layers if layer.op == "conv"
+    ) // (100 * hardware.num_modules)
     with process.folder(runner.BUILD / "run") as folder:
         job, out, run_dir = folder / "job.pickle", folder / "out.npz", folder / "run"
         job.write_bytes(pickle.dumps(Job(compiled, images, limit, *traffic)))
-        with Heartbeat(lambda: _progress(run_dir, len(images))) if show else contextlib.nullcontext():
-            result = runner.simulate(model, "host.harness.run_job", seed=seed, env={"CLIPQ_JOB": str(job), "CLIPQ_OUT": str(out)},
-                                     run_dir=run_dir, timeout=timeout)
+        with (
+            Heartbeat(lambda: _progress(run_dir, len(images))) if show else contextlib.nullcontext()
+        ):
+            result = runner.simulate(
+                model,
+                "host.harness.run_job",
+                seed=seed,
+                env={"CLIPQ_JOB": str(job), "CLIPQ_OUT": str(out)},
+                run_dir=run_dir,
+                timeout=timeout,
+            )
         if not result.passed:
             log = result.log.rename(folder.with_suffix(".log"))  # it stays, tens of megabytes go
             raise SimulationError(f"{result.error}\n{_reason(log)}\n(log: {log})")
@@ -115,12 +176,16 @@ def _reason(log: Path) -> str:
 
 
 def first_mismatch(name: str, expected: np.ndarray, got: np.ndarray) -> str:
-    """Empty if the tensors [N, C, H, W] are equal, else where they first differ: layer, image, channel, row, column, expected, got."""
+    """Empty if the tensors [N, C, H, W] are equal, else where they first differ: layer, image,
+    channel, row, column, expected, got."""
     if expected.shape != got.shape:
         return f"layer {name!r}: shape {got.shape}, expected {expected.shape}"
     where = np.argwhere(expected != got)
     if not len(where):
         return ""
     image, channel, row, column = where[0]
-    return (f"layer {name!r}: {len(where)} of {expected.size} values differ, first at image {image}, channel {channel}, row {row}, "
-            f"column {column}: expected {expected[tuple(where[0])]}, got {got[tuple(where[0])]}")
+    return (
+        f"layer {name!r}: {len(where)} of {expected.size} values differ, first at image {image}, "
+        f"channel {channel}, row {row}, "
+        f"column {column}: expected {expected[tuple(where[0])]}, got {got[tuple(where[0])]}"
+    )

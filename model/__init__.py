@@ -1,1 +1,2 @@
-"""Bit-exact models of codebook-quantized networks: the file format, the integer reference, the PyTorch evaluation and the data they run on."""
+"""Bit-exact models of codebook-quantized networks: the file format, the integer reference, the
+PyTorch evaluation and the data they run on."""

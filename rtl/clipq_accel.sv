@@ -1,9 +1,9 @@
 // CLIP-Q accelerator: the top level.
 //
-// Purpose: runs codebook-quantized convolutional networks.  The host loads a program over AXI-Stream, starts it over AXI4-Lite, and then sends, for
-// each image, a weights packet on the program stream and the image on the image stream; results come back on the result stream
-// (docs/architecture.md).
-// Latency and throughput: model/performance/cycle_model.py predicts the cycles of every layer exactly.
+// Purpose: runs codebook-quantized convolutional networks.  The host loads a program over AXI-Stream, starts it over
+// AXI4-Lite, and then sends, for each image, a weights packet on the program stream and the image on the image stream;
+// results come back on the result stream (docs/architecture.md). Latency and throughput:
+// model/performance/cycle_model.py predicts the cycles of every layer exactly.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps
@@ -531,7 +531,8 @@ module clipq_accel #(
   assign room = room_raw || !raw;
 
   // ---------------------------------------------------------------- results
-  logic tensor_valid, tensor_half, tensor_last, beat_valid, beat_ready, beat_half, beat_last, packer_empty, writer_empty, unused_result_sent;
+  logic tensor_valid, tensor_half, tensor_last, beat_valid, beat_ready, beat_half, beat_last, packer_empty,
+      writer_empty, unused_result_sent;
   logic [63:0] tensor_data, beat_data;
   logic [ROOM_W-1:0] result_room;
 

@@ -1,8 +1,9 @@
 """Binary weights -1 and 1.
 
-M. Rastegari, V. Ordonez, J. Redmon, A. Farhadi, "XNOR-Net", ECCV 2016, its Binary-Weight-Network: the sign of each weight times
-the mean magnitude of its filter. That factor per output channel is left out because the batch norm that follows divides
-by it. Unlike there, the first and the last layer are binary as well and activations have 8 bits.
+M. Rastegari, V. Ordonez, J. Redmon, A. Farhadi, "XNOR-Net", ECCV 2016, its Binary-Weight-Network:
+the sign of each weight times the mean magnitude of its filter. That factor per output channel is
+left out because the batch norm that follows divides by it. Unlike there, the first and the last
+layer are binary as well and activations have 8 bits.
 """
 
 from dataclasses import dataclass

@@ -81,8 +81,10 @@ def read_for(path: Path, dataset: str, quantized: bool | None = None) -> tuple[N
     net, facts = read(path)
     if facts["dataset"] != dataset or quantized not in (None, net.mode != "float"):
         wanted = "" if quantized is None else f"{KINDS[quantized]} "
-        raise CheckpointError(f"{printable(path)} is not a {wanted}network for {dataset}: it is a "
-                              f"{KINDS[net.mode != 'float']} one for {facts['dataset']}")
+        raise CheckpointError(
+            f"{printable(path)} is not a {wanted}network for {dataset}: it is a "
+            f"{KINDS[net.mode != 'float']} one for {facts['dataset']}"
+        )
     return net, facts
 
 
@@ -166,8 +168,10 @@ def _checked(arrays, key, dtype, shape, low=-np.inf, high=np.inf):
     array = arrays[key]
     kind = array.dtype.kind == "U" if dtype is None else array.dtype.newbyteorder("=") == dtype
     if not kind or array.shape != tuple(shape):
-        raise CheckpointError(f"array {key} must be {np.dtype(dtype or str).name} {list(shape)}, "
-                              f"not {array.dtype} {list(array.shape)}")
+        raise CheckpointError(
+            f"array {key} must be {np.dtype(dtype or str).name} {list(shape)}, "
+            f"not {array.dtype} {list(array.shape)}"
+        )
     if dtype is not None and not (np.isfinite(array) & (low <= array) & (array <= high)).all():
         raise CheckpointError(f"array {key} must hold finite numbers in {low:g}..{high:g}")
     return array

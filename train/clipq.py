@@ -1,13 +1,16 @@
 """CLIP-Q: in-parallel pruning and quantization of convolution weights.
 
-F. Tung and G. Mori, "CLIP-Q: Deep Network Compression Learning by In-Parallel Pruning-Quantization", CVPR 2018, and its
-modification for hardware by Cheng, Lin and Shih, IEEE TCAS-I 69(10), 2022 (B = 2 bits and P = 20 % in every layer).
+F. Tung and G. Mori, "CLIP-Q: Deep Network Compression Learning by In-Parallel
+Pruning-Quantization", CVPR 2018, and its modification for hardware by Cheng, Lin and Shih, IEEE
+TCAS-I 69(10), 2022 (B = 2 bits and P = 20 % in every layer).
 
 Every forward pass starts from the full-precision shadow weights:
 1. clip: the P % of the positive and the P % of the negative weights nearest to zero become zero;
-2. partition: the rest is cut into 2^B - 1 segments, linearly between the clipping points and the extremes;
+2. partition: the rest is cut into 2^B - 1 segments, linearly between the clipping points and the
+   extremes;
 3. quantize: every weight takes the mean of its segment.
-The backward pass hands the gradient to the shadow weights unchanged, so a clipped weight can come back.
+The backward pass hands the gradient to the shadow weights unchanged, so a clipped weight can come
+back.
 """
 
 from dataclasses import dataclass, replace
@@ -22,8 +25,10 @@ class Setting:
 
     clip: fraction of the weights that becomes zero, 0 <= clip < 1.
     bits: index width B; 2^B - 1 segments beside zero, the negative side has the odd one.
-    by_sign: clip this fraction of either sign (CLIP-Q) or of all magnitudes together (the 2022 paper's worked example).
-    fraction_bits: None for a codebook whose scale is free, else its fixed-point format (5: the 2022 paper's Q3.5).
+    by_sign: clip this fraction of either sign (CLIP-Q) or of all magnitudes together (the 2022
+    paper's worked example).
+    fraction_bits: None for a codebook whose scale is free, else its fixed-point format (5: the 2022
+    paper's Q3.5).
     """
 
     clip: float = 0.2
@@ -35,7 +40,9 @@ class Setting:
         if not 0 <= self.clip < 1:
             raise ValueError(f"CLIP-Q: clip {self.clip} is not in [0, 1)")
         if self.bits < 2:
-            raise ValueError(f"CLIP-Q: {self.bits} bits; at least 2 are needed for zero and both signs")
+            raise ValueError(
+                f"CLIP-Q: {self.bits} bits; at least 2 are needed for zero and both signs"
+            )
 
     @property
     def segments(self) -> tuple[int, int]:
@@ -46,7 +53,9 @@ class Setting:
         """(index int64 of the weights' shape, codebook int64 [2^bits], entry 0 zero)."""
         index = partition(weights, self)
         means = segment_means(weights, index, 2**self.bits)
-        return index, scaled(means) if self.fraction_bits is None else fixed_point(means, self.fraction_bits)
+        return index, scaled(means) if self.fraction_bits is None else fixed_point(
+            means, self.fraction_bits
+        )
 
     def integers(self, weights: torch.Tensor) -> torch.Tensor:
         """Codebook entries in place of the weights, as floats of their type, without gradient."""
@@ -67,7 +76,8 @@ def _smallest(magnitudes: torch.Tensor, fraction: float) -> torch.Tensor:
 
 
 def thresholds(weights: torch.Tensor, setting: Setting) -> tuple[torch.Tensor, torch.Tensor]:
-    """Clipping points (negative, positive) as magnitudes: -negative <= w <= positive becomes zero."""
+    """Clipping points (negative, positive) as magnitudes: -negative <= w <= positive becomes
+    zero."""
     flat = weights.detach().flatten()
     if setting.by_sign:
         return _smallest(-flat[flat < 0], setting.clip), _smallest(flat[flat > 0], setting.clip)
@@ -76,7 +86,8 @@ def thresholds(weights: torch.Tensor, setting: Setting) -> tuple[torch.Tensor, t
 
 
 def _inner_edges(magnitudes: torch.Tensor, segments: int) -> list[torch.Tensor]:
-    """Magnitudes at which the 2nd, 3rd... segment of one sign begins: equal widths from the smallest to the largest."""
+    """Magnitudes at which the 2nd, 3rd... segment of one sign begins: equal widths from the
+    smallest to the largest."""
     if segments == 1 or magnitudes.numel() == 0:
         return []
     low, high = magnitudes.aminmax()
@@ -84,9 +95,11 @@ def _inner_edges(magnitudes: torch.Tensor, segments: int) -> list[torch.Tensor]:
 
 
 def partition(weights: torch.Tensor, setting: Setting) -> torch.Tensor:
-    """Index of each weight: 0 clipped, then the negative segments from the largest magnitude on, then the positive ones.
+    """Index of each weight: 0 clipped, then the negative segments from the largest magnitude on,
+    then the positive ones.
 
-    A weight on an edge between two segments belongs to the one of larger magnitude. int64 of the weights' shape, 0..2^B - 1.
+    A weight on an edge between two segments belongs to the one of larger magnitude. int64 of the
+    weights' shape, 0..2^B - 1.
     """
     w = weights.detach().flatten()
     negative, positive = thresholds(w, setting)
@@ -94,7 +107,8 @@ def partition(weights: torch.Tensor, setting: Setting) -> torch.Tensor:
     outer = _inner_edges(-w[w < -negative], n_neg)
     upper = _inner_edges(w[w > positive], n_pos)
     infinity = torch.full_like(positive, torch.inf)
-    # `bucketize` puts a weight that equals an edge above it; where it belongs below, the edge moves up by one step.
+    # `bucketize` puts a weight that equals an edge above it; where it belongs below, the edge moves
+    # up by one step.
     edges = [torch.nextafter(-e, infinity) for e in reversed(outer)] + [-negative]
     edges += [torch.nextafter(positive, infinity)] + upper
     below = list(range(1, len(outer) + 1)) + [n_neg]
@@ -104,9 +118,11 @@ def partition(weights: torch.Tensor, setting: Setting) -> torch.Tensor:
 
 
 def segment_means(weights: torch.Tensor, index: torch.Tensor, levels: int) -> torch.Tensor:
-    """Mean weight of each index, float64 [levels]; entry 0 is 0 by definition, an empty segment is 0.
+    """Mean weight of each index, float64 [levels]; entry 0 is 0 by definition, an empty segment is
+    0.
 
-    The sums run in float64 and in order of memory, so that every machine gets the same means to the bit.
+    The sums run in float64 and in order of memory, so that every machine gets the same means to the
+    bit.
     """
     flat, where = weights.detach().flatten().double().cpu().numpy(), index.flatten().cpu().numpy()
     sums = np.bincount(where, weights=flat, minlength=levels)
@@ -122,13 +138,15 @@ def mean_in_order(values: torch.Tensor) -> float:
 
 
 def fixed_point(means: torch.Tensor, fraction_bits: int = 5) -> torch.Tensor:
-    """Codebook in 8-bit fixed point (Q3.5 by default), as integers: int64, -128..127, halves away from zero."""
+    """Codebook in 8-bit fixed point (Q3.5 by default), as integers: int64, -128..127, halves away
+    from zero."""
     scaled = means.double() * 2**fraction_bits
     return (scaled.sign() * (scaled.abs() + 0.5).floor()).clamp(-128, 127).long()
 
 
 def scaled(means: torch.Tensor) -> torch.Tensor:
-    """Codebook whose largest magnitude is 127: the layer's scale is free, batch norm absorbs it. int64, -127..127."""
+    """Codebook whose largest magnitude is 127: the layer's scale is free, batch norm absorbs it.
+    int64, -127..127."""
     peak = means.abs().max()
     if peak == 0:
         return torch.zeros_like(means, dtype=torch.long)
@@ -139,7 +157,8 @@ def scaled(means: torch.Tensor) -> torch.Tensor:
 def bound(weights: torch.Tensor, sigmas: float) -> None:
     """Clamp shadow weights to +-`sigmas` standard deviations, in place.
 
-    The partition is linear between the extremes: a single outlier would leave the outer segment all but empty.
+    The partition is linear between the extremes: a single outlier would leave the outer segment all
+    but empty.
     """
     limit = sigmas * weights.square().mean().sqrt()
     weights.clamp_(-limit, limit)
@@ -149,9 +168,10 @@ def bound(weights: torch.Tensor, sigmas: float) -> None:
 def settle(weights: torch.Tensor, setting, share: float) -> None:
     """Move shadow weights by `share` (0..1) of the way to their quantized values, in place.
 
-    Straight-through training lets weights pile up at the thresholds and jump over them to and fro to the end (M. Nagel et al.,
-    "Overcoming Oscillations in Quantization-Aware Training", ICML 2022: dampening). The integers are brought to the weights' scale by
-    least squares. setting: as for `fake_quantize`.
+    Straight-through training lets weights pile up at the thresholds and jump over them to and fro
+    to the end (M. Nagel et al., "Overcoming Oscillations in Quantization-Aware Training", ICML
+    2022: dampening). The integers are brought to the weights' scale by least squares. setting: as
+    for `fake_quantize`.
     """
     integers = setting.integers(weights)
     norm = integers.square().sum()
@@ -170,7 +190,8 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def fake_quantize(weights: torch.Tensor, setting) -> torch.Tensor:
-    """`setting.integers` with the straight-through gradient to the shadow `weights`, clipped ones included.
+    """`setting.integers` with the straight-through gradient to the shadow `weights`, clipped ones
+    included.
 
     setting: a Setting or another quantizer with `integers(weights)`.
     """

@@ -1,7 +1,8 @@
 """CIFAR as tensors: validation split, augmentation, batches.
 
-Pictures stay uint8 [N, 3, 32, 32] in the memory of the device that trains; a batch is augmented there as a whole. Every batch has its own random generator,
-seeded with (seed, epoch, step), so a run that resumes in the middle of an epoch sees the pictures it would have seen.
+Pictures stay uint8 [N, 3, 32, 32] in the memory of the device that trains; a batch is augmented
+there as a whole. Every batch has its own random generator, seeded with (seed, epoch, step), so a
+run that resumes in the middle of an epoch sees the pictures it would have seen.
 """
 
 import numpy as np
@@ -14,7 +15,8 @@ VALIDATION = 5000  # pictures of the training set held back to choose checkpoint
 
 
 def load(dataset: str) -> dict:
-    """Return {"train", "val", "test"}: (pictures uint8 [N, 3, 32, 32], labels int64 [N]) of "cifar10" or "cifar100"."""
+    """Return {"train", "val", "test"}: (pictures uint8 [N, 3, 32, 32], labels int64 [N]) of
+    "cifar10" or "cifar100"."""
     pixels, labels = load_cifar(dataset, "train")
     order = np.random.default_rng(0).permutation(len(labels))
     held, kept = np.sort(order[:VALIDATION]), np.sort(order[VALIDATION:])
@@ -26,7 +28,9 @@ def load(dataset: str) -> dict:
 
 
 def _tensors(pixels, labels):
-    return torch.from_numpy(np.ascontiguousarray(pixels)), torch.from_numpy(np.asarray(labels).astype(np.int64))
+    return torch.from_numpy(np.ascontiguousarray(pixels)), torch.from_numpy(
+        np.asarray(labels).astype(np.int64)
+    )
 
 
 def generator(*seeds: int) -> torch.Generator:
@@ -35,10 +39,14 @@ def generator(*seeds: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state) & (2**63 - 1))
 
 
-def augment(pixels: torch.Tensor, rng: torch.Generator, shift: int = 4, cutout: int = 0) -> torch.Tensor:
-    """Flip, translate by up to `shift` pixels with reflection and blank a square of `cutout` pixels, each at random.
+def augment(
+    pixels: torch.Tensor, rng: torch.Generator, shift: int = 4, cutout: int = 0
+) -> torch.Tensor:
+    """Flip, translate by up to `shift` pixels with reflection and blank a square of `cutout`
+    pixels, each at random.
 
-    uint8 [N, 3, H, W] -> float32 of the same shape, values 0..255. The blanked square takes the batch's mean colour.
+    uint8 [N, 3, H, W] -> float32 of the same shape, values 0..255. The blanked square takes the
+    batch's mean colour.
     """
     n, _, height, width = pixels.shape
     x = pixels.float()
@@ -48,7 +56,9 @@ def augment(pixels: torch.Tensor, rng: torch.Generator, shift: int = 4, cutout: 
     top, left = torch.randint(0, 2 * shift + 1, (2, n), generator=rng).to(x.device)
     rows = top[:, None] + torch.arange(height, device=x.device)
     cols = left[:, None] + torch.arange(width, device=x.device)
-    x = x[torch.arange(n, device=x.device)[:, None, None], :, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)
+    x = x[
+        torch.arange(n, device=x.device)[:, None, None], :, rows[:, :, None], cols[:, None, :]
+    ].permute(0, 3, 1, 2)
     return _cut(x, cutout, rng) if cutout else x
 
 
@@ -63,13 +73,15 @@ def _cut(x, size, rng):
 
 
 def draw_mixture(count: int, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """For `mix`: shares drawn evenly from 0..1, float32 [count], and a random permutation of the batch, int64 [count]."""
+    """For `mix`: shares drawn evenly from 0..1, float32 [count], and a random permutation of the
+    batch, int64 [count]."""
     share = torch.rand(count, generator=rng)
     return share, torch.randperm(count, generator=rng)
 
 
 def mix(x: torch.Tensor, share: torch.Tensor, partners: torch.Tensor) -> torch.Tensor:
-    """Mix each picture, or its label's probabilities, with that of its partner: float32 [N, ...], of the partner's `share` [N], 0..1 -> the same shape."""
+    """Mix each picture, or its label's probabilities, with that of its partner: float32 [N, ...],
+    of the partner's `share` [N], 0..1 -> the same shape."""
     share = share.to(x.device).view(-1, *(1,) * (x.dim() - 1))
     return torch.lerp(x, x[partners.to(x.device)], share)
 
@@ -82,7 +94,8 @@ def resize(x: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def batches(pixels, batch: int, seed: int, epoch: int, size: int, first: int = 0, cutout: int = 0):
-    """Yield (step, pictures float32 [batch, 3, size, size], their numbers int64 [batch]) of one shuffled epoch, from step `first` on."""
+    """Yield (step, pictures float32 [batch, 3, size, size], their numbers int64 [batch]) of one
+    shuffled epoch, from step `first` on."""
     order = torch.randperm(len(pixels), generator=generator(seed, epoch))
     for step in range(first, len(pixels) // batch):
         chosen = order[step * batch : (step + 1) * batch].to(pixels.device)

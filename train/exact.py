@@ -1,4 +1,5 @@
-"""The integer layer inside the training's forward pass: sums and requantization to the bit, gradients of batch norm."""
+"""The integer layer inside the training's forward pass: sums and requantization to the bit,
+gradients of batch norm."""
 
 import torch
 import torch.nn.functional as F
@@ -10,10 +11,12 @@ LARGEST_INPUT = 255
 
 
 def exact_sums(x: torch.Tensor, weights: torch.Tensor, padding) -> torch.Tensor:
-    """Convolution of integers -128..255 with integer weights -128..127, both held in floats: exact, int64.
+    """Convolution of integers -128..255 with integer weights -128..127, both held in floats: exact,
+    int64.
 
-    On the CPU in float32, which is exact as long as no sum in any order of summation can reach 2^24; layers of too many
-    taps are split into the inputs' upper and lower four bits. GPUs transform their operands (Winograd, TF32): float64.
+    On the CPU in float32, which is exact as long as no sum in any order of summation can reach
+    2^24; layers of too many taps are split into the inputs' upper and lower four bits. GPUs
+    transform their operands (Winograd, TF32): float64.
     """
     with torch.autocast(x.device.type, enabled=False), torch.backends.nnpack.flags(enabled=False):
         if x.device.type != "cpu":
@@ -23,7 +26,9 @@ def exact_sums(x: torch.Tensor, weights: torch.Tensor, padding) -> torch.Tensor:
         if total * LARGEST_INPUT < FLOAT32_EXACT:
             return F.conv2d(x, weights, padding=padding).long()
         if total * 15 >= FLOAT32_EXACT:
-            raise ValueError(f"a channel's weights sum to {total:.0f}: too many taps for exact sums in float32")
+            raise ValueError(
+                f"a channel's weights sum to {total:.0f}: too many taps for exact sums in float32"
+            )
         high = (x / 16).floor()
         upper = F.conv2d(high, weights, padding=padding).long()
         return 16 * upper + F.conv2d(x - 16 * high, weights, padding=padding).long()
@@ -31,13 +36,15 @@ def exact_sums(x: torch.Tensor, weights: torch.Tensor, padding) -> torch.Tensor:
 
 @torch.no_grad()
 def exact_outputs(x, weights, padding, scales, limits) -> torch.Tensor:
-    """What the hardware's layer puts out, int64 [N, O, H, W]. scales: (bias, mult, shift), int64 [O] each."""
+    """What the hardware's layer puts out, int64 [N, O, H, W]. scales: (bias, mult, shift), int64
+    [O] each."""
     bias, mult, shift = (v.view(-1, 1, 1) for v in scales)
     return requantize(exact_sums(x, weights, padding), bias, mult, shift, *limits)
 
 
 class ReplaceForward(torch.autograd.Function):
-    """Forward: `exact`; backward: the gradient of `soft`, blocked where `soft` is outside the limits."""
+    """Forward: `exact`; backward: the gradient of `soft`, blocked where `soft` is outside the
+    limits."""
 
     @staticmethod
     def forward(ctx, soft, exact, low, high):

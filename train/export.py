@@ -1,4 +1,5 @@
-"""From the shipped checkpoint to the network file, byte for byte. `python -m train.export --help`."""
+"""From the shipped checkpoint to the network file, byte for byte. `python -m train.export
+--help`."""
 
 from pathlib import Path
 
@@ -23,16 +24,52 @@ def to_network(net, dataset: str, classes: tuple = ()) -> Network:
     folded, blocks = fold_network(net), dict(net.blocks())
     for name, arrays in folded.items():
         (low, high), pad = blocks[name].limits, tuple(blocks[name].conv.padding)
-        layers.append(Layer(name=name, op="conv", inputs=(source,), stride=(1, 1), pad=pad,
-                            out_min=low, out_max=high, **arrays._asdict()))
+        layers.append(
+            Layer(
+                name=name,
+                op="conv",
+                inputs=(source,),
+                stride=(1, 1),
+                pad=pad,
+                out_min=low,
+                out_max=high,
+                **arrays._asdict(),
+            )
+        )
         source = name
         if name in POOL_NAME:
-            layers.append(Layer(name=POOL_NAME[name], op="maxpool", inputs=(source,), kernel=(2, 2), stride=(2, 2), pad=(0, 0)))
+            layers.append(
+                Layer(
+                    name=POOL_NAME[name],
+                    op="maxpool",
+                    inputs=(source,),
+                    kernel=(2, 2),
+                    stride=(2, 2),
+                    pad=(0, 0),
+                )
+            )
             source = POOL_NAME[name]
-    layers.append(Layer(name="gap", op="avgpool", inputs=(source,), kernel=(8, 8), stride=(8, 8), pad=(0, 0), out="int32"))
+    layers.append(
+        Layer(
+            name="gap",
+            op="avgpool",
+            inputs=(source,),
+            kernel=(8, 8),
+            stride=(8, 8),
+            pad=(0, 0),
+            out="int32",
+        )
+    )
     step = STEP[dataset]
-    return Network(name=f"nin-{dataset}", input_shape=(3, 32, 32), input_signed=True, layers=tuple(layers),
-                   scale=(step,) * 3, offset=tuple(-step * m for m in MEAN[dataset]), classes=classes)
+    return Network(
+        name=f"nin-{dataset}",
+        input_shape=(3, 32, 32),
+        input_signed=True,
+        layers=tuple(layers),
+        scale=(step,) * 3,
+        offset=tuple(-step * m for m in MEAN[dataset]),
+        classes=classes,
+    )
 
 
 def export(source: Path, target: Path) -> Network:
@@ -42,8 +79,10 @@ def export(source: Path, target: Path) -> Network:
     """
     net, facts = checkpoint.read(source)
     if net.mode == "float":
-        raise UserError(f"{printable(source)} is in full precision, but only quantized networks "
-                        f"(*{SUFFIX}) can be exported")
+        raise UserError(
+            f"{printable(source)} is in full precision, but only quantized networks "
+            f"(*{SUFFIX}) can be exported"
+        )
     try:
         network = to_network(net, facts["dataset"], tuple(facts.get("classes", ())))
     except (FoldError, NetworkError) as error:

@@ -1,9 +1,10 @@
 """Plain fixed-point weights: every weight rounded to the same few bits, no codebook.
 
-The baseline of Cheng, Lin and Shih, IEEE TCAS-I 69(10), 2022 ("bit width of plain fixed-point weights"); trained with
-the straight-through gradient of M. Courbariaux, Y. Bengio, J.-P. David, "BinaryConnect", NeurIPS 2015. A layer has one
-step, a power of two as in any fixed-point format: the one whose rounding error has the smallest sum of squares.
-Activations are 8 bits, as with every quantizer here.
+The baseline of Cheng, Lin and Shih, IEEE TCAS-I 69(10), 2022 ("bit width of plain fixed-point
+weights"); trained with the straight-through gradient of M. Courbariaux, Y. Bengio, J.-P. David,
+"BinaryConnect", NeurIPS 2015. A layer has one step, a power of two as in any fixed-point format:
+the one whose rounding error has the smallest sum of squares. Activations are 8 bits, as with every
+quantizer here.
 """
 
 from dataclasses import dataclass
@@ -31,11 +32,13 @@ class FixedPoint:
             raise ValueError(f"fixed point: {self.bits} bits are outside 2..8")
 
     def fraction_bits(self, weights: torch.Tensor) -> int:
-        """Position n of the binary point: weights are multiples of 2^-n. Negative for weights above the largest code."""
+        """Position n of the binary point: weights are multiples of 2^-n. Negative for weights above
+        the largest code."""
         peak = weights.detach().abs().max()
         if peak == 0:
             return 0
-        # frexp: peak = m * 2^e with 0.5 <= m < 1, so 2^(bits - 1 - e) steps hold it; m near 1 saturates by one step.
+        # frexp: peak = m * 2^e with 0.5 <= m < 1, so 2^(bits - 1 - e) steps hold it; m near 1
+        # saturates by one step.
         coarsest = self.bits - 1 - int(torch.frexp(peak).exponent)
         return min(range(coarsest, coarsest + FINER), key=lambda n: self._error(weights, n))
 
@@ -49,5 +52,6 @@ class FixedPoint:
         return mean_in_order(difference.double().square())
 
     def integers(self, weights: torch.Tensor) -> torch.Tensor:
-        """Codes in place of the weights, as floats; their step is a power of two that batch norm absorbs."""
+        """Codes in place of the weights, as floats; their step is a power of two that batch norm
+        absorbs."""
         return self.codes(weights, self.fraction_bits(weights))

@@ -29,12 +29,14 @@ def _float64(tensor):
 
 
 def mult_and_shift(factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(mult, shift) int64 with mult / 2^shift nearest to each positive `factor` and mult as large as it may be."""
+    """(mult, shift) int64 with mult / 2^shift nearest to each positive `factor` and mult as large
+    as it may be."""
     good = (factor > 0) & np.isfinite(factor)
     if not good.all():
         channel = np.argmin(good)
-        raise FoldError(f"channel {channel}: scale {factor[channel]} is not positive, "
-                        "no mult can express it")
+        raise FoldError(
+            f"channel {channel}: scale {factor[channel]} is not positive, no mult can express it"
+        )
     _, exponent = np.frexp(factor)  # factor = m * 2^exponent, 0.5 <= m < 1
     shift = MULT_BITS - exponent
     mult = np.rint(np.ldexp(factor, shift)).astype(np.int64)
@@ -42,8 +44,10 @@ def mult_and_shift(factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     shift, mult = shift - halve, np.where(halve, 2 ** (MULT_BITS - 1), mult)
     if shift.min() < 0 or shift.max() > SHIFT_MAX:
         worst = np.argmax(np.abs(shift - SHIFT_MAX / 2))
-        raise FoldError(f"channel {worst}: scale {factor[worst]} needs shift {shift[worst]}, "
-                        f"outside 0..{SHIFT_MAX}")
+        raise FoldError(
+            f"channel {worst}: scale {factor[worst]} needs shift {shift[worst]}, "
+            f"outside 0..{SHIFT_MAX}"
+        )
     return mult, shift
 
 
@@ -58,7 +62,8 @@ def fold_scales(block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     bias = steps * _float64(bn.bias) / factor - _float64(bn.running_mean)
     if not np.isfinite(bias).all():
         raise FoldError(f"channel {np.argmin(np.isfinite(bias))}: bias is not finite")
-    # Processors differ in what a cast makes of values beyond 64 bits; `fold` refuses those beyond 32.
+    # Processors differ in what a cast makes of values beyond 64 bits; `fold` refuses those beyond
+    # 32.
     bias = np.rint(bias).clip(-(2.0**62), 2.0**62).astype(np.int64)
     return bias, mult, shift.astype(np.int64)
 
@@ -75,8 +80,13 @@ def fold(block) -> FoldedConv:
     if (outside := (bias < -(2**31)) | (bias >= 2**31)).any():
         channel = np.argmax(outside)
         raise FoldError(f"channel {channel}: bias {bias[channel]} does not fit 32 bits")
-    return FoldedConv(index.cpu().numpy().astype(np.uint8), codebook.cpu().numpy().astype(np.int8),
-                      bias.astype(np.int32), mult.astype(np.int32), shift.astype(np.uint8))
+    return FoldedConv(
+        index.cpu().numpy().astype(np.uint8),
+        codebook.cpu().numpy().astype(np.int8),
+        bias.astype(np.int32),
+        mult.astype(np.int32),
+        shift.astype(np.uint8),
+    )
 
 
 def fold_network(net) -> dict[str, FoldedConv]:

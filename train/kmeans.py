@@ -1,12 +1,13 @@
 """Codebook of least squared error with one entry pinned to zero, by Lloyd's iterations.
 
-S. P. Lloyd, "Least squares quantization in PCM", IEEE Trans. Information Theory 28(2), 1982; shared weights by k-means as in
-S. Han, H. Mao, W. J. Dally, "Deep Compression", ICLR 2016. Ours: one centre stays at zero, so that the file's zero entry is
-used, and the codebook is computed anew in every forward pass, as CLIP-Q does. Activations have 8 bits.
+S. P. Lloyd, "Least squares quantization in PCM", IEEE Trans. Information Theory 28(2), 1982; shared
+weights by k-means as in S. Han, H. Mao, W. J. Dally, "Deep Compression", ICLR 2016. Ours: one
+centre stays at zero, so that the file's zero entry is used, and the codebook is computed anew in
+every forward pass, as CLIP-Q does. Activations have 8 bits.
 
-Every forward pass starts from the same quantiles and makes the same number of iterations, so equal weights give equal
-codebooks on every machine. In one dimension a cluster is an interval: the weights are sorted once, and an iteration is a
-few look-ups in their prefix sums.
+Every forward pass starts from the same quantiles and makes the same number of iterations, so equal
+weights give equal codebooks on every machine. In one dimension a cluster is an interval: the
+weights are sorted once, and an iteration is a few look-ups in their prefix sums.
 """
 
 from dataclasses import dataclass
@@ -21,9 +22,11 @@ START = (0.08, 0.30, 0.80)
 
 @dataclass(frozen=True)
 class KMeans:
-    """iterations: of Lloyd in each forward pass; the three free centres of a normal distribution settle in about 20.
+    """iterations: of Lloyd in each forward pass; the three free centres of a normal distribution
+    settle in about 20.
 
-    start: quantiles at which the free centres start; which side of zero has two of them follows from it.
+    start: quantiles at which the free centres start; which side of zero has two of them follows
+    from it.
     """
 
     iterations: int = 20
@@ -43,7 +46,8 @@ class KMeans:
         return np.sort(np.append(free, 0.0))
 
     def quantize(self, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(index int64 of the weights' shape, codebook int64 [4] with entry 0 zero and the others ascending)."""
+        """(index int64 of the weights' shape, codebook int64 [4] with entry 0 zero and the others
+        ascending)."""
         centres = self.centres(weights)
         zero = int(np.flatnonzero(centres == 0)[0])
         edges = torch.from_numpy(_edges(centres)).to(weights.device)
@@ -60,12 +64,14 @@ class KMeans:
 
 
 def _edges(centres):
-    """Where the nearest of the ascending centres changes; a weight half-way belongs to the larger one."""
+    """Where the nearest of the ascending centres changes; a weight half-way belongs to the larger
+    one."""
     return (centres[1:] + centres[:-1]) / 2
 
 
 def _iterate(ordered, sums, free):
-    """One Lloyd iteration: each free centre moves to the mean of the weights nearest to it, if there are any."""
+    """One Lloyd iteration: each free centre moves to the mean of the weights nearest to it, if
+    there are any."""
     centres = np.sort(np.append(free, 0.0))
     ends = np.searchsorted(ordered, _edges(centres), side="left")
     bounds = np.concatenate([[0], ends, [len(ordered)]])

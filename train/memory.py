@@ -1,9 +1,11 @@
 """Bytes of a network's parameters against 32-bit floats. `python -m train.memory [NET...]`.
 
-FP32 is a float per weight and, where all parameters are compared, a bias per channel (batch norm folded, its leanest form). The
-quantized network has 2 bits per weight and 4 bytes of codebook per layer; all its parameters add 4 bytes of bias, 2 of mult
-(15 bits) and 1 of shift (5 bits) per channel. Entropy coding of the indices is a range coder whose frequency tables depend on the
-index to the left and the one above in the kernel; what is counted is its real output, tables included, after it has been decoded.
+FP32 is a float per weight and, where all parameters are compared, a bias per channel (batch norm
+folded, its leanest form). The quantized network has 2 bits per weight and 4 bytes of codebook per
+layer; all its parameters add 4 bytes of bias, 2 of mult (15 bits) and 1 of shift (5 bits) per
+channel. Entropy coding of the indices is a range coder whose frequency tables depend on the index
+to the left and the one above in the kernel; what is counted is its real output, tables included,
+after it has been decoded.
 """
 
 import lzma
@@ -50,7 +52,8 @@ def pack(index: np.ndarray) -> bytes:
 
 
 def contexts(index: np.ndarray, ky: int, kx: int) -> np.ndarray:
-    """0..24 for one tap of every kernel: the indices left of it and above it, either 4 where there is none. [O, I]"""
+    """0..24 for one tap of every kernel: the indices left of it and above it, either 4 where there
+    is none. [O, I]"""
     outside = np.full(index.shape[:2], OUTSIDE)
     left = index[:, :, ky, kx - 1] if kx else outside
     above = index[:, :, ky - 1, kx] if ky else outside
@@ -58,7 +61,8 @@ def contexts(index: np.ndarray, ky: int, kx: int) -> np.ndarray:
 
 
 def _steps(index):
-    """(ky, kx, context, mask [O, I]) in the order of coding; needs only what has been decoded before each step."""
+    """(ky, kx, context, mask [O, I]) in the order of coding; needs only what has been decoded
+    before each step."""
     for ky, kx in np.ndindex(index.shape[2:]):
         where = contexts(index, ky, kx)
         for context in np.unique(where):
@@ -66,7 +70,8 @@ def _steps(index):
 
 
 def frequencies(counts: np.ndarray) -> np.ndarray:
-    """uint16, counts [..., 4] scaled to about 65535 in the last axis; a value that occurs has at least 1."""
+    """uint16, counts [..., 4] scaled to about 65535 in the last axis; a value that occurs has at
+    least 1."""
     totals = np.maximum(counts.sum(-1, keepdims=True), 1)
     return np.maximum(np.floor(counts * (TOTAL / totals)), counts > 0).astype(TABLE)
 
@@ -101,11 +106,15 @@ def decode(code: bytes, shape: tuple) -> np.ndarray:
     tables, index = np.zeros((CONTEXTS, 4), TABLE), np.zeros(shape, np.uint8)
     end = tables[_stored(shape)].nbytes
     tables[_stored(shape)] = np.frombuffer(code[:end], TABLE).reshape(-1, 4)
-    decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(code[end:], "<u4").astype(np.uint32))
+    decoder = constriction.stream.queue.RangeDecoder(
+        np.frombuffer(code[end:], "<u4").astype(np.uint32)
+    )
     for ky, kx, context, mask in _steps(index):
         table, count = tables[context], int(mask.sum())
         single = np.count_nonzero(table) == 1
-        index[:, :, ky, kx][mask] = np.argmax(table) if single else decoder.decode(_model(table), count)
+        index[:, :, ky, kx][mask] = (
+            np.argmax(table) if single else decoder.decode(_model(table), count)
+        )
     return index
 
 
@@ -125,9 +134,18 @@ def measure(network: Network) -> Memory:
     packed = [pack(index) for index in indices]
     channels = sum(len(index) for index in indices)
     return Memory(
-        weights_fp32=4 * weights, bias_fp32=4 * channels, indices=sum(map(len, packed)), codebooks=CODEBOOK_BYTES * len(convs),
-        channels=CHANNEL_BYTES * channels, range_coded=sum(map(coded_size, indices)), zlib=sum(len(zlib.compress(p, 9)) for p in packed),
-        lzma=sum(len(lzma.compress(p, lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA2, "preset": 9}])) for p in packed))
+        weights_fp32=4 * weights,
+        bias_fp32=4 * channels,
+        indices=sum(map(len, packed)),
+        codebooks=CODEBOOK_BYTES * len(convs),
+        channels=CHANNEL_BYTES * channels,
+        range_coded=sum(map(coded_size, indices)),
+        zlib=sum(len(zlib.compress(p, 9)) for p in packed),
+        lzma=sum(
+            len(lzma.compress(p, lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA2, "preset": 9}]))
+            for p in packed
+        ),
+    )
 
 
 def rows(m: Memory) -> list[tuple[str, int, float]]:
@@ -138,9 +156,17 @@ def rows(m: Memory) -> list[tuple[str, int, float]]:
         ("FP32 weights and biases", everything, everything),
         ("indices, codebooks", m.indices + m.codebooks, m.weights_fp32),
         ("indices, codebooks, bias, mult, shift", m.indices + m.codebooks + m.channels, everything),
-        ("the same against FP32 weights alone", m.indices + m.codebooks + m.channels, m.weights_fp32),
+        (
+            "the same against FP32 weights alone",
+            m.indices + m.codebooks + m.channels,
+            m.weights_fp32,
+        ),
         ("range-coded indices, codebooks", m.range_coded + m.codebooks, m.weights_fp32),
-        ("range-coded indices, all parameters", m.range_coded + m.codebooks + m.channels, everything),
+        (
+            "range-coded indices, all parameters",
+            m.range_coded + m.codebooks + m.channels,
+            everything,
+        ),
         ("indices through zlib -9, codebooks", m.zlib + m.codebooks, m.weights_fp32),
         ("indices through LZMA, codebooks", m.lzma + m.codebooks, m.weights_fp32),
     ]

@@ -1,16 +1,19 @@
 """Muon: momentum SGD whose update of a weight matrix is orthogonalized (K. Jordan et al., 2024).
 
-Source: https://kellerjordan.github.io/posts/muon/ and its use on CIFAR-10 (github.com/KellerJordan/cifar10-airbench).
+Source: https://kellerjordan.github.io/posts/muon/ and its use on CIFAR-10
+(github.com/KellerJordan/cifar10-airbench).
 """
 
 import torch
 
-# Quintic whose iteration pushes all singular values of a matrix into about [0.7, 1.2]; coefficients from the post above.
+# Quintic whose iteration pushes all singular values of a matrix into about [0.7, 1.2]; coefficients
+# from the post above.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalize(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """Return the float32 matrix [rows, cols] nearest in direction to `matrix` with singular values near one."""
+    """Return the float32 matrix [rows, cols] nearest in direction to `matrix` with singular values
+    near one."""
     a, b, c = NEWTON_SCHULZ
     x = matrix.float()
     x = x / (x.norm() + 1e-7)
@@ -26,8 +29,9 @@ def orthogonalize(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
 class Muon(torch.optim.Optimizer):
     """Muon with Nesterov momentum for convolution weights [O, I, Kh, Kw].
 
-    Before each step a weight is scaled to the norm sqrt(O): batch norm makes its length meaningless, and a fixed length
-    makes the learning rate mean the same thing all through the training.
+    Before each step a weight is scaled to the norm sqrt(O): batch norm makes its length
+    meaningless, and a fixed length makes the learning rate mean the same thing all through the
+    training.
     """
 
     def __init__(self, params, lr: float = 0.05, momentum: float = 0.8):
@@ -50,4 +54,6 @@ class Muon(torch.optim.Optimizer):
         buffer.mul_(momentum).add_(weight.grad)
         direction = weight.grad.add(buffer, alpha=momentum)
         weight.div_(weight.norm() / len(weight) ** 0.5)
-        weight.add_(orthogonalize(direction.reshape(len(direction), -1)).reshape(weight.shape), alpha=-lr)
+        weight.add_(
+            orthogonalize(direction.reshape(len(direction), -1)).reshape(weight.shape), alpha=-lr
+        )

@@ -1,11 +1,15 @@
-"""The nine-convolution Network-in-Network for CIFAR, in full precision or with CLIP-Q weights and 8-bit activations.
+"""The nine-convolution Network-in-Network for CIFAR, in full precision or with CLIP-Q weights and
+8-bit activations.
 
-Both modes take the integer picture of the network file (`to_input`) and share all parameters. In quantized mode each
-convolution works on integers held in floats: weights are codebook entries, activations 0..255 (conv9: -128..127), and
-batch norm's affine part, in steps of the output integer, is what export turns into bias, mult and shift.
+Both modes take the integer picture of the network file (`to_input`) and share all parameters. In
+quantized mode each
+convolution works on integers held in floats: weights are codebook entries, activations 0..255
+(conv9: -128..127), and batch norm's affine part, in steps of the output integer, is what export
+turns into bias, mult and shift.
 
-Modes: "float"; "fake" (integers times integers, batch norm in floats, rounded to 8 bits); "exact" (batch norm's statistics
-frozen, every output the very integer that the exported layer computes, the gradient that of "fake").
+Modes: "float"; "fake" (integers times integers, batch norm in floats, rounded to 8 bits); "exact"
+(batch norm's statistics frozen, every output the very integer that the exported layer computes, the
+gradient that of "fake").
 """
 
 import torch
@@ -19,21 +23,30 @@ from train.precision import has_bfloat16
 
 # name, input channels, output channels (None: classes), kernel
 LAYERS = (
-    ("conv1", 3, 192, 5), ("conv2", 192, 160, 1), ("conv3", 160, 96, 1),
-    ("conv4", 96, 192, 5), ("conv5", 192, 192, 1), ("conv6", 192, 192, 1),
-    ("conv7", 192, 192, 3), ("conv8", 192, 192, 1), ("conv9", 192, None, 1),
+    ("conv1", 3, 192, 5),
+    ("conv2", 192, 160, 1),
+    ("conv3", 160, 96, 1),
+    ("conv4", 96, 192, 5),
+    ("conv5", 192, 192, 1),
+    ("conv6", 192, 192, 1),
+    ("conv7", 192, 192, 3),
+    ("conv8", 192, 192, 1),
+    ("conv9", 192, None, 1),
 )
 POOL_NAME = {"conv3": "pool1", "conv6": "pool2"}
 POOL_AFTER = tuple(POOL_NAME)
 LAST = "conv9"
 FEW_INPUTS = 32  # below, the transforms of `train.winograd` cost more than they save
 
-# Mean colour (0..255) of the training set is the input's zero, so that padding is the mean colour; the step of 0.9 keeps
-# every pixel inside -128..127 (0.9 * 141.4 = 127.3 for the set with the darkest blue).
+# Mean colour (0..255) of the training set is the input's zero, so that padding is the mean colour;
+# the step of 0.9 keeps every pixel inside -128..127 (0.9 * 141.4 = 127.3 for the set with the
+# darkest blue).
 MEAN = {"cifar10": (125.307, 122.950, 113.865), "cifar100": (129.304, 124.070, 112.434)}
 STEP = {"cifar10": 0.9, "cifar100": 0.885}
 CALIBRATION = 0.9999  # share of a layer's outputs inside the range when the scale is chosen
-INPUT_UNIT = 57.0  # input integers per unit of the full-precision network, about one standard deviation
+INPUT_UNIT = (
+    57.0  # input integers per unit of the full-precision network, about one standard deviation
+)
 
 
 def round_input(x: torch.Tensor) -> torch.Tensor:
@@ -42,7 +55,8 @@ def round_input(x: torch.Tensor) -> torch.Tensor:
 
 
 def to_input(pixels: torch.Tensor, dataset: str) -> torch.Tensor:
-    """Pixels 0..255 (any real dtype) [N, 3, H, W] -> float32 in integer units; rounded where the pixels are uint8."""
+    """Pixels 0..255 (any real dtype) [N, 3, H, W] -> float32 in integer units; rounded where the
+    pixels are uint8."""
     mean = torch.tensor(MEAN[dataset], dtype=torch.float64, device=pixels.device).view(1, 3, 1, 1)
     x = pixels.double() * STEP[dataset] - mean * STEP[dataset]
     if pixels.dtype == torch.uint8:
@@ -66,7 +80,8 @@ class _Round8(torch.autograd.Function):
 
 
 class ConvBlock(nn.Module):
-    """Convolution without bias, batch norm, and ReLU (or, in the quantized modes, rounding to 8 bits)."""
+    """Convolution without bias, batch norm, and ReLU (or, in the quantized modes, rounding to 8
+    bits)."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, last: bool):
         super().__init__()
@@ -76,9 +91,12 @@ class ConvBlock(nn.Module):
         self.quantizer = clipq.Setting()
         self.mode = "float"
         self.calibrating = False
-        self.ready = False  # the weight tensor already holds integers, `scales` what `frozen_scales` gives
+        self.ready = (
+            False  # the weight tensor already holds integers, `scales` what `frozen_scales` gives
+        )
         self.scales = None
-        # Integer steps per unit of the batch norm's output: fixed by `calibrate` when quantization starts.
+        # Integer steps per unit of the batch norm's output: fixed by `calibrate` when quantization
+        # starts.
         self.register_buffer("steps", torch.tensor(1.0))
 
     @property
@@ -97,7 +115,8 @@ class ConvBlock(nn.Module):
         return exact_outputs(x, weights, self.conv.padding, self.frozen_scales(), self.limits)
 
     def sums(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """The convolution, in floats; by tiles where that is faster: wide layers on a processor that has no bfloat16."""
+        """The convolution, in floats; by tiles where that is faster: wide layers on a processor
+        that has no bfloat16."""
         _, inputs, taps, _ = weight.shape
         if taps > 1 and inputs >= FEW_INPUTS and x.device.type == "cpu" and not has_bfloat16():
             return winograd.conv2d(x, weight)
@@ -107,7 +126,11 @@ class ConvBlock(nn.Module):
         if self.mode == "float":
             x = self.bn(self.sums(x, self.conv.weight))
             return x if self.last else F.relu_(x)
-        weight = self.conv.weight if self.ready else clipq.fake_quantize(self.conv.weight, self.quantizer)
+        weight = (
+            self.conv.weight
+            if self.ready
+            else clipq.fake_quantize(self.conv.weight, self.quantizer)
+        )
         bn, exact = self.bn, self.mode == "exact"
         if exact:
             scales = self.scales if self.ready else self.frozen_scales()
@@ -117,9 +140,21 @@ class ConvBlock(nn.Module):
         sums = self.sums(x, weight)
         if self.calibrating:
             self._calibrate(F.batch_norm(sums, None, None, bn.weight, bn.bias, True, 0.0, bn.eps))
-        soft = F.batch_norm(sums, bn.running_mean, bn.running_var, bn.weight * self.steps, bn.bias * self.steps,
-                            bn.training and not exact, bn.momentum, bn.eps)
-        return ReplaceForward.apply(soft, integers, *self.limits) if exact else _Round8.apply(soft, *self.limits)
+        soft = F.batch_norm(
+            sums,
+            bn.running_mean,
+            bn.running_var,
+            bn.weight * self.steps,
+            bn.bias * self.steps,
+            bn.training and not exact,
+            bn.momentum,
+            bn.eps,
+        )
+        return (
+            ReplaceForward.apply(soft, integers, *self.limits)
+            if exact
+            else _Round8.apply(soft, *self.limits)
+        )
 
     def _calibrate(self, y):
         """Choose the steps so that one output in ten thousand is clamped."""
@@ -129,7 +164,8 @@ class ConvBlock(nn.Module):
 
 
 class NIN(nn.Module):
-    """forward: float32 [N, 3, H, W] in input integers -> float32 logits [N, classes]; H and W multiples of four."""
+    """forward: float32 [N, 3, H, W] in input integers -> float32 logits [N, classes]; H and W
+    multiples of four."""
 
     def __init__(self, classes: int = 10):
         super().__init__()
@@ -142,7 +178,7 @@ class NIN(nn.Module):
 
     @property
     def mode(self) -> str:
-        """"float", "fake" or "exact"."""
+        """ "float", "fake" or "exact"."""
         return self.conv9.mode
 
     @mode.setter
@@ -152,7 +188,8 @@ class NIN(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, x: torch.Tensor) -> None:
-        """Set activation scales and running statistics of the quantized network from input integers [N, 3, H, W]."""
+        """Set activation scales and running statistics of the quantized network from input integers
+        [N, 3, H, W]."""
         self.mode = "fake"
         self.train()
         for _, block in self.blocks():
@@ -163,7 +200,8 @@ class NIN(nn.Module):
 
     @torch.no_grad()
     def integer_forward(self, x: torch.Tensor) -> dict:
-        """All layers of the exported network, {name: int64 tensor}, from input integers; "gap" holds the logits' sums."""
+        """All layers of the exported network, {name: int64 tensor}, from input integers; "gap"
+        holds the logits' sums."""
         tensors = {}
         for name, block in self.blocks():
             x = tensors[name] = block.integer_forward(x)

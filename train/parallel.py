@@ -1,9 +1,10 @@
 """Gradients of a batch on threads that need not run equally fast.
 
-PyTorch splits every operation evenly over its threads and waits for the slowest after each, so on a machine that does
-other work as well a training step slows down to several times its share. Here each thread takes the next piece of the
-batch when it has finished one, with its own copy of the network. Pieces are normalized by themselves ("ghost" batch
-norm) and their gradients summed in order, so the result does not depend on which thread computed what.
+PyTorch splits every operation evenly over its threads and waits for the slowest after each, so on a
+machine that does other work as well a training step slows down to several times its share. Here
+each thread takes the next piece of the batch when it has finished one, with its own copy of the
+network. Pieces are normalized by themselves ("ghost" batch norm) and their gradients summed in
+order, so the result does not depend on which thread computed what.
 """
 
 import copy
@@ -20,7 +21,8 @@ BN_MOMENTUM = 0.1
 
 
 class Workers:
-    """Threads with copies of `net` that share its parameters; PyTorch itself is set to one thread."""
+    """Threads with copies of `net` that share its parameters; PyTorch itself is set to one
+    thread."""
 
     def __init__(self, net: NIN, threads: int):
         torch.set_num_threads(1)
@@ -39,15 +41,20 @@ class Workers:
                 parameter.data = shared.data
         return twin
 
-    def gradients(self, pixels, labels, soft, piece: int, loss: Loss, prepare, tracking: bool = True) -> float:
-        """Set the gradients of the mean loss over the batch and, if `tracking`, let the running statistics follow it; return the loss.
+    def gradients(
+        self, pixels, labels, soft, piece: int, loss: Loss, prepare, tracking: bool = True
+    ) -> float:
+        """Set the gradients of the mean loss over the batch and, if `tracking`, let the running
+        statistics follow it; return the loss.
 
         soft: the teacher's probabilities [N, classes], or None.
         """
         prepared = self._prepared()
         soft = [None] * len(labels) if soft is None else soft.split(piece)
-        jobs = [self.pool.submit(self._piece, x, y, t, loss, prepare, prepared)
-                for x, y, t in zip(pixels.split(piece), labels.split(piece), soft)]
+        jobs = [
+            self.pool.submit(self._piece, x, y, t, loss, prepare, prepared)
+            for x, y, t in zip(pixels.split(piece), labels.split(piece), soft)
+        ]
         results = [job.result() for job in jobs]
         share = [len(y) / len(labels) for y in labels.split(piece)]
         for i, parameter in enumerate(self.net.parameters()):
@@ -57,12 +64,20 @@ class Workers:
         return sum(s * r[0] for s, r in zip(share, results))
 
     def _prepared(self):
-        """What all pieces share: (integer weights, scales or None) of each block; None in full precision."""
+        """What all pieces share: (integer weights, scales or None) of each block; None in full
+        precision."""
         if self.net.mode == "float":
             return None
         exact = self.net.mode == "exact"
-        return list(self.pool.map(lambda b: (b[1].quantizer.integers(b[1].conv.weight.detach()), b[1].frozen_scales() if exact else None),
-                                  self.net.blocks()))
+        return list(
+            self.pool.map(
+                lambda b: (
+                    b[1].quantizer.integers(b[1].conv.weight.detach()),
+                    b[1].frozen_scales() if exact else None,
+                ),
+                self.net.blocks(),
+            )
+        )
 
     def _piece(self, pixels, labels, soft, loss, prepare, prepared):
         net = self.copies.get()
@@ -80,7 +95,9 @@ class Workers:
                 logits = net(prepare(pixels))
             value = loss(logits, labels, soft)
             grads = torch.autograd.grad(value, list(net.parameters()))
-            statistics = [(b.bn.running_mean.clone(), b.bn.running_var.clone()) for _, b in net.blocks()]
+            statistics = [
+                (b.bn.running_mean.clone(), b.bn.running_var.clone()) for _, b in net.blocks()
+            ]
             return value.item(), grads, statistics
         finally:
             self.copies.put(net)

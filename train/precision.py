@@ -19,6 +19,7 @@ def has_bfloat16() -> bool:
 
 
 def autocast(device: str = "cpu"):
-    """Context in which convolutions run in bfloat16 where that is fast (integers up to 256 stay exact in it)."""
+    """Context in which convolutions run in bfloat16 where that is fast (integers up to 256 stay
+    exact in it)."""
     fast = has_bfloat16() if device == "cpu" else torch.cuda.is_bf16_supported()
     return torch.autocast(device, torch.bfloat16, enabled=fast, cache_enabled=False)

@@ -1,13 +1,18 @@
-"""A full-precision network quantized without training: indices that make up for each other's errors. `python -m train.reconstruct --help`.
+"""A full-precision network quantized without training: indices that make up for each other's
+errors. `python -m train.reconstruct --help`.
 
-E. Frantar, S. Ashkboos, T. Hoefler, D. Alistarh, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers", ICLR
-2023, here with a codebook of four values per layer: layer by layer, what matters is not how far the weights move but how far the layer's outputs
-do. Ours on top of it:
-- the target are the full-precision network's sums, while the inputs are those of the layers already quantized, so later layers
+E. Frantar, S. Ashkboos, T. Hoefler, D. Alistarh, "GPTQ: Accurate Post-Training Quantization for
+Generative Pre-trained Transformers", ICLR
+2023, here with a codebook of four values per layer: layer by layer, what matters is not how far the
+weights move but how far the layer's outputs do. Ours on top of it:
+- the target are the full-precision network's sums, while the inputs are those of the layers already
+  quantized, so later layers
   correct earlier ones;
 - inputs are taken about their mean, because batch norm's bias absorbs what all pictures share;
-- a free scale per output channel (batch norm's again) under the layer's one codebook, both refitted by least squares;
-- coordinate descent after GPTQ's one pass: each weight takes the codebook value that is best given all the others, until few change;
+- a free scale per output channel (batch norm's again) under the layer's one codebook, both refitted
+  by least squares;
+- coordinate descent after GPTQ's one pass: each weight takes the codebook value that is best given
+  all the others, until few change;
 - the last layer is fitted to sums averaged over a picture, which is all that the classifier uses.
 
 CLIP-Q training goes on from there (`train.train --start`).
@@ -23,8 +28,8 @@ import click
 import torch
 import torch.nn.functional as F
 
-from model.data.cifar import class_names
 from model.common.command import Command
+from model.data.cifar import class_names
 from train import checkpoint, data
 from train.export import ZOO
 from train.kmeans import KMeans
@@ -44,13 +49,17 @@ SWEEPS = 8  # of coordinate descent in each
 ITERATIONS = 60  # of k-means, for the values to start with
 BLOCK = 128  # columns whose errors are handed on together
 POOLED = 0.8  # how much of the last layer's fit concerns the averages over a picture
-STARTS = ((0.08, 0.30, 0.80), (0.20, 0.70, 0.92))  # quantiles of the free values: two negative ones, two positive ones
+STARTS = (
+    (0.08, 0.30, 0.80),
+    (0.20, 0.70, 0.92),
+)  # quantiles of the free values: two negative ones, two positive ones
 SAMPLES = 2_000_000  # outputs that an activation scale is chosen on
 
 
 @dataclass(frozen=True)
 class Fit:
-    """One layer's choice. scale [O]; values [4] ascending, one of them zero; place int64 [O, K] into values; error relative to the target's square."""
+    """One layer's choice. scale [O]; values [4] ascending, one of them zero; place int64 [O, K]
+    into values; error relative to the target's square."""
 
     scale: torch.Tensor
     values: torch.Tensor
@@ -74,7 +83,8 @@ def nearest(wanted: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
 
 
 def relative_error(target, covariance, weights) -> float:
-    """Variance of the outputs' error over the outputs', 0 if equal. target, weights: float32 [O, K]; covariance: of the inputs, [K, K]."""
+    """Variance of the outputs' error over the outputs', 0 if equal. target, weights: float32 [O,
+    K]; covariance: of the inputs, [K, K]."""
     off = target - weights
     return float(((off @ covariance) * off).sum() / ((target @ covariance) * target).sum())
 
@@ -82,7 +92,8 @@ def relative_error(target, covariance, weights) -> float:
 def gptq(target, covariance, scale, values) -> torch.Tensor:
     """Places [O, K]: column by column, each one's rounding error handed on to those still free.
 
-    target: float32 [O, K]; covariance: [K, K], positive semidefinite; scale: [O]; values: [4] ascending. Inputs of the largest variance go first.
+    target: float32 [O, K]; covariance: [K, K], positive semidefinite; scale: [O]; values: [4]
+    ascending. Inputs of the largest variance go first.
     """
     count = len(covariance)
     damped = covariance + DAMP * covariance.diagonal().mean() * torch.eye(count)
@@ -101,8 +112,11 @@ def gptq(target, covariance, scale, values) -> torch.Tensor:
     return place
 
 
-def descend(target, covariance, weights, scale, values, sweeps: int, rng: torch.Generator) -> torch.Tensor:
-    """Weights [O, K] after `sweeps` rounds in which each takes the value that is best given the others: scale [O] times one of `values`.
+def descend(
+    target, covariance, weights, scale, values, sweeps: int, rng: torch.Generator
+) -> torch.Tensor:
+    """Weights [O, K] after `sweeps` rounds in which each takes the value that is best given the
+    others: scale [O] times one of `values`.
 
     target, covariance: as for `gptq`; weights: to start from.
     """
@@ -125,16 +139,21 @@ def descend(target, covariance, weights, scale, values, sweeps: int, rng: torch.
 
 
 def refit(target, covariance, fit: Fit) -> Fit:
-    """Scales and free values of least squares for given places. Values that would change their order stay as they are. target, covariance: as for `gptq`."""
+    """Scales and free values of least squares for given places. Values that would change their
+    order stay as they are. target, covariance: as for `gptq`."""
     scale, values = fit.scale, fit.values
     free = [k for k in range(LEVELS) if k != fit.zero]
     for _ in range(3):
         quantized = values[fit.place]
         seen = quantized @ covariance
-        scale = ((target * seen).sum(1) / (quantized * seen).sum(1)).clamp(min=1e-6 * float(fit.scale.max()))
+        scale = ((target * seen).sum(1) / (quantized * seen).sum(1)).clamp(
+            min=1e-6 * float(fit.scale.max())
+        )
         parts = [scale[:, None] * (fit.place == k) for k in free]
         seen = [part @ covariance for part in parts]
-        normal = torch.tensor([[float((a * b).sum()) for b in parts] for a in seen], dtype=torch.float64)
+        normal = torch.tensor(
+            [[float((a * b).sum()) for b in parts] for a in seen], dtype=torch.float64
+        )
         right = torch.tensor([float((a * target).sum()) for a in seen], dtype=torch.float64)
         better = values.clone()
         better[free] = torch.linalg.lstsq(normal, right).solution.float()
@@ -144,12 +163,17 @@ def refit(target, covariance, fit: Fit) -> Fit:
 
 
 def fit_layer(target: torch.Tensor, covariance: torch.Tensor) -> Fit:
-    """The better of two fits of `target` [O, K], with two negative values and with two positive ones. covariance: of the inputs, [K, K]."""
+    """The better of two fits of `target` [O, K], with two negative values and with two positive
+    ones. covariance: of the inputs, [K, K]."""
     best = None
     for start in STARTS:
         rng = torch.Generator().manual_seed(0)
         scale = target.square().mean(1).sqrt()
-        fit = Fit(scale, torch.from_numpy(KMeans(ITERATIONS, start).centres(target / scale[:, None])).float(), torch.zeros(target.shape, dtype=torch.long))
+        fit = Fit(
+            scale,
+            torch.from_numpy(KMeans(ITERATIONS, start).centres(target / scale[:, None])).float(),
+            torch.zeros(target.shape, dtype=torch.long),
+        )
         for _ in range(ROUNDS):
             fit = replace(fit, place=gptq(target, covariance, fit.scale, fit.values))
             weights = descend(target, covariance, fit.weights, fit.scale, fit.values, SWEEPS, rng)
@@ -165,21 +189,32 @@ def _patches(x, kernel, chosen):
     return rows if chosen is None else rows[:, chosen]
 
 
-def moments(quantized, original, weight, pooled: bool, unit: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-    """(covariance [K, K] of the quantized network's input patches, [O, K] of the original network's sums with them).
+def moments(
+    quantized, original, weight, pooled: bool, unit: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(covariance [K, K] of the quantized network's input patches, [O, K] of the original network's
+    sums with them).
 
-    quantized, original: inputs [N, I, H, W] of the layer in the two networks, of any dtype; unit: how much of the former is one of the latter;
+    quantized, original: inputs [N, I, H, W] of the layer in the two networks, of any dtype; unit:
+    how much of the former is one of the latter;
     weight: [O, I, r, r]. pooled: mostly of averages over a picture.
     """
     kernel, flat = weight.shape[-1], weight.flatten(1)
     pixels = quantized.shape[2] * quantized.shape[3]
     per = pixels if pooled else max(1, ROWS // len(quantized))
     rng = torch.Generator().manual_seed(1)
-    totals = [[torch.zeros(()) for _ in range(4)] + [0] for _ in range(2)]  # of patches and of their averages
+    totals = [
+        [torch.zeros(()) for _ in range(4)] + [0] for _ in range(2)
+    ]  # of patches and of their averages
     for x, y in zip(quantized.split(CHUNK), original.split(CHUNK)):
         chosen = None if per >= pixels else torch.randperm(pixels, generator=rng)[:per]
-        a, b = _patches(x.float() / unit, kernel, chosen), _patches(y.float(), kernel, chosen) @ flat.T
-        for total, (p, q) in zip(totals, ((a.flatten(0, 1), b.flatten(0, 1)), (a.mean(1), b.mean(1)))):
+        a, b = (
+            _patches(x.float() / unit, kernel, chosen),
+            _patches(y.float(), kernel, chosen) @ flat.T,
+        )
+        for total, (p, q) in zip(
+            totals, ((a.flatten(0, 1), b.flatten(0, 1)), (a.mean(1), b.mean(1)))
+        ):
             for i, value in enumerate((p.T @ p, q.T @ p, p.sum(0), q.sum(0))):
                 total[i] = total[i] + value
             total[4] += len(p)
@@ -193,14 +228,19 @@ def moments(quantized, original, weight, pooled: bool, unit: float = 1.0) -> tup
 
 def _central(total):
     square, product, mean, sums, count = total
-    return square / count - torch.outer(mean, mean) / count**2, product / count - torch.outer(sums, mean) / count**2
+    return square / count - torch.outer(mean, mean) / count**2, product / count - torch.outer(
+        sums, mean
+    ) / count**2
 
 
 def target_weights(weight, covariance, crossed) -> tuple[torch.Tensor, torch.Tensor]:
-    """(full-precision weights [O, K] that come nearest to the original sums from the quantized inputs, ridged covariance)."""
+    """(full-precision weights [O, K] that come nearest to the original sums from the quantized
+    inputs, ridged covariance)."""
     ridge = RIDGE * covariance.diagonal().mean()
     covariance = covariance + ridge * torch.eye(len(covariance))
-    solution = torch.linalg.solve(covariance.double(), (crossed + ridge * weight.flatten(1)).T.double())
+    solution = torch.linalg.solve(
+        covariance.double(), (crossed + ridge * weight.flatten(1)).T.double()
+    )
     return solution.T.float().contiguous(), covariance
 
 
@@ -212,7 +252,8 @@ def _sums(x, weight):
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of a convolution's sums. mean, variance: float32 [O]; sample: float32 [1, O, M, 1], of about SAMPLES sums."""
+    """Of a convolution's sums. mean, variance: float32 [O]; sample: float32 [1, O, M, 1], of about
+    SAMPLES sums."""
 
     mean: torch.Tensor
     variance: torch.Tensor
@@ -236,11 +277,14 @@ def statistics(x, weight) -> Statistics:
 
 
 def _normalized(bn, sums):
-    return F.batch_norm(sums, bn.running_mean, bn.running_var, bn.weight, bn.bias, False, 0.0, bn.eps)
+    return F.batch_norm(
+        sums, bn.running_mean, bn.running_var, bn.weight, bn.bias, False, 0.0, bn.eps
+    )
 
 
 def outputs(block, x, weight, pool: bool) -> torch.Tensor:
-    """What `block` in evaluation mode makes of x [N, I, H, W] with these weights: float16, or in a quantized network (u)int8. pool: 2x2 after it."""
+    """What `block` in evaluation mode makes of x [N, I, H, W] with these weights: float16, or in a
+    quantized network (u)int8. pool: 2x2 after it."""
     parts = []
     for sums in _sums(x, weight):
         y = _normalized(block.bn, sums)
@@ -249,15 +293,17 @@ def outputs(block, x, weight, pool: bool) -> torch.Tensor:
         elif not block.last:
             y = F.relu_(y)
         y = F.max_pool2d(y, 2) if pool else y
-        parts.append(y.half() if block.mode == "float" else y.to(torch.int8 if block.last else torch.uint8))
+        parts.append(
+            y.half() if block.mode == "float" else y.to(torch.int8 if block.last else torch.uint8)
+        )
     return torch.cat(parts)
 
 
 def adopt(block, unit, x, source, original_mean) -> None:
     """Give `block`, whose weights and quantizer are new, batch norm and activation scale.
 
-    unit: original sums per sum of integers, [O]; x: the block's input integers [N, I, H, W]; source, original_mean: the original network's block and the
-    mean [O] of its sums.
+    unit: original sums per sum of integers, [O]; x: the block's input integers [N, I, H, W];
+    source, original_mean: the original network's block and the mean [O] of its sums.
     """
     measured = statistics(x, block.quantizer.integers(block.conv.weight))
     bn, old = block.bn, source.bn
@@ -274,7 +320,8 @@ def adopt(block, unit, x, source, original_mean) -> None:
 
 
 def take_weights(block, fit: Fit) -> torch.Tensor:
-    """Give `block` the fitted weights and their quantizer. Returns the original sums per sum of integers, [O]."""
+    """Give `block` the fitted weights and their quantizer. Returns the original sums per sum of
+    integers, [O]."""
     chosen = fit.values[fit.place]
     peak = chosen.abs().max()
     middle = (fit.values[1:] + fit.values[:-1]) / 2 / peak
@@ -286,7 +333,8 @@ def take_weights(block, fit: Fit) -> torch.Tensor:
 
 
 def make_scales_positive(block) -> None:
-    """Give channels of negative batch-norm scale negated weights instead: the file's mult is positive."""
+    """Give channels of negative batch-norm scale negated weights instead: the file's mult is
+    positive."""
     sign = torch.where(block.bn.weight < 0, -1.0, 1.0)
     block.bn.weight *= sign
     block.bn.running_mean *= sign
@@ -295,9 +343,11 @@ def make_scales_positive(block) -> None:
 
 @torch.no_grad()
 def reconstruct(net: NIN, x: torch.Tensor, report=lambda text: None) -> None:
-    """Turn the full-precision `net` (on the CPU) into a quantized one with the same outputs as nearly as can be, in place.
+    """Turn the full-precision `net` (on the CPU) into a quantized one with the same outputs as
+    nearly as can be, in place.
 
-    x: input integers -128..127, float32 [N, 3, H, W], of training pictures. report: called with a line per layer.
+    x: input integers -128..127, float32 [N, 3, H, W], of training pictures. report: called with a
+    line per layer.
     """
     began = time.monotonic()
     torch.set_num_threads(1)  # the network must not depend on how sums are split over threads
@@ -309,29 +359,54 @@ def reconstruct(net: NIN, x: torch.Tensor, report=lambda text: None) -> None:
         covariance, crossed = moments(integers, original, weight, block.last, unit)
         target, covariance = target_weights(weight, covariance, crossed)
         fit = fit_layer(target, covariance)
-        adopt(block, take_weights(block, fit) / unit, integers, source, statistics(original, weight).mean)
+        adopt(
+            block,
+            take_weights(block, fit) / unit,
+            integers,
+            source,
+            statistics(original, weight).mean,
+        )
         integers = outputs(block, integers, block.quantizer.integers(block.conv.weight), pool)
         original, unit = outputs(source, original, weight, pool), float(block.steps)
-        report(f"{name}: error of the sums {fit.error:.4f}, codebook {block.quantizer.quantize(block.conv.weight)[1].tolist()}, "
-               f"{time.monotonic() - began:.0f} s")
+        report(
+            f"{name}: error of the sums {fit.error:.4f}, codebook "
+            f"{block.quantizer.quantize(block.conv.weight)[1].tolist()}, "
+            f"{time.monotonic() - began:.0f} s"
+        )
     net.eval()
 
 
 @click.command(cls=Command)
-@click.option("--dataset", type=click.Choice(sorted(checkpoint.CLASSES)), default="cifar10", show_default=True)
-@click.option("--start", type=FILE,
-              help="The full-precision network. [model/zoo/nin-DATASET.float.npz]")
-@click.option("--out", type=FOLDER, default=Path("build/reconstruct"), show_default=True,
-              help="Folder of the quantized network.")
-@click.option("--pictures", type=click.IntRange(2, 45_000), default=PICTURES, show_default=True,
-              help="Of the training set, to measure the layers' inputs on.")
+@click.option(
+    "--dataset", type=click.Choice(sorted(checkpoint.CLASSES)), default="cifar10", show_default=True
+)
+@click.option(
+    "--start", type=FILE, help="The full-precision network. [model/zoo/nin-DATASET.float.npz]"
+)
+@click.option(
+    "--out",
+    type=FOLDER,
+    default=Path("build/reconstruct"),
+    show_default=True,
+    help="Folder of the quantized network.",
+)
+@click.option(
+    "--pictures",
+    type=click.IntRange(2, 45_000),
+    default=PICTURES,
+    show_default=True,
+    help="Of the training set, to measure the layers' inputs on.",
+)
 def main(dataset, start, out, pictures):
-    """Quantize a full-precision network layer by layer, validate it in integers and write it unless OUT has a better network."""
+    """Quantize a full-precision network layer by layer, validate it in integers and write it unless
+    OUT has a better network."""
     source = start or ZOO / f"nin-{dataset}.float.npz"
     net, facts = checkpoint.read_for(source, dataset, False)
     ship = Shipper(dataset, out, class_names(dataset), facts.get("seed", 0))
     sets = data.load(dataset)
-    chosen = torch.randperm(len(sets["train"][0]), generator=torch.Generator().manual_seed(0))[:pictures]
+    chosen = torch.randperm(len(sets["train"][0]), generator=torch.Generator().manual_seed(0))[
+        :pictures
+    ]
     reconstruct(net, to_input(sets["train"][0][chosen], dataset), click.echo)
     ship.offer(net, {"phase": "reconstruct", "epoch": 0}, Workers(net, os.cpu_count()), sets["val"])
 

@@ -76,8 +76,10 @@ def _numbers(state, field=""):
 
 # ------------------------------------------------------------------------------- parts of a state
 
+
 class Fields:
-    """The entries of a table that was read from a file. What is asked for is there, or StateError."""
+    """The entries of a table that was read from a file. What is asked for is there, or
+    StateError."""
 
     def __init__(self, path: Path, table, where: str = ""):
         self.path, self.where, self.table = path, where, table
@@ -138,8 +140,13 @@ class Fields:
     def tensor(self, key, shape, dtype) -> torch.Tensor:
         """A dense tensor of this shape and type, finite."""
         value = self.table.get(key)
-        if (not isinstance(value, torch.Tensor) or value.layout != torch.strided
-                or value.device.type != "cpu" or value.dtype != dtype or value.shape != shape):
+        if (
+            not isinstance(value, torch.Tensor)
+            or value.layout != torch.strided
+            or value.device.type != "cpu"
+            or value.dtype != dtype
+            or value.shape != shape
+        ):
             self._refuse(key, f"{dtype} {list(shape)}")
         if not torch.isfinite(value).all():
             self._refuse(key, "finite everywhere")
@@ -187,8 +194,10 @@ def read_probabilities(path: Path, shape) -> torch.Tensor:
 
 # ------------------------------------------------------------------------------------------- JSON
 
+
 def parse_json(text: str):
     """The value of a JSON text. Raises ValueError for whatever is wrong, nan among it."""
+
     def refuse(word):
         raise ValueError(f"{word} is not a finite number")
 

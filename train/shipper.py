@@ -1,4 +1,5 @@
-"""What a training leaves behind: the best checkpoint, its network file, and the full-precision network it came from."""
+"""What a training leaves behind: the best checkpoint, its network file, and the full-precision
+network it came from."""
 
 from pathlib import Path
 
@@ -16,7 +17,8 @@ NEAR = 0.005  # a network whose quick validation is this close to the best is va
 
 
 class Shipper:
-    """Writes networks of `dataset` into `folder`, but never over a better one: accuracies are those of the validation pictures.
+    """Writes networks of `dataset` into `folder`, but never over a better one: accuracies are those
+    of the validation pictures.
 
     classes, seed: of the run, kept in the files.
     """
@@ -33,7 +35,8 @@ class Shipper:
 
     @property
     def full_precision(self) -> Path:
-        """Half-precision copy of the full-precision network: the baseline, and the teacher of a run that takes up a checkpoint."""
+        """Half-precision copy of the full-precision network: the baseline, and the teacher of a run
+        that takes up a checkpoint."""
         return self.folder / f"nin-{self.dataset}.float.npz"
 
     def best(self) -> float:
@@ -41,7 +44,8 @@ class Shipper:
         return _validation(self.checkpoint)
 
     def offer_float(self, net: NIN, facts: dict) -> None:
-        """Write the full-precision `net` unless the one that is there has a better validation accuracy.
+        """Write the full-precision `net` unless the one that is there has a better validation
+        accuracy.
 
         facts: "phase" and, where it is known, "validation", 0..1 at 32x32.
         """
@@ -53,13 +57,17 @@ class Shipper:
         checkpoint.write(net, self.dataset, self.full_precision, {**self.facts, **facts})
 
     def offer(self, net: NIN, facts: dict, workers, pictures) -> float:
-        """Validate the quantized `net` in integers, write it if that is the best so far, and return its accuracy 0..1.
+        """Validate the quantized `net` in integers, write it if that is the best so far, and return
+        its accuracy 0..1.
 
-        facts: "phase" and "epoch". workers: Workers or Replica that compute. pictures: (uint8 [N, 3, 32, 32], labels) held back for validation.
+        facts: "phase" and "epoch". workers: Workers or Replica that compute. pictures: (uint8 [N,
+        3, 32, 32], labels) held back for validation.
         """
         facts, best, net = {**self.facts, **facts}, self.best(), checkpoint.snapped(net)
         accuracy = integer_accuracy(net, self.dataset, workers, pictures)
-        tqdm.write(f"integer validation {100 * accuracy:.2f} %, best so far {max(0, 100 * best):.2f} %")
+        tqdm.write(
+            f"integer validation {100 * accuracy:.2f} %, best so far {max(0, 100 * best):.2f} %"
+        )
         if accuracy > best:
             checkpoint.write(net, self.dataset, self.checkpoint, {**facts, "validation": accuracy})
             export(self.checkpoint, self.network)
@@ -67,7 +75,7 @@ class Shipper:
         return accuracy
 
     def after_epoch(self, trainer) -> None:
-        """Offer the network of a finished epoch, if its quick validation is not far from the best."""
+        """Offer a finished epoch's network, if its quick validation is not far from the best."""
         row = trainer.history[-1]
         if not rank() and row["val"] >= self.best() - NEAR:
             facts = {"phase": trainer.phase.name, "epoch": row["epoch"]}
@@ -91,6 +99,9 @@ def integer_accuracy(net: NIN, dataset: str, workers, pictures, count: int = 100
     net.cpu()
     reference = run_integer(to_network(net, dataset), x.long().numpy()).reshape(len(x), -1)
     ours = net.integer_forward(x)["gap"].flatten(1)
-    if not (ours.numpy() == reference).all() or not (logits[:count].argmax(1) == ours.argmax(1)).all():
+    if (
+        not (ours.numpy() == reference).all()
+        or not (logits[:count].argmax(1) == ours.argmax(1)).all()
+    ):
         raise UserError("not written: the integer model's logits differ from the training's")
     return (logits.argmax(1) == labels.cpu()).double().mean().item()

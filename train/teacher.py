@@ -1,8 +1,10 @@
 """A larger network to learn from, in full precision; `train.teacher_training` trains it.
 
-Eight 3x3 convolutions with skip connections where the widths agree and a 1x1 convolution to the classes: five million weights, about as many
-multiplications a picture as the NIN, whose 5x5 convolutions on large pictures it does without. It never runs on the hardware; `train.tail` and `train.train` with --teacher
-learn its probabilities (G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015).
+Eight 3x3 convolutions with skip connections where the widths agree and a 1x1 convolution to the
+classes: five million weights, about as many multiplications a picture as the NIN, whose 5x5
+convolutions on large pictures it does without. It never runs on the hardware; `train.tail` and
+`train.train` with --teacher learn its probabilities (G. Hinton, O. Vinyals, J. Dean, "Distilling
+the Knowledge in a Neural Network", 2015).
 """
 
 from pathlib import Path
@@ -19,14 +21,22 @@ from train.run_files import StateError
 
 # name, input channels, output channels (None: classes), kernel
 LAYERS = (
-    ("conv1", 3, 32, 3), ("conv2", 32, 96, 3), ("conv3", 96, 96, 3), ("conv4", 96, 256, 3), ("conv5", 256, 256, 3),
-    ("conv6", 256, 384, 3), ("conv7", 384, 384, 3), ("conv8", 384, 512, 3), ("conv9", 512, None, 1),
+    ("conv1", 3, 32, 3),
+    ("conv2", 32, 96, 3),
+    ("conv3", 96, 96, 3),
+    ("conv4", 96, 256, 3),
+    ("conv5", 256, 256, 3),
+    ("conv6", 256, 384, 3),
+    ("conv7", 384, 384, 3),
+    ("conv8", 384, 512, 3),
+    ("conv9", 512, None, 1),
 )
 POOL_AFTER = ("conv2", "conv4", "conv6")
 
 
 class Teacher(nn.Module):
-    """forward: float32 [N, 3, H, W] in input integers (`train.nin.to_input`) -> float32 logits [N, classes]; H and W multiples of eight."""
+    """forward: float32 [N, 3, H, W] in input integers (`train.nin.to_input`) -> float32 logits [N,
+    classes]; H and W multiples of eight."""
 
     mode = "float"  # as of `train.nin.NIN`, whose place it takes in a Trainer
 

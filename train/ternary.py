@@ -1,9 +1,10 @@
 """Ternary weights -1, 0, 1.
 
-F. Li, B. Zhang, B. Liu, "Ternary Weight Networks", 2016 (arXiv 1605.04711): a weight is zero if its magnitude is at most
-0.7 times the layer's mean magnitude, which approximates the least squared error for normal and for uniform weights. Their
-scale alpha per layer is left out because the batch norm that follows divides by it. Activations have 8 bits, and the
-first and the last layer are ternary as well.
+F. Li, B. Zhang, B. Liu, "Ternary Weight Networks", 2016 (arXiv 1605.04711): a weight is zero if its
+magnitude is at most
+0.7 times the layer's mean magnitude, which approximates the least squared error for normal and for
+uniform weights. Their scale alpha per layer is left out because the batch norm that follows divides
+by it. Activations have 8 bits, and the first and the last layer are ternary as well.
 """
 
 from dataclasses import dataclass
@@ -29,7 +30,9 @@ class Ternary:
         """(index int64 of the weights' shape, codebook int64 [4])."""
         w = weights.detach()
         threshold = self.factor * mean_in_order(w.abs())
-        index = torch.where(w.double() < -threshold, 1, 0) + torch.where(w.double() > threshold, 2, 0)
+        index = torch.where(w.double() < -threshold, 1, 0) + torch.where(
+            w.double() > threshold, 2, 0
+        )
         return index, torch.tensor(CODEBOOK, device=w.device)
 
     def integers(self, weights: torch.Tensor) -> torch.Tensor:

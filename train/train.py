@@ -1,7 +1,9 @@
-"""Train the NIN: full precision on growing pictures, CLIP-Q, then the integer arithmetic itself. `python -m train.train --help`.
+"""Train the NIN: full precision on growing pictures, CLIP-Q, then the integer arithmetic itself.
+`python -m train.train --help`.
 
-Every epoch and every ten minutes the run is saved to its folder, and the same command goes on from there. Seeds fix the
-initial weights, the order and the augmentation; the best epoch is chosen on 5,000 pictures held back from training.
+Every epoch and every ten minutes the run is saved to its folder, and the same command goes on from
+there. Seeds fix the initial weights, the order and the augmentation; the best epoch is chosen on
+5,000 pictures held back from training.
 """
 
 import math
@@ -16,10 +18,10 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from model.data.cifar import class_names
 from model.common.command import Command
 from model.common.errors import UserError, printable
 from model.common.files import check_output
+from model.data.cifar import class_names
 from train import checkpoint, clipq, data, run_files
 from train.checkpoint import CLASSES
 from train.identity import digest
@@ -42,7 +44,8 @@ BOUND = 2.0  # shadow weights stay within so many standard deviations, where not
 
 @dataclass(frozen=True)
 class Phase:
-    """One learning-rate cycle. stages: (picture size, epochs) in turn; lr: Muon's peak, bn_lr: batch norm's."""
+    """One learning-rate cycle. stages: (picture size, epochs) in turn; lr: Muon's peak, bn_lr:
+    batch norm's."""
 
     name: str
     stages: tuple[tuple[int, int], ...]
@@ -53,11 +56,19 @@ class Phase:
     loss: Loss = Loss()
     cutout: int = 0
     mode: str = "float"  # of the network, see train.nin
-    bound: float | None = BOUND  # standard deviations that shadow weights stay within in quantized modes; None: any number
-    settle: float = 0.0  # how firmly the second half pulls the weights to their quantized values: its decay is e^(settle / 4)
-    pull: float = 0.0  # share of the way to their quantized values that all steps move the weights, besides `settle`
+    bound: float | None = (
+        # standard deviations that shadow weights stay within in quantized modes; None: any number
+        BOUND
+    )
+    # how firmly the second half pulls the weights to their quantized values: its decay is e^(settle
+    # / 4)
+    settle: float = 0.0
+    # share of the way to their quantized values that all steps move the weights, besides `settle`
+    pull: float = 0.0
     end: float | None = None  # epoch, possibly fractional, at which the phase ends early
-    minutes: float | None = None  # wall-clock time after which it does: then the clock drives the learning rate
+    minutes: float | None = (
+        None  # wall-clock time after which it does: then the clock drives the learning rate
+    )
 
     @property
     def length(self) -> float:
@@ -77,19 +88,38 @@ class Phase:
 
 # Small pictures first: the recipe of a full-precision training that a processor can afford.
 FLOAT = Phase("float", ((16, 5), (20, 4), (24, 4), (32, 7)))
-# The same network goes on, taught by what it was before: "Born Again Neural Networks", Furlanello et al., ICML 2018.
+# The same network goes on, taught by what it was before: "Born Again Neural Networks", Furlanello
+# et al., ICML 2018.
 REFINE = Phase("refine", ((32, 12),), lr=0.03, bn_lr=0.03, warmup=0.05, loss=Loss(share=0.5))
-CLIPQ = Phase("clipq", ((24, 2), (32, 8)), lr=0.03, bn_lr=0.03, warmup=0.05, mode="fake", loss=Loss(share=0.5), settle=8.0)
-# The end: integer arithmetic in the forward pass, so that what is validated is what the hardware computes.
-EXACT = Phase("exact", ((32, 1),), lr=0.003, bn_lr=0.003, warmup=0.05, mode="exact", loss=Loss(share=0.5))
+CLIPQ = Phase(
+    "clipq",
+    ((24, 2), (32, 8)),
+    lr=0.03,
+    bn_lr=0.03,
+    warmup=0.05,
+    mode="fake",
+    loss=Loss(share=0.5),
+    settle=8.0,
+)
+# The end: integer arithmetic in the forward pass, so that what is validated is what the hardware
+# computes.
+EXACT = Phase(
+    "exact", ((32, 1),), lr=0.003, bn_lr=0.003, warmup=0.05, mode="exact", loss=Loss(share=0.5)
+)
 RECIPES = {
     "short": (FLOAT, REFINE, CLIPQ, EXACT),
-    "full": (replace(FLOAT, stages=((24, 10), (32, 50)), cutout=8), replace(CLIPQ, stages=((32, 60),)), replace(EXACT, stages=((32, 5),))),
+    "full": (
+        replace(FLOAT, stages=((24, 10), (32, 50)), cutout=8),
+        replace(CLIPQ, stages=((32, 60),)),
+        replace(EXACT, stages=((32, 5),)),
+    ),
     # Only shows that everything works, on 5,000 pictures.
     "smoke": tuple(replace(p, stages=((16, 1),)) for p in (FLOAT, REFINE, CLIPQ, EXACT)),
 }
 CLIP = 0.5  # fraction of either sign that CLIP-Q sets to zero, in every layer
-MIN_SCALE = 0.01  # batch norm's scale in quantized phases: the file's mult cannot be zero or negative
+MIN_SCALE = (
+    0.01  # batch norm's scale in quantized phases: the file's mult cannot be zero or negative
+)
 CALIBRATION_PICTURES = 250
 
 
@@ -107,17 +137,34 @@ def prefetch(source, pool):
 
 
 class Trainer:
-    """One phase of one run: network, optimizers, log and checkpoint. sources: what names the files it hangs on, by option."""
+    """One phase of one run: network, optimizers, log and checkpoint. sources: what names the files
+    it hangs on, by option."""
 
     ROW = ("loss", "val")  # what a row of the history has at least
 
-    def __init__(self, workers: Workers | Replica, phase: Phase, pictures: dict, dataset: str, seed: int, folder: Path, sources: dict[str, str] | None = None):
+    def __init__(
+        self,
+        workers: Workers | Replica,
+        phase: Phase,
+        pictures: dict,
+        dataset: str,
+        seed: int,
+        folder: Path,
+        sources: dict[str, str] | None = None,
+    ):
         self.workers, self.net = workers, workers.net
-        self.phase, self.dataset, self.seed, self.folder, self.sources = phase, dataset, seed, folder, sources or {}
+        self.phase, self.dataset, self.seed, self.folder, self.sources = (
+            phase,
+            dataset,
+            seed,
+            folder,
+            sources or {},
+        )
         self.stopping = False
         signal.signal(signal.SIGTERM, self._stop)
         self.train_set, self.val_set = pictures["train"], pictures["val"]
-        self.soft = None  # the teacher's probabilities of the training pictures, where the loss asks for them
+        # the teacher's probabilities of the training pictures, where the loss asks for them
+        self.soft = None
         folder.mkdir(parents=True, exist_ok=True)
         self.log = SummaryWriter(folder / "tensorboard" / phase.name) if rank() == 0 else None
         convs = [b.conv.weight for _, b in self.net.blocks()]
@@ -136,25 +183,36 @@ class Trainer:
         """Write the checkpoint of this phase."""
         if rank():
             return
-        run_files.write(self.checkpoint, {
-            "version": run_files.VERSION, "net": self.net.state_dict(),
-            "muon": self.muon.state_dict(), "sgd": self.sgd.state_dict(),
-            "epoch": self.epoch, "step": self.step, "seconds": self.seconds, "history": self.history, "settings": self._settings,
-        })
+        run_files.write(
+            self.checkpoint,
+            {
+                "version": run_files.VERSION,
+                "net": self.net.state_dict(),
+                "muon": self.muon.state_dict(),
+                "sgd": self.sgd.state_dict(),
+                "epoch": self.epoch,
+                "step": self.step,
+                "seconds": self.seconds,
+                "history": self.history,
+                "settings": self._settings,
+            },
+        )
 
     @property
     def _settings(self) -> dict:
-        """What decides the result of the phase; the network it starts from by the name of its file only."""
+        """What decides the result of the phase; the network it starts from by the name of its file
+        only."""
         return {"dataset": self.dataset, "seed": self.seed, **self.sources, **asdict(self.phase)}
 
     def _stop(self, *_):
         self.stopping = True
 
     def resume(self, ended: bool = False) -> bool:
-        """Take up the saved run of this phase, if there is one; ended: it is only what the next one starts from.
+        """Take up the saved run of this phase, if there is one; ended: it is only what the next one
+        starts from.
 
-        Raises StateError that names what was set differently then (of a phase that has ended the data
-        set and the seed only) or what is damaged.
+        Raises StateError that names what was set differently then (of a phase that has ended the
+        data set and the seed only) or what is damaged.
         """
         if not self.checkpoint.exists():
             return False
@@ -171,14 +229,22 @@ class Trainer:
 
     def _refuse_other(self, settings: dict, keys: tuple[str, ...] | None) -> None:
         mine = self._settings
-        other = [f"{key} {settings.get(key)}, not {mine.get(key)}" for key in keys or {**mine, **settings}
-                 if repr(settings.get(key)) != repr(mine.get(key))]
+        other = [
+            f"{key} {settings.get(key)}, not {mine.get(key)}"
+            for key in keys or {**mine, **settings}
+            if repr(settings.get(key)) != repr(mine.get(key))
+        ]
         if other:
-            raise StateError(printable(f"{self.checkpoint} was made with {'; '.join(other)[:800]}: "
-                                       "another folder is needed, or the file has to go"))
+            raise StateError(
+                printable(
+                    f"{self.checkpoint} was made with {'; '.join(other)[:800]}: "
+                    "another folder is needed, or the file has to go"
+                )
+            )
 
     def run(self, after_epoch=None) -> None:
-        """Train to the end of the phase. `after_epoch(trainer)` is called when an epoch has been validated."""
+        """Train to the end of the phase. `after_epoch(trainer)` is called when an epoch has been
+        validated."""
         sizes = self.phase.sizes
         with self._bar() as bar:
             while self.epoch < len(sizes) and self.progress() < 1:
@@ -190,15 +256,27 @@ class Trainer:
             self.log.close()
 
     def _bar(self) -> tqdm:
-        """A bar whose time left is right: of seconds where the clock ends the phase, else of pixels, as a step costs about what its pixels do."""
+        """A bar whose time left is right: of seconds where the clock ends the phase, else of
+        pixels, as a step costs about what its pixels do."""
         options = {"desc": self.phase.name, "mininterval": 5, "disable": rank() > 0}
         if self.phase.minutes:
-            return tqdm(total=60 * self.phase.minutes, initial=self.seconds, unit="s", bar_format="{l_bar}{bar}| {n:.0f}/{total:.0f} s", **options)
+            return tqdm(
+                total=60 * self.phase.minutes,
+                initial=self.seconds,
+                unit="s",
+                bar_format="{l_bar}{bar}| {n:.0f}/{total:.0f} s",
+                **options,
+            )
         sizes = self.phase.sizes
         cost = [self.steps_per_epoch * s * s / 1000 for s in sizes]
         steps = math.ceil(self.phase.length * self.steps_per_epoch)  # until the phase is over
-        total = sum(c * min(1.0, max(0.0, steps / self.steps_per_epoch - epoch)) for epoch, c in enumerate(cost))
-        done = sum(cost[: self.epoch]) + self.step * sizes[min(self.epoch, len(sizes) - 1)] ** 2 / 1000
+        total = sum(
+            c * min(1.0, max(0.0, steps / self.steps_per_epoch - epoch))
+            for epoch, c in enumerate(cost)
+        )
+        done = (
+            sum(cost[: self.epoch]) + self.step * sizes[min(self.epoch, len(sizes) - 1)] ** 2 / 1000
+        )
         return tqdm(total=total, initial=done, unit="kpx", **options)
 
     @property
@@ -229,50 +307,86 @@ class Trainer:
                 self.started = saved
                 self.save()
             if self.stopping:
-                raise UserError("stopped and saved; the same command goes on from "
-                                f"epoch {self.epoch + 1}, step {step + 1}")
+                raise UserError(
+                    "stopped and saved; the same command goes on from "
+                    f"epoch {self.epoch + 1}, step {step + 1}"
+                )
             if ended:
                 break
         accuracy = self.accuracy(self.val_set, 32 if self.phase.quantized else size)
         self.seconds += time.monotonic() - self.started
         self.started = time.monotonic()
         self.epoch, self.step = self.epoch + 1, 0
-        row = {"epoch": self.epoch, "size": size, "loss": loss_sum / max(count, 1), "val": accuracy, "seconds": self.seconds}
+        row = {
+            "epoch": self.epoch,
+            "size": size,
+            "loss": loss_sum / max(count, 1),
+            "val": accuracy,
+            "seconds": self.seconds,
+        }
         self.history.append(row)
         if not self.log:
             return
         for key in ("loss", "val"):
             self.log.add_scalar(key, row[key], self.epoch)
         self.log.flush()
-        tqdm.write(f"{self.phase.name} epoch {self.epoch} {size}x{size}: loss {row['loss']:.4f} "
-                   f"validation {100 * accuracy:.2f} % after {self.seconds:.0f} s")
+        tqdm.write(
+            f"{self.phase.name} epoch {self.epoch} {size}x{size}: loss {row['loss']:.4f} "
+            f"validation {100 * accuracy:.2f} % after {self.seconds:.0f} s"
+        )
 
     def _batches(self, size: int):
-        return data.batches(self.train_set[0], self.phase.batch, 2 * self.seed + self.phase.quantized, self.epoch, size, self.step, self.phase.cutout)
+        return data.batches(
+            self.train_set[0],
+            self.phase.batch,
+            2 * self.seed + self.phase.quantized,
+            self.epoch,
+            size,
+            self.step,
+            self.phase.cutout,
+        )
 
     def _step(self, pixels, chosen) -> float:
         factor = learning_factor(min(self.progress(), 1.0), self.phase.warmup)
         self.muon.param_groups[0]["lr"] = self.phase.lr * factor
         self.sgd.param_groups[0]["lr"] = self.phase.bn_lr * factor
-        labels, soft = self.train_set[1][chosen], None if self.soft is None else self.soft[chosen].float()
-        loss = self.workers.gradients(pixels, labels, soft, self._piece(pixels), self.phase.loss, self._prepare, self._tracks(chosen))
+        labels, soft = (
+            self.train_set[1][chosen],
+            None if self.soft is None else self.soft[chosen].float(),
+        )
+        loss = self.workers.gradients(
+            pixels,
+            labels,
+            soft,
+            self._piece(pixels),
+            self.phase.loss,
+            self._prepare,
+            self._tracks(chosen),
+        )
         if not math.isfinite(loss):
-            raise UserError(f"{self.phase.name}: the loss is {loss} in epoch {self.epoch + 1}; "
-                            "a lower learning rate may help")
+            raise UserError(
+                f"{self.phase.name}: the loss is {loss} in epoch {self.epoch + 1}; "
+                "a lower learning rate may help"
+            )
         self.muon.step(self.workers.pool.map)
         self.sgd.step()
         if self.phase.quantized:
             for _, block in self.net.blocks():
-                if self.phase.bound is not None and not isinstance(block.quantizer, Segments):  # whose boundaries do not hang on the extremes
+                if self.phase.bound is not None and not isinstance(
+                    block.quantizer, Segments
+                ):  # whose boundaries do not hang on the extremes
                     clipq.bound(block.conv.weight, self.phase.bound)
                 block.bn.weight.data.clamp_(min=MIN_SCALE)
         late = max(0.0, 2 * min(self.progress(), 1.0) - 1)
-        if share := self.phase.pull + self.phase.settle * late / (self.phase.length * self.steps_per_epoch):
+        if share := self.phase.pull + self.phase.settle * late / (
+            self.phase.length * self.steps_per_epoch
+        ):
             self._settle(share)
         return loss
 
     def _piece(self, pixels) -> int:
-        """Pictures to a piece of the batch, each with statistics of its own: few enough to share out, enough to be efficient."""
+        """Pictures to a piece of the batch, each with statistics of its own: few enough to share
+        out, enough to be efficient."""
         return 25 if pixels.shape[-1] > 20 else 42
 
     def _tracks(self, chosen) -> bool:
@@ -280,7 +394,12 @@ class Trainer:
         return True
 
     def _settle(self, share: float) -> None:
-        list(self.workers.pool.map(lambda b: clipq.settle(b[1].conv.weight.data, b[1].quantizer, share), self.net.blocks()))
+        list(
+            self.workers.pool.map(
+                lambda b: clipq.settle(b[1].conv.weight.data, b[1].quantizer, share),
+                self.net.blocks(),
+            )
+        )
 
     def _prepare(self, pixels):
         return to_input(pixels, self.dataset)
@@ -290,11 +409,17 @@ class Trainer:
         pixels, labels = pictures
         if size != pixels.shape[-1]:
             pixels = torch.cat([data.resize(x.float(), size) for x in pixels.split(500)])
-        return (self.workers.logits(pixels, self._prepare).argmax(1) == labels.cpu()).double().mean().item()
+        return (
+            (self.workers.logits(pixels, self._prepare).argmax(1) == labels.cpu())
+            .double()
+            .mean()
+            .item()
+        )
 
 
 def quantize_network(net: NIN, x: torch.Tensor) -> None:
-    """Turn a full-precision network into the start of CLIP-Q training; x: input integers to choose the scales with."""
+    """Turn a full-precision network into the start of CLIP-Q training; x: input integers to choose
+    the scales with."""
     for _, block in net.blocks():
         block.quantizer = clipq.Setting(clip=CLIP)
         clipq.bound(block.conv.weight, BOUND)
@@ -302,19 +427,32 @@ def quantize_network(net: NIN, x: torch.Tensor) -> None:
         net.calibrate(x)
 
 
-def teach(workers, teacher: torch.nn.Module, pixels: torch.Tensor, dataset: str, path: Path) -> torch.Tensor:
-    """Probabilities [N, classes], float16, that the full-precision `teacher`, a NIN or a Teacher, gives the training pictures; kept in `path`."""
+def teach(
+    workers, teacher: torch.nn.Module, pixels: torch.Tensor, dataset: str, path: Path
+) -> torch.Tensor:
+    """Probabilities [N, classes], float16, that the full-precision `teacher`, a NIN or a Teacher,
+    gives the training pictures; kept in `path`."""
     if path.exists():
         return run_files.read_probabilities(path, (len(pixels), CLASSES[dataset])).to(pixels.device)
-    soft = teacher_probabilities(lambda p: workers.logits(p, lambda x: to_input(x, dataset), net=teacher), pixels,
-                                 CLIPQ.loss.temperature).half().to(pixels.device)
+    soft = (
+        teacher_probabilities(
+            lambda p: workers.logits(p, lambda x: to_input(x, dataset), net=teacher),
+            pixels,
+            CLIPQ.loss.temperature,
+        )
+        .half()
+        .to(pixels.device)
+    )
     if rank() == 0:
         run_files.write(path, soft.cpu())
     return soft
 
 
-def name_teacher(net: NIN, taught_by: Path | None, full_precision: Path, dataset: str, phase: str) -> tuple[NIN | Teacher, str]:
-    """Who teaches `phase`, and a name for its probabilities: the network in `taught_by`, else `net` itself as it is before the phase, or if it is quantized
+def name_teacher(
+    net: NIN, taught_by: Path | None, full_precision: Path, dataset: str, phase: str
+) -> tuple[NIN | Teacher, str]:
+    """Who teaches `phase`, and a name for its probabilities: the network in `taught_by`, else `net`
+    itself as it is before the phase, or if it is quantized
     the network in `full_precision`. Raises OSError, or UserError that names the file."""
     if taught_by:
         return read_any(taught_by, dataset), f"teacher-{digest(taught_by)}.pt"
@@ -332,7 +470,7 @@ def take_up(net: NIN, source: NIN) -> None:
 
 
 def device_name(name: str) -> str:
-    """"cpu" or "cuda"; name: one of them, or "auto" for a GPU where there is one.
+    """ "cpu" or "cuda"; name: one of them, or "auto" for a GPU where there is one.
 
     Raises UserError where "cuda" is asked for and there is none.
     """
@@ -358,7 +496,8 @@ def prepare_folder(folder: Path, states, *outputs: str) -> None:
 
 
 def workers_for(net, device: torch.device, threads: int) -> Workers | Replica:
-    """What computes for `net` on `device`: `threads` threads of one process on a CPU, else a replica in each process."""
+    """What computes for `net` on `device`: `threads` threads of one process on a CPU, else a
+    replica in each process."""
     return Workers(net, threads) if device.type == "cpu" and world() == 1 else Replica(net, device)
 
 
@@ -369,53 +508,123 @@ def record(folder: Path, key: str, value) -> None:
 
 
 def run_phase(trainer: Trainer, pictures: dict, after_epoch=None) -> dict:
-    """Train a phase to its end, measure it once on the test set, which has had no say in anything, and return what a file says of it."""
+    """Train a phase to its end, measure it once on the test set, which has had no say in anything,
+    and return what a file says of it."""
     trainer.run(after_epoch)
     facts = {"phase": trainer.phase.name}
     if rank() == 0:
         facts["validation"] = trainer.accuracy(trainer.val_set)
-        record(trainer.folder, trainer.phase.name, {
-            "history": trainer.history, "validation": facts["validation"], "test": trainer.accuracy(pictures["test"])})
+        record(
+            trainer.folder,
+            trainer.phase.name,
+            {
+                "history": trainer.history,
+                "validation": facts["validation"],
+                "test": trainer.accuracy(pictures["test"]),
+            },
+        )
     return facts
 
 
 @click.command(cls=Command)
 @click.option("--dataset", type=click.Choice(sorted(CLASSES)), default="cifar10", show_default=True)
 @click.option("--seed", type=SEED, default=0, show_default=True)
-@click.option("--run", "folder", type=FOLDER,
-              help="Folder of checkpoints and logs. [build/train/...]")
-@click.option("--out", type=FOLDER,
-              help="Folder of the best checkpoint and network file. [the run's]")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Several GPUs: torchrun -m train.train.")
-@click.option("--threads", type=THREADS, default=os.cpu_count(), show_default=True,
-              help="Of the CPU.")
-@click.option("--phase", type=click.Choice([*dict.fromkeys(p.name for r in RECIPES.values() for p in r), "all"]), default="all", show_default=True)
-@click.option("--start", type=FILE,
-              help="Begin with the quantized phases (or with --phase refine), from this "
-                   ".float.npz or .ckpt.npz.")
-@click.option("--teacher", "taught_by", type=FILE,
-              help="What the phases after the first learn from: a .float.npz, or the .pt of train.teacher_training. [the full-precision network itself]")
-@click.option("--end", type=Real(0, 100_000, min_open=True),
-              help="End the last phase after so many epochs (fractions allowed), with learning "
-                   "rate zero there.")
-@click.option("--minutes", type=MINUTES,
-              help="End the last phase after so many minutes: the clock drives its learning rate.")
-@click.option("--lr", type=RATE,
-              help="Peak learning rate of the last phase; low for a network that needs little "
-                   "more. [recipe]")
+@click.option(
+    "--run", "folder", type=FOLDER, help="Folder of checkpoints and logs. [build/train/...]"
+)
+@click.option(
+    "--out", type=FOLDER, help="Folder of the best checkpoint and network file. [the run's]"
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Several GPUs: torchrun -m train.train.",
+)
+@click.option(
+    "--threads", type=THREADS, default=os.cpu_count(), show_default=True, help="Of the CPU."
+)
+@click.option(
+    "--phase",
+    type=click.Choice([*dict.fromkeys(p.name for r in RECIPES.values() for p in r), "all"]),
+    default="all",
+    show_default=True,
+)
+@click.option(
+    "--start",
+    type=FILE,
+    help="Begin with the quantized phases (or with --phase refine), from this "
+    ".float.npz or .ckpt.npz.",
+)
+@click.option(
+    "--teacher",
+    "taught_by",
+    type=FILE,
+    help="What the phases after the first learn from: a .float.npz, or the .pt of "
+    "train.teacher_training. [the full-precision network itself]",
+)
+@click.option(
+    "--end",
+    type=Real(0, 100_000, min_open=True),
+    help="End the last phase after so many epochs (fractions allowed), with learning "
+    "rate zero there.",
+)
+@click.option(
+    "--minutes",
+    type=MINUTES,
+    help="End the last phase after so many minutes: the clock drives its learning rate.",
+)
+@click.option(
+    "--lr",
+    type=RATE,
+    help="Peak learning rate of the last phase; low for a network that needs little more. [recipe]",
+)
 @click.option("--bn-lr", type=RATE, help="Batch norm's, where it is to differ. [--lr]")
-@click.option("--size", type=click.Choice(["16", "20", "24", "28", "32"]), help="Picture size of all epochs of the last phase. [recipe]")
-@click.option("--recipe", type=click.Choice(list(RECIPES)), default="short", show_default=True,
-              help="short: hours on two cores; full: for a GPU; smoke: minutes, no useful network.")
-def main(dataset, seed, folder, out, device, threads, phase, start, taught_by, end, minutes, lr, bn_lr, size, recipe):
-    """Train the NIN in full precision, then with CLIP-Q, and export the best network. Resumes where it was stopped."""
+@click.option(
+    "--size",
+    type=click.Choice(["16", "20", "24", "28", "32"]),
+    help="Picture size of all epochs of the last phase. [recipe]",
+)
+@click.option(
+    "--recipe",
+    type=click.Choice(list(RECIPES)),
+    default="short",
+    show_default=True,
+    help="short: hours on two cores; full: for a GPU; smoke: minutes, no useful network.",
+)
+def main(
+    dataset,
+    seed,
+    folder,
+    out,
+    device,
+    threads,
+    phase,
+    start,
+    taught_by,
+    end,
+    minutes,
+    lr,
+    bn_lr,
+    size,
+    recipe,
+):
+    """Train the NIN in full precision, then with CLIP-Q, and export the best network. Resumes where
+    it was stopped."""
     if start and phase == "float":
-        raise click.UsageError("--start begins with the quantized phases, --phase float ends before them")
+        raise click.UsageError(
+            "--start begins with the quantized phases, --phase float ends before them"
+        )
     phases = list(RECIPES[recipe])
     names = [p.name for p in phases]
     if phase not in ("all", *names):
         raise click.UsageError(f"--recipe {recipe} has no phase {phase}, only {', '.join(names)}")
-    folder = folder or Path("build/train") / f"nin-{dataset}-seed{seed}{'' if recipe == 'short' else '-' + recipe}"
+    folder = (
+        folder
+        or Path("build/train")
+        / f"nin-{dataset}-seed{seed}{'' if recipe == 'short' else '-' + recipe}"
+    )
     device = find_device(device)
     if taught_by:
         read_any(taught_by, dataset)  # a bad file is refused before any training
@@ -426,7 +635,9 @@ def main(dataset, seed, folder, out, device, threads, phase, start, taught_by, e
     ship = Shipper(dataset, out or folder, class_names(dataset), seed)
     pictures = {split: (x.to(device), y.to(device)) for split, (x, y) in data.load(dataset).items()}
     if recipe == "smoke":
-        pictures = {split: (x[:n], y[:n]) for (split, (x, y)), n in zip(pictures.items(), (5000, 500, 500))}
+        pictures = {
+            split: (x[:n], y[:n]) for (split, (x, y)), n in zip(pictures.items(), (5000, 500, 500))
+        }
     last = len(phases) if phase == "all" else names.index(phase) + 1
     phases = phases[:last]
     changes = {key: rate for key, rate in (("lr", lr), ("bn_lr", bn_lr or lr)) if rate}
@@ -442,11 +653,17 @@ def main(dataset, seed, folder, out, device, threads, phase, start, taught_by, e
         phases = [p for p in phases if p.quantized or phase == p.name]
         if net.mode == "float" and phases[0].quantized:
             ship.offer_float(net, facts)
-    # Not the start's digest: with --out next to it this very run may replace it by something better.
-    sources = {**({"--start": str(start)} if start else {}), **({"--teacher": digest(taught_by)} if taught_by else {})}
+    # Not the start's digest: with --out next to it this very run may replace it by something
+    # better.
+    sources = {
+        **({"--start": str(start)} if start else {}),
+        **({"--teacher": digest(taught_by)} if taught_by else {}),
+    }
     for current in phases:
         trainer = Trainer(workers, current, pictures, dataset, seed, folder, sources)
-        if current.loss.share and (soft is None or net.mode == "float"):  # the integer phase learns on from CLIP-Q's teacher
+        if current.loss.share and (
+            soft is None or net.mode == "float"
+        ):  # the integer phase learns on from CLIP-Q's teacher
             teacher, name = name_teacher(net, taught_by, ship.full_precision, dataset, current.name)
             soft = teach(workers, teacher, pictures["train"][0], dataset, folder / name)
         if current.quantized and net.mode == "float":
@@ -459,8 +676,10 @@ def main(dataset, seed, folder, out, device, threads, phase, start, taught_by, e
             if not current.quantized:
                 ship.offer_float(net, facts)
         elif not resumed:
-            raise UserError(f"{printable(trainer.checkpoint)} does not exist: "
-                            f"run the {current.name} phase first")
+            raise UserError(
+                f"{printable(trainer.checkpoint)} does not exist: "
+                f"run the {current.name} phase first"
+            )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""One short quantized training from a full-precision network: what tables and ablations are made of.
+"""One short quantized training from a full-precision network: what tables and ablations are made
+of.
 
-A finished trial is found again by a hash of everything that decides its result (settings, seed, pictures, the bytes of the full-precision
-network), an interrupted one goes on from its last epoch. Accuracies are those of the integer arithmetic.
+A finished trial is found again by a hash of everything that decides its result (settings, seed,
+pictures, the bytes of the full-precision network), an interrupted one goes on from its last epoch.
+Accuracies are those of the integer arithmetic.
 """
 
 from dataclasses import dataclass, replace
@@ -25,7 +27,8 @@ FOLDER = Path("build/trials")
 
 @dataclass(frozen=True)
 class Trial:
-    """start(net, x): frozen dataclass that makes the quantized network of a full-precision one; x: input integers to calibrate with."""
+    """start(net, x): frozen dataclass that makes the quantized network of a full-precision one; x:
+    input integers to calibrate with."""
 
     start: object
     phases: tuple[Phase, ...]
@@ -33,7 +36,8 @@ class Trial:
 
 @dataclass(frozen=True)
 class Quantized:
-    """Start of a trial: the NIN with batch norm, its weights quantized by `quantizer`, 8-bit activations."""
+    """Start of a trial: the NIN with batch norm, its weights quantized by `quantizer`, 8-bit
+    activations."""
 
     quantizer: object
     bound: float | None = None
@@ -49,20 +53,28 @@ class Quantized:
 
 
 def quantized_trial(quantizer, bound: float | None, phases: tuple[Phase, ...]) -> Trial:
-    """The trial of a quantizer whose shadow weights stay within `bound` standard deviations (None: any number), at the start and in all phases."""
-    return Trial(Quantized(quantizer, bound), tuple(replace(phase, bound=bound) for phase in phases))
+    """The trial of a quantizer whose shadow weights stay within `bound` standard deviations (None:
+    any number), at the start and in all phases."""
+    return Trial(
+        Quantized(quantizer, bound), tuple(replace(phase, bound=bound) for phase in phases)
+    )
 
 
 def short_phase(epochs: int, size: int | None = None, **changes) -> Phase:
-    """`epochs` of the recipe's quantized phase, without a bound: the first half at 24x24, the rest at 32x32, or all of them at `size`."""
+    """`epochs` of the recipe's quantized phase, without a bound: the first half at 24x24, the rest
+    at 32x32, or all of them at `size`."""
     stages = ((size, epochs),) if size else ((24, epochs // 2), (32, epochs - epochs // 2))
-    return replace(Phase("fake", stages, lr=0.03, bn_lr=0.03, warmup=0.05, mode="fake", bound=None), **changes)
+    return replace(
+        Phase("fake", stages, lr=0.03, bn_lr=0.03, warmup=0.05, mode="fake", bound=None), **changes
+    )
 
 
 def load_full_precision(path: Path, dataset: str) -> NIN:
     """The network of a run's float.pt or of a shipped *.float.npz. Raises OSError, or UserError."""
     if not path.exists():
-        advice = f"make train DATASET={dataset} ARGS='--phase float' makes one, --start names another"
+        advice = (
+            f"make train DATASET={dataset} ARGS='--phase float' makes one, --start names another"
+        )
         raise UserError(f"{printable(path)} does not exist: {advice}")
     if path.suffix == ".npz":
         return checkpoint.read_for(path, dataset, False)[0]
@@ -72,12 +84,24 @@ def load_full_precision(path: Path, dataset: str) -> NIN:
 
 
 class Bench:
-    """Runs trials from one full-precision network on one set of pictures and keeps their results below `folder`."""
+    """Runs trials from one full-precision network on one set of pictures and keeps their results
+    below `folder`."""
 
-    def __init__(self, dataset: str, seed: int, source: Path, pictures: dict, device: torch.device, threads: int, folder: Path = FOLDER):
+    def __init__(
+        self,
+        dataset: str,
+        seed: int,
+        source: Path,
+        pictures: dict,
+        device: torch.device,
+        threads: int,
+        folder: Path = FOLDER,
+    ):
         self.dataset, self.seed, self.source, self.pictures = dataset, seed, source, pictures
         self.device, self.threads, self.folder = device, threads, folder
-        torch.set_num_threads(1)  # as the workers do: a start must not depend on how sums are split over threads
+        torch.set_num_threads(
+            1
+        )  # as the workers do: a start must not depend on how sums are split over threads
         load_full_precision(source, dataset)  # say at once that something is wrong with it
         sizes = [len(labels) for _, labels in pictures.values()]
         self.identity = [dataset, seed, sizes, source]
@@ -95,11 +119,15 @@ class Bench:
         if not (place / "result.json").exists():
             net = load_full_precision(self.source, self.dataset)
             phase = Phase("float", ())
-            self._finish(Trainer(self._workers(net), phase, self.pictures, self.dataset, self.seed, place), place)
+            self._finish(
+                Trainer(self._workers(net), phase, self.pictures, self.dataset, self.seed, place),
+                place,
+            )
         return run_files.read_result(place / "result.json")
 
     def run(self, trial: Trial) -> dict:
-        """{"validation", "test": accuracies 0..1, "history": rows of each phase, "settings"}, trained now if it was not before."""
+        """{"validation", "test": accuracies 0..1, "history": rows of each phase, "settings"},
+        trained now if it was not before."""
         place = self._place(trial)
         if not (place / "result.json").exists():
             self.train(trial)
@@ -108,7 +136,9 @@ class Bench:
     def train(self, trial: Trial) -> tuple[NIN, dict]:
         """(network in mode "exact", result as from `run`); goes on where it was interrupted."""
         place = self._place(trial)
-        net = trial.start(load_full_precision(self.source, self.dataset).to(self.device), self._calibration())
+        net = trial.start(
+            load_full_precision(self.source, self.dataset).to(self.device), self._calibration()
+        )
         workers, history = self._workers(net), {}
         for phase in trial.phases:
             trainer = self._trained(workers, phase, place)
@@ -134,36 +164,71 @@ class Bench:
         net = load_full_precision(self.source, self.dataset).to(self.device)
         place = self._place("teacher")
         place.mkdir(parents=True, exist_ok=True)
-        return teach(self._workers(net), net, self.pictures["train"][0], self.dataset, place / "teacher.pt")
+        return teach(
+            self._workers(net), net, self.pictures["train"][0], self.dataset, place / "teacher.pt"
+        )
 
     def _finish(self, trainer, place, **facts):
-        """Measure on the validation and, once, on the test pictures; the test set chooses nothing."""
-        result = {"validation": trainer.accuracy(self.pictures["val"]), "test": trainer.accuracy(self.pictures["test"]), **facts}
+        """Measure on the validation and, once, on the test images; the test set chooses nothing."""
+        result = {
+            "validation": trainer.accuracy(self.pictures["val"]),
+            "test": trainer.accuracy(self.pictures["test"]),
+            **facts,
+        }
         run_files.write_json(place / "result.json", result)
         return result
 
 
 def common_options(command):
     """The options that all experiments share."""
-    for option in reversed((
-        click.option("--dataset", type=click.Choice(sorted(CLASSES)), default="cifar10", show_default=True),
-        click.option("--seed", type=SEED, default=0, show_default=True),
-        click.option("--start", type=click.Path(path_type=Path), help="float.pt or *.float.npz. [this seed's run, else the shipped one]"),
-        click.option("--epochs", type=EPOCHS, default=2, show_default=True,
-                     help="Of fine-tuning in each row."),
-        click.option("--size", type=Multiple(4, 8, 32),
-                     help="Train on pictures of this size only, a multiple of four. [24, then 32]"),
-        click.option("--pictures", type=PICTURES, help="The first so many of each split only."),
-        click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
-        click.option("--threads", type=THREADS, default=2, show_default=True, help="Of the CPU."),
-    )):
+    for option in reversed(
+        (
+            click.option(
+                "--dataset",
+                type=click.Choice(sorted(CLASSES)),
+                default="cifar10",
+                show_default=True,
+            ),
+            click.option("--seed", type=SEED, default=0, show_default=True),
+            click.option(
+                "--start",
+                type=click.Path(path_type=Path),
+                help="float.pt or *.float.npz. [this seed's run, else the shipped one]",
+            ),
+            click.option(
+                "--epochs",
+                type=EPOCHS,
+                default=2,
+                show_default=True,
+                help="Of fine-tuning in each row.",
+            ),
+            click.option(
+                "--size",
+                type=Multiple(4, 8, 32),
+                help="Train on pictures of this size only, a multiple of four. [24, then 32]",
+            ),
+            click.option("--pictures", type=PICTURES, help="The first so many of each split only."),
+            click.option(
+                "--device",
+                type=click.Choice(["auto", "cpu", "cuda"]),
+                default="auto",
+                show_default=True,
+            ),
+            click.option(
+                "--threads", type=THREADS, default=2, show_default=True, help="Of the CPU."
+            ),
+        )
+    ):
         command = option(command)
     return command
 
 
 def _usual_start(dataset, seed):
     """The run's own full-precision network; without a run the shipped one, if there is one."""
-    run, shipped = Path("build/train") / f"nin-{dataset}-seed{seed}" / "float.pt", ZOO / f"nin-{dataset}.float.npz"
+    run, shipped = (
+        Path("build/train") / f"nin-{dataset}-seed{seed}" / "float.pt",
+        ZOO / f"nin-{dataset}.float.npz",
+    )
     return shipped if shipped.exists() and not run.exists() else run
 
 

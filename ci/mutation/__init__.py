@@ -1,1 +1,2 @@
-"""Mutation testing: bugs planted in the RTL, and the tests that must find them (docs/mutation.md)."""
+"""Mutation testing: bugs planted in the RTL, and the tests that must find them
+(docs/mutation.md)."""

@@ -1,13 +1,16 @@
-"""Loaded by cocotb behind a test module: runs its tests once for each mutant of the model, each in a forked process.
+"""Loaded by cocotb behind a test module: runs its tests once for each mutant of the model, each in
+a forked process.
 
-Python, cocotb and the test bench are loaded once (seconds) instead of once a mutant. A child begins in a folder of its own with
-the number of its mutant in `mutant.txt`, which the model reads at time 0 (netlist.py), and goes on as if it were alone. The parent
-watches the child's log, ends it at the first failed test or past the limit, and appends a line to `verdicts.jsonl`.
+Python, cocotb and the test bench are loaded once (seconds) instead of once a mutant. A child begins
+in a folder of its own with the number of its mutant in `mutant.txt`, which the model reads at time
+0 (netlist.py), and goes on as if it were alone. The parent watches the child's log, ends it at the
+first failed test or past the limit, and appends a line to `verdicts.jsonl`.
 
-The unmutated design comes first, as number 0: if it fails, nothing else is tried; its time sets the limit of the mutants, and its log
-tells which variants occur in the model. The environment variable CLIPQ_MUTANTS holds {"folder": ..., "variants": {number: variant},
-"marker": ..., "limit": seconds}.
+The unmutated design comes first, as number 0: if it fails, nothing else is tried; its time sets the
+limit of the mutants, and its log tells which variants occur in the model. The environment variable
+CLIPQ_MUTANTS holds {"folder": ..., "variants": {number: variant}, "marker": ..., "limit": seconds}.
 """
+
 import json
 import os
 import re
@@ -16,7 +19,11 @@ import sys
 import time
 from pathlib import Path
 
-FAILED = re.compile(r"cocotb\.regression\s+(\S+) (?:failed|errored)\b|^(?:ERROR|FATAL|Assertion failed)\b.*|^.*%(?:Error|Fatal)\b.*", re.M)
+FAILED = re.compile(
+    r"cocotb\.regression\s+(\S+) (?:failed|errored)\b|^(?:ERROR|FATAL|Assertion "
+    r"failed)\b.*|^.*%(?:Error|Fatal)\b.*",
+    re.M,
+)
 SUMMARY = re.compile(r"TESTS=(\d+) PASS=(\d+) FAIL=(\d+)")
 POLL = 0.1  # seconds
 GRACE = 5.0  # seconds from the summary to the end of the process
@@ -28,9 +35,11 @@ def limit_of(usual: float) -> float:
 
 
 def verdict(log: str, status: int | None, limit: float) -> str:
-    """Why a run failed, empty if it passed: `status` is the exit status of its process, None past the limit.
+    """Why a run failed, empty if it passed: `status` is the exit status of its process, None past
+    the limit.
 
-    Behind a summary the status tells nothing: a forked model joins threads at its exit that only its parent has, and may wait for them or be aborted.
+    Behind a summary the status tells nothing: a forked model joins threads at its exit that only
+    its parent has, and may wait for them or be aborted.
     """
     if match := FAILED.search(log):
         return f"{match[1]} failed" if match[1] else match[0].strip()
@@ -86,9 +95,17 @@ def run_all() -> None:
         error = _watch(child, folder / str(number) / "sim.log", limit)
         seconds = time.monotonic() - start
         with open(folder / "verdicts.jsonl", "a") as verdicts:
-            verdicts.write(json.dumps({"number": number, "error": error, "seconds": seconds}) + "\n")
+            verdicts.write(
+                json.dumps({"number": number, "error": error, "seconds": seconds}) + "\n"
+            )
         if number == 0 and not error:
-            found = set(re.findall(rf"^{job['marker']} (\w+)$", (folder / "0" / "sim.log").read_text(errors="replace"), re.M))
+            found = set(
+                re.findall(
+                    rf"^{job['marker']} (\w+)$",
+                    (folder / "0" / "sim.log").read_text(errors="replace"),
+                    re.M,
+                )
+            )
             todo += [int(n) for n, variant in job["variants"].items() if variant in found]
             limit = min(limit, limit_of(seconds))
     os._exit(0)

@@ -1,4 +1,6 @@
-"""A module of a few lines and cocotb tests for it, made in a temporary folder, to try the runner on."""
+"""A module of a few lines and cocotb tests for it, made in a temporary folder, to try the runner
+on."""
+
 import textwrap
 
 import pytest
@@ -64,7 +66,8 @@ def own_build_folder(tmp_path_factory, monkeypatch):
 
 @pytest.fixture(scope="module", params=["verilator", "icarus"])
 def toy(request, tmp_path_factory):
-    """Folder with toy.sv and a cocotb module, and a function that builds and runs it on one simulator."""
+    """Folder with toy.sv and a cocotb module, and a function that builds and runs it on one
+    simulator."""
     sim = request.param
     if reason := runner.missing(sim):
         pytest.skip(reason)
@@ -89,5 +92,12 @@ class Toy:
     def run(self, which, seed=1, timeout=60.0, module=None, env=None, **parameters):
         """Result of the test functions that match `which`."""
         env = {"PYTHONPATH": str(self.folder), **(env or {})}
-        return runner.simulate(self.build(**parameters), module or self.module, seed=seed, env=env, filter=which,
-                               run_dir=self.folder / "run", timeout=timeout)
+        return runner.simulate(
+            self.build(**parameters),
+            module or self.module,
+            seed=seed,
+            env=env,
+            filter=which,
+            run_dir=self.folder / "run",
+            timeout=timeout,
+        )

@@ -1,27 +1,38 @@
-"""The commands that simulate or run a network: results from file to file, and one line that names what is wrong."""
+"""The commands that simulate or run a network: results from file to file, and one line that names
+what is wrong."""
+
 import subprocess
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from model.reference.integer import run_integer
-from model.network import save_network
-from model.network.random_networks import random_input, random_network
 from ci import registry
+from ci.sim import main as sim
+from host.run import main as run_network
 from host.simulation import runner
 from host.simulation.rtl_index import ROOT
-from host.run import main as run_network
-from ci.sim import main as sim
+from model.network import save_network
+from model.network.random_networks import random_input, random_network
+from model.reference.integer import run_integer
 
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
-    """(folder with net.clipq.npz and images.npy, network, images) that the accelerator can run, with a 32-bit output."""
+    """(folder with net.clipq.npz and images.npy, network, images) that the accelerator can run,
+    with a 32-bit output."""
     folder = tmp_path_factory.mktemp("job")
     rng = np.random.default_rng(5)
-    net = random_network(rng, stride=(1,), ops=("conv", "maxpool"), sizes=((6, 5),), channels=(3, 5), kernels=(1, 2, 3), max_layers=3,
-                         max_macs=20_000)
+    net = random_network(
+        rng,
+        stride=(1,),
+        ops=("conv", "maxpool"),
+        sizes=((6, 5),),
+        channels=(3, 5),
+        kernels=(1, 2, 3),
+        max_layers=3,
+        max_macs=20_000,
+    )
     images = random_input(rng, net, 2)
     save_network(net, folder / "net.clipq.npz")
     np.save(folder / "images.npy", images)
@@ -30,8 +41,19 @@ def job(tmp_path_factory):
 
 def run(folder, backend, images="images.npy", net="net.clipq.npz"):
     """Result of `make run` on the files of a folder, writing out.npz."""
-    return CliRunner().invoke(run_network, ["--net", str(folder / net), "--images", str(folder / images), "--backend", backend,
-                                            "--out", str(folder / "out.npz")])
+    return CliRunner().invoke(
+        run_network,
+        [
+            "--net",
+            str(folder / net),
+            "--images",
+            str(folder / images),
+            "--backend",
+            backend,
+            "--out",
+            str(folder / "out.npz"),
+        ],
+    )
 
 
 @pytest.mark.parametrize("backend", ["int", "torch", "rtl"])
@@ -44,15 +66,26 @@ def test_backends_write_the_same_integers(job, backend):
     with np.load(folder / "out.npz") as out:
         assert out["y"].dtype == np.int32 and np.array_equal(out["y"], run_integer(net, images))
         if backend == "rtl":
-            assert out["cycles"].shape == (2, len(net.layers)) and out["cycles"].dtype == np.int64 and (out["cycles"] > 0).all()
-            assert out["total_cycles"].shape == (2,) and (out["total_cycles"] >= out["cycles"].sum(1)).all()
+            assert (
+                out["cycles"].shape == (2, len(net.layers))
+                and out["cycles"].dtype == np.int64
+                and (out["cycles"] > 0).all()
+            )
+            assert (
+                out["total_cycles"].shape == (2,)
+                and (out["total_cycles"] >= out["cycles"].sum(1)).all()
+            )
 
 
 def test_images_out_of_range_are_an_error(job):
     folder, net, images = job
     np.save(folder / "large.npy", images + 1000)
     result = run(folder, "int", images="large.npy")
-    assert result.exit_code == 1 and len(result.output.strip().splitlines()) == 1 and "error" in result.output
+    assert (
+        result.exit_code == 1
+        and len(result.output.strip().splitlines()) == 1
+        and "error" in result.output
+    )
 
 
 def test_missing_network_is_one_line(job):
@@ -69,18 +102,38 @@ def test_unknown_test_lists_those_there_are():
     assert all(name in result.output for name in registry.load().tests)
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (["sim", "SIM=vcs"], "must be one of verilator icarus"),
-    (["sim", "MODULES=5"], "must be one of 4 8 16"),
-    (["run", "NET=none.npz", "IMAGES=none.npy", "OUT=x"], "no such file"),
-    (["run"], "NET is missing"),
-    (["regress", "SEED=abc"], "must be a whole number"),
-])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["sim", "SIM=vcs"], "must be one of verilator icarus"),
+        (["sim", "MODULES=5"], "must be one of 4 8 16"),
+        (["run", "NET=none.npz", "IMAGES=none.npy", "OUT=x"], "no such file"),
+        (["run"], "NET is missing"),
+        (["regress", "SEED=abc"], "must be a whole number"),
+    ],
+)
 def test_wrong_variables_are_named(arguments, words):
-    done = subprocess.run(["make", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["make", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode and words in done.stderr
 
 
 def test_help_lists_the_commands():
-    text = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert all(f"make {name}" in text for name in ("demo", "sim", "regress", "run", "accuracy", "train", "vectors", "perf", "lint"))
+    text = subprocess.run(
+        ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert all(
+        f"make {name}" in text
+        for name in (
+            "demo",
+            "sim",
+            "regress",
+            "run",
+            "accuracy",
+            "train",
+            "vectors",
+            "perf",
+            "lint",
+        )
+    )

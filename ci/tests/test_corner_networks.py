@@ -1,4 +1,6 @@
-"""The directed networks reach every coverage point of layers whatever the seed, checked with the integer model instead of the RTL."""
+"""The directed networks reach every coverage point of layers whatever the seed, checked with the
+integer model instead of the RTL."""
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,12 @@ from model.reference.integer import run_integer
 from tb.lib.cover_groups import GROUPS
 from tb.top import corner_networks, layer_coverage
 
-LAYER_GROUPS = [g for g in GROUPS if g.startswith(("layer_", "conv_", "pool_")) or g in ("clamp", "requantize", "accumulator", "picture")]
+LAYER_GROUPS = [
+    g
+    for g in GROUPS
+    if g.startswith(("layer_", "conv_", "pool_"))
+    or g in ("clamp", "requantize", "accumulator", "picture")
+]
 
 
 def reached(net, images, modules):
@@ -27,5 +34,10 @@ def test_every_point_of_layers_is_reached(seed):
     for chain in corner_networks.corner_chains(rng):
         found |= reached(chain.network(), chain.images[:1], 4)
     found |= reached(*corner_networks.all_zero_network(rng), 4)
-    missing = [f"{group}.{point}" for group in LAYER_GROUPS for point in sorted(GROUPS[group]) if (group, point) not in found]
+    missing = [
+        f"{group}.{point}"
+        for group in LAYER_GROUPS
+        for point in sorted(GROUPS[group])
+        if (group, point) not in found
+    ]
     assert not missing, f"{len(missing)} points are not reached: {', '.join(missing[:10])}"

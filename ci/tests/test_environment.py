@@ -1,4 +1,5 @@
 """No variable of the caller decides what is built and tested; no test function is left out."""
+
 import os
 import subprocess
 import sys
@@ -9,22 +10,95 @@ from host.simulation import environment, process, runner
 from host.simulation.rtl_index import ROOT
 
 # What cocotb, its runner, simulators, compilers, make, git and pytest read.
-COCOTB = dict.fromkeys("""
-    COCOTB_TEST_FILTER COCOTB_TESTCASE COCOTB_LIST_TESTS COCOTB_TEST_MODULES COCOTB_USER_COVERAGE
-    COCOTB_LOG_LEVEL COCOTB_RANDOM_SEED COCOTB_PLUSARGS COCOTB_SCHEDULER_DEBUG COCOTB_RESOLVE_X
-    COCOTB_ENABLE_PROFILING COCOTB_TRUST_INERTIAL_WRITES COCOTB_TOPLEVEL COCOTB_RESULTS_FILE
-    COCOTB_RANDOM_TEST_ORDER COCOTB_MAX_FAILURES COCOTB_PREVIEW COVERAGE RANDOM_SEED TOPLEVEL
-    TOPLEVEL_LANG MODULE TESTCASE GPI_EXTRA GPI_USERS GPI_LOG_LEVEL PYGPI_USERS PYGPI_PYTHON_BIN
-    LIBPYTHON_LOC GUI SIM_CMD_PREFIX SIM_CMD_SUFFIX SIM_BUILD""".split(), "nonsense")
-TOOLS = dict.fromkeys("""
-    OBJCACHE CXX CC LINK AR CXXFLAGS CFLAGS CPPFLAGS LDFLAGS LDLIBS CPATH LIBRARY_PATH
-    GCC_EXEC_PREFIX VERILATOR_ROOT VERILATOR_BIN VERILATOR_FLAGS VM_COVERAGE VM_PARALLEL_BUILDS
-    IVERILOG_DUMPER IVERILOG_VPI_MODULE_PATH YOSYS GIT_DIR LC_ALL PYTEST_ADDOPTS PYTEST_PLUGINS
-    NETWORKS FAULTS""".split(), "nonsense")
+COCOTB = dict.fromkeys(
+    [
+        "COCOTB_TEST_FILTER",
+        "COCOTB_TESTCASE",
+        "COCOTB_LIST_TESTS",
+        "COCOTB_TEST_MODULES",
+        "COCOTB_USER_COVERAGE",
+        "COCOTB_LOG_LEVEL",
+        "COCOTB_RANDOM_SEED",
+        "COCOTB_PLUSARGS",
+        "COCOTB_SCHEDULER_DEBUG",
+        "COCOTB_RESOLVE_X",
+        "COCOTB_ENABLE_PROFILING",
+        "COCOTB_TRUST_INERTIAL_WRITES",
+        "COCOTB_TOPLEVEL",
+        "COCOTB_RESULTS_FILE",
+        "COCOTB_RANDOM_TEST_ORDER",
+        "COCOTB_MAX_FAILURES",
+        "COCOTB_PREVIEW",
+        "COVERAGE",
+        "RANDOM_SEED",
+        "TOPLEVEL",
+        "TOPLEVEL_LANG",
+        "MODULE",
+        "TESTCASE",
+        "GPI_EXTRA",
+        "GPI_USERS",
+        "GPI_LOG_LEVEL",
+        "PYGPI_USERS",
+        "PYGPI_PYTHON_BIN",
+        "LIBPYTHON_LOC",
+        "GUI",
+        "SIM_CMD_PREFIX",
+        "SIM_CMD_SUFFIX",
+        "SIM_BUILD",
+    ],
+    "nonsense",
+)
+TOOLS = dict.fromkeys(
+    [
+        "OBJCACHE",
+        "CXX",
+        "CC",
+        "LINK",
+        "AR",
+        "CXXFLAGS",
+        "CFLAGS",
+        "CPPFLAGS",
+        "LDFLAGS",
+        "LDLIBS",
+        "CPATH",
+        "LIBRARY_PATH",
+        "GCC_EXEC_PREFIX",
+        "VERILATOR_ROOT",
+        "VERILATOR_BIN",
+        "VERILATOR_FLAGS",
+        "VM_COVERAGE",
+        "VM_PARALLEL_BUILDS",
+        "IVERILOG_DUMPER",
+        "IVERILOG_VPI_MODULE_PATH",
+        "YOSYS",
+        "GIT_DIR",
+        "LC_ALL",
+        "PYTEST_ADDOPTS",
+        "PYTEST_PLUGINS",
+        "NETWORKS",
+        "FAULTS",
+    ],
+    "nonsense",
+)
 # What make, perl, Python and the shell stumble over when they start: not for commands of a test.
-STARTS = dict.fromkeys("""
-    MAKEFLAGS MAKEFILES PERL5OPT PERL5LIB LD_PRELOAD PYTHONHOME PYTHONSAFEPATH PYTHONWARNINGS
-    PYTHONSTARTUP PYTHONPATH PYTHONINSPECT ENV BASH_ENV""".split(), "nonsense")
+STARTS = dict.fromkeys(
+    [
+        "MAKEFLAGS",
+        "MAKEFILES",
+        "PERL5OPT",
+        "PERL5LIB",
+        "LD_PRELOAD",
+        "PYTHONHOME",
+        "PYTHONSAFEPATH",
+        "PYTHONWARNINGS",
+        "PYTHONSTARTUP",
+        "PYTHONPATH",
+        "PYTHONINSPECT",
+        "ENV",
+        "BASH_ENV",
+    ],
+    "nonsense",
+)
 # Valid values that change a run.
 TRUE = {"WAVES": "1", "GUI": "1", "COCOTB_LIST_TESTS": "1", "COCOTB_USER_COVERAGE": "1"}
 FILTER = {"COCOTB_TEST_FILTER": "grows"}
@@ -81,27 +155,45 @@ def test_commands_get_what_is_listed_and_nothing_else(tmp_path, monkeypatch):
 def test_make_sim_runs_every_function(tmp_path):
     if reason := runner.missing("icarus"):
         pytest.skip(reason)
-    done = subprocess.run(["make", "sim", "TEST=skid_buffer", "SIM=icarus"], cwd=ROOT,
-                          env={**os.environ, **COCOTB, **TOOLS}, capture_output=True, text=True)
+    done = subprocess.run(
+        ["make", "sim", "TEST=skid_buffer", "SIM=icarus"],
+        cwd=ROOT,
+        env={**os.environ, **COCOTB, **TOOLS},
+        capture_output=True,
+        text=True,
+    )
     assert done.stdout.endswith("2 passed, 0 failed\n"), done.stdout + done.stderr
     assert done.stdout.count("  passed  tb.skid_buffer.") == 2 * 4
 
 
 def test_commands_start_whatever_cocotb_reads_at_import():
-    commands = [subprocess.Popen([sys.executable, "-m", f"tb.{name}", "--help"], cwd=ROOT,
-                                 env={**os.environ, **COCOTB, **TOOLS}, text=True,
-                                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-                for name in ("sim", "run_network", "testplan", "mutate")]
+    commands = [
+        subprocess.Popen(
+            [sys.executable, "-m", f"tb.{name}", "--help"],
+            cwd=ROOT,
+            env={**os.environ, **COCOTB, **TOOLS},
+            text=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        for name in ("sim", "run_network", "testplan", "mutate")
+    ]
     assert [c.communicate()[1] for c in commands] == [""] * len(commands)
 
 
-@pytest.mark.parametrize("pattern, env, error", [
-    (None, {"COCOTB_TEST_FILTER": "step=1|stays"}, f"not executed: {NAMES[1]}"),
-    (None, {"COCOTB_LIST_TESTS": "1"}, "no test was executed"),
-    ("stays", {"COCOTB_TEST_FILTER": "step=1|stays"}, f"executed, but not defined: {NAMES[0]}"),
-    ("grows", {"COCOTB_TEST_FILTER": "stays"},
-     f"not executed: {NAMES[0]}, {NAMES[1]}; executed, but not defined: {NAMES[2]}"),
-])
+@pytest.mark.parametrize(
+    "pattern, env, error",
+    [
+        (None, {"COCOTB_TEST_FILTER": "step=1|stays"}, f"not executed: {NAMES[1]}"),
+        (None, {"COCOTB_LIST_TESTS": "1"}, "no test was executed"),
+        ("stays", {"COCOTB_TEST_FILTER": "step=1|stays"}, f"executed, but not defined: {NAMES[0]}"),
+        (
+            "grows",
+            {"COCOTB_TEST_FILTER": "stays"},
+            f"not executed: {NAMES[0]}, {NAMES[1]}; executed, but not defined: {NAMES[2]}",
+        ),
+    ],
+)
 def test_function_that_is_not_executed_is_named(counted, pattern, env, error):
     result = counted.run(pattern, module="counted", env=env)
     assert not result.passed and result.error == error

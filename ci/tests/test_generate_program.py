@@ -1,4 +1,5 @@
 """The program format's generator: what a description may say, and that a stale file is found."""
+
 import re
 import subprocess
 import sys
@@ -16,24 +17,29 @@ def load(folder, fields, words=2, constants="  WIDE: {value: 12, about: bits of 
     """Constants and the record of a description with these fields, as text."""
     path = folder / "format.yaml"
     lines = "\n".join(f"      {line}" for line in fields)
-    path.write_text(f"constants:\n{constants}\nrecords:\n  record:\n    about: Some.\n"
-                    f"    words: {words}\n    fields:\n{lines}\n")
+    path.write_text(
+        f"constants:\n{constants}\nrecords:\n  record:\n    about: Some.\n"
+        f"    words: {words}\n    fields:\n{lines}\n"
+    )
     constants, (record,) = generate_program.load(path)
     return constants, record
 
 
-@pytest.mark.parametrize("fields, message", [
-    (["a: [0, 0, 8, x]", "b: [0, 7, 1, y]"], "record.b: bit 7 of word 0 is a's"),
-    (["a: [0, 60, 5, x]"], "record.a: bits 64:60 of word 0 do not exist"),
-    (["a: [2, 0, 1, x]"], "record.a: bits 0:0 of word 2 do not exist"),
-    (["a: [0, -1, 1, x]"], "record.a: bits -1:-1 of word 0 do not exist"),
-    (["a: [0, 0, 0, x]"], "record.a: bits -1:0 of word 0 do not exist"),
-    (["a: [0, 0, 8, x]", "a: [0, 8, 8, y]"], "a stands twice"),
-    (["a: [0, 0, THIN, x]"], "record.a: 'THIN' is neither a number nor a constant"),
-    (["a: [0, 0, WIDE * 2, x]"], r"record.a: 'WIDE \* 2' is neither a number nor a constant"),
-    (["a: [0, 0, 8]"], r"record.a: \[0, 0, 8\] is not"),
-    (["a: [0, 0, 8, x, unsigned]"], "record.a: .* is not"),
-])
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        (["a: [0, 0, 8, x]", "b: [0, 7, 1, y]"], "record.b: bit 7 of word 0 is a's"),
+        (["a: [0, 60, 5, x]"], "record.a: bits 64:60 of word 0 do not exist"),
+        (["a: [2, 0, 1, x]"], "record.a: bits 0:0 of word 2 do not exist"),
+        (["a: [0, -1, 1, x]"], "record.a: bits -1:-1 of word 0 do not exist"),
+        (["a: [0, 0, 0, x]"], "record.a: bits -1:0 of word 0 do not exist"),
+        (["a: [0, 0, 8, x]", "a: [0, 8, 8, y]"], "a stands twice"),
+        (["a: [0, 0, THIN, x]"], "record.a: 'THIN' is neither a number nor a constant"),
+        (["a: [0, 0, WIDE * 2, x]"], r"record.a: 'WIDE \* 2' is neither a number nor a constant"),
+        (["a: [0, 0, 8]"], r"record.a: \[0, 0, 8\] is not"),
+        (["a: [0, 0, 8, x, unsigned]"], "record.a: .* is not"),
+    ],
+)
 def test_a_field_that_cannot_be_is_named(tmp_path, fields, message):
     with pytest.raises(FormatError, match=message):
         load(tmp_path, fields)
@@ -41,8 +47,11 @@ def test_a_field_that_cannot_be_is_named(tmp_path, fields, message):
 
 def test_a_constant_named_twice_is_refused(tmp_path):
     with pytest.raises(FormatError, match="A stands twice"):
-        load(tmp_path, ["a: [0, 0, 1, x]"],
-             constants="  A: {value: 1, about: x}\n  A: {value: 2, about: y}")
+        load(
+            tmp_path,
+            ["a: [0, 0, 1, x]"],
+            constants="  A: {value: 1, about: x}\n  A: {value: 2, about: y}",
+        )
 
 
 def test_constants_stand_for_widths_and_words(tmp_path):
@@ -66,8 +75,11 @@ def test_all_three_files_say_the_same():
     for record, layout in layouts.items():
         section = page.split(f"## {record.capitalize()}\n")[1].split("\n## ")[0]
         for name, field in layout.fields.items():
-            body = re.search(rf"\n    {record}_{name} = "
-                             r"(?:words\[(\d+)\]|word)\[(\d+)\+:([\w+]+)\];\n", package)
+            body = re.search(
+                rf"\n    {record}_{name} = "
+                r"(?:words\[(\d+)\]|word)\[(\d+)\+:([\w+]+)\];\n",
+                package,
+            )
             word, low, width = body.groups(0)
             if record == "header":
                 word = re.search(rf"HEADER_{name.upper()}_WORD = (\d+);", package)[1]

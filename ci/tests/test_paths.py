@@ -1,4 +1,5 @@
 """Paths, names and surroundings of the commands: any character, any folder, any environment."""
+
 import os
 import shlex
 import shutil
@@ -7,36 +8,112 @@ import subprocess
 import numpy as np
 import pytest
 
-from model.reference.integer import run_integer
-from model.network import save_network
-from model.network.random_networks import random_input, random_network
 from ci import registry
 from host.simulation import runner
 from host.simulation.rtl_index import ROOT
+from model.network import save_network
+from model.network.random_networks import random_input, random_network
+from model.reference.integer import run_integer
 
 ODD = "-a 'b' \"c\" [d] {e} $f ${PWD} $(id) `id`;g&h|i#j%k *? \\l é"
 FILES = {"NET": f"{ODD}.clipq.npz", "IMAGES": f"{ODD}.npy", "OUT": f"{ODD}.out"}
-DROPPED = """
-    PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONWARNINGS PYTHONSTARTUP PYTHONINSPECT PYTHONOPTIMIZE
-    PYTHONPLATLIBDIR PYTHONEXECUTABLE PYTHONIOENCODING PYTHONUTF8 PYTHONHASHSEED PYTHONMALLOC
-    PYTHONTRACEMALLOC PYTHONPYCACHEPREFIX PYTHONINTMAXSTRDIGITS BASH_ENV ENV CDPATH SHELLOPTS
-    GREP_OPTIONS POSIXLY_CORRECT PERL5OPT PERL5LIB MPLBACKEND TORCH_LOGS""".split()
-NONSENSE = dict.fromkeys([*DROPPED, *"""
-    VERILATOR_ROOT VERILATOR_BIN MAKEFILES GIT_DIR GIT_INDEX_FILE TMPDIR TMP TEMP CC CXX CXXFLAGS
-    COCOTB_TEST_FILTER PYTEST_ADDOPTS""".split()], "nonsense") | {"SHELLOPTS": "noexec"}
-CHOICES = dict(SIM="icarus", MODULES="8", BACKEND="torch", DATASET="cifar100", SEED="7", WAVES="1",
-               PIXELS="1", JOBS="3", NIGHTLY="1", TEST="x", N="3", MODULE="x", HAND="1", MUTANT="x",
-               PROOF="x", ARGS="--x")
-COMMANDS = "demo sim regress run accuracy train vectors perf lint coverage mutate formal".split()
+DROPPED = [
+    "PYTHONHOME",
+    "PYTHONPATH",
+    "PYTHONSAFEPATH",
+    "PYTHONWARNINGS",
+    "PYTHONSTARTUP",
+    "PYTHONINSPECT",
+    "PYTHONOPTIMIZE",
+    "PYTHONPLATLIBDIR",
+    "PYTHONEXECUTABLE",
+    "PYTHONIOENCODING",
+    "PYTHONUTF8",
+    "PYTHONHASHSEED",
+    "PYTHONMALLOC",
+    "PYTHONTRACEMALLOC",
+    "PYTHONPYCACHEPREFIX",
+    "PYTHONINTMAXSTRDIGITS",
+    "BASH_ENV",
+    "ENV",
+    "CDPATH",
+    "SHELLOPTS",
+    "GREP_OPTIONS",
+    "POSIXLY_CORRECT",
+    "PERL5OPT",
+    "PERL5LIB",
+    "MPLBACKEND",
+    "TORCH_LOGS",
+]
+NONSENSE = dict.fromkeys(
+    [
+        *DROPPED,
+        *[
+            "VERILATOR_ROOT",
+            "VERILATOR_BIN",
+            "MAKEFILES",
+            "GIT_DIR",
+            "GIT_INDEX_FILE",
+            "TMPDIR",
+            "TMP",
+            "TEMP",
+            "CC",
+            "CXX",
+            "CXXFLAGS",
+            "COCOTB_TEST_FILTER",
+            "PYTEST_ADDOPTS",
+        ],
+    ],
+    "nonsense",
+) | {"SHELLOPTS": "noexec"}
+CHOICES = dict(
+    SIM="icarus",
+    MODULES="8",
+    BACKEND="torch",
+    DATASET="cifar100",
+    SEED="7",
+    WAVES="1",
+    PIXELS="1",
+    JOBS="3",
+    NIGHTLY="1",
+    TEST="x",
+    N="3",
+    MODULE="x",
+    HAND="1",
+    MUTANT="x",
+    PROOF="x",
+    ARGS="--x",
+)
+COMMANDS = [
+    "demo",
+    "sim",
+    "regress",
+    "run",
+    "accuracy",
+    "train",
+    "vectors",
+    "perf",
+    "lint",
+    "coverage",
+    "mutate",
+    "formal",
+]
 MAKEFILE = str(ROOT / "Makefile")
 
 
 def make(*arguments, cwd=ROOT, **env):
     """`make` as a shell starts it, without what an outer make left in the environment."""
-    inherited = {name: value for name, value in os.environ.items()
-                 if not name.startswith(("MAKE", "MFLAGS"))}
-    return subprocess.run(["make", *arguments], cwd=cwd, env={**inherited, **env},
-                          capture_output=True, text=True, check=False)
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))
+    }
+    return subprocess.run(
+        ["make", *arguments],
+        cwd=cwd,
+        env={**inherited, **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def assignments(values):
@@ -45,14 +122,23 @@ def assignments(values):
 
 # ------------------------------------------------------------------------------------------ values
 
+
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
     """(folder with an odd name with a network and images of odd names, integers expected)"""
     folder = tmp_path_factory.mktemp("job") / ODD
     folder.mkdir()
     rng = np.random.default_rng(5)
-    net = random_network(rng, stride=(1,), ops=("conv",), sizes=((6, 5),), channels=(3,),
-                         kernels=(1, 2), max_layers=2, max_macs=9_000)
+    net = random_network(
+        rng,
+        stride=(1,),
+        ops=("conv",),
+        sizes=((6, 5),),
+        channels=(3,),
+        kernels=(1, 2),
+        max_layers=2,
+        max_macs=9_000,
+    )
     images = random_input(rng, net, 2)
     save_network(net, folder / FILES["NET"])
     np.save(folder / FILES["IMAGES"], images)
@@ -86,8 +172,10 @@ def test_relative_files_with_a_changed_folder(job):
     assert done.returncode and f"NET={ROOT}/{FILES['NET']}: no such file" in done.stderr
 
 
-@pytest.mark.parametrize("command, name, words", [
-    ("sim", "TEST", "no test named"), ("formal", "PROOF", "no proof named")])
+@pytest.mark.parametrize(
+    "command, name, words",
+    [("sim", "TEST", "no test named"), ("formal", "PROOF", "no proof named")],
+)
 def test_odd_names_arrive(command, name, words):
     done = make(command, f"{name}={ODD}")
     assert done.returncode and f"{words} {ODD!r}" in done.stderr
@@ -99,24 +187,36 @@ def test_odd_mutants_arrive(name):
     assert f"--{name.lower()}={ODD}" in shlex.split(done.stdout)
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (["help", "SIM=%"], "SIM=%: must be one of verilator icarus"),
-    (["help", "MODULES=4 8"], "MODULES=4 8: must be one of 4 8 16"),
-    (["help", "TEST=a\nb"], "TEST holds a line break"),
-    (["help", "NET=a\nb"], "NET holds a line break"),
-    (["help", "JOBS=1'"], "JOBS=1': must be a whole number"),
-    (["help", "N=$(id)"], "N=$(id): must be a whole number"),
-    (["help", "ARGS='a"], "ARGS='a: must be options as a shell takes them"),
-    (["run", "NET=a'b", "IMAGES=x", "OUT=x"], f"NET={ROOT}/a'b: no such file"),
-    (["run", "NET=~/x", "IMAGES=x", "OUT=x", "HOME="], "~ in a path needs HOME")])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["help", "SIM=%"], "SIM=%: must be one of verilator icarus"),
+        (["help", "MODULES=4 8"], "MODULES=4 8: must be one of 4 8 16"),
+        (["help", "TEST=a\nb"], "TEST holds a line break"),
+        (["help", "NET=a\nb"], "NET holds a line break"),
+        (["help", "JOBS=1'"], "JOBS=1': must be a whole number"),
+        (["help", "N=$(id)"], "N=$(id): must be a whole number"),
+        (["help", "ARGS='a"], "ARGS='a: must be options as a shell takes them"),
+        (["run", "NET=a'b", "IMAGES=x", "OUT=x"], f"NET={ROOT}/a'b: no such file"),
+        (["run", "NET=~/x", "IMAGES=x", "OUT=x", "HOME="], "~ in a path needs HOME"),
+    ],
+)
 def test_odd_values_are_refused_in_one_line(arguments, words):
     done = make(*arguments)
     assert done.returncode and words in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 def test_failed_download_is_one_line(job):
-    done = make("-f", MAKEFILE, "accuracy", f"NET={FILES['NET']}", "DATASET=cifar10",
-                "CIFAR_ROOT=none '$", cwd=job[0], https_proxy="http://127.0.0.1:abc")
+    done = make(
+        "-f",
+        MAKEFILE,
+        "accuracy",
+        f"NET={FILES['NET']}",
+        "DATASET=cifar10",
+        "CIFAR_ROOT=none '$",
+        cwd=job[0],
+        https_proxy="http://127.0.0.1:abc",
+    )
     error, stopped = done.stderr.splitlines()
     assert f"{job[0]}/none '$/cifar-10-batches-py/test_batch" in error and "make: ***" in stopped
     assert "nonnumeric port: 'abc'" in error and "set CIFAR_ROOT" in error
@@ -124,10 +224,22 @@ def test_failed_download_is_one_line(job):
 
 # ------------------------------------------------------------------------------------- environment
 
+
 def commands(*arguments, **env):
     """What all commands would run."""
-    return [make("-n", command, "NET=/dev/null", "IMAGES=/dev/null", "OUT=x", "DATASET=cifar10",
-                 *arguments, **env).stdout for command in COMMANDS]
+    return [
+        make(
+            "-n",
+            command,
+            "NET=/dev/null",
+            "IMAGES=/dev/null",
+            "OUT=x",
+            "DATASET=cifar10",
+            *arguments,
+            **env,
+        ).stdout
+        for command in COMMANDS
+    ]
 
 
 def test_choices_count_on_the_command_line_only():
@@ -152,15 +264,29 @@ def seen(tmp_path):
 
 
 def test_commands_start_without_what_bends_them(seen):
-    kept = {"PYTHON": "python3", "TORCH_INDEX": "x", "PIP_INDEX_URL": "x", "https_proxy": "x",
-            "LC_ALL": "C", "CIFAR_ROOT": "/x"}
+    kept = {
+        "PYTHON": "python3",
+        "TORCH_INDEX": "x",
+        "PIP_INDEX_URL": "x",
+        "https_proxy": "x",
+        "LC_ALL": "C",
+        "CIFAR_ROOT": "/x",
+    }
     found = seen(**NONSENSE, **kept)
     assert kept.items() <= found.items() and not found.keys() & {*DROPPED}
 
 
-@pytest.mark.parametrize("value, expected", [
-    ("/a b", "/a b"), ("a'b", f"{ROOT}/a'b"), ("~/$x ~", "/home of/$x ~"), ("~", "/home of"),
-    ("~x", f"{ROOT}/~x"), ("", "")])
+@pytest.mark.parametrize(
+    "value, expected",
+    [
+        ("/a b", "/a b"),
+        ("a'b", f"{ROOT}/a'b"),
+        ("~/$x ~", "/home of/$x ~"),
+        ("~", "/home of"),
+        ("~x", f"{ROOT}/~x"),
+        ("", ""),
+    ],
+)
 def test_root_of_cifar_is_made_absolute(seen, value, expected):
     assert seen(CIFAR_ROOT=value, HOME="/home of")["CIFAR_ROOT"] == expected
     assert seen(f"CIFAR_ROOT={value}", HOME="/home of")["CIFAR_ROOT"] == expected
@@ -210,8 +336,14 @@ def checkout(tmp_path):
 def make_in(folder, command, **env):
     """`make` of a checkout, with stubs for Python and the tools."""
     stubs = folder.parent
-    return make(command, cwd=folder, PATH=f"{stubs}:{os.environ['PATH']}",
-                PYTHON=str(stubs / "my python"), LOG=str(stubs / "log"), **env)
+    return make(
+        command,
+        cwd=folder,
+        PATH=f"{stubs}:{os.environ['PATH']}",
+        PYTHON=str(stubs / "my python"),
+        LOG=str(stubs / "log"),
+        **env,
+    )
 
 
 def output_of(folder, command, **env):
@@ -222,12 +354,22 @@ def output_of(folder, command, **env):
 
 
 def test_set_up_with_nonsense_in_the_environment(checkout):
-    kept = {"PIP_INDEX_URL": "https://mirror", "PIP_FIND_LINKS": "/wheels", "PIP_CERT": "/x.pem",
-            "PIP_PROXY": "x"}
+    kept = {
+        "PIP_INDEX_URL": "https://mirror",
+        "PIP_FIND_LINKS": "/wheels",
+        "PIP_CERT": "/x.pem",
+        "PIP_PROXY": "x",
+    }
     names = ("TARGET", "PREFIX", "ROOT", "USER", "DRY_RUN", "NO_DEPS", "CONSTRAINT", "PYTHON")
     wrong = dict.fromkeys((f"PIP_{name}" for name in names), "nonsense")
-    lines, log = output_of(checkout("work"), "setup", **NONSENSE, **wrong, **kept,
-                           **{"BASH_FUNC_have%%": "() { return 1; }"})
+    lines, log = output_of(
+        checkout("work"),
+        "setup",
+        **NONSENSE,
+        **wrong,
+        **kept,
+        **{"BASH_FUNC_have%%": "() { return 1; }"},
+    )
     assert lines[-1] == "setup: done" and {*assignments(kept)} <= {*log}
     assert not {*assignments(wrong)} & {*log}
 

@@ -1,4 +1,5 @@
 """In whatever way a command of the project ends, no process and no folder of it is left."""
+
 import contextlib
 import os
 import signal
@@ -9,12 +10,12 @@ import time
 import numpy as np
 import pytest
 
+from host import rtl_backend
+from host.simulation import process, runner
+from host.simulation.rtl_index import ROOT
 from model.compiler.hardware import Hardware
 from model.network import save_network
 from model.network.random_networks import random_input, random_network
-from host.simulation import process, runner
-from host import rtl_backend
-from host.simulation.rtl_index import ROOT
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL]
 PATIENCE = 5.0  # seconds from the signal to the end of everything
@@ -82,7 +83,9 @@ def family(tmp_path, *command):
     """
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    with process.started(["env", "--default-signal", f"TMPDIR={temporary}", *command], cwd=ROOT) as parent:
+    with process.started(
+        ["env", "--default-signal", f"TMPDIR={temporary}", *command], cwd=ROOT
+    ) as parent:
         yield Family(temporary, parent)
 
 
@@ -188,9 +191,11 @@ time.sleep(60)
 
 
 def test_missing_program_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nonsense-program"):
-        with process.started(["nonsense-program"], cwd=tmp_path):
-            pass
+    with (
+        pytest.raises(FileNotFoundError, match="nonsense-program"),
+        process.started(["nonsense-program"], cwd=tmp_path),
+    ):
+        pass
 
 
 @pytest.fixture(scope="module")
@@ -200,8 +205,16 @@ def job(tmp_path_factory):
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("many")
     rng = np.random.default_rng(5)
-    net = random_network(rng, stride=(1,), ops=("conv",), sizes=((6, 5),), channels=(3, 5),
-                         kernels=(1, 2, 3), max_layers=3, max_macs=20_000)
+    net = random_network(
+        rng,
+        stride=(1,),
+        ops=("conv",),
+        sizes=((6, 5),),
+        channels=(3, 5),
+        kernels=(1, 2, 3),
+        max_layers=3,
+        max_macs=20_000,
+    )
     rtl_backend.build_harness(Hardware())
     save_network(net, folder / "net.clipq.npz")
     np.save(folder / "images.npy", np.repeat(random_input(rng, net, 1), 20_000, axis=0))
@@ -209,9 +222,12 @@ def job(tmp_path_factory):
     return [f"{variable}={folder / name}" for variable, name in files.items()]
 
 
-@pytest.mark.parametrize("number, send", [*((number, os.killpg) for number in SIGNALS), (signal.SIGTERM, os.kill)])
+@pytest.mark.parametrize(
+    "number, send", [*((number, os.killpg) for number in SIGNALS), (signal.SIGTERM, os.kill)]
+)
 def test_signal_to_make_run_ends_the_simulator(job, tmp_path, number, send):
-    """To the process group, as a terminal and `timeout` send it, and to make alone, which hands SIGTERM on."""
+    """To the process group, as a terminal and `timeout` send it, and to make alone, which hands
+    SIGTERM on."""
     with family(tmp_path, "make", "run", *job, "BACKEND=rtl") as found:
         variables = found.wait_for("accel_harness", "+verilator+seed")
         folder = runner.BUILD / "run" / os.path.basename(os.path.dirname(variables["CLIPQ_JOB"]))

@@ -1,4 +1,6 @@
-"""Verilator must start registers without a reset at random values that depend on the seed; Icarus must start them as X."""
+"""Verilator must start registers without a reset at random values that depend on the seed; Icarus
+must start them as X."""
+
 import pytest
 
 from host.simulation import runner
@@ -28,7 +30,8 @@ async def test_look(dut):
 
 @pytest.fixture(scope="module")
 def held(tmp_path_factory):
-    """A function that gives the 64 bits of a register that nothing has ever written, for a simulator and a seed."""
+    """A function that gives the 64 bits of a register that nothing has ever written, for a
+    simulator and a seed."""
     folder = tmp_path_factory.mktemp("holder")
     (folder / "holder.sv").write_text(RTL)
     (folder / "cocotb_holder.py").write_text(TESTS)
@@ -37,7 +40,14 @@ def held(tmp_path_factory):
         if reason := runner.missing(sim):
             pytest.skip(reason)
         model = runner.build("holder", [folder / "holder.sv"], sim=sim)
-        result = runner.simulate(model, "cocotb_holder", seed=seed, env={"PYTHONPATH": str(folder)}, run_dir=folder / "run", timeout=60.0)
+        result = runner.simulate(
+            model,
+            "cocotb_holder",
+            seed=seed,
+            env={"PYTHONPATH": str(folder)},
+            run_dir=folder / "run",
+            timeout=60.0,
+        )
         assert result.passed, result.error
         return (folder / "run" / "held.txt").read_text()
 

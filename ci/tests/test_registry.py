@@ -1,4 +1,6 @@
-"""The registry rejects what it cannot run, and the regression notices a module that no test holds."""
+"""The registry rejects what it cannot run, and the regression notices a module that no test
+holds."""
+
 import pytest
 
 from ci import registry, regress
@@ -14,27 +16,41 @@ def load(tmp_path, text):
     return registry.load(path)
 
 
-@pytest.mark.parametrize("text, culprit", [
-    ("tests: [" + ENTRY + ", colour: red}]", "colour"),
-    ("tests: [{name: a, about: x, module: m}]", "toplevel"),
-    ("tests: [" + ENTRY + ", simulators: [vcs]}]", "vcs"),
-    ("tests: [" + ENTRY + "}, " + ENTRY + "}]", "twice"),
-    ("others: []", "top-level"),
-])
+@pytest.mark.parametrize(
+    "text, culprit",
+    [
+        ("tests: [" + ENTRY + ", colour: red}]", "colour"),
+        ("tests: [{name: a, about: x, module: m}]", "toplevel"),
+        ("tests: [" + ENTRY + ", simulators: [vcs]}]", "vcs"),
+        ("tests: [" + ENTRY + "}, " + ENTRY + "}]", "twice"),
+        ("others: []", "top-level"),
+    ],
+)
 def test_wrong_entry_is_named(tmp_path, text, culprit):
     with pytest.raises(registry.RegistryError, match=culprit):
         load(tmp_path, text)
 
 
 def test_cases_are_all_combinations(tmp_path):
-    test = load(tmp_path, "tests: [" + ENTRY + ", matrix: {NUM_MODULES: [4, 16], DEPTH: [1, 2]}, "
-                "simulators: {verilator: , icarus: {NUM_MODULES: [4]}}}]").tests["a"]
+    test = load(
+        tmp_path,
+        "tests: [" + ENTRY + ", matrix: {NUM_MODULES: [4, 16], DEPTH: [1, 2]}, "
+        "simulators: {verilator: , icarus: {NUM_MODULES: [4]}}}]",
+    ).tests["a"]
     assert len(test.cases("verilator")) == 4 and len(test.cases("icarus")) == 1
-    assert [c.parameters for c in test.usual_cases("verilator")] == [{"NUM_MODULES": 4, "DEPTH": 1}, {"NUM_MODULES": 4, "DEPTH": 2}]
-    other = load(tmp_path, "tests: [" + ENTRY + ", simulators: {verilator: {NUM_MODULES: [16]}}}]").tests["a"]
+    assert [c.parameters for c in test.usual_cases("verilator")] == [
+        {"NUM_MODULES": 4, "DEPTH": 1},
+        {"NUM_MODULES": 4, "DEPTH": 2},
+    ]
+    other = load(
+        tmp_path, "tests: [" + ENTRY + ", simulators: {verilator: {NUM_MODULES: [16]}}}]"
+    ).tests["a"]
     assert [c.parameters for c in other.usual_cases("verilator")] == [{"NUM_MODULES": 16}]
     pinned = test.cases("verilator", modules=8)
-    assert [c.parameters for c in pinned] == [{"NUM_MODULES": 8, "DEPTH": 1}, {"NUM_MODULES": 8, "DEPTH": 2}]
+    assert [c.parameters for c in pinned] == [
+        {"NUM_MODULES": 8, "DEPTH": 1},
+        {"NUM_MODULES": 8, "DEPTH": 2},
+    ]
 
 
 def test_shipped_registry_is_valid():
@@ -60,11 +76,18 @@ def test_untested_module_and_missing_top_fail_the_regression(tmp_path, monkeypat
     monkeypatch.setattr(regress, "ROOT", tmp_path)
     tests = load(tmp_path, "tests: [" + ENTRY + "}]")
     report = regress.registry_report(tests, RtlIndex(tmp_path / "rtl"))
-    assert [t.name for t in report.tests if t.status == "failed"] == ["a has a top level", "rtl/lonely.sv is tested"]
+    assert [t.name for t in report.tests if t.status == "failed"] == [
+        "a has a top level",
+        "rtl/lonely.sv is tested",
+    ]
 
 
 def test_closing_line_counts_single_tests():
     def report(*statuses):
         return regress.Report("k", "", 0.0, tuple(Outcome("t", s, 0.0) for s in statuses), "")
+
     assert regress.closing_line([report("passed", "passed")]) == "2 passed, 0 failed"
-    assert regress.closing_line([report("passed", "failed"), report("skipped")]) == "1 passed, 1 failed, 1 skipped"
+    assert (
+        regress.closing_line([report("passed", "failed"), report("skipped")])
+        == "1 passed, 1 failed, 1 skipped"
+    )

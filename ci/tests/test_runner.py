@@ -1,11 +1,11 @@
 """A test that fails, hangs, dies, does not exist or is not compiled must never count as passed."""
+
 import os
 import time
 
 import pytest
 
 from host.simulation import runner
-
 
 pytestmark = pytest.mark.usefixtures("own_build_folder")
 
@@ -29,7 +29,9 @@ def test_filter_without_match_fails(toy):
 
 
 def test_only_skipped_tests_fail(toy):
-    (toy.folder / "all_skipped.py").write_text("import cocotb\n@cocotb.test(skip=True)\nasync def test_x(dut):\n    pass\n")
+    (toy.folder / "all_skipped.py").write_text(
+        "import cocotb\n@cocotb.test(skip=True)\nasync def test_x(dut):\n    pass\n"
+    )
     result = toy.run(None, module="all_skipped")
     assert not result.passed and result.n_tests == 0 and len(result.tests) == 1
 
@@ -51,7 +53,8 @@ def test_dying_simulator_fails(toy):
 
 @pytest.mark.parametrize("kind", [1, 2])
 def test_error_of_the_simulator_fails(toy, kind):
-    """$error and a failing assertion at time 0: Icarus only prints them, and the cocotb test passes."""
+    """$error and a failing assertion at time 0: Icarus only prints them, and the cocotb test
+    passes."""
     result = toy.run("test_adds_one", COMPLAIN=kind)
     assert not result.passed and "the simulator reported" in result.error
 
@@ -97,8 +100,15 @@ def test_only_whole_models_that_nobody_used_for_a_while_go(tmp_path):
             os.utime(folder / "built.json", (time.time() - age,) * 2)
         return folder
 
-    current, old = model("current", 2 * runner.KEEP_OLD_MODELS), model("old", runner.KEEP_OLD_MODELS + 60)
-    fresh, begun, lock = model("fresh", runner.KEEP_OLD_MODELS - 60), model("begun", whole=False), tmp_path / "old.lock"
+    current, old = (
+        model("current", 2 * runner.KEEP_OLD_MODELS),
+        model("old", runner.KEEP_OLD_MODELS + 60),
+    )
+    fresh, begun, lock = (
+        model("fresh", runner.KEEP_OLD_MODELS - 60),
+        model("begun", whole=False),
+        tmp_path / "old.lock",
+    )
     lock.touch()
     runner._drop_old_models(tmp_path, current)
     assert not old.exists() and all(path.exists() for path in (current, fresh, begun, lock))
@@ -106,6 +116,12 @@ def test_only_whole_models_that_nobody_used_for_a_while_go(tmp_path):
 
 def test_waves_are_recorded(toy):
     model = runner.build("toy", [toy.source], {}, toy.sim, waves=True)
-    result = runner.simulate(model, toy.module, seed=1, env={"PYTHONPATH": str(toy.folder)}, filter="test_adds_one",
-                             run_dir=toy.folder / "waves")
+    result = runner.simulate(
+        model,
+        toy.module,
+        seed=1,
+        env={"PYTHONPATH": str(toy.folder)},
+        filter="test_adds_one",
+        run_dir=toy.folder / "waves",
+    )
     assert result.passed and result.waves.stat().st_size > 0

@@ -1,4 +1,6 @@
-"""The testplan fails for whatever is missing: tests, entries, points, and the collector of coverage itself."""
+"""The testplan fails for whatever is missing: tests, entries, points, and the collector of coverage
+itself."""
+
 import ast
 import re
 import textwrap
@@ -6,9 +8,9 @@ import textwrap
 import pytest
 
 from ci import registry, testplan
-from tb.lib import coverage
 from host.simulation.rtl_index import ROOT
 from host.simulation.runner import TestOutcome as Outcome
+from tb.lib import coverage
 
 GROUPS = {"op": frozenset({"conv", "pool"}), "pad": frozenset({"0", "1"})}
 PLAN = """
@@ -36,8 +38,15 @@ def judge(tmp_path, plan=PLAN, tests=TESTS, ran=RAN, hits=HITS):
     """(whether it fails, what it says) of a plan, a registry and a run."""
     (tmp_path / "plan.yaml").write_text(plan)
     (tmp_path / "tests.yaml").write_text(tests)
-    outcomes = {name: [Outcome(f, status, 0.0) for f, status in found] for name, found in ran.items()}
-    report = testplan.evaluate(testplan.load(tmp_path / "plan.yaml"), registry.load(tmp_path / "tests.yaml"), outcomes, hits)
+    outcomes = {
+        name: [Outcome(f, status, 0.0) for f, status in found] for name, found in ran.items()
+    }
+    report = testplan.evaluate(
+        testplan.load(tmp_path / "plan.yaml"),
+        registry.load(tmp_path / "tests.yaml"),
+        outcomes,
+        hits,
+    )
     assert report.failed == any(o.status == "failed" for o in report.outcomes())
     return report.failed, testplan.summary(report)
 
@@ -47,27 +56,49 @@ def test_complete_plan_holds(tmp_path):
     assert not failed and "2 of 2 entries hold" in text and "4 of 4 coverage points hit" in text
 
 
-@pytest.mark.parametrize("change, culprit", [
-    (dict(ran={**RAN, "alpha": [("m.all", "failed")]}), "entry 'first': test 'alpha' failed: m.all"),
-    (dict(ran={**RAN, "beta": [("m.two", "passed")]}), "test 'beta' has no function that matches 'one'"),
-    (dict(ran={**RAN, "beta": [*RAN["beta"], ("m.three", "passed")]}), "function m.three of test 'beta' is in no entry"),
-    (dict(tests=TESTS + "  - {name: gamma, about: x, toplevel: top, module: m}"), "test 'gamma' of ci/tests.yaml is in no entry"),
-    (dict(tests=TESTS.replace("alpha", "gamma")), "entry 'first': no test is called 'alpha'"),
-    (dict(hits={**HITS, "op.pool": 0}), "entry 'first': coverage hole: op.pool"),
-    (dict(hits={}), "coverage hole: op.conv"),
-    (dict(plan=PLAN.replace("[pad.0, pad.1]", "[pad.0]")), "coverage group 'pad': 1 points are in no entry, first '1'"),
-    (dict(hits={**HITS, "op.add": 1}), "'op.add' was hit but is not declared"),
-])
+@pytest.mark.parametrize(
+    "change, culprit",
+    [
+        (
+            dict(ran={**RAN, "alpha": [("m.all", "failed")]}),
+            "entry 'first': test 'alpha' failed: m.all",
+        ),
+        (
+            dict(ran={**RAN, "beta": [("m.two", "passed")]}),
+            "test 'beta' has no function that matches 'one'",
+        ),
+        (
+            dict(ran={**RAN, "beta": [*RAN["beta"], ("m.three", "passed")]}),
+            "function m.three of test 'beta' is in no entry",
+        ),
+        (
+            dict(tests=TESTS + "  - {name: gamma, about: x, toplevel: top, module: m}"),
+            "test 'gamma' of ci/tests.yaml is in no entry",
+        ),
+        (dict(tests=TESTS.replace("alpha", "gamma")), "entry 'first': no test is called 'alpha'"),
+        (dict(hits={**HITS, "op.pool": 0}), "entry 'first': coverage hole: op.pool"),
+        (dict(hits={}), "coverage hole: op.conv"),
+        (
+            dict(plan=PLAN.replace("[pad.0, pad.1]", "[pad.0]")),
+            "coverage group 'pad': 1 points are in no entry, first '1'",
+        ),
+        (dict(hits={**HITS, "op.add": 1}), "'op.add' was hit but is not declared"),
+    ],
+)
 def test_what_is_missing_is_named(tmp_path, change, culprit):
     failed, text = judge(tmp_path, **change)
     assert failed and culprit in text
 
 
 def test_what_was_left_out_is_not_judged(tmp_path):
-    """SIM= or a missing simulator left `alpha` out: its coverage cannot be expected, and the other entry's may have come from it."""
+    """SIM= or a missing simulator left `alpha` out: its coverage cannot be expected, and the other
+    entry's may have come from it."""
     failed, text = judge(tmp_path, ran={**RAN, "alpha": [("m.all", "skipped")]}, hits={})
     assert not failed and "left out: alpha" in text and "0 of 2 entries hold" in text
-    failed, _ = judge(tmp_path, ran={"alpha": [("m.all", "skipped")], "beta": [("m.one", "failed"), ("m.two", "passed")]})
+    failed, _ = judge(
+        tmp_path,
+        ran={"alpha": [("m.all", "skipped")], "beta": [("m.one", "failed"), ("m.two", "passed")]},
+    )
     assert failed
 
 
@@ -78,16 +109,23 @@ def test_nightly_tests_may_be_left_out(tmp_path):
     assert judge(tmp_path, plan, tests, hits={**HITS, "op.pool": 0})[0]
 
 
-@pytest.mark.parametrize("old, new, culprit", [
-    ("stage: block", "stage: moon", "entry 'first': stage 'moon'"),
-    ("coverage: [op]", "coverage: [oops]", "entry 'first': no coverage point is called 'oops'"),
-    ("[alpha, {beta: one}]", "[]", "entry 'first': tests must be"),
-    ("{beta: one}", "{beta: '('}", "entry 'first': test 'beta': '\\('"),
-    ("name: second", "name: first", "'first' appears twice"),
-    ("about: x, stage: block", "stage: block", "entry 'first': key 'about' is missing"),
-    ("about: x, stage: block", "about: x, colour: red, stage: block", "entry 'first': unknown key 'colour'"),
-    ("entries:", "other:", "'entries'"),
-])
+@pytest.mark.parametrize(
+    "old, new, culprit",
+    [
+        ("stage: block", "stage: moon", "entry 'first': stage 'moon'"),
+        ("coverage: [op]", "coverage: [oops]", "entry 'first': no coverage point is called 'oops'"),
+        ("[alpha, {beta: one}]", "[]", "entry 'first': tests must be"),
+        ("{beta: one}", "{beta: '('}", "entry 'first': test 'beta': '\\('"),
+        ("name: second", "name: first", "'first' appears twice"),
+        ("about: x, stage: block", "stage: block", "entry 'first': key 'about' is missing"),
+        (
+            "about: x, stage: block",
+            "about: x, colour: red, stage: block",
+            "entry 'first': unknown key 'colour'",
+        ),
+        ("entries:", "other:", "'entries'"),
+    ],
+)
 def test_wrong_plan_is_named(tmp_path, old, new, culprit):
     with pytest.raises(testplan.PlanError, match=culprit):
         judge(tmp_path, PLAN.replace(old, new))
@@ -98,13 +136,18 @@ def cocotb_functions(test):
     names = []
     for module in test.module.split(","):
         source = (ROOT / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8")
-        names += [f"{module}.{node.name}" for node in ast.parse(source).body
-                  if isinstance(node, ast.AsyncFunctionDef) and any("cocotb.test" in ast.unparse(d) for d in node.decorator_list)]
+        names += [
+            f"{module}.{node.name}"
+            for node in ast.parse(source).body
+            if isinstance(node, ast.AsyncFunctionDef)
+            and any("cocotb.test" in ast.unparse(d) for d in node.decorator_list)
+        ]
     return [Outcome(name, "passed", 0.0) for name in names if re.search(test.filter or "", name)]
 
 
 def test_shipped_plan_is_complete():
-    """Every registered test, every function of one that is planned by function and every coverage group is in an entry, before anything has run."""
+    """Every registered test, every function of one that is planned by function and every coverage
+    group is in an entry, before anything has run."""
     tests = registry.load()
     outcomes = {name: cocotb_functions(test) for name, test in tests.tests.items()}
     assert outcomes["host_behaviour"] and outcomes["corners"]
@@ -139,11 +182,15 @@ def run_collector(toy, which, env):
 def test_simulation_leaves_its_hits_unless_the_writer_is_disabled(toy, disabled):
     result = run_collector(toy, "collects.collects", {"NO_WRITER": "1"} if disabled else {})
     hits = coverage.merge([result.log.with_name(coverage.FILE)])
-    assert result.passed and hits == ({} if disabled else {"layer_op.conv signed": 2, "layer_op.maxpool signed": 1})
+    assert result.passed and hits == (
+        {} if disabled else {"layer_op.conv signed": 2, "layer_op.maxpool signed": 1}
+    )
     entry = testplan.Entry("ops", "x", "block", {"alpha": None}, coverage=("layer_op.conv signed",))
     tests = registry.Registry({"alpha": registry.CocotbTest("alpha", "x", "toy", "collects")}, {})
-    verdict, = testplan.evaluate([entry], tests, {"alpha": result.tests}, hits).verdicts
-    assert verdict.status == ("failed" if disabled else "passed") and verdict.holes == (("layer_op.conv signed",) if disabled else ())
+    (verdict,) = testplan.evaluate([entry], tests, {"alpha": result.tests}, hits).verdicts
+    assert verdict.status == ("failed" if disabled else "passed") and verdict.holes == (
+        ("layer_op.conv signed",) if disabled else ()
+    )
 
 
 def test_undeclared_point_fails_the_simulation(toy):
@@ -154,7 +201,12 @@ def test_undeclared_point_fails_the_simulation(toy):
 def test_runs_that_failed_give_no_hits(tmp_path):
     for name, body in (("alpha-verilator", ""), ("beta-icarus", "<failure message='x'/>")):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "results.xml").write_text(f"<testsuites><testcase classname='m' name='f'>{body}</testcase></testsuites>")
+        (tmp_path / name / "results.xml").write_text(
+            f"<testsuites><testcase classname='m' name='f'>{body}</testcase></testsuites>"
+        )
         (tmp_path / name / coverage.FILE).write_text('{"op.conv": 2}')
     outcomes, hits = testplan.read_runs(tmp_path)
-    assert {name: found[0].status for name, found in outcomes.items()} == {"alpha": "passed", "beta": "failed"} and hits == {"op.conv": 2}
+    assert {name: found[0].status for name, found in outcomes.items()} == {
+        "alpha": "passed",
+        "beta": "failed",
+    } and hits == {"op.conv": 2}

@@ -1,1 +1,2 @@
-"""The simulated accelerator's surroundings: DMA engines, clock, the job that runs in the simulator."""
+"""The simulated accelerator's surroundings: DMA engines, clock, the job that runs in the
+simulator."""

@@ -1,8 +1,9 @@
 // The accelerator between models of the host's DMA engines (test bench only).
 //
-// Purpose: runs whole networks at the simulator's full speed: Python loads the streams' files, starts the engines, and waits for edges.  cycles_o
-// counts from the first beat accepted on an input stream of weights or images to the last result beat, as the product defines total_cycles, independently
-// of the accelerator's own counter.  The program is sent by the same engine as the weights, but before arm_i.
+// Purpose: runs whole networks at the simulator's full speed: Python loads the streams' files, starts the engines, and
+// waits for edges.  cycles_o counts from the first beat accepted on an input stream of weights or images to the last
+// result beat, as the product defines total_cycles, independently of the accelerator's own counter.  The program is
+// sent by the same engine as the weights, but before arm_i.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps
@@ -71,7 +72,8 @@ module accel_harness #(
 
   logic [63:0] prog_tdata, image_tdata, result_tdata;
   logic [7:0] prog_tkeep, image_tkeep, result_tkeep;
-  logic prog_tvalid, prog_tready, prog_tlast, image_tvalid, image_tready, image_tlast, result_tvalid, result_tready, result_tlast;
+  logic prog_tvalid, prog_tready, prog_tlast, image_tvalid, image_tready, image_tlast, result_tvalid, result_tready,
+      result_tlast;
 
   dma_source #(
       .FILE ("prog.hex"),

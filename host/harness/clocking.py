@@ -1,4 +1,5 @@
 """Clock and reset of every block: one clock `clk_i`, one synchronous active-low reset `rst_ni`."""
+
 from __future__ import annotations
 
 from cocotb.clock import Clock
@@ -10,11 +11,12 @@ PERIOD_NS = 10
 
 
 async def start(dut, cycles: int = 4) -> None:
-    """Start the clock (in the simulator, not in Python) and apply one reset of `cycles` clock cycles.
+    """Start the clock (in the simulator, not in Python) and apply one reset of `cycles` clock
+    cycles.
 
-    Set the inputs before: they are sampled from the first cycle on. Returns after a falling edge, so that what the
-    caller writes next is stable before the following rising edge. On Icarus the block's control outputs are watched for X and Z
-    from then on.
+    Set the inputs before: they are sampled from the first cycle on. Returns after a falling edge,
+    so that what the caller writes next is stable before the following rising edge. On Icarus the
+    block's control outputs are watched for X and Z from then on.
     """
     dut.rst_ni.value = 0
     Clock(dut.clk_i, PERIOD_NS, unit="ns", impl="gpi").start()
@@ -31,7 +33,8 @@ async def reset(dut, cycles: int = 4) -> None:
 
 
 async def wait_for(dut, condition, limit: int, what: str) -> int:
-    """Wait for `condition()` to be true just before a rising edge; returns the number of cycles waited.
+    """Wait for `condition()` to be true just before a rising edge; returns the number of cycles
+    waited.
 
     Raises AssertionError naming `what` after `limit` cycles.
     """

@@ -1,7 +1,7 @@
 // Model of a DMA that receives an AXI-Stream into memory (test bench only).
 //
-// Purpose: takes beats with settable bandwidth and random stalls and writes them to FILE in the simulator's folder when dump_i rises.
-// stall_i / 256 is the probability that it takes nothing in a cycle; at 256 it takes nothing for ever.
+// Purpose: takes beats with settable bandwidth and random stalls and writes them to FILE in the simulator's folder when
+// dump_i rises. stall_i / 256 is the probability that it takes nothing in a cycle; at 256 it takes nothing for ever.
 // clear_i empties it.  Packets are counted by TLAST; a beat that changes while it waits is counted as a protocol error.
 `resetall
 `default_nettype none
@@ -49,7 +49,8 @@ module dma_sink #(
       waiting_q <= s_axis_tvalid && !s_axis_tready;
       held_q    <= beat;
       if (waiting_q && (!s_axis_tvalid || beat !== held_q)) errors_q <= errors_q + 32'd1;
-      else if (s_axis_tvalid && s_axis_tready && s_axis_tkeep != 8'hff && !(s_axis_tkeep == 8'h0f && s_axis_tlast)) errors_q <= errors_q + 32'd1;
+      else if (s_axis_tvalid && s_axis_tready && s_axis_tkeep != 8'hff && !(s_axis_tkeep == 8'h0f &&
+          s_axis_tlast)) errors_q <= errors_q + 32'd1;
       if (clear_i) begin
         beats_q   <= '0;
         packets_q <= '0;

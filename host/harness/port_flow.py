@@ -1,4 +1,5 @@
 """How packets flowed through a stream port, as measured by the harness's port_monitor."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -8,7 +9,9 @@ from tb.lib.stalls import measured_pattern
 
 @dataclass(frozen=True)
 class Flow:
-    """Counts of one port: beats, cycles inside a packet without a beat offered (gaps) or taken (held), and the longest run of each."""
+    """Counts of one port: beats, cycles inside a packet without a beat offered (gaps) or taken
+    (held), and the longest run of each."""
+
     beats: int
     gaps: int
     held: int
@@ -19,7 +22,12 @@ class Flow:
     def read(cls, signal) -> Flow:
         """From a monitor_o port."""
         word = signal.value.to_unsigned()
-        return cls(*(word >> low & (1 << bits) - 1 for low, bits in ((0, 32), (32, 32), (64, 32), (96, 16), (112, 16))))
+        return cls(
+            *(
+                word >> low & (1 << bits) - 1
+                for low, bits in ((0, 32), (32, 32), (64, 32), (96, 16), (112, 16))
+            )
+        )
 
     @property
     def sender(self) -> str:

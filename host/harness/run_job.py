@@ -1,7 +1,10 @@
-"""cocotb module that runs one compiled network on images: the simulator's side of `host.rtl_backend`.
+"""cocotb module that runs one compiled network on images: the simulator's side of
+`host.rtl_backend`.
 
-The job (a pickle of host.rtl_backend.Job, written by the same user a moment before) is named by CLIPQ_JOB, the results go to CLIPQ_OUT.
+The job (a pickle of host.rtl_backend.Job, written by the same user a moment before) is named by
+CLIPQ_JOB, the results go to CLIPQ_OUT.
 """
+
 import os
 import pickle
 import sys
@@ -32,5 +35,10 @@ async def run(dut):
         totals.append(total)
         print(f"@image {number + 1} {total}", file=sys.stderr, flush=True)
     await host.stop_run()
-    np.savez(os.environ["CLIPQ_OUT"], beats=np.array(beats), totals=np.array(totals, np.int64), counters=np.array(counters),
-             seconds=np.array(seconds))
+    np.savez(
+        os.environ["CLIPQ_OUT"],
+        beats=np.array(beats),
+        totals=np.array(totals, np.int64),
+        counters=np.array(counters),
+        seconds=np.array(seconds),
+    )

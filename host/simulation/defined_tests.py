@@ -3,6 +3,7 @@
 cocotb loads this module before the test modules. It lists what they define, the expansions of
 `cocotb.parametrize` included, in defined.json in the folder of the simulation.
 """
+
 from __future__ import annotations
 
 import importlib

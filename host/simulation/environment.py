@@ -3,18 +3,29 @@
 It is built from what stands here, so that no other variable of the caller decides what is built,
 what is tested or how it ends.
 """
+
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Iterator, Mapping
 
 # Handed on if they are set: who and where the user is, where libraries and data lie, and settings
 # of numeric libraries, with which one checks that results do not depend on them.
-PASSED = ("HOME", "USER", "LOGNAME", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "CIFAR_ROOT",
-          "CUDA_VISIBLE_DEVICES", "ATEN_CPU_CAPABILITY", "NPY_DISABLE_CPU_FEATURES")
+PASSED = (
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "TMPDIR",
+    "TZ",
+    "LD_LIBRARY_PATH",
+    "CIFAR_ROOT",
+    "CUDA_VISIBLE_DEVICES",
+    "ATEN_CPU_CAPABILITY",
+    "NPY_DISABLE_CPU_FEATURES",
+)
 PASSED_PREFIXES = ("OMP_", "MKL_", "OPENBLAS_", "ONEDNN_")
 # How much a test bench does, and on which network; handed on by `make sim` only.
 BENCH_SETTINGS = ("NETWORKS", "FAULTS", "UVM_NETWORKS", "UVM_RUNS", "CLIPQ_NIN")
@@ -22,11 +33,19 @@ BENCH_SETTINGS = ("NETWORKS", "FAULTS", "UVM_NETWORKS", "UVM_RUNS", "CLIPQ_NIN")
 
 def child(own: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of a command; `own` variables come on top."""
-    passed = {name: value for name, value in os.environ.items()
-              if name in PASSED or name.startswith(PASSED_PREFIXES)}
+    passed = {
+        name: value
+        for name, value in os.environ.items()
+        if name in PASSED or name.startswith(PASSED_PREFIXES)
+    }
     path = os.pathsep.join((str(Path(sys.prefix) / "bin"), os.environ.get("PATH", os.defpath)))
-    return {**passed, "PATH": path, "LC_ALL": "C.UTF-8",
-            "YOWASP_CACHE_DIR": str(Path(sys.prefix) / "yowasp-cache"), **(own or {})}
+    return {
+        **passed,
+        "PATH": path,
+        "LC_ALL": "C.UTF-8",
+        "YOWASP_CACHE_DIR": str(Path(sys.prefix) / "yowasp-cache"),
+        **(own or {}),
+    }
 
 
 def bench_settings() -> dict[str, str]:

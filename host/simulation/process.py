@@ -1,9 +1,10 @@
 """Runs commands so that nothing of them is left, in whatever way they or this process end.
 
-A command gets a session of its own and the environment of host/simulation/environment.py, with a folder of its
-own for temporary files. At its end every process of the session is killed and the folder removed.
-If this process ends before, host/simulation/watchdog.py does it.
+A command gets a session of its own and the environment of host/simulation/environment.py, with a
+folder of its own for temporary files. At its end every process of the session is killed and the
+folder removed. If this process ends before, host/simulation/watchdog.py does it.
 """
+
 from __future__ import annotations
 
 import atexit
@@ -17,8 +18,9 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Iterator, Mapping, Sequence
+from typing import IO
 
 from host.simulation import environment, watchdog
 
@@ -36,7 +38,8 @@ class Stopped(BaseException):
 
 
 class _Watchdog:
-    """Announces sessions and folders to host/simulation/watchdog.py, which is started with the first one."""
+    """Announces sessions and folders to host/simulation/watchdog.py, which is started with the
+    first one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -91,8 +94,15 @@ class _Watchdog:
     def _start(self) -> None:
         command = [sys.executable, "-I", "-S", str(Path(watchdog.__file__).resolve())]
         self._program = subprocess.Popen(
-            command, bufsize=0, cwd="/", env=environment.child(), stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+            command,
+            bufsize=0,
+            cwd="/",
+            env=environment.child(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         self._pipe = self._program.stdin
 
 
@@ -120,8 +130,13 @@ def folder(parent: Path | None = None) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def started(command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None,
-            output: IO[bytes] | int = subprocess.DEVNULL) -> Iterator[subprocess.Popen]:
+def started(
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    output: IO[bytes] | int = subprocess.DEVNULL,
+) -> Iterator[subprocess.Popen]:
     """Start `command`; at the end of the block every process of its session is killed.
 
     env     variables beside those of host/simulation/environment.py
@@ -134,9 +149,15 @@ def started(command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None 
             raise FileNotFoundError(2, "no such program", command[0])
         reader, writer = os.pipe()
         with open(reader, "rb") as closed, open(writer, "wb", buffering=0) as gate:
-            process = subprocess.Popen([*_GATE, *command], cwd=cwd, env=env, stdin=closed,
-                                       stdout=output, stderr=subprocess.STDOUT,
-                                       start_new_session=True)
+            process = subprocess.Popen(
+                [*_GATE, *command],
+                cwd=cwd,
+                env=env,
+                stdin=closed,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
             try:
                 _watchdog.begin(process.pid)
                 if _stopping.is_set():
@@ -149,8 +170,14 @@ def started(command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None 
                 process.wait()
 
 
-def run(command: Sequence[str], log: IO[bytes], *, cwd: Path, timeout: float,
-        env: Mapping[str, str] | None = None) -> int:
+def run(
+    command: Sequence[str],
+    log: IO[bytes],
+    *,
+    cwd: Path,
+    timeout: float,
+    env: Mapping[str, str] | None = None,
+) -> int:
     """Run `command` with nothing on stdin, and stdout and stderr in `log`; return its exit status.
 
     A negative status is the number of the signal that ended it. `timeout` is in seconds of wall

@@ -1,13 +1,15 @@
 """A sign of life for work that takes longer than a few seconds."""
+
 from __future__ import annotations
 
 import threading
 import time
-from typing import Callable
+from collections.abc import Callable
 
 
 class Heartbeat:
-    """Context manager: prints `describe()` and the elapsed time every `interval` seconds until it is left."""
+    """Context manager: prints `describe()` and the elapsed time every `interval` seconds until it
+    is left."""
 
     def __init__(self, describe: Callable[[], str], interval: float = 10.0):
         self._describe, self._interval = describe, interval

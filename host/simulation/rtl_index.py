@@ -1,8 +1,10 @@
 """Which SystemVerilog file defines which module, and what each module needs.
 
-A file under `rtl/` holds one module or package. The index finds the files of a top level and orders them (packages
-first), so that no list of files has to be kept by hand and an edit rebuilds only what it can affect.
+A file under `rtl/` holds one module or package. The index finds the files of a top level and orders
+them (packages first), so that no list of files has to be kept by hand and an edit rebuilds only
+what it can affect.
 """
+
 from __future__ import annotations
 
 import re
@@ -25,7 +27,8 @@ class SourceError(UserError):
 
 @dataclass(frozen=True)
 class Unit:
-    """One module or package: its name, file, whether it is a package, and the names of the units it mentions."""
+    """One module or package: its name, file, whether it is a package, and the names of the units it
+    mentions."""
 
     name: str
     path: Path
@@ -55,7 +58,9 @@ class RtlIndex:
         words = frozenset(_WORD.findall(code))
         for kind, name in _DEFINITION.findall(code):
             if name in self.units:
-                raise SourceError(f"{kind} {name} is defined in {self.units[name].path} and in {path}")
+                raise SourceError(
+                    f"{kind} {name} is defined in {self.units[name].path} and in {path}"
+                )
             self.units[name] = Unit(name, path, kind == "package", words, includes)
 
     def needs(self, name: str) -> set[str]:
@@ -76,7 +81,8 @@ class RtlIndex:
         return seen
 
     def files(self, top: str) -> list[Path]:
-        """The files of `top` and everything below it: packages first, in the order they need each other."""
+        """The files of `top` and everything below it: packages first, in the order they need each
+        other."""
         names = self.closure(top)
         packages = _topological(self, sorted(n for n in names if self.units[n].is_package))
         modules = sorted(n for n in names if not self.units[n].is_package)
@@ -95,8 +101,10 @@ class RtlIndex:
 
     def modules_in(self, place: Path) -> list[Unit]:
         """All modules (no packages) whose file lies below `place`, by name."""
-        return sorted((u for u in self.units.values() if not u.is_package and u.path.is_relative_to(place)),
-                      key=lambda u: u.name)
+        return sorted(
+            (u for u in self.units.values() if not u.is_package and u.path.is_relative_to(place)),
+            key=lambda u: u.name,
+        )
 
     def roots(self, place: Path) -> list[str]:
         """Modules below `place` that no other module there instantiates."""

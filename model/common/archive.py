@@ -1,5 +1,6 @@
 """Reading of .npy and .npz files that anybody may have written: nothing is executed, and no size is
 believed before it has been compared with what is there."""
+
 import contextlib
 import io
 import math
@@ -12,12 +13,15 @@ from model.common.files import open_input, output
 
 MAX_BYTES = 1 << 28  # of all arrays of an .npz file, uncompressed
 MAX_MEMBERS = 1 << 16
-CHUNK = 4096  # compressed bytes a step: bzip2 expands each step at once, whatever the zip header says
+CHUNK = (
+    4096  # compressed bytes a step: bzip2 expands each step at once, whatever the zip header says
+)
 NPY, ZIP = b"\x93NUMPY", b"PK"
 
 
 class ArchiveError(UserError, ValueError):
-    """Not an array file, or a damaged or oversized one. The message names the array, not the file."""
+    """Not an array file, or a damaged or oversized one. The message names the array, not the
+    file."""
 
 
 class Archive:
@@ -63,7 +67,9 @@ class Archive:
         try:
             return _decode(self._bytes(self._members[name]))
         except Exception as error:  # truncated, corrupted and encrypted members fail in many ways
-            raise ArchiveError(f"array '{printable(name)}' cannot be read ({_reason(error)})") from error
+            raise ArchiveError(
+                f"array '{printable(name)}' cannot be read ({_reason(error)})"
+            ) from error
 
     def _bytes(self, member):
         with self._zip.open(member) as stream:
@@ -81,14 +87,24 @@ def read_array(path):
 
 
 def write_npz(path, arrays):
-    """Write a dict of arrays as an .npz whose bytes depend on its content only (little endian, C order, fixed times, bzip2)."""
+    """Write a dict of arrays as an .npz whose bytes depend on its content only (little endian, C
+    order, fixed times, bzip2)."""
     with output(path) as handle, zipfile.ZipFile(handle, "w") as archive:
         for name, array in arrays.items():
             array = np.asarray(array)
             data = io.BytesIO()
-            np.lib.format.write_array(data, array.astype(array.dtype.newbyteorder("<"), order="C"), version=(1, 0), allow_pickle=False)
+            np.lib.format.write_array(
+                data,
+                array.astype(array.dtype.newbyteorder("<"), order="C"),
+                version=(1, 0),
+                allow_pickle=False,
+            )
             member = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-            member.compress_type, member.create_system, member.external_attr = zipfile.ZIP_BZIP2, 3, 0o644 << 16
+            member.compress_type, member.create_system, member.external_attr = (
+                zipfile.ZIP_BZIP2,
+                3,
+                0o644 << 16,
+            )
             archive.writestr(member, data.getvalue())
 
 
@@ -96,8 +112,12 @@ def _expect(handle, magic, what):
     start = handle.read(8)
     handle.seek(0)
     if not start.startswith(magic):
-        kinds = {NPY: "a single array (.npy)", ZIP: "a zip archive", b"\xff\xd8\xff": "a JPEG image",
-                 b"\x89PNG": "a PNG image"}
+        kinds = {
+            NPY: "a single array (.npy)",
+            ZIP: "a zip archive",
+            b"\xff\xd8\xff": "a JPEG image",
+            b"\x89PNG": "a PNG image",
+        }
         found = next((kind for sign, kind in kinds.items() if start.startswith(sign)), None)
         found = found or (f"a file that starts with {start!r}" if start else "an empty file")
         raise ArchiveError(f"not a readable {what}: it is {found}")
@@ -115,15 +135,20 @@ def _members(infos, limit):
         total += info.file_size
     if total > limit:
         largest = max(members, key=lambda name: members[name].file_size)
-        raise ArchiveError(f"arrays of {total:,} bytes, at most {limit:,} are read; the largest is "
-                           f"'{printable(largest)}' with {members[largest].file_size:,}")
+        raise ArchiveError(
+            f"arrays of {total:,} bytes, at most {limit:,} are read; the largest is "
+            f"'{printable(largest)}' with {members[largest].file_size:,}"
+        )
     return members
 
 
 def _decode(data):
     stream = io.BytesIO(data)
     version = np.lib.format.read_magic(stream)
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
     if version not in readers:
         raise ValueError(f"version {version} of the .npy format is not read")
     shape, fortran_order, dtype = readers[version](stream)

@@ -1,4 +1,6 @@
-"""What every command of the project shares: errors in one line, signals that clean up, safe output."""
+"""What every command of the project shares: errors in one line, signals that clean up, safe
+output."""
+
 import os
 import signal
 import sys
@@ -15,8 +17,8 @@ class Command(click.Command):
     """A click command: `@click.command(cls=Command)`.
 
     UserError and OSError become one line on standard error and exit status 1. SIGTERM and SIGHUP
-    end the command as Ctrl-C does, through every `finally`; the status is 128 + the signal's number.
-    Text that the terminal cannot show is escaped.
+    end the command as Ctrl-C does, through every `finally`; the status is 128 + the signal's
+    number. Text that the terminal cannot show is escaped.
     """
 
     def main(self, *args, **kwargs):
@@ -26,8 +28,11 @@ class Command(click.Command):
         return super().main(*args, **kwargs)
 
     def invoke(self, ctx):
-        previous = {number: signal.signal(number, _end) for number in ENDING_SIGNALS
-                    if signal.getsignal(number) != signal.SIG_IGN}  # nohup
+        previous = {
+            number: signal.signal(number, _end)
+            for number in ENDING_SIGNALS
+            if signal.getsignal(number) != signal.SIG_IGN
+        }  # nohup
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:

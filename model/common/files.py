@@ -1,5 +1,6 @@
 """The one way in which commands open files that a user names: outputs that are whole or not there,
 and inputs that cannot block."""
+
 import contextlib
 import errno
 import os
@@ -31,12 +32,13 @@ def check_output(path):
 
 @contextlib.contextmanager
 def output(path):
-    """Open `path` for binary writing; what is written appears there as a whole at the end, or not at all.
+    """Open `path` for binary writing; what is written appears there as a whole at the end, or not
+    at all.
 
     A regular file is made beside the target under a unique name and then renamed, so that an error,
     a full disk or another writer of the same path never leaves half a file. Links are followed: the
-    file that they lead to is replaced. A device or a FIFO is written into at the end. Raises OSError
-    with the path for a folder, a socket, a FIFO that nobody reads, and for whatever fails.
+    file that they lead to is replaced. A device or a FIFO is written into at the end. Raises
+    OSError with the path for a folder, a socket, a FIFO that nobody reads, and for whatever fails.
     """
     check_output(path)
     try:
@@ -55,7 +57,8 @@ def write_text(path, text):
 
 
 def open_input(path):
-    """Open a regular file for binary reading. Raises OSError with the path; never waits for a FIFO."""
+    """Open a regular file for binary reading. Raises OSError with the path; never waits for a
+    FIFO."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     mode = os.fstat(handle).st_mode
     if not stat.S_ISREG(mode):

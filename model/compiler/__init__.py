@@ -1,4 +1,6 @@
-"""Compiler: a Network becomes the program, weight and image streams of the accelerator (formats: docs/architecture.md)."""
-from model.compiler.program import CompileError, Compiled, compile_network
+"""Compiler: a Network becomes the program, weight and image streams of the accelerator (formats:
+docs/architecture.md)."""
+
+from model.compiler.program import Compiled, CompileError, compile_network
 
 __all__ = ["CompileError", "Compiled", "compile_network"]

@@ -1,14 +1,17 @@
-"""How a convolution is mapped to passes: conv mode, channel groups, kernel-row steps, row pieces and tiles.
+"""How a convolution is mapped to passes: conv mode, channel groups, kernel-row steps, row pieces
+and tiles.
 
-A pass is one weight set of the conv unit over the pixels of one tile. The loops, from the outside: output-channel group, tile row, tile
-column, input-channel group, kernel-row step, row piece (rtl/conv_unit/pass_planner.sv walks the same ones).
+A pass is one weight set of the conv unit over the pixels of one tile. The loops, from the outside:
+output-channel group, tile row, tile column, input-channel group, kernel-row step, row piece
+(rtl/conv_unit/pass_planner.sv walks the same ones).
 """
+
 from dataclasses import dataclass
 from functools import cached_property
 
 from model.compiler.program_format import TILE_PIXELS
 
-WINDOW = (1, 3, 5)        # kernel columns that an array holds in conv mode 0, 1, 2
+WINDOW = (1, 3, 5)  # kernel columns that an array holds in conv mode 0, 1, 2
 CHANNEL_QUADS = (8, 8, 5)  # quads (four input channels) of a pass
 
 
@@ -18,22 +21,27 @@ def ceil_div(a, b):
 
 @dataclass(frozen=True)
 class Pass:
-    """Geometry of one pass: rows and slots it reads, and the delay from a slot to the output whose window it completes."""
-    rows: int       # output rows that meet the picture; 0: nothing to do
-    length: int     # slots (pixels read) per row
-    delay: int      # 0..4 slots
-    cols: int       # output columns
+    """Geometry of one pass: rows and slots it reads, and the delay from a slot to the output whose
+    window it completes."""
+
+    rows: int  # output rows that meet the picture; 0: nothing to do
+    length: int  # slots (pixels read) per row
+    delay: int  # 0..4 slots
+    cols: int  # output columns
 
 
 @dataclass(frozen=True)
 class ConvPlan:
     """Mapping of one conv layer in one conv mode."""
+
     mode: int
-    vertical: bool            # quads of a pass are vertical taps (input of at most 4 channels) instead of channels
+    vertical: (
+        bool  # quads of a pass are vertical taps (input of at most 4 channels) instead of channels
+    )
     num_modules: int
-    in_shape: tuple           # (C, H, W)
+    in_shape: tuple  # (C, H, W)
     out_shape: tuple
-    kernel: tuple             # (Kh, Kw)
+    kernel: tuple  # (Kh, Kw)
     pad: tuple
 
     @property
@@ -105,7 +113,11 @@ class ConvPlan:
 
     def tile_passes(self, y0, x0):
         """The passes of a tile in order (one input-channel group: all are alike)."""
-        return [self._pass(y0, x0, kr, piece) for kr in range(self.kr_count) for piece in range(self.pieces)]
+        return [
+            self._pass(y0, x0, kr, piece)
+            for kr in range(self.kr_count)
+            for piece in range(self.pieces)
+        ]
 
     def _pass(self, y0, x0, kr, piece):
         height, width = self.in_shape[1:]
@@ -121,12 +133,18 @@ class ConvPlan:
     @cached_property
     def slots(self):
         """Cycles of all positions: the layer's compute time without stalls."""
-        per_group = sum(p.rows * p.length for origin in self.tile_origins() for p in self.tile_passes(*origin))
+        per_group = sum(
+            p.rows * p.length for origin in self.tile_origins() for p in self.tile_passes(*origin)
+        )
         return per_group * self.channel_groups * self.output_groups
 
     def busy_cycles(self, shortest_pass):
         """As slots, with every pass at least as long as its weights take to load."""
-        per_group = sum(max(p.rows * p.length, shortest_pass) for origin in self.tile_origins() for p in self.tile_passes(*origin))
+        per_group = sum(
+            max(p.rows * p.length, shortest_pass)
+            for origin in self.tile_origins()
+            for p in self.tile_passes(*origin)
+        )
         return per_group * self.channel_groups * self.output_groups
 
 
@@ -136,6 +154,17 @@ def plan_conv(layer, hardware, vertical_allowed):
     vertical_allowed: the input's layout lets vertical taps be read at once (at most 4 channels).
     """
     shortest = hardware.pass_words + (10 if hardware.num_modules == 4 else 4)
-    plans = [ConvPlan(mode, vertical, hardware.num_modules, layer.in_shape, layer.out_shape, tuple(layer.kernel), tuple(layer.pad))
-             for mode in (2, 1, 0) for vertical in ((True, False) if vertical_allowed else (False,))]
+    plans = [
+        ConvPlan(
+            mode,
+            vertical,
+            hardware.num_modules,
+            layer.in_shape,
+            layer.out_shape,
+            tuple(layer.kernel),
+            tuple(layer.pad),
+        )
+        for mode in (2, 1, 0)
+        for vertical in ((True, False) if vertical_allowed else (False,))
+    ]
     return min(plans, key=lambda plan: plan.busy_cycles(shortest))

@@ -1,4 +1,5 @@
 """Why a network cannot become a program."""
+
 from model.common.errors import UserError
 
 

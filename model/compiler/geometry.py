@@ -1,4 +1,6 @@
-"""Whether the sizes in a layer's descriptor fit together: the rules that rtl/control/descriptor_check.sv applies."""
+"""Whether the sizes in a layer's descriptor fit together: the rules that
+rtl/control/descriptor_check.sv applies."""
+
 from types import SimpleNamespace
 
 from model.compiler.hardware import Hardware
@@ -6,13 +8,44 @@ from model.compiler.program_format import DESCRIPTOR, MODE_1, OP_CONV, OP_MAXPOO
 from model.compiler.records import decode
 
 # Fields that only convolutions and only pools look at.
-ONLY_CONV = ("mode", "vertical", "tile_rows", "tile_cols", "tile_pixels", "kr_count", "kr_step",
-             "pad_h", "pad_w", "pieces", "window", "channel_groups", "output_groups", "read_quads")
-ONLY_POOL = ("pool_kernel_h", "pool_kernel_w", "pool_stride_h", "pool_stride_w", "pool_pad_h",
-             "pool_pad_w")
+ONLY_CONV = (
+    "mode",
+    "vertical",
+    "tile_rows",
+    "tile_cols",
+    "tile_pixels",
+    "kr_count",
+    "kr_step",
+    "pad_h",
+    "pad_w",
+    "pieces",
+    "window",
+    "channel_groups",
+    "output_groups",
+    "read_quads",
+)
+ONLY_POOL = (
+    "pool_kernel_h",
+    "pool_kernel_w",
+    "pool_stride_h",
+    "pool_stride_w",
+    "pool_pad_h",
+    "pool_pad_w",
+)
 # Fields that all layers look at.
-COMMON = ("raw", "in_base", "in_row_stride", "in_w", "in_h", "in_quads", "out_quads", "out_base",
-          "out_w", "out_h", "out_end")
+COMMON = (
+    "raw",
+    "in_base",
+    "in_row_stride",
+    "in_w",
+    "in_h",
+    "in_quads",
+    "out_quads",
+    "out_base",
+    "out_w",
+    "out_h",
+    "out_end",
+)
 
 
 def sizes(words) -> SimpleNamespace:
@@ -21,7 +54,8 @@ def sizes(words) -> SimpleNamespace:
 
 
 def problems(d: SimpleNamespace, hardware: Hardware) -> list[str]:
-    """Every rule that the sizes of a layer break; empty for what the compiler writes. Sizes of zero are another check's."""
+    """Every rule that the sizes of a layer break; empty for what the compiler writes. Sizes of zero
+    are another check's."""
     broken = _input_problems(d, hardware)
     if d.op == OP_CONV:
         return broken + _conv_problems(d, hardware)
@@ -58,9 +92,15 @@ def _conv_problems(d, hardware):
         broken.append("kernel width")
     if d.tile_rows * d.tile_cols != d.tile_pixels:
         broken.append("tile")
-    if d.tile_rows > 1 and d.tile_cols < d.out_w:  # pixels of a tile are numbered by its columns: several rows must be whole ones
+    if (
+        d.tile_rows > 1 and d.tile_cols < d.out_w
+    ):  # pixels of a tile are numbered by its columns: several rows must be whole ones
         broken.append("tile of several parts of rows")
-    if not _covers(d.channel_groups, d.read_quads, d.read_quads if d.vertical and d.in_quads == 1 else 0 if d.vertical else d.in_quads):
+    if not _covers(
+        d.channel_groups,
+        d.read_quads,
+        d.read_quads if d.vertical and d.in_quads == 1 else 0 if d.vertical else d.in_quads,
+    ):
         broken.append("input channels")
     if not _covers(d.output_groups, group_quads, d.out_quads):
         broken.append("output channels")

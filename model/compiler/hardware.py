@@ -1,4 +1,6 @@
-"""The configuration of the accelerator that compiler and cycle model reckon with (parameters of rtl/clipq_accel.sv)."""
+"""The configuration of the accelerator that compiler and cycle model reckon with (parameters of
+rtl/clipq_accel.sv)."""
+
 from dataclasses import dataclass
 
 from model.compiler.errors import CompileError
@@ -10,9 +12,10 @@ MODULE_COUNTS = (4, 8, 16)
 @dataclass(frozen=True)
 class Hardware:
     """Parameters of one build of the accelerator."""
+
     num_modules: int = 4
-    bank_words: int = 11264       # feature buffer: 8 banks of so many 32-bit words
-    weight_words: int = 4096      # weight buffer: 64-bit words
+    bank_words: int = 11264  # feature buffer: 8 banks of so many 32-bit words
+    weight_words: int = 4096  # weight buffer: 64-bit words
 
     def __post_init__(self):
         if self.num_modules not in MODULE_COUNTS:

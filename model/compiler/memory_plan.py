@@ -1,4 +1,5 @@
 """Places every tensor in the feature buffer for as long as a later layer reads it."""
+
 from dataclasses import dataclass
 
 from model.compiler.errors import CompileError
@@ -7,10 +8,11 @@ from model.compiler.errors import CompileError
 @dataclass(frozen=True)
 class Tensor:
     """A tensor's place: quad q of pixel (y, x) is at base + y * row_stride + x * quads + q."""
-    shape: tuple       # (C, H, W)
+
+    shape: tuple  # (C, H, W)
     signed: bool
-    row_stride: int    # quads
-    base: int = None   # quad address
+    row_stride: int  # quads
+    base: int = None  # quad address
 
     @property
     def quads(self):
@@ -28,12 +30,13 @@ class Tensor:
 
 
 def skewed_stride(width):
-    """Row stride that puts the same column of eight successive rows into eight banks: 1 modulo 8."""
+    """Row stride that puts the same column of eight successive rows into eight banks: 1 modulo 8"""
     return width + (1 - width) % 8
 
 
 def layout(shape, signed, skewed):
-    """Tensor without a place yet; skewed: rows padded so that vertical taps can be read at once (at most 4 channels)."""
+    """Tensor without a place yet; skewed: rows padded so that vertical taps can be read at once (at
+    most 4 channels)."""
     row = shape[2] * -(-shape[0] // 4)
     return Tensor(tuple(shape), signed, skewed_stride(row) if skewed else row)
 
@@ -41,18 +44,27 @@ def layout(shape, signed, skewed):
 def place(tensors, last_use, capacity):
     """Bases for tensors {name: Tensor} in order of creation.
 
-    last_use: {name: index of the last layer that reads it}, layers counted from 0, the input created before layer 0. A new tensor goes to the
-    end of the buffer away from the one made before, so that two tensors that fill it together always fit.
+    last_use: {name: index of the last layer that reads it}, layers counted from 0, the input
+    created before layer 0. A new tensor goes to the end of the buffer away from the one made
+    before, so that two tensors that fill it together always fit.
     """
     placed, live = {}, {}
     at_bottom = True
     for index, (name, tensor) in enumerate(tensors.items(), start=-1):
         live = {other: placed[other] for other in live if last_use.get(other, -1) >= index}
-        base = _find(sorted((t.base, t.base + t.size) for t in live.values()), tensor.size, capacity, at_bottom)
+        base = _find(
+            sorted((t.base, t.base + t.size) for t in live.values()),
+            tensor.size,
+            capacity,
+            at_bottom,
+        )
         if base is None:
             held = sum(t.size for t in live.values())
-            raise CompileError(f"layer {name!r}: its output needs {4 * tensor.size:,} bytes of feature buffer beside {4 * held:,} bytes of tensors "
-                               f"still needed; the buffer holds {4 * capacity:,}")
+            raise CompileError(
+                f"layer {name!r}: its output needs {4 * tensor.size:,} bytes of feature buffer "
+                f"beside {4 * held:,} bytes of tensors "
+                f"still needed; the buffer holds {4 * capacity:,}"
+            )
         placed[name] = live[name] = Tensor(tensor.shape, tensor.signed, tensor.row_stride, base)
         at_bottom = not at_bottom
     return placed

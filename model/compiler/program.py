@@ -1,4 +1,6 @@
-"""Network -> program, weight and image streams, and result stream -> tensors (docs/architecture.md)."""
+"""Network -> program, weight and image streams, and result stream -> tensors
+(docs/architecture.md)."""
+
 import zlib
 from dataclasses import dataclass
 
@@ -9,8 +11,20 @@ from model.compiler.conv_plan import ceil_div, plan_conv
 from model.compiler.errors import CompileError
 from model.compiler.hardware import Hardware
 from model.compiler.program_format import (
-    DESCRIPTOR, HEADER, MAGIC_PROGRAM, MAGIC_WEIGHTS, MAX_CHANNELS, MAX_LAYERS, OP_AVGPOOL, OP_CONV,
-    OP_MAXPOOL, PACKET, PROGRAM_VERSION, QUAD_ADDR_W, TRAILER)
+    DESCRIPTOR,
+    HEADER,
+    MAGIC_PROGRAM,
+    MAGIC_WEIGHTS,
+    MAX_CHANNELS,
+    MAX_LAYERS,
+    OP_AVGPOOL,
+    OP_CONV,
+    OP_MAXPOOL,
+    PACKET,
+    PROGRAM_VERSION,
+    QUAD_ADDR_W,
+    TRAILER,
+)
 from model.compiler.records import encode
 
 OP_CODES = {"conv": OP_CONV, "maxpool": OP_MAXPOOL, "avgpool": OP_AVGPOOL}
@@ -21,9 +35,11 @@ ADDR_MASK = (1 << QUAD_ADDR_W) - 1
 class Compiled:
     """What the host sends for a network, and how it reads what comes back.
 
-    program, weights: uint64 words of whole packets (header, payload, CRC). tensors: {name: Tensor}, "input" first.
+    program, weights: uint64 words of whole packets (header, payload, CRC). tensors: {name: Tensor},
+    "input" first.
     plans: {conv layer: ConvPlan}. debug: every layer's tensor is sent, not only the last one's.
     """
+
     net: object
     hardware: Hardware
     program: np.ndarray
@@ -37,7 +53,9 @@ class Compiled:
         tensor = self.tensors["input"]
         channels, height, width = tensor.shape
         quads = np.zeros((height, width, 4 * tensor.quads), np.uint8)
-        quads[:, :, :channels] = (np.asarray(image).astype(np.int64) & 0xFF).astype(np.uint8).transpose(1, 2, 0)
+        quads[:, :, :channels] = (
+            (np.asarray(image).astype(np.int64) & 0xFF).astype(np.uint8).transpose(1, 2, 0)
+        )
         data = quads.tobytes()
         return np.frombuffer(data + bytes(-len(data) % 8), "<u8")
 
@@ -62,13 +80,19 @@ class Compiled:
         tensors, at = {}, 0
         for layer in self.emitted:
             count = self.result_beats(layer)
-            part = np.ascontiguousarray(beats[at:at + count], "<u8")
+            part = np.ascontiguousarray(beats[at : at + count], "<u8")
             if len(part) != count:
                 raise ValueError(f"layer {layer.name!r}: {len(part)} result beats of {count}")
-            tensors[layer.name] = self._decode_raw(layer, part) if layer.out == "int32" else _decode_bytes(layer, part)
+            tensors[layer.name] = (
+                self._decode_raw(layer, part)
+                if layer.out == "int32"
+                else _decode_bytes(layer, part)
+            )
             at += count
         if at != len(beats):
-            raise ValueError(f"{len(beats) - at} result beats too many after layer {self.emitted[-1].name!r}")
+            raise ValueError(
+                f"{len(beats) - at} result beats too many after layer {self.emitted[-1].name!r}"
+            )
         return tensors
 
     def _raw_order(self, layer):
@@ -77,14 +101,21 @@ class Compiled:
         modules = self.hardware.num_modules
         words = ceil_div(channels, modules)
         if layer.op == "avgpool":
-            return [(word, y, x) for y in range(height) for x in range(width) for word in range(words)]
+            return [
+                (word, y, x) for y in range(height) for x in range(width) for word in range(words)
+            ]
         plan = self.plans[layer.name]
         order = []
         for group in range(plan.output_groups):
             steps = range(group * plan.steps, min((group + 1) * plan.steps, words))
             for y0, x0 in plan.tile_origins():
                 rows, cols = plan.tile_size(y0, x0)
-                order += [(word, y, x) for y in range(y0, y0 + rows) for x in range(x0, x0 + cols) for word in steps]
+                order += [
+                    (word, y, x)
+                    for y in range(y0, y0 + rows)
+                    for x in range(x0, x0 + cols)
+                    for word in steps
+                ]
         return order
 
     def _decode_raw(self, layer, beats):
@@ -99,29 +130,46 @@ class Compiled:
 def _decode_bytes(layer, beats):
     channels, height, width = layer.out_shape
     quads = ceil_div(channels, 4)
-    data = beats.view(np.int8 if layer.out_signed else np.uint8)[:height * width * quads * 4]
-    return data.reshape(height, width, quads * 4)[:, :, :channels].transpose(2, 0, 1).astype(np.int32)
+    data = beats.view(np.int8 if layer.out_signed else np.uint8)[: height * width * quads * 4]
+    return (
+        data.reshape(height, width, quads * 4)[:, :, :channels].transpose(2, 0, 1).astype(np.int32)
+    )
 
 
 def packet(magic, payload):
     """Header, payload and CRC-32 trailer of a packet, uint64 words."""
     payload = np.ascontiguousarray(payload, "<u8")
     header = encode(PACKET, {"magic": magic, "length": len(payload)})
-    return np.concatenate([header, payload, encode(TRAILER, {"crc": zlib.crc32(payload.tobytes())})])
+    return np.concatenate(
+        [header, payload, encode(TRAILER, {"crc": zlib.crc32(payload.tobytes())})]
+    )
 
 
 def compile_network(net, hardware=Hardware(), debug=False):
-    """Network -> Compiled for one hardware configuration. CompileError names the layer and why it cannot run."""
+    """Network -> Compiled for one hardware configuration. CompileError names the layer and why it
+    cannot run."""
     _check_supported(net)
     plans, tensors = _plan(net, hardware)
     descriptors = []
     for index, layer in enumerate(net.layers):
         values = descriptor_values(layer, index, net, tensors, plans, debug)
         descriptors.append(_naming(layer, lambda: encode(DESCRIPTOR, values)))
-    chunks = [_naming(layer, lambda: _chunk(layer, plans, hardware)) for layer in net.layers if layer.op in ("conv", "avgpool")]
+    chunks = [
+        _naming(layer, lambda: _chunk(layer, plans, hardware))
+        for layer in net.layers
+        if layer.op in ("conv", "avgpool")
+    ]
     program = np.concatenate([_header(tensors["input"], len(net.layers), hardware), *descriptors])
     payload = np.concatenate(chunks) if chunks else np.zeros(0, np.uint64)
-    return Compiled(net, hardware, packet(MAGIC_PROGRAM, program), packet(MAGIC_WEIGHTS, payload), tensors, plans, debug)
+    return Compiled(
+        net,
+        hardware,
+        packet(MAGIC_PROGRAM, program),
+        packet(MAGIC_WEIGHTS, payload),
+        tensors,
+        plans,
+        debug,
+    )
 
 
 def _naming(layer, make):
@@ -139,20 +187,34 @@ def _chunk(layer, plans, hardware):
 
 def _check_supported(net):
     if len(net.layers) > MAX_LAYERS:
-        raise CompileError(f"network {net.name!r}: {len(net.layers)} layers, the program memory holds {MAX_LAYERS}")
+        raise CompileError(
+            f"network {net.name!r}: {len(net.layers)} layers, the program memory holds {MAX_LAYERS}"
+        )
     if net.input_shape[0] > MAX_CHANNELS:
-        raise CompileError(f"network {net.name!r}: input.shape: {net.input_shape[0]} channels, the accelerator has at most {MAX_CHANNELS}")
+        raise CompileError(
+            f"network {net.name!r}: input.shape: {net.input_shape[0]} channels, the accelerator "
+            f"has at most {MAX_CHANNELS}"
+        )
     for layer in net.layers:
         if layer.op not in OP_CODES:
-            raise CompileError(f"layer {layer.name!r}: op {layer.op!r} is not supported by the accelerator yet")
+            raise CompileError(
+                f"layer {layer.name!r}: op {layer.op!r} is not supported by the accelerator yet"
+            )
         if layer.op == "conv" and tuple(layer.stride) != (1, 1):
-            raise CompileError(f"layer {layer.name!r}: stride {list(layer.stride)} is not supported by the accelerator yet (convolutions: 1)")
+            raise CompileError(
+                f"layer {layer.name!r}: stride {list(layer.stride)} is not supported by the "
+                "accelerator yet (convolutions: 1)"
+            )
         if layer.out_shape[0] > MAX_CHANNELS:
-            raise CompileError(f"layer {layer.name!r}: {layer.out_shape[0]} output channels, the accelerator has at most {MAX_CHANNELS}")
+            raise CompileError(
+                f"layer {layer.name!r}: {layer.out_shape[0]} output channels, the accelerator has "
+                f"at most {MAX_CHANNELS}"
+            )
 
 
 def _plan(net, hardware):
-    """Conv plans and placed tensors. Skewed rows cost memory; without room for them the plain layout is tried."""
+    """Conv plans and placed tensors. Skewed rows cost memory; without room for them the plain
+    layout is tried."""
     try:
         return _plan_layout(net, hardware, skew=True)
     except CompileError:
@@ -166,22 +228,46 @@ def _plan_layout(net, hardware, skew):
             readers.setdefault(name, []).append(layer)
             last_use[name] = index
     shapes = {"input": (tuple(net.input_shape), net.input_signed)}
-    shapes.update({layer.name: (layer.out_shape, layer.out_signed) for layer in net.layers if layer.out != "int32"})
-    skewed = {name: skew and shape[0] <= 4 and any(r.op == "conv" and r.kernel[0] > 1 for r in readers.get(name, []))
-              for name, (shape, _) in shapes.items()}
-    tensors = {name: memory_plan.layout(shape, signed, skewed[name]) for name, (shape, signed) in shapes.items()}
+    shapes.update(
+        {
+            layer.name: (layer.out_shape, layer.out_signed)
+            for layer in net.layers
+            if layer.out != "int32"
+        }
+    )
+    skewed = {
+        name: skew
+        and shape[0] <= 4
+        and any(r.op == "conv" and r.kernel[0] > 1 for r in readers.get(name, []))
+        for name, (shape, _) in shapes.items()
+    }
+    tensors = {
+        name: memory_plan.layout(shape, signed, skewed[name])
+        for name, (shape, signed) in shapes.items()
+    }
     tensors = memory_plan.place(tensors, last_use, hardware.quads)
-    plans = {layer.name: plan_conv(layer, hardware, skewed[layer.inputs[0]]) for layer in net.layers if layer.op == "conv"}
+    plans = {
+        layer.name: plan_conv(layer, hardware, skewed[layer.inputs[0]])
+        for layer in net.layers
+        if layer.op == "conv"
+    }
     return plans, tensors
 
 
 def _header(image, n_layers, hardware):
-    return encode(HEADER, {
-        "n_layers": n_layers, "num_modules": hardware.num_modules, "version": PROGRAM_VERSION,
-        "image_base": image.base, "image_row_stride": image.row_stride,
-        "image_row_quads": image.row_quads, "image_rows": image.shape[1],
-        "image_end_addr": image.base + image.size,
-    })
+    return encode(
+        HEADER,
+        {
+            "n_layers": n_layers,
+            "num_modules": hardware.num_modules,
+            "version": PROGRAM_VERSION,
+            "image_base": image.base,
+            "image_row_stride": image.row_stride,
+            "image_row_quads": image.row_quads,
+            "image_rows": image.shape[1],
+            "image_end_addr": image.base + image.size,
+        },
+    )
 
 
 def descriptor_values(layer, index, net, tensors, plans, debug):
@@ -194,12 +280,22 @@ def descriptor_values(layer, index, net, tensors, plans, debug):
     if target is None:
         target = memory_plan.Tensor(layer.out_shape, False, out_w * out_quads, 0)
     values = {
-        "op": OP_CODES[layer.op], "in_signed": source.signed, "raw": raw,
-        "emit": debug or index + 1 == len(net.layers), "has_params": layer.op != "maxpool",
-        "in_base": source.base, "in_row_stride": source.row_stride, "in_h": source.shape[1],
-        "in_w": source.shape[2], "in_quads": source.quads,
-        "out_base": target.base, "out_row_stride": target.row_stride, "out_h": out_h,
-        "out_w": out_w, "out_quads": out_quads, "out_row_quads": target.row_quads,
+        "op": OP_CODES[layer.op],
+        "in_signed": source.signed,
+        "raw": raw,
+        "emit": debug or index + 1 == len(net.layers),
+        "has_params": layer.op != "maxpool",
+        "in_base": source.base,
+        "in_row_stride": source.row_stride,
+        "in_h": source.shape[1],
+        "in_w": source.shape[2],
+        "in_quads": source.quads,
+        "out_base": target.base,
+        "out_row_stride": target.row_stride,
+        "out_h": out_h,
+        "out_w": out_w,
+        "out_quads": out_quads,
+        "out_row_quads": target.row_quads,
         "out_end": target.base + target.size,
     }
     if not raw and layer.op != "maxpool":
@@ -207,8 +303,11 @@ def descriptor_values(layer, index, net, tensors, plans, debug):
     if layer.op == "conv":
         codebook = {f"codebook_{k}": layer.codebook[k] for k in (1, 2, 3)}
         return values | codebook | conv_values(plans[layer.name], source, target)
-    return values | {f"pool_{key}_{axis}": value for key in ("kernel", "stride", "pad")
-                     for axis, value in zip("hw", getattr(layer, key))}
+    return values | {
+        f"pool_{key}_{axis}": value
+        for key in ("kernel", "stride", "pad")
+        for axis, value in zip("hw", getattr(layer, key))
+    }
 
 
 def conv_values(plan, source, target):
@@ -227,10 +326,21 @@ def conv_values(plan, source, target):
         "out_tile_col_step": cols * target.quads,
     }
     return {name: value & ADDR_MASK for name, value in addresses.items()} | {
-        "mode": plan.mode, "vertical": plan.vertical, "window_addr": (plan.window - 1) * source.quads,
-        "psum_base0": pad_h * cols, "tile_rows": rows, "tile_cols": cols, "tile_pixels": rows * cols,
-        "kr_count": plan.kr_count, "kr_step": plan.kr_step, "pad_h": pad_h, "pad_w": pad_w,
-        "pieces": plan.pieces, "window": plan.window, "channel_groups": plan.channel_groups,
-        "output_groups": plan.output_groups, "read_quads": plan.quads,
+        "mode": plan.mode,
+        "vertical": plan.vertical,
+        "window_addr": (plan.window - 1) * source.quads,
+        "psum_base0": pad_h * cols,
+        "tile_rows": rows,
+        "tile_cols": cols,
+        "tile_pixels": rows * cols,
+        "kr_count": plan.kr_count,
+        "kr_step": plan.kr_step,
+        "pad_h": pad_h,
+        "pad_w": pad_w,
+        "pieces": plan.pieces,
+        "window": plan.window,
+        "channel_groups": plan.channel_groups,
+        "output_groups": plan.output_groups,
+        "read_quads": plan.quads,
         "vstep": (source.row_stride - 1) // 8 if plan.vertical else 0,
     }

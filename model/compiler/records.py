@@ -1,4 +1,5 @@
 """Records of 64-bit words with named fields."""
+
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ from model.compiler.errors import CompileError
 
 class Field(NamedTuple):
     """Bits low .. low + width - 1 of a word; signed: in two's complement."""
+
     word: int
     low: int
     width: int
@@ -25,6 +27,7 @@ class Field(NamedTuple):
 
 class Layout(NamedTuple):
     """Number of a record's words, and its fields by name."""
+
     words: int
     fields: dict
 
@@ -48,8 +51,10 @@ def encode(layout, values, words=None):
 
 def decode(layout, words):
     """{name: value} of all fields of a record."""
-    return {name: _value(field, int(words[field.word]) >> field.low & field.mask)
-            for name, field in layout.fields.items()}
+    return {
+        name: _value(field, int(words[field.word]) >> field.low & field.mask)
+        for name, field in layout.fields.items()
+    }
 
 
 def _value(field, bits):

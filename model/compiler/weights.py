@@ -1,4 +1,6 @@
-"""Packs a layer's weight indices and parameters into the words of the weight stream (docs/program-format.md)."""
+"""Packs a layer's weight indices and parameters into the words of the weight stream
+(docs/program-format.md)."""
+
 import numpy as np
 
 from model.compiler.conv_plan import ceil_div
@@ -9,31 +11,39 @@ EXTRA_PES = (5, 6, 7, 13, 14, 15, 21, 22, 23, 24)  # conv mode 2: taps 3 and 4 o
 
 
 def pe_indices(index, plan):
-    """Index of every PE in every pass: uint8 [groups, channel groups, row steps, pieces, ARRAYS, modules, PES].
+    """Index of every PE in every pass: uint8 [groups, channel groups, row steps, pieces, ARRAYS,
+    modules, PES].
 
-    index: uint8 [O, I, Kh, Kw], values 0..3. Array a takes channels 4q + a; taps count from the right (the newest column).
+    index: uint8 [O, I, Kh, Kw], values 0..3. Array a takes channels 4q + a; taps count from the
+    right (the newest column).
     """
     out_channels, _, height, width = index.shape
     quads, window, modules = plan.quads, plan.window, plan.num_modules
     groups, steps = plan.output_groups, plan.steps
     rows = plan.kr_count * plan.kr_step
     channels = 4 if plan.vertical else plan.channel_groups * quads * 4
-    padded = np.zeros((groups * plan.group_channels, channels, rows, plan.pieces * window), np.uint8)
-    padded[:out_channels, :index.shape[1], :height, :width] = index
+    padded = np.zeros(
+        (groups * plan.group_channels, channels, rows, plan.pieces * window), np.uint8
+    )
+    padded[:out_channels, : index.shape[1], :height, :width] = index
     if plan.vertical:  # [g, j, m, a, kr, v, p, w] -> [g, cg, kr, p, a, m, j, v, w]
-        split = padded.reshape(groups, steps, modules, 1, 4, plan.kr_count, quads, plan.pieces, window)
+        split = padded.reshape(
+            groups, steps, modules, 1, 4, plan.kr_count, quads, plan.pieces, window
+        )
         taps = split.transpose(0, 3, 5, 7, 4, 2, 1, 6, 8)
-    else:              # [g, j, m, cg, v, a, kr, p, w]
-        split = padded.reshape(groups, steps, modules, plan.channel_groups, quads, 4, rows, plan.pieces, window)
+    else:  # [g, j, m, cg, v, a, kr, p, w]
+        split = padded.reshape(
+            groups, steps, modules, plan.channel_groups, quads, 4, rows, plan.pieces, window
+        )
         taps = split.transpose(0, 3, 6, 7, 5, 2, 1, 4, 8)
     taps = taps[..., ::-1]
     pes = np.zeros(taps.shape[:6] + (PES,), np.uint8)
     if plan.mode == 0:
         for step in range(3):
-            pes[..., 8 * step:8 * step + 8] = taps[..., step, :, 0]
+            pes[..., 8 * step : 8 * step + 8] = taps[..., step, :, 0]
     else:
         for tap in range(3):
-            pes[..., 8 * tap:8 * tap + quads] = taps[..., 0, :, tap]
+            pes[..., 8 * tap : 8 * tap + quads] = taps[..., 0, :, tap]
         if plan.mode == 2:
             for k, pe in enumerate(EXTRA_PES):
                 pes[..., pe] = taps[..., 0, k % 5, 3 + k // 5]
@@ -41,13 +51,14 @@ def pe_indices(index, plan):
 
 
 def pack_passes(pes):
-    """PE indices -> uint64 [groups, passes, words], array-major, two bits a PE, the first in the lowest bits."""
+    """PE indices -> uint64 [groups, passes, words], array-major, two bits a PE, the first in the
+    lowest bits."""
     groups = pes.shape[0]
     flat = pes.reshape(groups, -1, ARRAYS * pes.shape[5] * PES)
     words = ceil_div(2 * flat.shape[2], 64)
     bits = np.zeros(flat.shape[:2] + (64 * words,), np.uint8)
-    bits[..., 0:2 * flat.shape[2]:2] = flat & 1
-    bits[..., 1:2 * flat.shape[2]:2] = flat >> 1
+    bits[..., 0 : 2 * flat.shape[2] : 2] = flat & 1
+    bits[..., 1 : 2 * flat.shape[2] : 2] = flat >> 1
     return np.packbits(bits, axis=-1, bitorder="little").view("<u8")
 
 
@@ -55,25 +66,33 @@ def parameter_words(bias, mult, shift, count):
     """One uint64 a channel, padded with zeros to `count` words."""
     words = np.zeros(count, np.uint64)
     for channel, values in enumerate(zip(bias, mult, shift)):
-        words[channel:channel + 1] = encode(PARAMETER, dict(zip(("bias", "mult", "shift"), values)))
+        words[channel : channel + 1] = encode(
+            PARAMETER, dict(zip(("bias", "mult", "shift"), values))
+        )
     return words
 
 
 def chunk(parameters, blocks=None, tiles=1):
-    """A layer's chunk: header, parameters, and the pass blocks uint64 [groups, passes, words], each group to be used for `tiles` tiles."""
+    """A layer's chunk: header, parameters, and the pass blocks uint64 [groups, passes, words], each
+    group to be used for `tiles` tiles."""
     groups, passes = (0, 0) if blocks is None else blocks.shape[:2]
-    header = encode(CHUNK, {"n_params": len(parameters), "n_tiles": tiles, "n_passes": passes,
-                            "n_groups": groups})
+    header = encode(
+        CHUNK,
+        {"n_params": len(parameters), "n_tiles": tiles, "n_passes": passes, "n_groups": groups},
+    )
     parts = [header, parameters]
     return np.concatenate(parts if blocks is None else parts + [blocks.reshape(-1)])
 
 
 def conv_chunk(layer, plan, hardware):
-    """Chunk of a conv layer; a group that the weight buffer cannot keep for its other tiles is repeated in the stream."""
+    """Chunk of a conv layer; a group that the weight buffer cannot keep for its other tiles is
+    repeated in the stream."""
     count = ceil_div(layer.out_shape[0], plan.num_modules) * plan.num_modules
     zeros = np.zeros(layer.out_shape[0], np.int64)
     raw = layer.out == "int32"
-    parameters = parameter_words(layer.bias, zeros if raw else layer.mult, zeros if raw else layer.shift, count)
+    parameters = parameter_words(
+        layer.bias, zeros if raw else layer.mult, zeros if raw else layer.shift, count
+    )
     blocks = pack_passes(pe_indices(layer.index, plan))
     if plan.tiles == 1 or replayed(plan, hardware):
         return chunk(parameters, blocks, plan.tiles)
@@ -89,5 +108,11 @@ def avgpool_chunk(layer, num_modules):
     """Chunk of an average pool: the same multiplier and shift for every channel."""
     channels = layer.out_shape[0]
     raw = layer.out == "int32"
-    return chunk(parameter_words(np.zeros(channels, np.int64), np.full(channels, 0 if raw else layer.mult),
-                                 np.full(channels, 0 if raw else layer.shift), ceil_div(channels, num_modules) * num_modules))
+    return chunk(
+        parameter_words(
+            np.zeros(channels, np.int64),
+            np.full(channels, 0 if raw else layer.mult),
+            np.full(channels, 0 if raw else layer.shift),
+            ceil_div(channels, num_modules) * num_modules,
+        )
+    )

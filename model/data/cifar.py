@@ -3,8 +3,10 @@ published MD5.
 
 The folders are looked for in ``$CIFAR_ROOT`` (default: ``data/`` in the repository). What is absent
 comes from the official archive: the one that lies there, or else the site's.
-Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009, https://www.cs.toronto.edu/~kriz/cifar.html
+Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009,
+https://www.cs.toronto.edu/~kriz/cifar.html
 """
+
 import hashlib
 import http.client
 import io
@@ -25,19 +27,37 @@ TIMEOUT = 60  # seconds without a byte
 LIMIT = 200_000_000  # bytes of a file; the largest, an archive, has 170,498,071
 SETS = {
     "cifar10": {
-        "folder": "cifar-10-batches-py", "archive": "cifar-10-python.tar.gz", "archive_md5": "c58f30108f718f92721af3b95e74349a",
-        "train": ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"), "test": ("test_batch",),
-        "meta": "batches.meta", "labels": b"labels", "names": b"label_names"},
+        "folder": "cifar-10-batches-py",
+        "archive": "cifar-10-python.tar.gz",
+        "archive_md5": "c58f30108f718f92721af3b95e74349a",
+        "train": ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"),
+        "test": ("test_batch",),
+        "meta": "batches.meta",
+        "labels": b"labels",
+        "names": b"label_names",
+    },
     "cifar100": {
-        "folder": "cifar-100-python", "archive": "cifar-100-python.tar.gz", "archive_md5": "eb9058c3a382ffc7106e4002c42a8d85",
-        "train": ("train",), "test": ("test",), "meta": "meta", "labels": b"fine_labels", "names": b"fine_label_names"},
+        "folder": "cifar-100-python",
+        "archive": "cifar-100-python.tar.gz",
+        "archive_md5": "eb9058c3a382ffc7106e4002c42a8d85",
+        "train": ("train",),
+        "test": ("test",),
+        "meta": "meta",
+        "labels": b"fine_labels",
+        "names": b"fine_label_names",
+    },
 }
 MD5 = {
-    "data_batch_1": "c99cafc152244af753f735de768cd75f", "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
-    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751", "data_batch_4": "634d18415352ddfa80567beed471001a",
-    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb", "test_batch": "40351d587109b95175f43aff81a1287e",
-    "batches.meta": "5ff9c542aee3614f3951f8cda6e48888", "train": "16019d7e3df5f24257cddd939b257f8d",
-    "test": "f0ef6b0ae62326f3e7ffdfab6717acfc", "meta": "7973b15100ade9c7d40fb424638fde48",
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    "test_batch": "40351d587109b95175f43aff81a1287e",
+    "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
+    "train": "16019d7e3df5f24257cddd939b257f8d",
+    "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
+    "meta": "7973b15100ade9c7d40fb424638fde48",
 }
 ADVICE = "delete it to download it again, or point CIFAR_ROOT at the official files"
 
@@ -47,9 +67,11 @@ class CifarError(UserError):
 
 
 def load_cifar(dataset, split, root=None):
-    """dataset: "cifar10" or "cifar100"; split: "train" or "test"; root: folder that holds the official one (default cifar_root()).
+    """dataset: "cifar10" or "cifar100"; split: "train" or "test"; root: folder that holds the
+    official one (default cifar_root()).
 
-    Returns (images uint8 [N, 3, 32, 32], labels int64 [N]) in the official order. Downloads what is absent. Raises CifarError.
+    Returns (images uint8 [N, 3, 32, 32], labels int64 [N]) in the official order. Downloads what is
+    absent. Raises CifarError.
     """
     facts = _facts(dataset)
     if split not in ("train", "test"):
@@ -128,23 +150,29 @@ def _unpack(dataset, missing):
                     with output(folder / name) as file:
                         file.write(members.extractfile(f"{facts['folder']}/{name}").read())
     except OSError as error:
-        raise CifarError(f"{printable(missing)} is missing and cannot be written "
-                         f"({_reason(error)}); set CIFAR_ROOT to another folder") from error
+        raise CifarError(
+            f"{printable(missing)} is missing and cannot be written "
+            f"({_reason(error)}); set CIFAR_ROOT to another folder"
+        ) from error
 
 
 def _download(facts, missing):
     """The official archive, which holds the file ``missing``."""
     url = SITE + facts["archive"]
-    advice = (f"download it elsewhere and set CIFAR_ROOT to the folder that contains it or "
-              f"{facts['folder']}/ (now {printable(missing.parent.parent)})")
+    advice = (
+        f"download it elsewhere and set CIFAR_ROOT to the folder that contains it or "
+        f"{facts['folder']}/ (now {printable(missing.parent.parent)})"
+    )
     try:
         data = _fetch(url)
     except (OSError, http.client.HTTPException, ValueError) as error:
         scheme = url.partition(":")[0]
         proxy = f"through {scheme}_proxy " if scheme in urllib.request.getproxies() else ""
-        raise CifarError(f"{printable(missing)} (MD5 {MD5[missing.name]}) is missing and {url} "
-                         f"cannot be downloaded {proxy}({_reason(error)}); expected MD5 "
-                         f"{facts['archive_md5']}; {advice}") from error
+        raise CifarError(
+            f"{printable(missing)} (MD5 {MD5[missing.name]}) is missing and {url} "
+            f"cannot be downloaded {proxy}({_reason(error)}); expected MD5 "
+            f"{facts['archive_md5']}; {advice}"
+        ) from error
     return _checked(url, data, facts["archive_md5"], advice)
 
 
@@ -169,7 +197,8 @@ def _reason(error):
 
 
 class _Unpickler(pickle.Unpickler):
-    """Builds dicts, lists, bytes, numbers and NumPy arrays, and refuses everything else a pickle could call."""
+    """Builds dicts, lists, bytes, numbers and NumPy arrays, and refuses everything else a pickle
+    could call."""
 
     def find_class(self, module, name):
         if (module, name) == ("numpy", "ndarray"):

@@ -1,10 +1,23 @@
 """The checks that every network passes, made in code or read from a file."""
+
 import math
 from dataclasses import replace
 
 import numpy as np
 
-from model.network.contract import (ACC_MAX, MAX_KERNEL, MAX_MULT, MAX_SHIFT, MAX_TENSOR, OPS, NetworkError, bad_name, dims, is_name, show)
+from model.network.contract import (
+    ACC_MAX,
+    MAX_KERNEL,
+    MAX_MULT,
+    MAX_SHIFT,
+    MAX_TENSOR,
+    OPS,
+    NetworkError,
+    bad_name,
+    dims,
+    is_name,
+    show,
+)
 from model.network.layer import Layer
 
 
@@ -15,7 +28,9 @@ def check_header(net):
     if not isinstance(net.input_signed, (bool, np.bool_)):
         raise NetworkError(f"input: signed: must be true or false, not {show(net.input_signed)}")
     object.__setattr__(net, "input_signed", bool(net.input_signed))
-    object.__setattr__(net, "input_shape", _ints("input", "shape", net.input_shape, 3, 1, 2**31 - 1))
+    object.__setattr__(
+        net, "input_shape", _ints("input", "shape", net.input_shape, 3, 1, 2**31 - 1)
+    )
     _check_size("input: shape", net.input_shape)
     if (net.scale is None) != (net.offset is None):
         raise NetworkError("input: scale and offset: give both or neither")
@@ -24,31 +39,52 @@ def check_header(net):
         object.__setattr__(net, "offset", _floats(net, "offset"))
     classes = net.classes if net.classes is not None else ()
     if not isinstance(classes, (list, tuple)) or not all(map(is_name, classes)):
-        raise NetworkError(f"classes: must be a list of non-empty printable strings, not {show(classes)}")
+        raise NetworkError(
+            f"classes: must be a list of non-empty printable strings, not {show(classes)}"
+        )
     object.__setattr__(net, "classes", tuple(classes))
 
 
 def _floats(net, key):
     values, channels = getattr(net, key), net.input_shape[0]
     values = values.tolist() if isinstance(values, np.ndarray) else values
-    if not isinstance(values, (list, tuple)) or len(values) != channels or not all(map(_is_finite, values)):
-        raise NetworkError(f"input: {key}: must be {channels} finite numbers, one per input channel, not {show(values)}")
+    if (
+        not isinstance(values, (list, tuple))
+        or len(values) != channels
+        or not all(map(_is_finite, values))
+    ):
+        raise NetworkError(
+            f"input: {key}: must be {channels} finite numbers, one per input channel, not "
+            f"{show(values)}"
+        )
     return tuple(float(v) for v in values)
 
 
 def _is_finite(value):
     try:
-        return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)
+        return (
+            isinstance(value, (int, float, np.number))
+            and not isinstance(value, bool)
+            and math.isfinite(value)
+        )
     except OverflowError:  # an integer beyond float64
         return False
 
 
 def checked_layers(net):
-    """The layers of a Network in plain types, with the derived fields filled in. Raises NetworkError."""
+    """The layers of a Network in plain types, with the derived fields filled in. Raises
+    NetworkError."""
     layers = net.layers
     if not isinstance(layers, (list, tuple)) or not layers:
         raise NetworkError("layers: there must be at least one")
-    done, names = {}, {getattr(layer, "name", None) for layer in layers if isinstance(getattr(layer, "name", None), str)}
+    done, names = (
+        {},
+        {
+            getattr(layer, "name", None)
+            for layer in layers
+            if isinstance(getattr(layer, "name", None), str)
+        },
+    )
     for number, layer in enumerate(layers):
         if not isinstance(layer, Layer):
             raise NetworkError(f"layers[{number}]: must be a Layer, not {type(layer).__name__}")
@@ -59,7 +95,10 @@ def checked_layers(net):
     used = {name for layer in done.values() for name in layer.inputs}
     for layer in list(done.values())[:-1]:
         if layer.name not in used:
-            raise NetworkError(f"layer '{layer.name}': inputs: no layer reads this one, and only the last layer is an output")
+            raise NetworkError(
+                f"layer '{layer.name}': inputs: no layer reads this one, and only the last layer "
+                "is an output"
+            )
     return tuple(done.values())
 
 
@@ -79,8 +118,15 @@ def _check_inputs(net, layer, where, done, names):
     if layer.op not in OPS:
         raise NetworkError(f"{where}: op: {show(layer.op)} is unknown; there are {', '.join(OPS)}")
     count = 2 if layer.op == "add" else 1
-    if not isinstance(layer.inputs, (list, tuple)) or len(layer.inputs) != count or not all(isinstance(i, str) for i in layer.inputs):
-        raise NetworkError(f"{where}: inputs: {layer.op} takes a list of {count} name{'s' * (count > 1)}, not {show(layer.inputs)}")
+    if (
+        not isinstance(layer.inputs, (list, tuple))
+        or len(layer.inputs) != count
+        or not all(isinstance(i, str) for i in layer.inputs)
+    ):
+        raise NetworkError(
+            f"{where}: inputs: {layer.op} takes a list of {count} name{'s' * (count > 1)}, not "
+            f"{show(layer.inputs)}"
+        )
     tensors = []
     for name in layer.inputs:
         if name == "input":
@@ -88,14 +134,18 @@ def _check_inputs(net, layer, where, done, names):
         elif name in done:
             tensors.append((done[name].out_shape, done[name].out_signed))
         elif name in names:
-            raise NetworkError(f"{where}: inputs: '{name}' comes after it or is the layer itself; layers stand after those they read")
+            raise NetworkError(
+                f"{where}: inputs: '{name}' comes after it or is the layer itself; layers stand "
+                "after those they read"
+            )
         else:
             raise NetworkError(f"{where}: inputs: there is no layer {show(name)}")
     return tensors
 
 
 def _checked(layer, where, inputs, last):
-    """A copy of the layer with its fields checked, in plain types, and the derived ones filled in."""
+    """A copy of the layer with its fields checked, in plain types, and the derived ones filled
+    in."""
     shape, signed = inputs[0]
     clean = {"inputs": tuple(layer.inputs)}
     _check_out(layer, where, last)
@@ -108,14 +158,20 @@ def _checked(layer, where, inputs, last):
     if layer.op != "add":
         clean.update(_check_geometry(layer, where, clean["kernel"]))
         channels = len(clean["bias"]) if layer.op == "conv" else shape[0]
-        out_shape = (channels, *_output_size(where, shape, **{key: clean[key] for key in ("kernel", "stride", "pad")}))
+        out_shape = (
+            channels,
+            *_output_size(where, shape, **{key: clean[key] for key in ("kernel", "stride", "pad")}),
+        )
         _check_size(f"{where}: output", out_shape)
     if layer.op == "avgpool" and scaled:
         clean["mult"] = _int(where, "mult", layer.mult, 1, MAX_MULT)
         clean["shift"] = _int(where, "shift", layer.shift, 0, MAX_SHIFT)
     if layer.op == "add":
         if inputs[1][0] != shape:
-            raise NetworkError(f"{where}: inputs: '{layer.inputs[0]}' is {dims(shape)} but '{layer.inputs[1]}' is {dims(inputs[1][0])}")
+            raise NetworkError(
+                f"{where}: inputs: '{layer.inputs[0]}' is {dims(shape)} but '{layer.inputs[1]}' is "
+                f"{dims(inputs[1][0])}"
+            )
         clean["mult"] = _ints(where, "mult", layer.mult, 2, 1, MAX_MULT)
         clean["shift"] = _int(where, "shift", layer.shift, 0, MAX_SHIFT)
     clean["out_min"], clean["out_max"] = _check_clamp(layer, where) if scaled else (None, None)
@@ -124,7 +180,13 @@ def _checked(layer, where, inputs, last):
     if layer.out == "int32":
         clean.update(mult=None, shift=None)
         out_signed = True
-    derived = {"in_shape": shape, "out_shape": out_shape, "in_signed": signed, "in_signed_all": tuple(s for _, s in inputs), "out_signed": out_signed}
+    derived = {
+        "in_shape": shape,
+        "out_shape": out_shape,
+        "in_signed": signed,
+        "in_signed_all": tuple(s for _, s in inputs),
+        "out_signed": out_signed,
+    }
     result = replace(layer, **clean)
     for key, value in derived.items():
         object.__setattr__(result, key, value)
@@ -153,7 +215,12 @@ def _check_weights(layer, where, shape, scaled):
     if codebook[0] != 0:
         raise NetworkError(f"{where}: codebook: entry 0 must be 0, not {codebook[0]}")
     channels = (len(index),)
-    clean = {"index": index, "codebook": codebook, "kernel": index.shape[2:], "bias": _array(where, "bias", layer.bias, np.int32, channels)}
+    clean = {
+        "index": index,
+        "codebook": codebook,
+        "kernel": index.shape[2:],
+        "bias": _array(where, "bias", layer.bias, np.int32, channels),
+    }
     if scaled:
         clean["mult"] = _array(where, "mult", layer.mult, np.int32, channels, 1, MAX_MULT)
         clean["shift"] = _array(where, "shift", layer.shift, np.uint8, channels, 0, MAX_SHIFT)
@@ -174,13 +241,19 @@ def _check_geometry(layer, where, kernel):
 def _output_size(where, shape, kernel, stride, pad):
     size = tuple((n + 2 * p - k) // s + 1 for n, k, s, p in zip(shape[1:], kernel, stride, pad))
     if min(size) < 1:
-        raise NetworkError(f"{where}: kernel: {dims(kernel)} is larger than its padded input {dims(n + 2 * p for n, p in zip(shape[1:], pad))}")
+        raise NetworkError(
+            f"{where}: kernel: {dims(kernel)} is larger than its padded input "
+            f"{dims(n + 2 * p for n, p in zip(shape[1:], pad))}"
+        )
     return size
 
 
 def _check_size(where, shape):
     if math.prod(shape) > MAX_TENSOR:
-        raise NetworkError(f"{where}: {dims(shape)} has {math.prod(shape):,} values, at most {MAX_TENSOR:,} are allowed")
+        raise NetworkError(
+            f"{where}: {dims(shape)} has {math.prod(shape):,} values, at most {MAX_TENSOR:,} are "
+            "allowed"
+        )
 
 
 def _check_clamp(layer, where):
@@ -188,7 +261,9 @@ def _check_clamp(layer, where):
     if low > high:
         raise NetworkError(f"{where}: out_min: {low} is larger than out_max {high}")
     if low < 0 and high > 127:
-        raise NetworkError(f"{where}: out_max: {low}..{high} lies neither inside -128..127 nor inside 0..255")
+        raise NetworkError(
+            f"{where}: out_max: {low}..{high} lies neither inside -128..127 nor inside 0..255"
+        )
     return low, high
 
 
@@ -198,19 +273,32 @@ def _check_sums(layer, where):
     total = layer.sum_bound + (np.abs(layer.bias.astype(np.int64)) if layer.op == "conv" else 0)
     channel = int(total.argmax())
     if total[channel] > ACC_MAX:
-        cause = "bias: max|a| * sum|w| + |bias|" if layer.op == "conv" else "kernel: max|a| * window"
-        raise NetworkError(f"{where}: {cause} of output channel {channel} is {total[channel]}, more than the 32-bit sum holds ({ACC_MAX})")
+        cause = (
+            "bias: max|a| * sum|w| + |bias|" if layer.op == "conv" else "kernel: max|a| * window"
+        )
+        raise NetworkError(
+            f"{where}: {cause} of output channel {channel} is {total[channel]}, more than the "
+            f"32-bit sum holds ({ACC_MAX})"
+        )
 
 
 def _int(where, key, value, low, high):
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
-        raise NetworkError(f"{where}: {key}: must be an integer in {low}..{high}, not {show(value)}")
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, np.integer))
+        or not low <= value <= high
+    ):
+        raise NetworkError(
+            f"{where}: {key}: must be an integer in {low}..{high}, not {show(value)}"
+        )
     return int(value)
 
 
 def _ints(where, key, values, count, low, high):
     if not isinstance(values, (list, tuple)) or len(values) != count:
-        raise NetworkError(f"{where}: {key}: must be a list of {count} integers, not {show(values)}")
+        raise NetworkError(
+            f"{where}: {key}: must be a list of {count} integers, not {show(values)}"
+        )
     return tuple(_int(where, key, value, low, high) for value in values)
 
 
@@ -221,11 +309,18 @@ def _array(where, key, array, dtype, shape, low=None, high=None):
         raise NetworkError(f"{where}: {key}: must be an array, not {show(array)}")
     if array.dtype.newbyteorder("=") != dtype:
         raise NetworkError(f"{where}: {key}: must be {dtype}, not {array.dtype}")
-    if array.ndim != len(shape) or any(n < 1 or want not in (None, n) for n, want in zip(array.shape, shape)):
-        raise NetworkError(f"{where}: {key}: must have shape {dims('any' if n is None else n for n in shape)}, not {dims(array.shape)}")
+    if array.ndim != len(shape) or any(
+        n < 1 or want not in (None, n) for n, want in zip(array.shape, shape)
+    ):
+        raise NetworkError(
+            f"{where}: {key}: must have shape {dims('any' if n is None else n for n in shape)}, "
+            f"not {dims(array.shape)}"
+        )
     if low is not None and not (low <= array.min() and array.max() <= high):
         channel = int(np.flatnonzero((array < low) | (array > high))[0])
-        raise NetworkError(f"{where}: {key}: {array[channel]} of output channel {channel} is outside {low}..{high}")
+        raise NetworkError(
+            f"{where}: {key}: {array[channel]} of output channel {channel} is outside {low}..{high}"
+        )
     array = np.array(array, dtype, order="C", copy=True if array.flags.writeable else None)
     array.setflags(write=False)
     return array

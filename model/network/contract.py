@@ -1,4 +1,6 @@
-"""Limits and words of the network contract (docs/arithmetic.md, docs/network-file.md), and the error that says what breaks it."""
+"""Limits and words of the network contract (docs/arithmetic.md, docs/network-file.md), and the
+error that says what breaks it."""
+
 import reprlib
 
 from model.common.errors import UserError
@@ -17,7 +19,8 @@ show = _repr.repr  # a value in a message: never longer than a few lines, whatev
 
 
 class NetworkError(UserError, ValueError):
-    """A network or network file that breaks the contract; the message names the layer, the field and why."""
+    """A network or network file that breaks the contract; the message names the layer, the field
+    and why."""
 
 
 def is_name(value):
@@ -26,7 +29,9 @@ def is_name(value):
 
 def bad_name(number, name):
     """The error of layer `number` (0 is the first), whose name is none."""
-    return NetworkError(f"layers[{number}]: name: must be a non-empty printable string, not {show(name)}")
+    return NetworkError(
+        f"layers[{number}]: name: must be a non-empty printable string, not {show(name)}"
+    )
 
 
 def dims(shape):

@@ -2,6 +2,7 @@
 
 Every refusal is a NetworkError that names the file, the layer, the field and the reason.
 """
+
 import json
 
 import numpy as np
@@ -14,14 +15,26 @@ from model.network.network import Network
 
 FORMAT, VERSION = "clipq-net", 1
 MAX_META = 1 << 22  # bytes of the JSON text, four a character
-HARMLESS = ("comment", "comments", "description", "doc", "note", "notes")  # layer keys without meaning, as is "x-..."
-LAYER_KEYS = {"conv": ("stride", "pad", "out_min", "out_max", "groups", "kernel"), "maxpool": ("kernel", "stride", "pad"),
-              "avgpool": ("kernel", "stride", "pad", "mult", "shift", "out_min", "out_max"), "add": ("mult", "shift", "out_min", "out_max")}
+HARMLESS = (
+    "comment",
+    "comments",
+    "description",
+    "doc",
+    "note",
+    "notes",
+)  # layer keys without meaning, as is "x-..."
+LAYER_KEYS = {
+    "conv": ("stride", "pad", "out_min", "out_max", "groups", "kernel"),
+    "maxpool": ("kernel", "stride", "pad"),
+    "avgpool": ("kernel", "stride", "pad", "mult", "shift", "out_min", "out_max"),
+    "add": ("mult", "shift", "out_min", "out_max"),
+}
 CONV_ARRAYS = ("index", "codebook", "bias", "mult", "shift")
 
 
 def load_network(path):
-    """Read and check a ``*.clipq.npz`` file. Raises NetworkError that starts with the path, for unreadable files too."""
+    """Read and check a ``*.clipq.npz`` file. Raises NetworkError that starts with the path, for
+    unreadable files too."""
     try:
         with Archive(path) as archive:
             return _parse(archive)
@@ -34,18 +47,29 @@ def load_network(path):
 def save_network(net, path):
     """Write ``net``; the same content gives the same bytes on every machine.
 
-    Member times are fixed. Compression is bzip2, whose one implementation is frozen, whereas the bytes of a deflate stream depend on the zlib
-    that Python was built with.
+    Member times are fixed. Compression is bzip2, whose one implementation is frozen, whereas the
+    bytes of a deflate stream depend on the zlib that Python was built with.
     """
-    meta = {"format": FORMAT, "version": VERSION, "name": net.name, "classes": list(net.classes),
-            "input": {"shape": list(net.input_shape), "signed": net.input_signed}, "layers": [_layer_json(layer) for layer in net.layers]}
+    meta = {
+        "format": FORMAT,
+        "version": VERSION,
+        "name": net.name,
+        "classes": list(net.classes),
+        "input": {"shape": list(net.input_shape), "signed": net.input_signed},
+        "layers": [_layer_json(layer) for layer in net.layers],
+    }
     if net.scale is not None:
         meta["input"].update(scale=list(net.scale), offset=list(net.offset))
     arrays = {"meta": np.array(json.dumps(meta, separators=(",", ":")))}
     for layer in net.layers:
         if layer.op == "conv":
             scaling = ("mult", "shift") if layer.out == "int8" else ()
-            arrays.update({f"{layer.name}.{key}": getattr(layer, key) for key in ("index", "codebook", "bias", *scaling)})
+            arrays.update(
+                {
+                    f"{layer.name}.{key}": getattr(layer, key)
+                    for key in ("index", "codebook", "bias", *scaling)
+                }
+            )
     write_npz(path, arrays)
 
 
@@ -61,16 +85,24 @@ def _parse(archive):
     if meta.get("format") != FORMAT:
         raise NetworkError(f"format: must be '{FORMAT}', not {show(meta.get('format'))}")
     if type(meta.get("version")) is not int or meta["version"] != VERSION:
-        raise NetworkError(f"version: this program reads version {VERSION}, not {show(meta.get('version'))}")
+        raise NetworkError(
+            f"version: this program reads version {VERSION}, not {show(meta.get('version'))}"
+        )
     source = _need(meta, "input", "meta")
     if not isinstance(source, dict):
         raise NetworkError("input: must be a JSON object")
     entries = _need(meta, "layers", "meta")
     if not isinstance(entries, list):
         raise NetworkError("layers: must be a list")
-    net = Network(name=_need(meta, "name", "meta"), input_shape=_need(source, "shape", "input"), input_signed=_need(source, "signed", "input"),
-                  scale=source.get("scale"), offset=source.get("offset"), classes=meta.get("classes", ()),
-                  layers=[_parse_layer(archive, number, entry) for number, entry in enumerate(entries)])
+    net = Network(
+        name=_need(meta, "name", "meta"),
+        input_shape=_need(source, "shape", "input"),
+        input_signed=_need(source, "signed", "input"),
+        scale=source.get("scale"),
+        offset=source.get("offset"),
+        classes=meta.get("classes", ()),
+        layers=[_parse_layer(archive, number, entry) for number, entry in enumerate(entries)],
+    )
     _check_arrays(archive, {layer.name: layer.op for layer in net.layers})
     return net
 
@@ -102,12 +134,16 @@ def _unique(pairs):
 
 
 def _check_arrays(archive, ops):
-    """Refuse arrays that a layer would need for something that this format does not have, such as zero points."""
+    """Refuse arrays that a layer would need for something that this format does not have, such as
+    zero points."""
     for name in archive.names:
         layer, _, key = name.rpartition(".")
         known = CONV_ARRAYS if ops.get(layer) == "conv" else ()
         if layer in ops and key not in known and not _harmless(key):
-            raise NetworkError(f"layer '{layer}': {printable(key[:80])}: unknown array; {ops[layer]} has {_listed(known)}")
+            raise NetworkError(
+                f"layer '{layer}': {printable(key[:80])}: unknown array; {ops[layer]} has "
+                f"{_listed(known)}"
+            )
 
 
 def _harmless(key):
@@ -150,26 +186,36 @@ def _parse_layer(archive, number, entry):
         fields.update({key: _read(archive, f"{name}.{key}", f"{where}: {key}") for key in arrays})
         kernel = list(fields["index"].shape[2:])
         if entry.get("kernel", kernel) != kernel:
-            raise NetworkError(f"{where}: kernel: {show(entry['kernel'])} is not the index's {dims(kernel)}")
+            raise NetworkError(
+                f"{where}: kernel: {show(entry['kernel'])} is not the index's {dims(kernel)}"
+            )
     return Layer(name=name, op=op, out=out, **fields)
 
 
 def _check_keys(entry, op, out, where):
-    """Refuse keys that this format does not have: they may change the result where they come from."""
+    """Refuse keys that this format does not have: they may change the result where they come
+    from."""
     known = {"name", "op", "inputs", "out", *LAYER_KEYS[op]}
     if out == "int32":
         known |= {"mult", "shift", "out_min", "out_max"}
     for key in entry:
         if key not in known and not _harmless(key):
-            raise NetworkError(f"{where}: {printable(key[:80])}: unknown key; {op} has {', '.join(LAYER_KEYS[op])}, and notes go under "
-                               f"{', '.join(HARMLESS)} or x-...")
+            raise NetworkError(
+                f"{where}: {printable(key[:80])}: unknown key; {op} has "
+                f"{', '.join(LAYER_KEYS[op])}, and notes go under "
+                f"{', '.join(HARMLESS)} or x-..."
+            )
     if op == "conv" and (type(entry.get("groups", 1)) is not int or entry.get("groups", 1) != 1):
         raise NetworkError(f"{where}: groups: only 1 is supported, not {show(entry['groups'])}")
 
 
 def _layer_json(layer):
-    keys = {"conv": ("stride", "pad"), "maxpool": ("kernel", "stride", "pad"), "avgpool": ("kernel", "stride", "pad", "mult", "shift"),
-            "add": ("mult", "shift")}[layer.op] + ("out_min", "out_max")
+    keys = {
+        "conv": ("stride", "pad"),
+        "maxpool": ("kernel", "stride", "pad"),
+        "avgpool": ("kernel", "stride", "pad", "mult", "shift"),
+        "add": ("mult", "shift"),
+    }[layer.op] + ("out_min", "out_max")
     entry = {"name": layer.name, "op": layer.op, "inputs": list(layer.inputs)}
     entry.update({key: getattr(layer, key) for key in keys if getattr(layer, key) is not None})
     if layer.out == "int32":

@@ -1,4 +1,5 @@
 """One layer of a network."""
+
 import math
 from dataclasses import dataclass, field
 
@@ -7,33 +8,39 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Layer:
-    """One layer. Give the fields that its op has; the rest stays None. ``Network`` checks them and fills in the derived ones.
+    """One layer. Give the fields that its op has; the rest stays None. ``Network`` checks them and
+    fills in the derived ones.
 
-    conv: inputs, stride, pad, index, codebook, bias, mult, shift, out_min, out_max (kernel is derived from index).
+    conv: inputs, stride, pad, index, codebook, bias, mult, shift, out_min, out_max (kernel is
+    derived from index).
     maxpool: inputs, kernel, stride, pad.
     avgpool: inputs, kernel, stride, pad, mult, shift, out_min, out_max (mult and shift are ints).
     add: inputs (two), mult (two ints), shift (int), out_min, out_max.
-    With out="int32" (last layer only; conv or avgpool) mult, shift, out_min and out_max are None: the sum leaves unscaled.
+    With out="int32" (last layer only; conv or avgpool) mult, shift, out_min and out_max are None:
+    the sum leaves unscaled.
     """
+
     name: str
-    op: str                              # one of OPS
-    inputs: tuple                        # names of earlier layers, or "input"
-    stride: tuple = None                 # (vertical, horizontal)
-    pad: tuple = None                    # (vertical, horizontal), on both sides
-    kernel: tuple = None                 # (height, width)
-    out_min: int = None                  # clamp of the result, inside [-128, 127] or [0, 255]
+    op: str  # one of OPS
+    inputs: tuple  # names of earlier layers, or "input"
+    stride: tuple = None  # (vertical, horizontal)
+    pad: tuple = None  # (vertical, horizontal), on both sides
+    kernel: tuple = None  # (height, width)
+    out_min: int = None  # clamp of the result, inside [-128, 127] or [0, 255]
     out_max: int = None
-    mult: object = None                  # conv: int32 [O]; avgpool: int; add: (int, int); each 1..32767
-    shift: object = None                 # conv: uint8 [O]; avgpool, add: int; each 0..31
-    out: str = "int8"                    # "int8" (signed or unsigned, see out_signed) or "int32"
-    index: np.ndarray = None             # uint8 [O, I, Kh, Kw], 0..3
-    codebook: np.ndarray = None          # int8 [4], codebook[0] == 0
-    bias: np.ndarray = None              # int32 [O]
-    in_shape: tuple = field(default=None, init=False)         # derived: (C, H, W), of every input
-    out_shape: tuple = field(default=None, init=False)        # derived: (C, H, W)
-    in_signed: bool = field(default=None, init=False)         # derived: whether inputs[0] is signed
-    in_signed_all: tuple = field(default=None, init=False)    # derived: the same for each input (an add has two)
-    out_signed: bool = field(default=None, init=False)        # derived
+    mult: object = None  # conv: int32 [O]; avgpool: int; add: (int, int); each 1..32767
+    shift: object = None  # conv: uint8 [O]; avgpool, add: int; each 0..31
+    out: str = "int8"  # "int8" (signed or unsigned, see out_signed) or "int32"
+    index: np.ndarray = None  # uint8 [O, I, Kh, Kw], 0..3
+    codebook: np.ndarray = None  # int8 [4], codebook[0] == 0
+    bias: np.ndarray = None  # int32 [O]
+    in_shape: tuple = field(default=None, init=False)  # derived: (C, H, W), of every input
+    out_shape: tuple = field(default=None, init=False)  # derived: (C, H, W)
+    in_signed: bool = field(default=None, init=False)  # derived: whether inputs[0] is signed
+    in_signed_all: tuple = field(
+        default=None, init=False
+    )  # derived: the same for each input (an add has two)
+    out_signed: bool = field(default=None, init=False)  # derived
 
     @property
     def weights(self):
@@ -42,14 +49,18 @@ class Layer:
 
     @property
     def sum_bound(self):
-        """int64 [O]: the largest |sum| that the operation can reach, at any point of any summation order, without bias."""
+        """int64 [O]: the largest |sum| that the operation can reach, at any point of any summation
+        order, without bias."""
         largest = 128 if self.in_signed else 255
         if self.op == "avgpool":
             return np.full(self.in_shape[0], largest * math.prod(self.kernel), np.int64)
-        counts = [np.count_nonzero(self.index == k, axis=(1, 2, 3)) for k in range(len(self.codebook))]
+        counts = [
+            np.count_nonzero(self.index == k, axis=(1, 2, 3)) for k in range(len(self.codebook))
+        ]
         return largest * (np.abs(self.codebook.astype(np.int64)) @ np.array(counts, np.int64))
 
     @property
     def macs(self):
-        """Multiply-accumulates for one image, those on padding included (0 where there are no weights)."""
+        """Multiply-accumulates for one image, those on padding included (0 where there are no
+        weights)."""
         return math.prod(self.out_shape[1:]) * self.index.size if self.op == "conv" else 0

@@ -1,4 +1,6 @@
-"""A network in memory. One that exists is legal, so whoever runs, trains or compiles one need not check it again."""
+"""A network in memory. One that exists is legal, so whoever runs, trains or compiles one need not
+check it again."""
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,12 +11,14 @@ from model.network.contract import dims
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Network:
-    """A checked network; the last of ``layers`` is the output. Raises NetworkError where it breaks the contract."""
+    """A checked network; the last of ``layers`` is the output. Raises NetworkError where it breaks
+    the contract."""
+
     name: str
-    input_shape: tuple                   # (C, H, W)
-    input_signed: bool                   # True: -128..127, False: 0..255
-    layers: tuple                        # of Layer, each after the layers it reads
-    scale: tuple = None                  # per input channel: input integer = clamp(rint(pixel * scale + offset))
+    input_shape: tuple  # (C, H, W)
+    input_signed: bool  # True: -128..127, False: 0..255
+    layers: tuple  # of Layer, each after the layers it reads
+    scale: tuple = None  # per input channel: input integer = clamp(rint(pixel * scale + offset))
     offset: tuple = None
     classes: tuple = ()
 
@@ -43,17 +47,24 @@ class Network:
 def check_input(net, images):
     """Check images against the network's input and return them as an array.
 
-    images: any integer dtype, [N, C, H, W], in net.input_range. Raises ValueError that names the first image and value out of range.
+    images: any integer dtype, [N, C, H, W], in net.input_range. Raises ValueError that names the
+    first image and value out of range.
     """
     images = np.asarray(images)
     if images.dtype.kind not in "iu":
         raise ValueError(f"images must be integers, not {images.dtype}")
     if images.ndim != 4 or images.shape[1:] != net.input_shape:
-        raise ValueError(f"images must be {dims(('N', *net.input_shape))} for network '{net.name}', not {dims(images.shape)}")
+        raise ValueError(
+            f"images must be {dims(('N', *net.input_shape))} for network '{net.name}', not "
+            f"{dims(images.shape)}"
+        )
     low, high = net.input_range
     bad = (images < low) | (images > high)
     if bad.any():
         n, c, y, x = np.argwhere(bad)[0]
-        raise ValueError(f"image {n}: value {images[n, c, y, x]} at channel {c}, row {y}, column {x} is outside {low}..{high}, "
-                         f"the input range of network '{net.name}'")
+        raise ValueError(
+            f"image {n}: value {images[n, c, y, x]} at channel {c}, row {y}, column {x} is outside "
+            f"{low}..{high}, "
+            f"the input range of network '{net.name}'"
+        )
     return images

@@ -1,9 +1,12 @@
-"""Random legal networks and inputs, for comparing the backends where hand-written tests do not look.
+"""Random legal networks and inputs, for comparing the backends where hand-written tests do not
+look.
 
-Everything comes from the given numpy Generator: a seed reproduces a network. Sizes, channel counts, kernels, padding, codebooks and scaling
-are drawn so that corners (1x1 maps, whole-map kernels, all-zero or extreme codebooks, saturation, the largest shift) are frequent, while most
-channels still carry values that vary.
+Everything comes from the given numpy Generator: a seed reproduces a network. Sizes, channel counts,
+kernels, padding, codebooks and scaling are drawn so that corners (1x1 maps, whole-map kernels,
+all-zero or extreme codebooks, saturation, the largest shift) are frequent, while most channels
+still carry values that vary.
 """
+
 import math
 
 import numpy as np
@@ -11,28 +14,77 @@ import numpy as np
 from model.network import ACC_MAX, Layer, Network
 
 ALL_OPS = ("conv", "maxpool", "avgpool", "add")
-SIZES = ((13, 9), (1, 1), (8, 8), (7, 5), (5, 17), (1, 12), (11, 1), (16, 16), (32, 32), (6, 10), (19, 3), (2, 2))
+SIZES = (
+    (13, 9),
+    (1, 1),
+    (8, 8),
+    (7, 5),
+    (5, 17),
+    (1, 12),
+    (11, 1),
+    (16, 16),
+    (32, 32),
+    (6, 10),
+    (19, 3),
+    (2, 2),
+)
 CHANNELS = (1, 2, 3, 4, 5, 7, 8, 12, 16, 20, 32, 33, 64, 70, 101)
 ATTEMPTS = 50
 
 
-def random_network(rng, *, stride=(1, 2), ops=ALL_OPS, kernels=tuple(range(1, 12)), pool_kernels=(1, 2, 3, 4, 5), pool_strides=(1, 2, 3),
-                   sizes=SIZES, channels=CHANNELS, max_layers=5, max_macs=2_000_000, max_tensor_bytes=200_000, int32=True, name="random"):
+def random_network(
+    rng,
+    *,
+    stride=(1, 2),
+    ops=ALL_OPS,
+    kernels=tuple(range(1, 12)),
+    pool_kernels=(1, 2, 3, 4, 5),
+    pool_strides=(1, 2, 3),
+    sizes=SIZES,
+    channels=CHANNELS,
+    max_layers=5,
+    max_macs=2_000_000,
+    max_tensor_bytes=200_000,
+    int32=True,
+    name="random",
+):
     """A random legal Network of 1 to max_layers layers.
 
-    stride: those a convolution may have. ops: those it may contain. kernels: sides of convolution windows. max_macs: multiply-accumulates of
-    all layers together, padding included. max_tensor_bytes: of any one tensor, channels rounded up to 4. int32: whether the last layer may
+    stride: those a convolution may have. ops: those it may contain. kernels: sides of convolution
+    windows. max_macs: multiply-accumulates of all layers together, padding included.
+    max_tensor_bytes: of any one tensor, channels rounded up to 4. int32: whether the last layer may
     emit unscaled sums. Raises ValueError where the constraints leave no network.
     """
     unknown = set(ops) - set(ALL_OPS)
     if unknown:
         raise ValueError(f"unknown ops: {', '.join(sorted(unknown))}")
-    limits = _Limits(tuple(stride), tuple(kernels), tuple(pool_kernels), tuple(pool_strides), tuple(channels), max_tensor_bytes)
-    fitting = [(c, *size) for c in channels for size in sizes if tensor_bytes((c, *size)) <= max_tensor_bytes]
+    limits = _Limits(
+        tuple(stride),
+        tuple(kernels),
+        tuple(pool_kernels),
+        tuple(pool_strides),
+        tuple(channels),
+        max_tensor_bytes,
+    )
+    fitting = [
+        (c, *size)
+        for c in channels
+        for size in sizes
+        if tensor_bytes((c, *size)) <= max_tensor_bytes
+    ]
     if not fitting:
-        raise ValueError(f"no input of the given sizes and channels fits max_tensor_bytes = {max_tensor_bytes}")
+        raise ValueError(
+            f"no input of the given sizes and channels fits max_tensor_bytes = {max_tensor_bytes}"
+        )
     for _ in range(ATTEMPTS):
-        builder = _Builder(rng, limits, _pick(rng, fitting), bool(rng.integers(2)), max_macs, int(rng.integers(1, max_layers + 1)))
+        builder = _Builder(
+            rng,
+            limits,
+            _pick(rng, fitting),
+            bool(rng.integers(2)),
+            max_macs,
+            int(rng.integers(1, max_layers + 1)),
+        )
         builder.grow(ops)
         if builder.layers:
             return builder.network(name, int32 and rng.random() < 0.4)
@@ -40,7 +92,8 @@ def random_network(rng, *, stride=(1, 2), ops=ALL_OPS, kernels=tuple(range(1, 12
 
 
 def random_input(rng, net, n=1):
-    """int32 [n, C, H, W] in the range of the network's input: per image uniform, extremes only, sparse, or constant."""
+    """int32 [n, C, H, W] in the range of the network's input: per image uniform, extremes only,
+    sparse, or constant."""
     low, high = net.input_range
     images = np.empty((n, *net.input_shape), np.int32)
     for image in images:
@@ -80,7 +133,8 @@ def random_codebook(rng):
 
 
 def random_scaling(rng, spread):
-    """(mult, shift) that maps sums of the given standard deviation to about 40 on most draws, and now and then an extreme pair."""
+    """(mult, shift) that maps sums of the given standard deviation to about 40 on most draws, and
+    now and then an extreme pair."""
     kind = rng.integers(12)
     if kind == 0:
         return int(rng.choice([1, 32767])), int(rng.choice([0, 1, 30, 31]))
@@ -109,7 +163,12 @@ def _pick(rng, options):
 
 class _Limits:
     def __init__(self, strides, kernels, pool_kernels, pool_strides, channels, max_bytes):
-        self.strides, self.kernels, self.pool_kernels, self.pool_strides = strides, kernels, pool_kernels, pool_strides
+        self.strides, self.kernels, self.pool_kernels, self.pool_strides = (
+            strides,
+            kernels,
+            pool_kernels,
+            pool_strides,
+        )
         self.channels, self.max_bytes = channels, max_bytes
 
 
@@ -131,17 +190,37 @@ class _Builder:
             if op == "add" and self.rng.random() < 0.3:
                 size = 1  # a tensor added to itself
             if len(self.layers) + size <= self.max_layers:
-                {"conv": self._conv, "maxpool": self._maxpool, "avgpool": self._avgpool, "add": lambda: self._residual(size)}[op]()
+                {
+                    "conv": self._conv,
+                    "maxpool": self._maxpool,
+                    "avgpool": self._avgpool,
+                    "add": lambda: self._residual(size),
+                }[op]()
 
     def network(self, name, int32):
         layers = list(self.layers)
         last = layers[-1]
         if int32 and last.op in ("conv", "avgpool"):
-            common = dict(name=last.name, op=last.op, inputs=last.inputs, stride=last.stride, pad=last.pad, kernel=last.kernel, out="int32")
+            common = dict(
+                name=last.name,
+                op=last.op,
+                inputs=last.inputs,
+                stride=last.stride,
+                pad=last.pad,
+                kernel=last.kernel,
+                out="int32",
+            )
             layers[-1] = Layer(**common, index=last.index, codebook=last.codebook, bias=last.bias)
         scale = tuple(float(s) for s in self.rng.uniform(0.2, 1.0, self.input_shape[0]))
         offset = tuple(float(o) for o in self.rng.uniform(-60, 60, self.input_shape[0]))
-        return Network(name=name, input_shape=self.input_shape, input_signed=self.input_signed, layers=layers, scale=scale, offset=offset)
+        return Network(
+            name=name,
+            input_shape=self.input_shape,
+            input_signed=self.input_signed,
+            layers=layers,
+            scale=scale,
+            offset=offset,
+        )
 
     # -- blocks: each adds its layers, or nothing
 
@@ -151,7 +230,8 @@ class _Builder:
             self._append_conv(self.tensor, geometry)
 
     def _residual(self, size):
-        """Two convolutions of one tensor with the same geometry, added; or (size 1) a tensor added to itself."""
+        """Two convolutions of one tensor with the same geometry, added; or (size 1) a tensor added
+        to itself."""
         start = self.tensor
         a = b = start
         if size == 3:
@@ -163,24 +243,54 @@ class _Builder:
         low, high = random_clamp(self.rng)
         mult = tuple(int(m) for m in self.rng.integers(1, _pick(self.rng, (3, 100, 32768)), 2))
         shift = min(31, max(0, round(math.log2(sum(mult))) + int(self.rng.integers(-1, 2))))
-        self._append(Layer(name=self._name("add"), op="add", inputs=(a[0], b[0]), mult=mult, shift=shift, out_min=low, out_max=high), a[1], low < 0)
+        self._append(
+            Layer(
+                name=self._name("add"),
+                op="add",
+                inputs=(a[0], b[0]),
+                mult=mult,
+                shift=shift,
+                out_min=low,
+                out_max=high,
+            ),
+            a[1],
+            low < 0,
+        )
 
     def _maxpool(self):
         shape = self.tensor[1]
         geometry = self._pool_geometry(shape, lambda kernel: kernel // 2)
         if geometry and self._fits(geometry["out_shape"]):
             out_shape = geometry.pop("out_shape")
-            self._append(Layer(name=self._name("max"), op="maxpool", inputs=(self.tensor[0],), **geometry), out_shape, self.tensor[2])
+            self._append(
+                Layer(name=self._name("max"), op="maxpool", inputs=(self.tensor[0],), **geometry),
+                out_shape,
+                self.tensor[2],
+            )
 
     def _avgpool(self):
         shape = self.tensor[1]
-        geometry = self._pool_geometry(shape, lambda kernel: kernel - 1, whole=self.rng.random() < 0.4)
+        geometry = self._pool_geometry(
+            shape, lambda kernel: kernel - 1, whole=self.rng.random() < 0.4
+        )
         if geometry and self._fits(geometry["out_shape"]):
             out_shape = geometry.pop("out_shape")
             low, high = random_clamp(self.rng)
             mult, shift = random_scaling(self.rng, 60 * math.prod(geometry["kernel"]))
-            self._append(Layer(name=self._name("avg"), op="avgpool", inputs=(self.tensor[0],), mult=mult, shift=shift, out_min=low, out_max=high,
-                               **geometry), out_shape, low < 0)
+            self._append(
+                Layer(
+                    name=self._name("avg"),
+                    op="avgpool",
+                    inputs=(self.tensor[0],),
+                    mult=mult,
+                    shift=shift,
+                    out_min=low,
+                    out_max=high,
+                    **geometry,
+                ),
+                out_shape,
+                low < 0,
+            )
 
     # -- parts
 
@@ -196,7 +306,10 @@ class _Builder:
         return tensor_bytes(shape) <= self.limits.max_bytes
 
     def _affordable(self, geometries):
-        macs = sum(math.prod(g["out_shape"]) * g["in_channels"] * math.prod(g["kernel"]) for g in geometries)
+        macs = sum(
+            math.prod(g["out_shape"]) * g["in_channels"] * math.prod(g["kernel"])
+            for g in geometries
+        )
         if macs > self.macs_left or not all(self._fits(g["out_shape"]) for g in geometries):
             return False
         self.macs_left -= macs
@@ -210,43 +323,85 @@ class _Builder:
         kernel = shape[1:] if whole else (sides[0], sides[0]) if square else tuple(sides)
         pad = []
         for size, k in zip(shape[1:], kernel):
-            least = max(0, -(-(k - size) // 2))  # fewer would leave the window larger than the padded map
-            pad.append(0 if whole else k // 2 if least <= k // 2 and rng.random() < 0.5 else int(rng.integers(least, k)))
+            least = max(
+                0, -(-(k - size) // 2)
+            )  # fewer would leave the window larger than the padded map
+            pad.append(
+                0
+                if whole
+                else k // 2
+                if least <= k // 2 and rng.random() < 0.5
+                else int(rng.integers(least, k))
+            )
         stride = (_pick(rng, limits.strides), _pick(rng, limits.strides))
         out = tuple((n + 2 * p - k) // s + 1 for n, k, s, p in zip(shape[1:], kernel, stride, pad))
-        return {"kernel": kernel, "pad": tuple(pad), "stride": stride, "in_channels": shape[0], "out_shape": (_pick(rng, limits.channels), *out)}
+        return {
+            "kernel": kernel,
+            "pad": tuple(pad),
+            "stride": stride,
+            "in_channels": shape[0],
+            "out_shape": (_pick(rng, limits.channels), *out),
+        }
 
     def _pool_geometry(self, shape, max_pad, whole=False):
         rng, limits = self.rng, self.limits
-        kernel = shape[1:] if whole else (_pick(rng, limits.pool_kernels), _pick(rng, limits.pool_kernels))
+        kernel = (
+            shape[1:]
+            if whole
+            else (_pick(rng, limits.pool_kernels), _pick(rng, limits.pool_kernels))
+        )
         pad = tuple(0 if whole else int(rng.integers(max_pad(k) + 1)) for k in kernel)
-        stride = tuple(kernel) if rng.random() < 0.5 and not whole else (_pick(rng, limits.pool_strides), _pick(rng, limits.pool_strides))
+        stride = (
+            tuple(kernel)
+            if rng.random() < 0.5 and not whole
+            else (_pick(rng, limits.pool_strides), _pick(rng, limits.pool_strides))
+        )
         out = tuple((n + 2 * p - k) // s + 1 for n, k, s, p in zip(shape[1:], kernel, stride, pad))
         if min(out) < 1:
             return None
-        return {"kernel": tuple(kernel), "pad": pad, "stride": stride, "out_shape": (shape[0], *out)}
+        return {
+            "kernel": tuple(kernel),
+            "pad": pad,
+            "stride": stride,
+            "out_shape": (shape[0], *out),
+        }
 
     def _append_conv(self, source, geometry):
         rng = self.rng
         codebook = random_codebook(rng)
         channels = geometry["out_shape"][0]
         shares = rng.dirichlet(np.full(4, 0.7))
-        index = rng.choice(4, (channels, geometry["in_channels"], *geometry["kernel"]), p=shares).astype(np.uint8)
+        index = rng.choice(
+            4, (channels, geometry["in_channels"], *geometry["kernel"]), p=shares
+        ).astype(np.uint8)
         if rng.random() < 0.05:
             index[:] = rng.integers(4)
         energy = float(index[0].size * (shares * codebook.astype(float) ** 2).sum())
         spread = 70 * math.sqrt(energy)
         scaling = np.array([random_scaling(rng, spread) for _ in range(channels)])
         low, high = random_clamp(rng)
-        layer = Layer(name=self._name("conv"), op="conv", inputs=(source[0],), stride=geometry["stride"], pad=geometry["pad"], out_min=low, out_max=high,
-                      index=index, codebook=codebook, bias=self._bias(index, codebook, source[2], spread),
-                      mult=scaling[:, 0].astype(np.int32), shift=scaling[:, 1].astype(np.uint8))
+        layer = Layer(
+            name=self._name("conv"),
+            op="conv",
+            inputs=(source[0],),
+            stride=geometry["stride"],
+            pad=geometry["pad"],
+            out_min=low,
+            out_max=high,
+            index=index,
+            codebook=codebook,
+            bias=self._bias(index, codebook, source[2], spread),
+            mult=scaling[:, 0].astype(np.int32),
+            shift=scaling[:, 1].astype(np.uint8),
+        )
         return self._append(layer, geometry["out_shape"], low < 0)
 
     def _bias(self, index, codebook, signed, spread):
         """int32 [O]: moderate, and in some channels as large as the 32-bit sum allows."""
         rng = self.rng
-        room = ACC_MAX - (128 if signed else 255) * np.abs(codebook.astype(np.int64))[index].sum(axis=(1, 2, 3))
+        room = ACC_MAX - (128 if signed else 255) * np.abs(codebook.astype(np.int64))[index].sum(
+            axis=(1, 2, 3)
+        )
         bias = np.rint(rng.normal(0, spread + 1, len(index))).astype(np.int64)
         extreme = rng.random(len(index)) < 0.03
         bias[extreme] = np.where(rng.random(extreme.sum()) < 0.5, room[extreme], -room[extreme])

@@ -1,9 +1,12 @@
 """Predicts the cycles and memory traffic of every layer, and of a whole image.
 
-The model replays the events of the hardware pass by pass: the pass sequencer's set-up, the weight loader's shadow registers and buffer, the two
-partial-sum buffers and their drain. The constants are the pipeline depths of rtl/; host/perf.py and the network tests hold both against each other.
-The host is ideal: weights and image come one beat a cycle from cycle 0 on, results are taken at once.
+The model replays the events of the hardware pass by pass: the pass sequencer's set-up, the weight
+loader's shadow registers and buffer, the two partial-sum buffers and their drain. The constants are
+the pipeline depths of rtl/; host/perf.py and the network tests hold both against each other.
+The host is ideal: weights and image come one beat a cycle from cycle 0 on, results are taken at
+once.
 """
+
 from collections import deque
 from dataclasses import dataclass
 
@@ -11,30 +14,35 @@ from model.compiler.conv_plan import ceil_div
 from model.compiler.weights import replayed
 from model.performance.pool_cycles import pool_cycles, pool_reads
 
-FIRST_WORD = 3        # first beat of the weights packet to its first word being in the buffer
-FETCH = 17            # cycles to fetch a descriptor (16 words and the memory's latency)
-SETTLE = 17           # cycles for results in flight after a unit has ended
-FIRST_SETUP = 12      # start to the first pass being ready
-SETUP = 12            # a pass taken to the next one being ready
-SWITCH = 5            # pass started to its weights being switched, without window delay
-READY_LEAD = 4        # weights count as ready so many cycles before the shadow registers are full
+FIRST_WORD = 3  # first beat of the weights packet to its first word being in the buffer
+FETCH = 17  # cycles to fetch a descriptor (16 words and the memory's latency)
+SETTLE = 17  # cycles for results in flight after a unit has ended
+FIRST_SETUP = 12  # start to the first pass being ready
+SETUP = 12  # a pass taken to the next one being ready
+SWITCH = 5  # pass started to its weights being switched, without window delay
+READY_LEAD = 4  # weights count as ready so many cycles before the shadow registers are full
 START_DELAY = {4: 6, 8: 0, 16: 0}
-END_TO_DRAIN = 40     # last slot of a tile to its first drain read
-DRAIN_GAP = 3         # last read of a tile to the first one of the next
-DRAIN_TO_IDLE = 5     # last drain read to the conv unit being idle
-RAW_FIFO = 40         # steps of 32-bit results that may wait for the result stream
-RAW_FLIGHT = 14       # cycles from a drain read to the fifo, or from a pool's question for room, beyond the window's reads
-IMAGE_TO_FETCH = 3    # last image beat to the first layer's fetch
-EMIT_LATENCY = 4      # emission of a tensor beyond its reads
-POOL_LEAD = 4         # an average pool's window asks for room so many cycles before its share of the unit's cycles begins
-RAW_TO_LAST = 4       # 32-bit results waiting: last beat out of the FIFO to the last result beat
+END_TO_DRAIN = 40  # last slot of a tile to its first drain read
+DRAIN_GAP = 3  # last read of a tile to the first one of the next
+DRAIN_TO_IDLE = 5  # last drain read to the conv unit being idle
+RAW_FIFO = 40  # steps of 32-bit results that may wait for the result stream
+# cycles from a drain read to the fifo, or from a pool's question for room, beyond the window's
+# reads
+RAW_FLIGHT = 14
+IMAGE_TO_FETCH = 3  # last image beat to the first layer's fetch
+EMIT_LATENCY = 4  # emission of a tensor beyond its reads
+# an average pool's window asks for room so many cycles before its share of the unit's cycles begins
+POOL_LEAD = 4
+RAW_TO_LAST = 4  # 32-bit results waiting: last beat out of the FIFO to the last result beat
 RESULT_LATENCY = {"int8": 2, "int32": 3}  # end of the last layer to the last result beat
 
 
 @dataclass(frozen=True)
 class LayerCycles:
-    """Prediction for one layer. reads and writes: 32-bit words of the feature buffer; weight_words: 64-bit words that its chunk takes out of
+    """Prediction for one layer. reads and writes: 32-bit words of the feature buffer; weight_words:
+    64-bit words that its chunk takes out of
     the weight buffer, replays included; ideal: cycles in which positions are computed."""
+
     name: str
     cycles: int
     ideal: int
@@ -51,6 +59,7 @@ class LayerCycles:
 @dataclass(frozen=True)
 class ImageCycles:
     """Prediction for one image: total_cycles from the first beat in to the last result beat."""
+
     layers: tuple
     total_cycles: int
 
@@ -61,12 +70,12 @@ class _Stream:
     def __init__(self, depth, first):
         self.depth = depth
         self.first = first
-        self.arrived = []          # cycle in which word i can be read
-        self.freed = []            # (words freed in all, cycle)
-        self.read = 0              # words read and not coming back
+        self.arrived = []  # cycle in which word i can be read
+        self.freed = []  # (words freed in all, cycle)
+        self.read = 0  # words read and not coming back
 
     def available(self, count, cycle):
-        """First cycle, not before `cycle`, in which `count` words beyond those read have arrived."""
+        """First cycle, not before `cycle`, in which `count` words beyond those read have arrived"""
         while len(self.arrived) < self.read + count:
             index = len(self.arrived)
             at = self.arrived[-1] + 1 if self.arrived else self.first
@@ -95,19 +104,19 @@ class _Loader:
         self.beats = hardware.pass_words
         self.delay = START_DELAY[hardware.num_modules]
         self.stream = stream
-        self.clock = 0             # cycle in which it waits for the next word or pass
-        self.layers_done = []      # cycles in which layers with a chunk ended
-        self.held = 0              # words read that will be replayed
-        self.results = None        # 32-bit results of the last layer
+        self.clock = 0  # cycle in which it waits for the next word or pass
+        self.layers_done = []  # cycles in which layers with a chunk ended
+        self.held = 0  # words read that will be replayed
+        self.results = None  # 32-bit results of the last layer
 
     def chunk(self, n_params, number):
-        """Header and parameters of chunk `number`; returns the cycle in which its layer may start."""
+        """Header and parameters of chunk `number`; returns the first cycle of its layer."""
         header = self.stream.available(1, self.clock)
         self.stream.take(1, header + 1)
-        at = header + 2            # first cycle that may read a parameter
+        at = header + 2  # first cycle that may read a parameter
         if number >= 2:
             at = max(at, self.layers_done[number - 2] + 1)
-        unfreed = 0                # parameters are freed together: when the buffer has run empty, and at the end
+        unfreed = 0  # parameters are freed together: when the buffer has run empty, and at the end
         for _ in range(n_params):
             if unfreed == self.stream.depth or self.stream.available(unfreed + 1, at) > at:
                 self.stream.take(unfreed, at)
@@ -115,11 +124,12 @@ class _Loader:
             at = self.stream.available(unfreed + 1, at) + 1
             unfreed += 1
         self.stream.take(unfreed, at)
-        self.clock = at + 1        # first cycle of WAIT or HEADER
+        self.clock = at + 1  # first cycle of WAIT or HEADER
         return at + 1
 
     def load(self):
-        """Begin loading a pass whose words are not replayed after it; returns the cycle of its first read."""
+        """Begin loading a pass whose words are not replayed after it; returns the cycle of its
+        first read."""
         start = self.stream.available(self.beats, self.clock) + 1
         self.stream.take(self.beats, start + self.beats + 1)
         return start
@@ -155,9 +165,21 @@ def predict(compiled):
         reads, writes, words, ideal = traffic
         if emits and layer.out != "int32":
             reads += 2 * _emit_reads(compiled, layer)
-        layers.append(LayerCycles(layer.name, clock - begin + 1, ideal, _macs(layer), reads, writes, words + (params + 1 if has_params else 0)))
+        layers.append(
+            LayerCycles(
+                layer.name,
+                clock - begin + 1,
+                ideal,
+                _macs(layer),
+                reads,
+                writes,
+                words + (params + 1 if has_params else 0),
+            )
+        )
     backlog = loader.results.last + RAW_TO_LAST if loader.results else 0
-    return ImageCycles(tuple(layers), max(clock + RESULT_LATENCY[compiled.net.layers[-1].out], backlog))
+    return ImageCycles(
+        tuple(layers), max(clock + RESULT_LATENCY[compiled.net.layers[-1].out], backlog)
+    )
 
 
 def _macs(layer):
@@ -179,20 +201,37 @@ def _pool(compiled, layer, start, loader):
     """Last busy cycle of a pooling layer, and its traffic."""
     hardware = compiled.hardware
     quads = compiled.tensors[layer.inputs[0]].quads
-    arguments = (layer.op, layer.in_shape, layer.kernel, layer.stride, layer.pad, hardware.num_modules)
+    arguments = (
+        layer.op,
+        layer.in_shape,
+        layer.kernel,
+        layer.stride,
+        layer.pad,
+        hardware.num_modules,
+    )
     reads = pool_reads(*arguments)
     words = 8 if layer.op == "maxpool" else hardware.num_modules // 4
     if layer.out == "int32":
-        return _raw_pool(hardware, layer, quads, start + pool_cycles(*arguments) - reads, loader), (reads * words, 0, 0, reads)
+        return _raw_pool(hardware, layer, quads, start + pool_cycles(*arguments) - reads, loader), (
+            reads * words,
+            0,
+            0,
+            reads,
+        )
     writes = layer.out_shape[1] * layer.out_shape[2] * quads
     return start + pool_cycles(*arguments), (reads * words, writes, 0, reads)
 
 
 def _raw_pool(hardware, layer, quads, begin, loader):
-    """Last busy cycle of an average pool with 32-bit results, whose windows wait for room in the result FIFO."""
+    """Last busy cycle of an average pool with 32-bit results, whose windows wait for room in the
+    result FIFO."""
     raw = loader.results = _RawResults(hardware.num_modules)
-    spans = [[min(size, at * stride - pad + kernel) - max(0, at * stride - pad) for at in range(count)]
-             for size, count, stride, pad, kernel in zip(layer.in_shape[1:], layer.out_shape[1:], layer.stride, layer.pad, layer.kernel)]
+    spans = [
+        [min(size, at * stride - pad + kernel) - max(0, at * stride - pad) for at in range(count)]
+        for size, count, stride, pad, kernel in zip(
+            layer.in_shape[1:], layer.out_shape[1:], layer.stride, layer.pad, layer.kernel
+        )
+    ]
     at = begin
     for rows in spans[0]:
         for cols in spans[1]:
@@ -207,10 +246,10 @@ def _conv(compiled, layer, start, loader):
     replay = replayed(plan, hardware)
     words_out = ceil_div(layer.out_shape[0], hardware.num_modules)
     raw = loader.results = _RawResults(hardware.num_modules) if layer.out == "int32" else None
-    ready_at = start + FIRST_SETUP       # the next pass is set up
-    free_at = start                      # the last slot was issued; the next pass may start
+    ready_at = start + FIRST_SETUP  # the next pass is set up
+    free_at = start  # the last slot was issued; the next pass may start
     delay = None
-    freed = deque([0, 0], maxlen=2)      # cycles in which the last two tiles gave their buffers back
+    freed = deque([0, 0], maxlen=2)  # cycles in which the last two tiles gave their buffers back
     early = plan.mode != 0 and raw is None and (plan.vertical or plan.kr_count == 1)
     drain_end = 0
     tiles = [(plan.tile_size(*origin), plan.tile_passes(*origin)) for origin in plan.tile_origins()]
@@ -221,7 +260,11 @@ def _conv(compiled, layer, start, loader):
             first = True
             for _ in range(plan.channel_groups):
                 for geometry in passes:
-                    mode = "last" if not replay or number + 1 == len(tiles) else ("first" if number == 0 else "replay")
+                    mode = (
+                        "last"
+                        if not replay or number + 1 == len(tiles)
+                        else ("first" if number == 0 else "replay")
+                    )
                     load = _replay_load(loader, hardware, plan, mode)
                     words += hardware.pass_words
                     at = ready_at
@@ -243,7 +286,9 @@ def _conv(compiled, layer, start, loader):
                         last_switch = switch
                     ready_at = at + SETUP
             begin = max(last + END_TO_DRAIN, drain_end + DRAIN_GAP)
-            drain_end = raw.drain(begin, rows * cols * steps) if raw else begin + rows * cols * steps - 1
+            drain_end = (
+                raw.drain(begin, rows * cols * steps) if raw else begin + rows * cols * steps - 1
+            )
             freed.append(begin - 1 if early else drain_end)
     # After the chunk's last pass the loader goes straight to the next header.
     loader.clock = last_switch + 1 if geometry.rows else loader.clock
@@ -253,7 +298,7 @@ def _conv(compiled, layer, start, loader):
 
 
 def _replay_load(loader, hardware, plan, mode):
-    if mode == "first":                  # words that stay for other tiles: count them as read without freeing them
+    if mode == "first":  # words that stay for other tiles: count them as read without freeing them
         start = loader.stream.available(loader.held + hardware.pass_words, loader.clock) + 1
         loader.held += hardware.pass_words
         return start
@@ -264,14 +309,15 @@ def _replay_load(loader, hardware, plan, mode):
 
 
 class _RawResults:
-    """Drain of 32-bit results: the result stream takes two a cycle, and a step is read only while the FIFO before it has room."""
+    """Drain of 32-bit results: the result stream takes two a cycle, and a step is read only while
+    the FIFO before it has room."""
 
     def __init__(self, num_modules):
         self.beats = num_modules // 2
-        self.entering = deque()    # cycles from which steps count in the FIFO's level
-        self.leaving = deque()     # cycles from which they do not any more
+        self.entering = deque()  # cycles from which steps count in the FIFO's level
+        self.leaving = deque()  # cycles from which they do not any more
         self.level = 0
-        self.last = 0              # cycle in which the last step's last beat left
+        self.last = 0  # cycle in which the last step's last beat left
 
     def drain(self, begin, steps):
         """Cycle of the last read of `steps` steps from cycle `begin` on."""

@@ -1,16 +1,20 @@
-"""Cycles of the paper's own dataflow, in the units of model/performance/cycle_model.py, for comparison.
+"""Cycles of the paper's own dataflow, in the units of model/performance/cycle_model.py, for
+comparison.
 
-W. Cheng, I.-C. Lin, Y.-Y. Shih, IEEE TCAS-I 69(10), 2022. A conv module of four arrays computes one output channel; an array holds twenty-five 1x1
-kernels, two 3x3 kernels or one 5x5 kernel (of as many input channels), larger ones are split over ceil(K*K / 25) passes. A K-row kernel yields an
+W. Cheng, I.-C. Lin, Y.-Y. Shih, IEEE TCAS-I 69(10), 2022. A conv module of four arrays computes one
+output channel; an array holds twenty-five 1x1 kernels, two 3x3 kernels or one 5x5 kernel (of as
+many input channels), larger ones are split over ceil(K*K / 25) passes. A K-row kernel yields an
 output every K cycles. This is its best case: no cycle is lost to loading, draining or pooling.
 """
+
 from model.compiler.conv_plan import ceil_div
 
 ARRAYS = 4
 
 
 def conv_cycles(out_shape, in_channels, kernel, num_modules=4):
-    """Cycles of a convolution to out_shape (O, H, W) with a kernel (Kh, Kw); kernels that are not square count as the square around them."""
+    """Cycles of a convolution to out_shape (O, H, W) with a kernel (Kh, Kw); kernels that are not
+    square count as the square around them."""
     size = max(kernel)
     if size == 1:
         channels, cycles, passes = 25, 1, 1
@@ -19,11 +23,19 @@ def conv_cycles(out_shape, in_channels, kernel, num_modules=4):
     else:
         channels, cycles, passes = 1, min(size, 5), ceil_div(size * size, 25) if size > 5 else 1
     outputs, height, width = out_shape
-    return ceil_div(outputs, num_modules) * ceil_div(in_channels, ARRAYS * channels) * height * width * cycles * passes
+    return (
+        ceil_div(outputs, num_modules)
+        * ceil_div(in_channels, ARRAYS * channels)
+        * height
+        * width
+        * cycles
+        * passes
+    )
 
 
 def conv_reads(out_shape, in_shape, kernel, num_modules=4):
-    """32-bit words (four channels) of input read: every pixel once per output-channel group and pass."""
+    """32-bit words (four channels) of input read: every pixel once per output-channel group and
+    pass."""
     size = max(kernel)
     passes = ceil_div(size * size, 25) if size > 5 else 1
     channels, height, width = in_shape
@@ -32,4 +44,8 @@ def conv_reads(out_shape, in_shape, kernel, num_modules=4):
 
 def network_cycles(net, num_modules=4):
     """{layer name: cycles} of the convolutions."""
-    return {layer.name: conv_cycles(layer.out_shape, layer.in_shape[0], layer.kernel, num_modules) for layer in net.layers if layer.op == "conv"}
+    return {
+        layer.name: conv_cycles(layer.out_shape, layer.in_shape[0], layer.kernel, num_modules)
+        for layer in net.layers
+        if layer.op == "conv"
+    }

@@ -1,15 +1,18 @@
-"""Reads and cycles of the pooling unit (rtl/pooling/pooling_unit.sv), exactly, while the output stage takes every sum."""
+"""Reads and cycles of the pooling unit (rtl/pooling/pooling_unit.sv), exactly, while the output
+stage takes every sum."""
+
 from model.compiler.conv_plan import ceil_div
 
-READ_LATENCY = 3       # feature buffer, request to data
-MAX_GROUP_QUADS = 8    # quads (four channels) that a read of max pooling takes
+READ_LATENCY = 3  # feature buffer, request to data
+MAX_GROUP_QUADS = 8  # quads (four channels) that a read of max pooling takes
 
 
 def pool_reads(op, in_shape, kernel, stride, pad, num_modules):
     """Feature-buffer reads of one pooling layer.
 
-    op: "maxpool" or "avgpool". in_shape: (C, H, W). kernel, stride, pad: (vertical, horizontal), a legal layer. num_modules: 4, 8 or 16.
-    Each group of channels reads the pixels of every window that lie inside the picture. Raises ValueError for another op.
+    op: "maxpool" or "avgpool". in_shape: (C, H, W). kernel, stride, pad: (vertical, horizontal), a
+    legal layer. num_modules: 4, 8 or 16. Each group of channels reads the pixels of every window
+    that lie inside the picture. Raises ValueError for another op.
     """
     if op not in ("maxpool", "avgpool"):
         raise ValueError(f"{op!r} is not a pooling operation")

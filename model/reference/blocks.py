@@ -1,8 +1,11 @@
-"""Golden functions of single blocks of the accelerator: what a block computes, without its pipeline. NumPy only.
+"""Golden functions of single blocks of the accelerator: what a block computes, without its
+pipeline. NumPy only.
 
-The blocks are those of rtl/conv_unit and rtl/memory; names and numbering are those of docs/architecture.md. A pixel as the feature buffer delivers
-it is uint8 [8 quads, 4 channels]; the activations of a position are int64 [4 arrays, 25 PEs], indices of a conv module uint8 [4, 25].
+The blocks are those of rtl/conv_unit and rtl/memory; names and numbering are those of
+docs/architecture.md. A pixel as the feature buffer delivers it is uint8 [8 quads, 4 channels]; the
+activations of a position are int64 [4 arrays, 25 PEs], indices of a conv module uint8 [4, 25].
 """
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +17,12 @@ SEGMENTS = 3
 BANKS = 8
 
 
-# ------------------------------------------------------------------------------------------------------ conv unit
+# ---------------------------------------------------------------------------------------- conv unit
+
 
 def pe_sources(mode):
-    """(quad, tap) that each of the 25 PEs of an array takes in a conv mode; tap 0 is the newest column."""
+    """(quad, tap) that each of the 25 PEs of an array takes in a conv mode; tap 0 is the newest
+    column."""
     sources = [(pe % 8, pe // 8 if mode else 0) for pe in range(24)] + [(0, 0)]
     if mode == 2:
         for k, pe in enumerate(EXTRA_PES):
@@ -28,8 +33,9 @@ def pe_sources(mode):
 def window_activations(pixels, col_mask, row_mask, mode, signed):
     """Activations of every PE, one position a pixel: int64 [T, 4, 25].
 
-    pixels: uint8 [T, 8, 4], one a cycle, pixel t the newest of position t (older ones than the first count as 0). col_mask: bit per tap, row_mask:
-    bit per quad, int [T]; 0 blanks the tap or quad. signed: bytes are two's complement.
+    pixels: uint8 [T, 8, 4], one a cycle, pixel t the newest of position t (older ones than the
+    first count as 0). col_mask: bit per tap, row_mask: bit per quad, int [T]; 0 blanks the tap or
+    quad. signed: bytes are two's complement.
     """
     pixels = pixels.view(np.int8) if signed else pixels
     padded = np.concatenate([np.zeros((4, 8, 4), np.int64), pixels.astype(np.int64)])
@@ -37,16 +43,19 @@ def window_activations(pixels, col_mask, row_mask, mode, signed):
     act = np.zeros((count, ARRAYS, PES), np.int64)
     for pe, (quad, tap) in enumerate(pe_sources(mode)):
         keep = (np.asarray(col_mask) >> tap & 1) * (np.asarray(row_mask) >> quad & 1)
-        act[:, :, pe] = padded[4 - tap:4 - tap + count, quad] * keep[:, None]
+        act[:, :, pe] = padded[4 - tap : 4 - tap + count, quad] * keep[:, None]
     return act
 
 
 def gated_sums(act, index):
-    """Sums of an array's gated activations: int64 [..., 3 segments, 3 planes] (index bit 0, bit 1, both).
+    """Sums of an array's gated activations: int64 [..., 3 segments, 3 planes] (index bit 0, bit 1,
+    both).
 
     act, index: [..., 25]; PE 24 counts to segment 0.
     """
-    gates = np.stack([index & 1, index >> 1 & 1, (index == 3).astype(index.dtype)], axis=-1).astype(np.int64)
+    gates = np.stack([index & 1, index >> 1 & 1, (index == 3).astype(index.dtype)], axis=-1).astype(
+        np.int64
+    )
     terms = gates * np.asarray(act)[..., None]
     sums = terms[..., :24, :].reshape(*terms.shape[:-2], SEGMENTS, 8, 3).sum(axis=-2)
     sums[..., 0, :] += terms[..., 24, :]
@@ -54,7 +63,8 @@ def gated_sums(act, index):
 
 
 def module_products(act, index, codebook, mode):
-    """What a conv module adds to its partial sums: int64 [T, 3 lanes]; lanes 1 and 2 are 0 except in mode 0.
+    """What a conv module adds to its partial sums: int64 [T, 3 lanes]; lanes 1 and 2 are 0 except
+    in mode 0.
 
     act: [T, 4, 25]; index: [4, 25] or [T, 4, 25], values 0..3; codebook: four weights, the first 0.
     """
@@ -67,14 +77,18 @@ def module_products(act, index, codebook, mode):
     return lanes
 
 
-# ------------------------------------------------------------------------------------------------------ sequencers
+# --------------------------------------------------------------------------------------- sequencers
+
 
 @dataclass(frozen=True)
 class Position:
-    """One output position of a pass: what its tag must say and where its window lies in the feature buffer.
+    """One output position of a pass: what its tag must say and where its window lies in the feature
+    buffer.
 
-    addresses: quad address of each tap, tap 0 (rightmost) first; None where the tap lies outside the picture's columns.
+    addresses: quad address of each tap, tap 0 (rightmost) first; None where the tap lies outside
+    the picture's columns.
     """
+
     pixel: int
     first: bool
     col_mask: int
@@ -83,10 +97,12 @@ class Position:
 
 
 def conv_schedule(plan, source):
-    """Passes of a layer in order: (tile number, [Position, ...]); the list of a pass without work is empty.
+    """Passes of a layer in order: (tile number, [Position, ...]); the list of a pass without work
+    is empty.
 
-    plan: compiler ConvPlan; source: the input's compiler Tensor. Derived from the definition of the convolution alone: output pixel (y, x) takes
-    input pixel (y + kernel row - pad, x + kernel column - pad).
+    plan: compiler ConvPlan; source: the input's compiler Tensor. Derived from the definition of the
+    convolution alone: output pixel (y, x) takes input pixel (y + kernel row - pad, x + kernel
+    column - pad).
     """
     tile = 0
     for _ in range(plan.output_groups):
@@ -95,7 +111,20 @@ def conv_schedule(plan, source):
             for channel_group in range(plan.channel_groups):
                 for kr in range(plan.kr_count):
                     for piece in range(plan.pieces):
-                        yield tile, list(_positions(plan, source, (y0, x0), channel_group, kr * plan.kr_step, piece * plan.window, seen))
+                        yield (
+                            tile,
+                            list(
+                                _positions(
+                                    plan,
+                                    source,
+                                    (y0, x0),
+                                    channel_group,
+                                    kr * plan.kr_step,
+                                    piece * plan.window,
+                                    seen,
+                                )
+                            ),
+                        )
             tile += 1
 
 
@@ -111,8 +140,12 @@ def _positions(plan, source, origin, channel_group, kernel_row, kernel_col, seen
         for x in range(cols):
             left = origin[1] + x + kernel_col - plan.pad[1]
             columns = [left + plan.window - 1 - tap for tap in range(plan.window)]
-            addresses = tuple((offset + row * source.row_stride + c * source.quads) % (1 << QUAD_ADDR_W) if 0 <= c < width else None
-                              for c in columns)
+            addresses = tuple(
+                (offset + row * source.row_stride + c * source.quads) % (1 << QUAD_ADDR_W)
+                if 0 <= c < width
+                else None
+                for c in columns
+            )
             pixel = y * cols + x
             col_mask = sum((a is not None) << tap for tap, a in enumerate(addresses))
             yield Position(pixel, pixel not in seen, col_mask, row_mask, addresses)
@@ -122,12 +155,13 @@ def _positions(plan, source, origin, channel_group, kernel_row, kernel_col, seen
 @dataclass(frozen=True)
 class DrainStep:
     """One step of the drain sequencer: NUM_MODULES results of a pixel."""
+
     tile: int
     lane: int
     pixel: int
-    word: int          # output channel / NUM_MODULES
-    address: int       # of the first quad
-    mask: int          # quads that exist
+    word: int  # output channel / NUM_MODULES
+    address: int  # of the first quad
+    mask: int  # quads that exist
 
 
 def drain_schedule(plan, target):
@@ -135,23 +169,36 @@ def drain_schedule(plan, target):
     per_word = plan.num_modules // 4
     tile = 0
     for group in range(plan.output_groups):
-        words = [w for w in range(group * plan.steps, (group + 1) * plan.steps) if w * per_word < target.quads]
+        words = [
+            w
+            for w in range(group * plan.steps, (group + 1) * plan.steps)
+            if w * per_word < target.quads
+        ]
         for y0, x0 in plan.tile_origins():
             rows, cols = plan.tile_size(y0, x0)
             for y in range(rows):
                 for x in range(cols):
                     for lane, word in enumerate(words):
                         quad = word * per_word
-                        address = target.base + (y0 + y) * target.row_stride + (x0 + x) * target.quads + quad
+                        address = (
+                            target.base
+                            + (y0 + y) * target.row_stride
+                            + (x0 + x) * target.quads
+                            + quad
+                        )
                         mask = sum((quad + k < target.quads) << k for k in range(per_word))
-                        yield DrainStep(tile, lane, y * cols + x, word, address % (1 << QUAD_ADDR_W), mask)
+                        yield DrainStep(
+                            tile, lane, y * cols + x, word, address % (1 << QUAD_ADDR_W), mask
+                        )
             tile += 1
 
 
-# --------------------------------------------------------------------------------------------------------- memory
+# ------------------------------------------------------------------------------------------- memory
+
 
 class WeightBuffer:
-    """First-in first-out memory of `depth` words that keeps what was read until `commit` and goes back to there with `rewind`."""
+    """First-in first-out memory of `depth` words that keeps what was read until `commit` and goes
+    back to there with `rewind`."""
 
     def __init__(self, depth):
         self.depth, self.words, self.at = depth, [], 0
@@ -179,17 +226,19 @@ class WeightBuffer:
         self.at = 0
 
     def commit(self):
-        self.words, self.at = self.words[self.at:], 0
+        self.words, self.at = self.words[self.at :], 0
 
 
 class FeatureBuffer:
-    """Quads by address, as rtl/memory/feature_buffer.sv writes and reads them; quads are integers of 32 bits."""
+    """Quads by address, as rtl/memory/feature_buffer.sv writes and reads them; quads are integers
+    of 32 bits."""
 
     def __init__(self, bank_words):
         self.quads = np.zeros(BANKS * bank_words, np.int64)
 
     def write(self, address, mask, quads, base, end):
-        """Store quads[v] at address + v where mask bit v is set; returns whether one lay outside [base, end) and was left out."""
+        """Store quads[v] at address + v where mask bit v is set; returns whether one lay outside
+        [base, end) and was left out."""
         left_out = False
         for v in range(BANKS):
             if mask >> v & 1:
@@ -205,12 +254,15 @@ class FeatureBuffer:
 
 
 def tensor_beats(quads, base, row_stride, row_quads, height):
-    """Result beats of a tensor: [(data of 64 bits, half, last), ...]. quads: feature buffer's content by address."""
-    picture = [int(quads[base + y * row_stride + i]) for y in range(height) for i in range(row_quads)]
+    """Result beats of a tensor: [(data of 64 bits, half, last), ...]. quads: feature buffer's
+    content by address."""
+    picture = [
+        int(quads[base + y * row_stride + i]) for y in range(height) for i in range(row_quads)
+    ]
     count = -(-len(picture) // 2)
     beats = []
     for i in range(count):
-        pair = picture[2 * i:2 * i + 2]
+        pair = picture[2 * i : 2 * i + 2]
         data = pair[0] | (pair[1] << 32 if len(pair) == 2 else 0)
         beats.append((data, len(pair) == 1, i == count - 1))
     return beats

@@ -1,8 +1,11 @@
 """The NumPy reference: runs a Network in integer arithmetic, independently of PyTorch.
 
-Convolutions are matrix products in floating point, chosen so that they are exact: every operand and every partial sum, in whatever order BLAS
-adds, is an integer of magnitude at most ``layer.sum_bound``. Below 2**24 float32 holds them all, and float64 holds all that a legal layer has.
+Convolutions are matrix products in floating point, chosen so that they are exact: every operand and
+every partial sum, in whatever order BLAS adds, is an integer of magnitude at most
+``layer.sum_bound``. Below 2**24 float32 holds them all, and float64 holds all that a legal layer
+has.
 """
+
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,18 +16,24 @@ from threadpoolctl import ThreadpoolController
 from model.network import check_input
 from model.reference.requantize import requantize, shift_round
 
-COLUMN_BYTES = 1 << 23  # size of a block of unrolled windows: large enough for BLAS, small enough to stay near the caches
+COLUMN_BYTES = (
+    1 << 23
+    # size of a block of unrolled windows: large enough for BLAS, small enough to stay
+    # near the caches
+)
 BLAS = ThreadpoolController()
 
 
 def run_integer(net, images, keep=False):
-    """Run ``net`` on images, an array [N, C, H, W] of any integer dtype in the network's input range.
+    """Run ``net`` on images, an array [N, C, H, W] of any integer dtype in the network's input
+    range.
 
-    Returns the last layer's tensor, int32 [N, C, H, W], or with keep=True a dict {layer name: int32 tensor} of all layers, in their order.
-    Needs memory for N images of the network's largest tensors (with keep of all): call it in batches. Raises ValueError for input out of range.
+    Returns the last layer's tensor, int32 [N, C, H, W], or with keep=True a dict {layer name: int32
+    tensor} of all layers, in their order. Needs memory for N images of the network's largest
+    tensors (with keep of all): call it in batches. Raises ValueError for input out of range.
 
-    Images are shared out over the cores, one thread each: BLAS's own threads wait for each other after every small product and, on a busy
-    machine, were measured 13 times slower.
+    Images are shared out over the cores, one thread each: BLAS's own threads wait for each other
+    after every small product and, on a busy machine, were measured 13 times slower.
     """
     images = check_input(net, images).astype(np.int32)
     cores = os.cpu_count() or 1
@@ -32,7 +41,10 @@ def run_integer(net, images, keep=False):
     with BLAS.limit(limits=1, user_api="blas"), ThreadPoolExecutor(cores) as pool:
         results = list(pool.map(lambda share: _run(net, share, keep), shares))
     if keep:
-        return {layer.name: np.concatenate([result[layer.name] for result in results]) for layer in net.layers}
+        return {
+            layer.name: np.concatenate([result[layer.name] for result in results])
+            for layer in net.layers
+        }
     return np.concatenate(results)
 
 
@@ -48,15 +60,22 @@ def _run(net, images, keep):
 
 
 def run_layer(layer, *inputs):
-    """One checked Layer on its input tensors, int32 [N, C, H, W] each; returns int32 [N, C, H, W]."""
-    return {"conv": _conv, "maxpool": _maxpool, "avgpool": _avgpool, "add": _add}[layer.op](layer, *inputs)
+    """One checked Layer on its input tensors, int32 [N, C, H, W] each; returns int32 [N, C, H,
+    W]."""
+    return {"conv": _conv, "maxpool": _maxpool, "avgpool": _avgpool, "add": _add}[layer.op](
+        layer, *inputs
+    )
 
 
 def _conv(layer, x):
     dtype = np.float32 if layer.sum_bound.max() < 2**24 else np.float64
     weights = layer.weights.reshape(len(layer.index), -1).astype(dtype)
     bias = layer.bias.astype(np.int64)[:, None]
-    mult, shift = (None, None) if layer.out == "int32" else (layer.mult.astype(np.int64)[:, None], layer.shift.astype(np.int64)[:, None])
+    mult, shift = (
+        (None, None)
+        if layer.out == "int32"
+        else (layer.mult.astype(np.int64)[:, None], layer.shift.astype(np.int64)[:, None])
+    )
     windows = _windows(layer, x.astype(dtype))
     count, channels, height, width = windows.shape[:4]
     row_bytes = channels * width * layer.kernel[0] * layer.kernel[1] * weights.itemsize
@@ -64,11 +83,17 @@ def _conv(layer, x):
     y = np.empty((count, *layer.out_shape), np.int32)
     for image in range(count):
         for top in range(0, height, step):
-            block = windows[image, :, top:top + step]                                     # [I, rows, Wo, Kh, Kw]
-            columns = block.transpose(0, 3, 4, 1, 2).reshape(weights.shape[1], -1)        # [I * Kh * Kw, rows * Wo]
+            block = windows[image, :, top : top + step]  # [I, rows, Wo, Kh, Kw]
+            columns = block.transpose(0, 3, 4, 1, 2).reshape(
+                weights.shape[1], -1
+            )  # [I * Kh * Kw, rows * Wo]
             sums = (weights @ columns).astype(np.int64)
-            sums = sums + bias if layer.out == "int32" else requantize(sums, bias, mult, shift, layer.out_min, layer.out_max)
-            y[image, :, top:top + step] = sums.reshape(len(weights), -1, width)
+            sums = (
+                sums + bias
+                if layer.out == "int32"
+                else requantize(sums, bias, mult, shift, layer.out_min, layer.out_max)
+            )
+            y[image, :, top : top + step] = sums.reshape(len(weights), -1, width)
     return y
 
 
@@ -77,19 +102,26 @@ def _maxpool(layer, x):
 
 
 def _avgpool(layer, x):
-    sums = _pool(layer, x, np.add)  # at most 2**31 - 1 in magnitude: checked when the layer was made
+    sums = _pool(
+        layer, x, np.add
+    )  # at most 2**31 - 1 in magnitude: checked when the layer was made
     if layer.out == "int32":
         return sums
-    return requantize(sums.astype(np.int64), 0, layer.mult, layer.shift, layer.out_min, layer.out_max).astype(np.int32)
+    return requantize(
+        sums.astype(np.int64), 0, layer.mult, layer.shift, layer.out_min, layer.out_max
+    ).astype(np.int32)
 
 
 def _pool(layer, x, combine):
-    """Combine each window, one axis after the other. Windows are clipped to the image: padding never wins and adds nothing."""
+    """Combine each window, one axis after the other. Windows are clipped to the image: padding
+    never wins and adds nothing."""
     for axis, kernel, stride, pad in zip((2, 3), layer.kernel, layer.stride, layer.pad):
         start = np.arange(layer.out_shape[axis - 1], dtype=np.int64) * stride - pad
         bounds = np.stack([start, start + kernel], axis=1).clip(0, x.shape[axis])
         x = np.concatenate([x, x.take([-1], axis)], axis)  # reduceat needs an element at each bound
-        x = combine.reduceat(x, bounds.ravel(), axis, dtype=x.dtype).take(range(0, bounds.size, 2), axis)
+        x = combine.reduceat(x, bounds.ravel(), axis, dtype=x.dtype).take(
+            range(0, bounds.size, 2), axis
+        )
     return x
 
 

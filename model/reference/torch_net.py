@@ -2,6 +2,7 @@
 
 Shares the file reader and the requantization function with the NumPy reference, nothing else.
 """
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -12,8 +13,9 @@ from model.reference.requantize import requantize, shift_round
 class TorchNet(nn.Module):
     """Forward pass of ``net`` on integer-valued tensors; a fixed network, without gradients.
 
-    Layers are submodules in ``self.layers``, in the network's order. Move it to a GPU with ``.to(device)``; ``.half()`` and the like have no effect
-    on the result, since parameters are kept as integers.
+    Layers are submodules in ``self.layers``, in the network's order. Move it to a GPU with
+    ``.to(device)``; ``.half()`` and the like have no effect on the result, since parameters are
+    kept as integers.
     """
 
     def __init__(self, net):
@@ -26,11 +28,14 @@ class TorchNet(nn.Module):
     def forward(self, x, keep=False):
         """x: [N, C, H, W] of integers in net.input_range, in any real dtype.
 
-        Returns the last layer's tensor, int32 [N, C, H, W], or with keep=True a dict {layer name: int32 tensor}. Raises ValueError for a
-        wrong shape and for values that are fractional or out of range.
+        Returns the last layer's tensor, int32 [N, C, H, W], or with keep=True a dict {layer name:
+        int32 tensor}. Raises ValueError for a wrong shape and for values that are fractional or out
+        of range.
         """
         self._check(x)
-        last_use = {name: number for number, layer in enumerate(self.net.layers) for name in layer.inputs}
+        last_use = {
+            name: number for number, layer in enumerate(self.net.layers) for name in layer.inputs
+        }
         tensors = {"input": x.to(torch.int32)}
         for number, (layer, module) in enumerate(zip(self.net.layers, self.layers)):
             tensors[layer.name] = module(*[tensors[name] for name in layer.inputs])
@@ -43,9 +48,19 @@ class TorchNet(nn.Module):
     def _check(self, x):
         low, high = self.net.input_range
         if x.ndim != 4 or tuple(x.shape[1:]) != self.net.input_shape:
-            raise ValueError(f"input must be [N, {', '.join(map(str, self.net.input_shape))}], not {list(x.shape)}")
-        if x.numel() and (x.min() < low or x.max() > high or (x.is_floating_point() and not torch.equal(x, x.round()))):
-            raise ValueError(f"input must be integers in {low}..{high}; it spans {x.min().item()}..{x.max().item()}")
+            raise ValueError(
+                f"input must be [N, {', '.join(map(str, self.net.input_shape))}], not "
+                f"{list(x.shape)}"
+            )
+        if x.numel() and (
+            x.min() < low
+            or x.max() > high
+            or (x.is_floating_point() and not torch.equal(x, x.round()))
+        ):
+            raise ValueError(
+                f"input must be integers in {low}..{high}; it spans "
+                f"{x.min().item()}..{x.max().item()}"
+            )
 
 
 class _Scaled(nn.Module):
@@ -56,21 +71,31 @@ class _Scaled(nn.Module):
         self.layer = layer
         for name in ("bias", "mult", "shift"):
             value = getattr(layer, name)
-            value = None if value is None else torch.as_tensor(value.tolist() if hasattr(value, "tolist") else value).to(torch.int64).reshape(-1, 1, 1)
+            value = (
+                None
+                if value is None
+                else torch.as_tensor(value.tolist() if hasattr(value, "tolist") else value)
+                .to(torch.int64)
+                .reshape(-1, 1, 1)
+            )
             self.register_buffer(name, value)
 
     def finish(self, sums):
         bias = 0 if self.bias is None else self.bias
         if self.layer.out == "int32":
             return (sums + bias).to(torch.int32)
-        return requantize(sums, bias, self.mult, self.shift, self.layer.out_min, self.layer.out_max).to(torch.int32)
+        return requantize(
+            sums, bias, self.mult, self.shift, self.layer.out_min, self.layer.out_max
+        ).to(torch.int32)
 
 
 class Conv(_Scaled):
-    """Convolution whose sums are exact: float32 where they provably stay below 2**24 in every order of summation, else float64.
+    """Convolution whose sums are exact: float32 where they provably stay below 2**24 in every order
+    of summation, else float64.
 
-    The proof covers the direct algorithms, which add products of the operands. Winograd and FFT transform them first, so NNPACK is switched
-    off and GPUs always compute in float64, where the error of a transform stays far below the 0.5 that rounding removes.
+    The proof covers the direct algorithms, which add products of the operands. Winograd and FFT
+    transform them first, so NNPACK is switched off and GPUs always compute in float64, where the
+    error of a transform stays far below the 0.5 that rounding removes.
     """
 
     def __init__(self, layer):
@@ -80,8 +105,13 @@ class Conv(_Scaled):
 
     def forward(self, x):
         dtype = torch.float32 if self.fits_float32 and x.device.type == "cpu" else torch.float64
-        with torch.autocast(x.device.type, enabled=False), torch.backends.nnpack.flags(enabled=False):
-            sums = F.conv2d(x.to(dtype), self.weight.to(dtype), stride=self.layer.stride, padding=self.layer.pad)
+        with (
+            torch.autocast(x.device.type, enabled=False),
+            torch.backends.nnpack.flags(enabled=False),
+        ):
+            sums = F.conv2d(
+                x.to(dtype), self.weight.to(dtype), stride=self.layer.stride, padding=self.layer.pad
+            )
         return self.finish(sums.round().to(torch.int64))
 
 
@@ -93,17 +123,26 @@ class MaxPool(nn.Module):
         self.layer = layer
 
     def forward(self, x):
-        return F.max_pool2d(x.float(), self.layer.kernel, self.layer.stride, self.layer.pad).to(torch.int32)
+        return F.max_pool2d(x.float(), self.layer.kernel, self.layer.stride, self.layer.pad).to(
+            torch.int32
+        )
 
 
 class AvgPool(_Scaled):
-    """Sums of windows as differences of running sums, exact in int64, then requantization. Any window costs the same."""
+    """Sums of windows as differences of running sums, exact in int64, then requantization. Any
+    window costs the same."""
 
     def forward(self, x):
         layer = self.layer
         for dim, kernel, stride, pad in zip((2, 3), layer.kernel, layer.stride, layer.pad):
             start = torch.arange(layer.out_shape[dim - 1], device=x.device) * stride - pad
-            running = torch.cat([torch.zeros_like(x.narrow(dim, 0, 1), dtype=torch.int64), x.cumsum(dim, dtype=torch.int64)], dim)
+            running = torch.cat(
+                [
+                    torch.zeros_like(x.narrow(dim, 0, 1), dtype=torch.int64),
+                    x.cumsum(dim, dtype=torch.int64),
+                ],
+                dim,
+            )
             first, end = (place.clamp(0, x.shape[dim]) for place in (start, start + kernel))
             x = running.index_select(dim, end) - running.index_select(dim, first)
         return self.finish(x)

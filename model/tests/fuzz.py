@@ -2,9 +2,11 @@
 
     python -m model.tests.fuzz SEED COUNT
 
-Every file is either refused with an error for the user or gives the same integers in both models. Anything else, more than
-10 seconds for a file, or more than 1 GB of memory ends the program with the seed of the file.
+Every file is either refused with an error for the user or gives the same integers in both models.
+Anything else, more than 10 seconds for a file, or more than 1 GB of memory ends the program with
+the seed of the file.
 """
+
 import copy
 import io
 import json
@@ -20,19 +22,103 @@ import torch
 
 from model.common.errors import UserError
 from model.data.images import load_images
-from model.reference.integer import run_integer
 from model.network import load_network, save_network
 from model.network.random_networks import random_input, random_network
+from model.reference.integer import run_integer
 from model.reference.torch_net import TorchNet
 
 SECONDS = 10
 MEMORY = 1 << 30
-HOSTILE = (None, True, 0, -1, 1, 3, 7, 127, 255, 256, 65535, 65536, 2**31 - 1, 2**31, 2**63, 10**400, -10**400, 0.5, -0.0, 1e308, float("nan"), float("inf"),
-           "", "x", "conv", "maxpool", "input", "int32", "a\nPASSED", "\x1b[2J", "\ud800", "x" * 3000, [], [1], [1, 1], [2, 2], [0, 0], [-1, 1], [1, 2, 3],
-           [2**31 - 1] * 2, [1e9, 1], ["input"], ["input", "input"], [[]], {}, {"a": 1})
-KEYS = ("name", "op", "inputs", "stride", "pad", "kernel", "out_min", "out_max", "mult", "shift", "out", "groups", "dilation", "zero_point", "comment", "x-note",
-        "format", "version", "classes", "input", "shape", "signed", "scale", "offset", "layers")
-DTYPES = ("int8", "uint8", "int16", ">i4", "int64", "uint64", "float16", "float64", "complex64", "bool", "U3", "S2", "datetime64[s]")
+HOSTILE = (
+    None,
+    True,
+    0,
+    -1,
+    1,
+    3,
+    7,
+    127,
+    255,
+    256,
+    65535,
+    65536,
+    2**31 - 1,
+    2**31,
+    2**63,
+    10**400,
+    -(10**400),
+    0.5,
+    -0.0,
+    1e308,
+    float("nan"),
+    float("inf"),
+    "",
+    "x",
+    "conv",
+    "maxpool",
+    "input",
+    "int32",
+    "a\nPASSED",
+    "\x1b[2J",
+    "\ud800",
+    "x" * 3000,
+    [],
+    [1],
+    [1, 1],
+    [2, 2],
+    [0, 0],
+    [-1, 1],
+    [1, 2, 3],
+    [2**31 - 1] * 2,
+    [1e9, 1],
+    ["input"],
+    ["input", "input"],
+    [[]],
+    {},
+    {"a": 1},
+)
+KEYS = (
+    "name",
+    "op",
+    "inputs",
+    "stride",
+    "pad",
+    "kernel",
+    "out_min",
+    "out_max",
+    "mult",
+    "shift",
+    "out",
+    "groups",
+    "dilation",
+    "zero_point",
+    "comment",
+    "x-note",
+    "format",
+    "version",
+    "classes",
+    "input",
+    "shape",
+    "signed",
+    "scale",
+    "offset",
+    "layers",
+)
+DTYPES = (
+    "int8",
+    "uint8",
+    "int16",
+    ">i4",
+    "int64",
+    "uint64",
+    "float16",
+    "float64",
+    "complex64",
+    "bool",
+    "U3",
+    "S2",
+    "datetime64[s]",
+)
 
 
 def pick(rng, options):
@@ -42,7 +128,9 @@ def pick(rng, options):
 def parts(path):
     """meta (dict) and arrays of a network file."""
     with np.load(path) as archive:
-        return json.loads(str(archive["meta"])), {name: archive[name] for name in archive.files if name != "meta"}
+        return json.loads(str(archive["meta"])), {
+            name: archive[name] for name in archive.files if name != "meta"
+        }
 
 
 def nodes(tree):
@@ -81,9 +169,13 @@ def change_array(rng, meta, arrays):
         with np.errstate(all="ignore"):
             arrays[name] = array.astype(pick(rng, DTYPES))
     elif kind == 2:
-        arrays[name] = array.reshape(pick(rng, ((-1,), (1, *array.shape), array.shape[::-1], (*array.shape, 1))))
+        arrays[name] = array.reshape(
+            pick(rng, ((-1,), (1, *array.shape), array.shape[::-1], (*array.shape, 1)))
+        )
     elif kind == 3:
-        arrays[name] = np.resize(array, pick(rng, ((), (0,), array.shape[:-1], (*array.shape[:-1], array.shape[-1] + 1))))
+        arrays[name] = np.resize(
+            array, pick(rng, ((), (0,), array.shape[:-1], (*array.shape[:-1], array.shape[-1] + 1)))
+        )
     elif kind == 4:
         arrays[name] = arrays[pick(rng, sorted(arrays))]
     elif kind == 5:
@@ -106,14 +198,23 @@ def damage(rng, data):
     elif kind == 1:
         del data[at:]
     elif kind == 2:
-        data[at:at] = data[at:at + length]
+        data[at:at] = data[at : at + length]
     else:
-        data[at:at + length] = bytes(min(length, len(data) - at))
+        data[at : at + length] = bytes(min(length, len(data) - at))
     return bytes(data)
 
 
 def mutated_network(rng, path):
-    save_network(random_network(rng, sizes=((6, 5), (3, 3), (1, 1)), channels=(1, 2, 3, 5), max_layers=4, max_macs=50_000), path)
+    save_network(
+        random_network(
+            rng,
+            sizes=((6, 5), (3, 3), (1, 1)),
+            channels=(1, 2, 3, 5),
+            max_layers=4,
+            max_macs=50_000,
+        ),
+        path,
+    )
     if rng.random() < 0.25:
         path.write_bytes(damage(rng, path.read_bytes()))
         return
@@ -127,17 +228,25 @@ def mutated_network(rng, path):
         text = json.dumps(meta)
     except ValueError:
         text = "{"
-    pick(rng, (np.savez, np.savez_compressed))(path.with_suffix(".npz"), meta=np.array(text), **arrays)
+    pick(rng, (np.savez, np.savez_compressed))(
+        path.with_suffix(".npz"), meta=np.array(text), **arrays
+    )
 
 
 def mutated_images(rng, net, path):
     data = io.BytesIO()
-    np.save(data, random_input(rng, net, int(rng.integers(0, 3))).astype(pick(rng, ("int32", "int64", ">i2", *DTYPES[:8]))))
+    np.save(
+        data,
+        random_input(rng, net, int(rng.integers(0, 3))).astype(
+            pick(rng, ("int32", "int64", ">i2", *DTYPES[:8]))
+        ),
+    )
     path.write_bytes(damage(rng, data.getvalue()) if rng.random() < 0.5 else data.getvalue())
 
 
 def accepted(network, images, rng):
-    """Whether both files are accepted; then the models must agree. Raises UserError for a refusal."""
+    """Whether both files are accepted; then the models must agree. Raises UserError for a
+    refusal."""
     net = load_network(network)
     mutated_images(rng, net, images)
     try:
@@ -172,7 +281,10 @@ def main(seed, count):
             try:
                 n_accepted += accepted(network, images, rng)
             except UserError as error:
-                if not all(line.isprintable() for line in str(error).split("\n")) or len(str(error)) > 1000:
+                if (
+                    not all(line.isprintable() for line in str(error).split("\n"))
+                    or len(str(error)) > 1000
+                ):
                     sys.exit(f"file {number}: an unreadable message: {str(error)[:2000]!r}")
             except BaseException as error:
                 print(f"file {number}: {type(error).__name__}", file=sys.stderr)

@@ -1,4 +1,6 @@
-"""CIFAR files, on synthetic ones in the official format (with their own MD5), and the accuracy command that reads them."""
+"""CIFAR files, on synthetic ones in the official format (with their own MD5), and the accuracy
+command that reads them."""
+
 import hashlib
 import io
 import os
@@ -15,23 +17,37 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from model.data import cifar
 from host.accuracy import main, predict
+from model.data import cifar
 from model.data.cifar import CifarError, class_names, load_cifar
 from model.data.images import ImageError
 from model.network import Layer, Network, save_network
 
-NAMES = [b"airplane", b"automobile", b"bird", b"cat", b"deer", b"dog", b"frog", b"horse", b"ship", b"truck"]
+NAMES = [
+    b"airplane",
+    b"automobile",
+    b"bird",
+    b"cat",
+    b"deer",
+    b"dog",
+    b"frog",
+    b"horse",
+    b"ship",
+    b"truck",
+]
 
 
 def make_files(rng):
-    """{name: bytes} of a tiny CIFAR-10: 3 images a training batch, 40 test images; pixels of channel 0 carry the label."""
+    """{name: bytes} of a tiny CIFAR-10: 3 images a training batch, 40 test images; pixels of
+    channel 0 carry the label."""
     files = {"batches.meta": pickle.dumps({b"label_names": NAMES}, protocol=3)}
     for name, count in (*((f"data_batch_{n}", 3) for n in range(1, 6)), ("test_batch", 40)):
         labels = rng.integers(0, 10, count)
         images = rng.integers(0, 256, (count, 3, 1024)).astype(np.uint8)
         images[:, 0] = labels[:, None]
-        files[name] = pickle.dumps({b"data": images.reshape(count, 3072), b"labels": labels.tolist()}, protocol=3)
+        files[name] = pickle.dumps(
+            {b"data": images.reshape(count, 3072), b"labels": labels.tolist()}, protocol=3
+        )
     return files
 
 
@@ -49,8 +65,12 @@ def official(tmp_path, monkeypatch):
     site.mkdir()
     (site / "cifar-10-python.tar.gz").write_bytes(blob.getvalue())
     monkeypatch.setattr(cifar, "SITE", site.as_uri() + "/")
-    monkeypatch.setattr(cifar, "MD5", {name: hashlib.md5(data).hexdigest() for name, data in files.items()})
-    monkeypatch.setitem(cifar.SETS["cifar10"], "archive_md5", hashlib.md5(blob.getvalue()).hexdigest())
+    monkeypatch.setattr(
+        cifar, "MD5", {name: hashlib.md5(data).hexdigest() for name, data in files.items()}
+    )
+    monkeypatch.setitem(
+        cifar.SETS["cifar10"], "archive_md5", hashlib.md5(blob.getvalue()).hexdigest()
+    )
     monkeypatch.setenv("CIFAR_ROOT", str(tmp_path / "root" / "deep"))
     return files
 
@@ -64,7 +84,9 @@ def test_downloads_checks_and_reads(official, tmp_path):
     assert not list(tmp_path.rglob("outside"))
     cifar.SITE = "file:///nowhere/"  # from here on nothing is downloaded (the fixture restores it)
     images, labels = load_cifar("cifar10", "train")
-    expected = np.concatenate([pickle.loads(official[f"data_batch_{n}"])[b"labels"] for n in range(1, 6)])
+    expected = np.concatenate(
+        [pickle.loads(official[f"data_batch_{n}"])[b"labels"] for n in range(1, 6)]
+    )
     assert images.shape == (15, 3, 32, 32) and labels.tolist() == expected.tolist()
     assert class_names("cifar10") == [name.decode() for name in NAMES]
 
@@ -73,7 +95,9 @@ def test_damaged_file_is_named(official, tmp_path):
     load_cifar("cifar10", "test")
     path = tmp_path / "root" / "deep" / "cifar-10-batches-py" / "test_batch"
     path.write_bytes(path.read_bytes()[:-1] + b"?")
-    with pytest.raises(CifarError, match=f"{path}: MD5 is .*, expected {cifar.MD5['test_batch']}; delete it"):
+    with pytest.raises(
+        CifarError, match=f"{path}: MD5 is .*, expected {cifar.MD5['test_batch']}; delete it"
+    ):
         load_cifar("cifar10", "test")
 
 
@@ -82,16 +106,25 @@ def test_missing_file_is_named(official, tmp_path, monkeypatch):
     path = tmp_path / "root" / "deep" / "cifar-10-batches-py" / "data_batch_3"
     path.unlink()
     monkeypatch.setattr(cifar, "SITE", "file:///nowhere/")
-    with pytest.raises(CifarError, match=f"{path} .MD5 {cifar.MD5['data_batch_3']}. is missing and file:///nowhere/"):
+    with pytest.raises(
+        CifarError,
+        match=f"{path} .MD5 {cifar.MD5['data_batch_3']}. is missing and file:///nowhere/",
+    ):
         load_cifar("cifar10", "train")
 
 
 def test_failed_downloads_are_explained(official, monkeypatch):
     monkeypatch.setitem(cifar.SETS["cifar10"], "archive_md5", "0" * 32)
-    with pytest.raises(CifarError, match="cifar-10-python.tar.gz: MD5 is .*, expected 0{32}.*set CIFAR_ROOT"):
+    with pytest.raises(
+        CifarError, match="cifar-10-python.tar.gz: MD5 is .*, expected 0{32}.*set CIFAR_ROOT"
+    ):
         load_cifar("cifar10", "test")
     monkeypatch.setattr(cifar, "SITE", "file:///nowhere/")
-    with pytest.raises(CifarError, match="file:///nowhere/cifar-10-python.tar.gz cannot be downloaded .*MD5 0{32}.*set CIFAR_ROOT"):
+    with pytest.raises(
+        CifarError,
+        match="file:///nowhere/cifar-10-python.tar.gz cannot be downloaded .*MD5 0{32}.*set "
+        "CIFAR_ROOT",
+    ):
         load_cifar("cifar10", "test")
 
 
@@ -141,18 +174,22 @@ def test_download_without_a_length(answer, tmp_path, header):
     assert load_cifar("cifar10", "test")[0].shape == (40, 3, 32, 32)
 
 
-@pytest.mark.parametrize("reply, reason", [
-    (b"", "closed connection without response"),
-    (b"nonsense\r\n\r\n", "nonsense"),
-    (b"HTTP/1.0 404 Not Found\r\n\r\n", "404"),
-    (b"HTTP/1.0 302 Found\r\nLocation: /again\r\n\r\n", "infinite loop"),
-    (b"HTTP/1.0 302 Found\r\nLocation: file:///etc/passwd\r\n\r\n", "not allowed"),
-    (b"HTTP/1.0 302 Found\r\nLocation: http://127.0.0.1:port/\r\n\r\n", "nonnumeric port"),
-    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "IncompleteRead"),
-    (OK + b"Content-Length: 20\r\n\r\n123", "after 3 of 20 bytes"),
-    (OK + b"Content-Length: 9" + b"9" * 5000 + b"\r\n\r\n123", "digits"),
-    (OK + b"\r\n" + b"x" * 3_000_000, "more than 1,000,000 bytes"),
-    (OK + b"Content-Length: 3000000\r\n\r\n" + b"x" * 3_000_000, "more than 1,000,000 bytes")])
+@pytest.mark.parametrize(
+    "reply, reason",
+    [
+        (b"", "closed connection without response"),
+        (b"nonsense\r\n\r\n", "nonsense"),
+        (b"HTTP/1.0 404 Not Found\r\n\r\n", "404"),
+        (b"HTTP/1.0 302 Found\r\nLocation: /again\r\n\r\n", "infinite loop"),
+        (b"HTTP/1.0 302 Found\r\nLocation: file:///etc/passwd\r\n\r\n", "not allowed"),
+        (b"HTTP/1.0 302 Found\r\nLocation: http://127.0.0.1:port/\r\n\r\n", "nonnumeric port"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "IncompleteRead"),
+        (OK + b"Content-Length: 20\r\n\r\n123", "after 3 of 20 bytes"),
+        (OK + b"Content-Length: 9" + b"9" * 5000 + b"\r\n\r\n123", "digits"),
+        (OK + b"\r\n" + b"x" * 3_000_000, "more than 1,000,000 bytes"),
+        (OK + b"Content-Length: 3000000\r\n\r\n" + b"x" * 3_000_000, "more than 1,000,000 bytes"),
+    ],
+)
 def test_bad_answers_are_explained(answer, tmp_path, monkeypatch, reply, reason):
     monkeypatch.setattr(cifar, "LIMIT", 1_000_000)
     answer(reply)
@@ -166,10 +203,17 @@ def test_servers_that_stall_are_left(answer, tmp_path, monkeypatch, sent):
     check_failed_download(tmp_path, "timed out")
 
 
-@pytest.mark.parametrize("proxy, reason", [
-    ("http://127.0.0.1:abc", "nonnumeric port: 'abc'"), ("://", "nonnumeric port"),
-    ("http://", "no host"), ("http://a b:1", "control characters"), ("x" * 70, "label too long"),
-    ("socks5://127.0.0.1:1", "refused")])
+@pytest.mark.parametrize(
+    "proxy, reason",
+    [
+        ("http://127.0.0.1:abc", "nonnumeric port: 'abc'"),
+        ("://", "nonnumeric port"),
+        ("http://", "no host"),
+        ("http://a b:1", "control characters"),
+        ("x" * 70, "label too long"),
+        ("socks5://127.0.0.1:1", "refused"),
+    ],
+)
 def test_bad_proxies_are_explained(answer, tmp_path, monkeypatch, proxy, reason):
     monkeypatch.setenv("https_proxy", proxy)
     monkeypatch.setattr(cifar, "SITE", "https://127.0.0.1:9/")
@@ -203,10 +247,19 @@ def test_damaged_archive_in_the_root_is_named(official, tmp_path):
     assert not (archive.parent / "cifar-10-batches-py").exists()
 
 
-@pytest.mark.parametrize("value", [
-    "{root}/cifar-10-batches-py", "{root}/cifar-10-batches-py/", "{root}/cifar-10-batches-py/.",
-    "{root}/cifar-100-python", "root/../root/deep/cifar-10-batches-py", "root/deep", "~/deep",
-    "~/deep/cifar-10-batches-py"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "{root}/cifar-10-batches-py",
+        "{root}/cifar-10-batches-py/",
+        "{root}/cifar-10-batches-py/.",
+        "{root}/cifar-100-python",
+        "root/../root/deep/cifar-10-batches-py",
+        "root/deep",
+        "~/deep",
+        "~/deep/cifar-10-batches-py",
+    ],
+)
 def test_ways_to_write_the_root(official, tmp_path, monkeypatch, value):
     load_cifar("cifar10", "test")
     monkeypatch.setattr(cifar, "SITE", "file:///nowhere/")
@@ -259,10 +312,18 @@ def test_root_that_is_a_file_fails_before_the_download(official, tmp_path, monke
         load_cifar("cifar10", "test", root=root)
 
 
-@pytest.mark.parametrize("data", [
-    b"", b"no pickle", b"\x80\x03}", b"\x80\x03" + b"]" * 100_000, b"\x80\x03\x8a\xff",
-    pickle.dumps([1])[:-1],
-    b"\x80\x03cnumpy\nndarray\n\x8a\x08" + b"\xff" * 7 + b"\x1f\x85R."])  # the last: a huge array
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"no pickle",
+        b"\x80\x03}",
+        b"\x80\x03" + b"]" * 100_000,
+        b"\x80\x03\x8a\xff",
+        pickle.dumps([1])[:-1],
+        b"\x80\x03cnumpy\nndarray\n\x8a\x08" + b"\xff" * 7 + b"\x1f\x85R.",
+    ],
+)  # the last: a huge array
 def test_damaged_pickles_are_named(official, tmp_path, monkeypatch, data):
     path = tmp_path / "root" / "deep" / "cifar-10-batches-py" / "test_batch"
     path.parent.mkdir(parents=True)
@@ -280,7 +341,11 @@ def test_foreign_paths_stay_on_one_line(official, tmp_path, monkeypatch):
 
 
 def test_unknown_names(official):
-    for call in (lambda: load_cifar("mnist", "test"), lambda: class_names("mnist"), lambda: load_cifar("cifar10", "validation")):
+    for call in (
+        lambda: load_cifar("mnist", "test"),
+        lambda: class_names("mnist"),
+        lambda: load_cifar("cifar10", "validation"),
+    ):
         with pytest.raises(CifarError, match="unknown .*there are"):
             call()
 
@@ -306,24 +371,58 @@ def test_root_defaults_to_the_repository(monkeypatch):
 
 
 def label_reader(outputs=10, **fields):
-    """Reads the label p hidden in channel 0 of a picture: score[o] = 2*o*p - o*o is largest at o = p. Ten copies of p, o of them with weight 2."""
+    """Reads the label p hidden in channel 0 of a picture: score[o] = 2*o*p - o*o is largest at o =
+    p. Ten copies of p, o of them with weight 2."""
     copies = np.zeros((10, 3, 1, 1), np.uint8)
     copies[:, 0] = 1
     counted = np.zeros((outputs, 10, 1, 1), np.uint8)
     for o in range(outputs):
         counted[o, :o] = 1
-    crop = Layer(name="crop", op="maxpool", inputs=("input",), kernel=(32, 32), stride=(32, 32), pad=(0, 0))
+    crop = Layer(
+        name="crop", op="maxpool", inputs=("input",), kernel=(32, 32), stride=(32, 32), pad=(0, 0)
+    )
     ones, zeros = np.ones(10, np.int32), np.zeros(10, np.uint8)
-    copy = Layer(name="copy", op="conv", inputs=("crop",), stride=(1, 1), pad=(0, 0), out_min=0, out_max=255, index=copies,
-                 codebook=np.array([0, 1, 0, 0], np.int8), bias=np.zeros(10, np.int32), mult=ones, shift=zeros)
-    score = Layer(name="score", op="conv", inputs=("copy",), stride=(1, 1), pad=(0, 0), out="int32", index=counted,
-                  codebook=np.array([0, 2, 0, 0], np.int8), bias=np.array([-o * o for o in range(outputs)], np.int32))
-    return Network(name="labels", input_shape=(3, 32, 32), input_signed=False, layers=[crop, copy, score], scale=(1,) * 3, offset=(0,) * 3, **fields)
+    copy = Layer(
+        name="copy",
+        op="conv",
+        inputs=("crop",),
+        stride=(1, 1),
+        pad=(0, 0),
+        out_min=0,
+        out_max=255,
+        index=copies,
+        codebook=np.array([0, 1, 0, 0], np.int8),
+        bias=np.zeros(10, np.int32),
+        mult=ones,
+        shift=zeros,
+    )
+    score = Layer(
+        name="score",
+        op="conv",
+        inputs=("copy",),
+        stride=(1, 1),
+        pad=(0, 0),
+        out="int32",
+        index=counted,
+        codebook=np.array([0, 2, 0, 0], np.int8),
+        bias=np.array([-o * o for o in range(outputs)], np.int32),
+    )
+    return Network(
+        name="labels",
+        input_shape=(3, 32, 32),
+        input_signed=False,
+        layers=[crop, copy, score],
+        scale=(1,) * 3,
+        offset=(0,) * 3,
+        **fields,
+    )
 
 
 def run_command(tmp_path, net, *options):
     save_network(net, tmp_path / "net.clipq.npz")
-    return CliRunner().invoke(main, ["--net", str(tmp_path / "net.clipq.npz"), "--dataset", "cifar10", *options])
+    return CliRunner().invoke(
+        main, ["--net", str(tmp_path / "net.clipq.npz"), "--dataset", "cifar10", *options]
+    )
 
 
 @pytest.mark.parametrize("backend", ["int", "torch"])
@@ -340,17 +439,39 @@ def test_accuracy_command(official, tmp_path, backend):
 
 def test_accuracy_errors(official, tmp_path):
     result = run_command(tmp_path, label_reader(outputs=11))
-    assert result.exit_code == 1 and "network 'labels' has 11 outputs, but cifar10 has 10 classes" in result.output
+    assert (
+        result.exit_code == 1
+        and "network 'labels' has 11 outputs, but cifar10 has 10 classes" in result.output
+    )
     result = run_command(tmp_path, label_reader(classes=["cat"] * 10))
     assert result.exit_code == 1 and "not those of cifar10" in result.output
-    result = CliRunner().invoke(main, ["--net", str(tmp_path / "absent.npz"), "--dataset", "cifar10"])
+    result = CliRunner().invoke(
+        main, ["--net", str(tmp_path / "absent.npz"), "--dataset", "cifar10"]
+    )
     assert result.exit_code == 1 and "absent.npz: No such file" in result.output
-    pool = Layer(name="pool", op="maxpool", inputs=("input",), kernel=(1, 1), stride=(1, 1), pad=(0, 0))
-    net = Network(name="map", input_shape=(3, 32, 32), input_signed=False, layers=[pool], scale=(1,) * 3, offset=(0,) * 3)
+    pool = Layer(
+        name="pool", op="maxpool", inputs=("input",), kernel=(1, 1), stride=(1, 1), pad=(0, 0)
+    )
+    net = Network(
+        name="map",
+        input_shape=(3, 32, 32),
+        input_signed=False,
+        layers=[pool],
+        scale=(1,) * 3,
+        offset=(0,) * 3,
+    )
     with pytest.raises(ImageError, match="network 'map' ends in a map"):
         predict(net, np.zeros((1, 3, 32, 32), np.uint8))
 
 
 def test_the_reference_needs_no_torch():
-    code = "import sys, model.reference.integer, model.data.images, model.data.cifar, host.accuracy, model.network.random_networks; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(cifar.__file__).parent.parent).returncode == 0
+    code = (
+        "import sys, model.reference.integer, model.data.images, model.data.cifar, "
+        "host.accuracy, model.network.random_networks; sys.exit('torch' in sys.modules)"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=Path(cifar.__file__).parent.parent
+        ).returncode
+        == 0
+    )

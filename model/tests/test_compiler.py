@@ -1,4 +1,6 @@
-"""The compiler: placement of tensors, packing of weights, packets, refusals; the paper's dataflow and the cycle model's own rules."""
+"""The compiler: placement of tensors, packing of weights, packets, refusals; the paper's dataflow
+and the cycle model's own rules."""
+
 import zlib
 from dataclasses import replace
 
@@ -10,20 +12,31 @@ from model.compiler.conv_plan import plan_conv
 from model.compiler.hardware import Hardware
 from model.compiler.memory_plan import layout, place
 from model.compiler.weights import pack_passes, pe_indices
-from model.performance.cycle_model import predict
 from model.data.images import ZOO
 from model.network import Layer, Network, load_network
-from model.performance.paper_dataflow import conv_cycles, network_cycles
 from model.network.random_networks import random_network
+from model.performance.cycle_model import predict
+from model.performance.paper_dataflow import conv_cycles, network_cycles
 
 OPS = ("conv", "maxpool", "avgpool")
 
 
 def conv(name, source, in_channels, out_channels, kernel, pad, stride=(1, 1)):
     rng = np.random.default_rng(1)
-    return Layer(name=name, op="conv", inputs=(source,), stride=stride, pad=pad, out_min=0, out_max=255,
-                 index=rng.integers(0, 4, (out_channels, in_channels, *kernel)).astype(np.uint8), codebook=np.array([0, 5, -3, 7], np.int8),
-                 bias=np.zeros(out_channels, np.int32), mult=np.ones(out_channels, np.int32), shift=np.full(out_channels, 5, np.uint8))
+    return Layer(
+        name=name,
+        op="conv",
+        inputs=(source,),
+        stride=stride,
+        pad=pad,
+        out_min=0,
+        out_max=255,
+        index=rng.integers(0, 4, (out_channels, in_channels, *kernel)).astype(np.uint8),
+        codebook=np.array([0, 5, -3, 7], np.int8),
+        bias=np.zeros(out_channels, np.int32),
+        mult=np.ones(out_channels, np.int32),
+        shift=np.full(out_channels, 5, np.uint8),
+    )
 
 
 def network(shape, *layers):
@@ -40,23 +53,37 @@ def test_live_tensors_never_overlap(seed, modules):
         if layer.out == "int32":
             continue
         source, target = compiled.tensors[layer.inputs[0]], compiled.tensors[layer.name]
-        assert source.base + source.size <= target.base or target.base + target.size <= source.base, layer.name
-        assert 0 <= target.base and target.base + target.size <= hardware.quads
+        assert (
+            source.base + source.size <= target.base or target.base + target.size <= source.base
+        ), layer.name
+        assert target.base >= 0 and target.base + target.size <= hardware.quads
 
 
 def test_tensors_that_fill_the_buffer_together_fit():
     sizes = {"input": (192, 16, 16), "a": (160, 32, 32), "b": (192, 32, 32), "c": (160, 32, 32)}
     tensors = {name: layout(shape, False, False) for name, shape in sizes.items()}
     placed = place(tensors, {"input": 0, "a": 1, "b": 2}, Hardware().quads)
-    assert {placed["b"].base, placed["c"].base} == {0, 192 * 256} or placed["b"].base + placed["b"].size <= placed["c"].base \
+    assert (
+        {placed["b"].base, placed["c"].base} == {0, 192 * 256}
+        or placed["b"].base + placed["b"].size <= placed["c"].base
         or placed["c"].base + placed["c"].size <= placed["b"].base
+    )
 
 
 def taps_of(pes, plan):
-    """Undo pe_indices by the definition of the conv modes: index [O, I, Kh, Kw] padded to whole groups."""
+    """Undo pe_indices by the definition of the conv modes: index [O, I, Kh, Kw] padded to whole
+    groups."""
     groups, channel_groups, steps_h, pieces = pes.shape[:4]
     modules, window = plan.num_modules, plan.window
-    out = np.zeros((groups * plan.group_channels, 4 * plan.quads * channel_groups, steps_h * plan.kr_step, pieces * window), np.uint8)
+    out = np.zeros(
+        (
+            groups * plan.group_channels,
+            4 * plan.quads * channel_groups,
+            steps_h * plan.kr_step,
+            pieces * window,
+        ),
+        np.uint8,
+    )
     extra = [5, 6, 7, 13, 14, 15, 21, 22, 23, 24]
     used = np.zeros(pes.shape, bool)
     for group, cg, kr, piece, array, module in np.ndindex(*pes.shape[:6]):
@@ -68,23 +95,41 @@ def taps_of(pes, plan):
                         pe = 8 * step + quad
                     else:
                         pe = 8 * tap + quad if tap < 3 else extra[5 * (tap - 3) + quad]
-                    channel_in, row = (array, kr * plan.kr_step + quad) if plan.vertical else (4 * (cg * plan.quads + quad) + array, kr)
-                    out[channel_out, channel_in, row, piece * window + window - 1 - tap] = pes[group, cg, kr, piece, array, module, pe]
+                    channel_in, row = (
+                        (array, kr * plan.kr_step + quad)
+                        if plan.vertical
+                        else (4 * (cg * plan.quads + quad) + array, kr)
+                    )
+                    out[channel_out, channel_in, row, piece * window + window - 1 - tap] = pes[
+                        group, cg, kr, piece, array, module, pe
+                    ]
                     used[group, cg, kr, piece, array, module, pe] = True
     assert not pes[~used].any(), "a PE without a tap has a weight"
     return out
 
 
 @pytest.mark.parametrize("modules", [4, 16])
-@pytest.mark.parametrize("channels, kernel, vertical", [(3, (5, 5), True), (23, (5, 4), False), (37, (3, 3), False), (70, (1, 1), False), (9, (7, 11), False),
-                                                        (2, (9, 3), True)])
+@pytest.mark.parametrize(
+    "channels, kernel, vertical",
+    [
+        (3, (5, 5), True),
+        (23, (5, 4), False),
+        (37, (3, 3), False),
+        (70, (1, 1), False),
+        (9, (7, 11), False),
+        (2, (9, 3), True),
+    ],
+)
 def test_every_weight_is_in_its_pe(channels, kernel, vertical, modules):
-    net = network((channels, 12, 12), conv("c", "input", channels, 29, kernel, (kernel[0] // 2, kernel[1] // 2)))
+    net = network(
+        (channels, 12, 12),
+        conv("c", "input", channels, 29, kernel, (kernel[0] // 2, kernel[1] // 2)),
+    )
     layer = net.layers[0]
     plan = plan_conv(layer, Hardware(num_modules=modules), vertical)
     got = taps_of(pe_indices(layer.index, plan), plan)
-    assert np.array_equal(got[:29, :channels, :kernel[0], :kernel[1]], layer.index)
-    got[:29, :channels, :kernel[0], :kernel[1]] = 0
+    assert np.array_equal(got[:29, :channels, : kernel[0], : kernel[1]], layer.index)
+    got[:29, :channels, : kernel[0], : kernel[1]] = 0
     assert not got.any(), "padding has weights"
 
 
@@ -95,23 +140,55 @@ def test_packed_words_hold_two_bits_a_pe():
     words = pack_passes(pes)
     flat = pes.reshape(pes.shape[0], -1, 400)
     for k in (0, 31, 32, 399):
-        assert np.array_equal(words[..., k // 32] >> np.uint64(2 * (k % 32)) & np.uint64(3), flat[..., k])
+        assert np.array_equal(
+            words[..., k // 32] >> np.uint64(2 * (k % 32)) & np.uint64(3), flat[..., k]
+        )
 
 
 def test_packets_carry_length_and_crc():
     compiled = compile_network(network((3, 8, 8), conv("c", "input", 3, 4, (3, 3), (1, 1))))
     for words, magic in ((compiled.program, 0x52505143), (compiled.weights, 0x54575143)):
         header, payload, trailer = int(words[0]), words[1:-1], int(words[-1])
-        assert header & 0xFFFFFFFF == magic and header >> 32 == len(payload) and trailer == zlib.crc32(payload.tobytes())
+        assert (
+            header & 0xFFFFFFFF == magic
+            and header >> 32 == len(payload)
+            and trailer == zlib.crc32(payload.tobytes())
+        )
 
 
-@pytest.mark.parametrize("net, words", [
-    (lambda: network((4, 9, 9), conv("slow", "input", 4, 4, (3, 3), (1, 1), stride=(2, 2))), ("'slow'", "stride")),
-    (lambda: network((192, 32, 32), conv("big", "input", 192, 256, (1, 1), (0, 0))), ("'big'", "bytes")),
-    (lambda: network((4, 4, 4), conv("wide", "input", 4, 600, (1, 1), (0, 0))), ("'wide'", "output channels")),
-    (lambda: network((4, 4, 4), conv("a", "input", 4, 4, (1, 1), (0, 0)), Layer(name="sum", op="add", inputs=("a", "input"), mult=(1, 1), shift=0,
-                                                                                out_min=0, out_max=255)), ("'sum'", "add")),
-])
+@pytest.mark.parametrize(
+    "net, words",
+    [
+        (
+            lambda: network((4, 9, 9), conv("slow", "input", 4, 4, (3, 3), (1, 1), stride=(2, 2))),
+            ("'slow'", "stride"),
+        ),
+        (
+            lambda: network((192, 32, 32), conv("big", "input", 192, 256, (1, 1), (0, 0))),
+            ("'big'", "bytes"),
+        ),
+        (
+            lambda: network((4, 4, 4), conv("wide", "input", 4, 600, (1, 1), (0, 0))),
+            ("'wide'", "output channels"),
+        ),
+        (
+            lambda: network(
+                (4, 4, 4),
+                conv("a", "input", 4, 4, (1, 1), (0, 0)),
+                Layer(
+                    name="sum",
+                    op="add",
+                    inputs=("a", "input"),
+                    mult=(1, 1),
+                    shift=0,
+                    out_min=0,
+                    out_max=255,
+                ),
+            ),
+            ("'sum'", "add"),
+        ),
+    ],
+)
 def test_what_the_accelerator_cannot_run_is_refused_by_name(net, words):
     with pytest.raises(CompileError) as refusal:
         compile_network(net())
@@ -126,10 +203,10 @@ def test_unknown_module_count_is_refused():
 def test_paper_dataflow_of_the_nin():
     net = load_network(ZOO / "nin-cifar10.clipq.npz")
     assert sum(network_cycles(net).values()) == 2_128_256  # 2.13 M
-    assert conv_cycles((4, 10, 10), 4, (5, 5)) == 500      # a 5x5 kernel: an output every 5 cycles
-    assert conv_cycles((4, 10, 10), 8, (3, 3)) == 300      # two 3x3 kernels an array
-    assert conv_cycles((4, 10, 10), 100, (1, 1)) == 100    # 25 1x1 kernels an array
-    assert conv_cycles((4, 10, 10), 4, (7, 7)) == 1000     # two passes
+    assert conv_cycles((4, 10, 10), 4, (5, 5)) == 500  # a 5x5 kernel: an output every 5 cycles
+    assert conv_cycles((4, 10, 10), 8, (3, 3)) == 300  # two 3x3 kernels an array
+    assert conv_cycles((4, 10, 10), 100, (1, 1)) == 100  # 25 1x1 kernels an array
+    assert conv_cycles((4, 10, 10), 4, (7, 7)) == 1000  # two passes
 
 
 @pytest.mark.parametrize("modules, bound, ideal", [(4, 600_000, 566_656), (16, 170_000, 145_024)])
@@ -142,6 +219,15 @@ def test_predicted_cycles_of_the_nin(modules, bound, ideal):
 
 
 def test_a_slower_weight_buffer_never_predicts_fewer_cycles():
-    net = network((64, 4, 4), conv("a", "input", 64, 128, (3, 3), (1, 1)), conv("b", "a", 128, 64, (3, 3), (1, 1)))
-    small, large = (predict(compile_network(net, replace(Hardware(num_modules=16), weight_words=words))).total_cycles for words in (64, 4096))
+    net = network(
+        (64, 4, 4),
+        conv("a", "input", 64, 128, (3, 3), (1, 1)),
+        conv("b", "a", 128, 64, (3, 3), (1, 1)),
+    )
+    small, large = (
+        predict(
+            compile_network(net, replace(Hardware(num_modules=16), weight_words=words))
+        ).total_cycles
+        for words in (64, 4096)
+    )
     assert small >= large

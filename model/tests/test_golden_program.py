@@ -1,4 +1,5 @@
 """The program format, spelled out once without its tables: the words of a small network."""
+
 import numpy as np
 
 from model.compiler import compile_network
@@ -37,22 +38,36 @@ def conv(name, source, shape, pad, **clamps):
     """A convolution whose weights and parameters are counted up."""
     channels = np.arange(shape[0])
     index = (np.arange(np.prod(shape)) % 4).astype(np.uint8).reshape(shape)
-    return Layer(name=name, op="conv", inputs=(source,), stride=(1, 1), pad=pad, index=index,
-                 codebook=np.array([0, -77, 5, 120], np.int8),
-                 bias=(100 - 70 * channels).astype(np.int32),
-                 mult=(300 + channels).astype(np.int32),
-                 shift=(9 + channels % 3).astype(np.uint8), **clamps)
+    return Layer(
+        name=name,
+        op="conv",
+        inputs=(source,),
+        stride=(1, 1),
+        pad=pad,
+        index=index,
+        codebook=np.array([0, -77, 5, 120], np.int8),
+        bias=(100 - 70 * channels).astype(np.int32),
+        mult=(300 + channels).astype(np.int32),
+        shift=(9 + channels % 3).astype(np.uint8),
+        **clamps,
+    )
 
 
 def network():
     """Vertical taps, pieces of a kernel row, pools, 8-bit and 32-bit results, negative numbers."""
     pool = {"kernel": (2, 3), "stride": (2, 1), "pad": (1, 0)}
     mean = {"kernel": (4, 3), "stride": (1, 1), "pad": (0, 0)}
-    return Network(name="golden", input_shape=(3, 9, 10), input_signed=True, layers=(
-        conv("tall", "input", (8, 3, 5, 5), (2, 1), out_min=-100, out_max=90),
-        Layer(name="most", op="maxpool", inputs=("tall",), **pool),
-        conv("wide", "most", (5, 8, 2, 7), (0, 3), out_min=0, out_max=255),
-        Layer(name="mean", op="avgpool", inputs=("wide",), out="int32", **mean)))
+    return Network(
+        name="golden",
+        input_shape=(3, 9, 10),
+        input_signed=True,
+        layers=(
+            conv("tall", "input", (8, 3, 5, 5), (2, 1), out_min=-100, out_max=90),
+            Layer(name="most", op="maxpool", inputs=("tall",), **pool),
+            conv("wide", "most", (5, 8, 2, 7), (0, 3), out_min=0, out_max=255),
+            Layer(name="mean", op="avgpool", inputs=("wide",), out="int32", **mean),
+        ),
+    )
 
 
 def test_the_words_are_those_of_the_format():
@@ -64,5 +79,5 @@ def test_the_words_are_those_of_the_format():
     compiled = compile_network(network())
     words = [*compiled.program, *compiled.weights[:10], compiled.weights[-1]]
     digits = [f"{int(word):016x}" for word in words]
-    text = "\n".join(" ".join(digits[i:i + 4]) for i in range(0, len(digits), 4))
+    text = "\n".join(" ".join(digits[i : i + 4]) for i in range(0, len(digits), 4))
     assert text == GOLDEN.strip(), f"the words are now\n{text}"

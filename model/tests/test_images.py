@@ -1,4 +1,5 @@
 """Pixels and image files."""
+
 import numpy as np
 import pytest
 
@@ -7,17 +8,32 @@ from model.network import Layer, Network
 
 
 def network(signed, scale=None, offset=None):
-    pool = Layer(name="pool", op="maxpool", inputs=("input",), kernel=(1, 1), stride=(1, 1), pad=(0, 0))
-    return Network(name="test", input_shape=(2, 1, 3), input_signed=signed, layers=[pool], scale=scale, offset=offset)
+    pool = Layer(
+        name="pool", op="maxpool", inputs=("input",), kernel=(1, 1), stride=(1, 1), pad=(0, 0)
+    )
+    return Network(
+        name="test",
+        input_shape=(2, 1, 3),
+        input_signed=signed,
+        layers=[pool],
+        scale=scale,
+        offset=offset,
+    )
 
 
 def test_pixels_by_hand():
     pixels = np.array([[[[0, 1, 255]], [[3, 5, 200]]]], np.uint8)
     # channel 0: p - 128; channel 1: p / 2 with halves to even (1.5 -> 2, 2.5 -> 2)
-    assert pixels_to_input(network(True, (1, 0.5), (-128, 0)), pixels).tolist() == [[[[-128, -127, 127]], [[2, 2, 100]]]]
+    assert pixels_to_input(network(True, (1, 0.5), (-128, 0)), pixels).tolist() == [
+        [[[-128, -127, 127]], [[2, 2, 100]]]
+    ]
     # clamped on both sides
-    assert pixels_to_input(network(True, (2, 1), (-130, 0)), pixels).tolist() == [[[[-128, -128, 127]], [[3, 5, 127]]]]
-    assert pixels_to_input(network(False, (2, 1), (-1, 100)), pixels).tolist() == [[[[0, 1, 255]], [[103, 105, 255]]]]
+    assert pixels_to_input(network(True, (2, 1), (-130, 0)), pixels).tolist() == [
+        [[[-128, -128, 127]], [[3, 5, 127]]]
+    ]
+    assert pixels_to_input(network(False, (2, 1), (-1, 100)), pixels).tolist() == [
+        [[[0, 1, 255]], [[103, 105, 255]]]
+    ]
 
 
 def test_pixels_equal_the_formula():
@@ -33,7 +49,9 @@ def test_bad_pixels():
     net = network(True, (1, 1), (0, 0))
     with pytest.raises(ImageError, match="pixels must be uint8, not int64"):
         pixels_to_input(net, np.zeros((1, 2, 1, 3), np.int64))
-    with pytest.raises(ImageError, match=r"pixels must be \[N, 2, 1, 3\] for network 'test', not \[2, 1, 3\]"):
+    with pytest.raises(
+        ImageError, match=r"pixels must be \[N, 2, 1, 3\] for network 'test', not \[2, 1, 3\]"
+    ):
         pixels_to_input(net, np.zeros((2, 1, 3), np.uint8))
     with pytest.raises(ImageError, match="network 'test' has no scale and offset"):
         pixels_to_input(network(True), np.zeros((1, 2, 1, 3), np.uint8))
@@ -51,11 +69,20 @@ def test_any_integer_type_is_read(tmp_path, dtype):
 def test_bad_image_files(tmp_path):
     good = np.zeros((2, 2, 1, 3), np.int64)
     low, high = good.copy(), good.copy()
-    low[1, 1, 0, 2], high[0, 0, 0, 0] = -129, 2**32  # a value that would wrap around to 0 in 32 bits
-    cases = {"low": (low, "image 1: value -129 at channel 1, row 0, column 2 is outside -128..127"), "high": (high, "image 0: value 4294967296"),
-             "float": (good.astype(float), "images must be integers, not float64"), "bool": (good.astype(bool), "images must be integers, not bool"),
-             "shape": (good[0], r"images must be \[N, 2, 1, 3\]"), "none": (good[:0], "holds no image"), "scalar": (np.array(3), "images must be"),
-             "object": (np.array([None]), "not a readable .npy file")}
+    low[1, 1, 0, 2], high[0, 0, 0, 0] = (
+        -129,
+        2**32,
+    )  # a value that would wrap around to 0 in 32 bits
+    cases = {
+        "low": (low, "image 1: value -129 at channel 1, row 0, column 2 is outside -128..127"),
+        "high": (high, "image 0: value 4294967296"),
+        "float": (good.astype(float), "images must be integers, not float64"),
+        "bool": (good.astype(bool), "images must be integers, not bool"),
+        "shape": (good[0], r"images must be \[N, 2, 1, 3\]"),
+        "none": (good[:0], "holds no image"),
+        "scalar": (np.array(3), "images must be"),
+        "object": (np.array([None]), "not a readable .npy file"),
+    }
     for name, (images, message) in cases.items():
         path = tmp_path / f"{name}.npy"
         np.save(path, images)
@@ -63,16 +90,23 @@ def test_bad_image_files(tmp_path):
             load_images(path, network(True))
     np.savez(tmp_path / "several.npz", good)
     (tmp_path / "text.npy").write_text("hello")
-    for name, message in (("several.npz", "not a readable .npy file: it is a zip archive"), ("text.npy", "not a readable .npy file: it is a file that starts with b'hello'"), ("absent.npy", "No such file")):
+    for name, message in (
+        ("several.npz", "not a readable .npy file: it is a zip archive"),
+        ("text.npy", "not a readable .npy file: it is a file that starts with b'hello'"),
+        ("absent.npy", "No such file"),
+    ):
         with pytest.raises(ImageError, match=message):
             load_images(tmp_path / name, network(True))
 
 
-@pytest.mark.parametrize("dataset, labels, classes", [("cifar10", [3, 8, 8, 0, 6, 6, 1, 6, 3, 1], 10), ("cifar100", [49, 33, 72, 51, 71], 100)])
+@pytest.mark.parametrize(
+    "dataset, labels, classes",
+    [("cifar10", [3, 8, 8, 0, 6, 6, 1, 6, 3, 1], 10), ("cifar100", [49, 33, 72, 51, 71], 100)],
+)
 def test_bundled_images(dataset, labels, classes):
     images, got = bundled_images(dataset)
     assert images.shape == (200, 3, 32, 32) and images.dtype == np.uint8 and got.dtype == np.int64
-    assert got[:len(labels)].tolist() == labels and got.max() < classes
+    assert got[: len(labels)].tolist() == labels and got.max() < classes
     assert 80 < images.mean() < 160 and images.std() > 40  # pictures, not zeros
     with pytest.raises(ImageError, match="there are images of cifar10 and cifar100"):
         bundled_images("mnist")

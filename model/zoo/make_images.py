@@ -1,7 +1,9 @@
-"""Writes the bundled test images, ``<dataset>-test-images.npz``: ``images`` uint8 [200, 3, 32, 32] and ``labels`` uint8 [200].
+"""Writes the bundled test images, ``<dataset>-test-images.npz``: ``images`` uint8 [200, 3, 32, 32]
+and ``labels`` uint8 [200].
 
-    python model/zoo/make_images.py        # reads $CIFAR_ROOT; the same data gives the same bytes
+python model/zoo/make_images.py        # reads $CIFAR_ROOT; the same data gives the same bytes
 """
+
 import sys
 from pathlib import Path
 
@@ -10,8 +12,8 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent))
 
+from model.common.archive import write_npz  # noqa: E402
 from model.data.cifar import SETS, load_cifar  # noqa: E402 (needs the path above)
-from model.common.archive import write_npz       # noqa: E402
 
 COUNT = 200  # first images of the official test order
 

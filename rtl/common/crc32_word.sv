@@ -1,8 +1,8 @@
 // Next CRC-32 (zlib, IEEE 802.3, reflected polynomial 0xEDB88320) after one 64-bit little-endian word. Combinational.
 //
-// The whole CRC of a message: start with 32'hffffffff, one step a word (byte 0 in bits 7:0 comes first), invert the result.
-// CRC is linear over GF(2), so every output bit is the parity of a fixed subset of the 64 bits data ^ crc: three levels of
-// LUTs instead of the 64 of the bit-serial loop.
+// The whole CRC of a message: start with 32'hffffffff, one step a word (byte 0 in bits 7:0 comes first), invert the
+// result. CRC is linear over GF(2), so every output bit is the parity of a fixed subset of the 64 bits data ^ crc:
+// three levels of LUTs instead of the 64 of the bit-serial loop.
 `default_nettype none
 `timescale 1ns / 1ps
 

@@ -1,6 +1,7 @@
 // Fixed delay of a word by DEPTH cycles (DEPTH = 0 is a wire).
 //
-// Purpose: aligns activations, masks and tags with the adder chain.  No reset and no taps, so that it maps to shift-register LUTs.
+// Purpose: aligns activations, masks and tags with the adder chain.  No reset and no taps, so that it maps to
+// shift-register LUTs.
 // Latency: DEPTH cycles.  Throughput: one word a cycle.
 `resetall
 `default_nettype none

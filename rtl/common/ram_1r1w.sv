@@ -2,10 +2,10 @@
 //
 // Latency:    read data one cycle after re_i; rdata_o holds its value while re_i is low.
 // Throughput: one read and one write a cycle.
-// A read of the address that is written in the same cycle returns the old word with READ_OLD = 1 and an undefined one (X)
-// with READ_OLD = 0. Users that never do it set 0: ECP5 block RAM has no old-data mode between its ports and pays some
-// two flip-flops and a LUT a bit to imitate one. The array has no reset (block RAM has none), so a word that was never
-// written reads as X in simulation.
+// A read of the address that is written in the same cycle returns the old word with READ_OLD = 1 and an undefined one
+// (X) with READ_OLD = 0. Users that never do it set 0: ECP5 block RAM has no old-data mode between its ports and pays
+// some two flip-flops and a LUT a bit to imitate one. The array has no reset (block RAM has none), so a word that was
+// never written reads as X in simulation.
 `default_nettype none
 `timescale 1ns / 1ps
 

@@ -1,7 +1,9 @@
-// Serial multiplier: product of two unsigned numbers by shifting and adding, clamped to the largest number that PRODUCT_W bits hold.
+// Serial multiplier: product of two unsigned numbers by shifting and adding, clamped to the largest number that
+// PRODUCT_W bits hold.
 //
 // Purpose: products of sizes that are known long before they are needed, without a DSP block.
-// Latency: product_o is right COUNT_W + 1 cycles after start_i, and stays.  Throughput: one product in COUNT_W + 1 cycles.
+// Latency: product_o is right COUNT_W + 1 cycles after start_i, and stays.  Throughput: one product in COUNT_W + 1
+// cycles.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps
@@ -19,7 +21,8 @@ module serial_multiplier #(
 );
 
 `ifndef YOSYS
-  initial if (PRODUCT_W < FACTOR_W) $fatal(1, "serial_multiplier: PRODUCT_W %0d must be at least FACTOR_W %0d", PRODUCT_W, FACTOR_W);
+  initial if (PRODUCT_W < FACTOR_W) $fatal(1, "serial_multiplier: PRODUCT_W %0d must be at least FACTOR_W %0d",
+      PRODUCT_W, FACTOR_W);
 `endif
 
   logic [COUNT_W-1:0] count_q;

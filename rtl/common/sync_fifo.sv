@@ -1,7 +1,8 @@
 // First-word-fall-through FIFO with valid/ready on both sides.
 //
 // DEPTH <= LUTRAM_MAX: distributed RAM, asynchronous read. Latency one cycle.
-// DEPTH >  LUTRAM_MAX: block RAM with registered read and an output register (the word is prefetched). Latency three cycles.
+// DEPTH >  LUTRAM_MAX: block RAM with registered read and an output register (the word is prefetched). Latency three
+// cycles.
 // Throughput: one word in and one word out a cycle. Holds exactly DEPTH words, prefetched ones included.
 // level_o counts the words inside, from the cycle after a word is taken in to the cycle in which it leaves.
 `default_nettype none

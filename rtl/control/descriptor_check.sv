@@ -1,10 +1,12 @@
 // Descriptor check: whether the sizes of a layer fit together.
 //
-// Purpose: finds descriptors that single fields do not give away: an input beyond the feature buffer or on top of the output, a kernel that is
-// not the one between the two pictures, windows beyond picture and padding, groups that are not the channels', a tile that is not its rows
-// times columns, or several rows of it but not whole ones.  The rules stand in model/compiler/geometry.py.  It runs beside the layer and costs it nothing: what a wrong layer writes
-// until the verdict lies in its output region like everything else.
-// Latency: start_i to bad_o 20 cycles, less than the shortest layer.  Throughput: one descriptor in 20 cycles.
+// Purpose: finds descriptors that single fields do not give away: an input beyond the feature buffer or on top of the
+// output, a kernel that is not the one between the two pictures, windows beyond picture and padding, groups that are
+// not the channels', a tile that is not its rows times columns, or several rows of it but not whole ones.  The rules
+// stand in model/compiler/geometry.py.  It runs beside the layer and costs it nothing: what a wrong layer writes until
+// the verdict lies in its output region like everything else.
+// Latency: start_i to bad_o 20 cycles, less than the
+// shortest layer.  Throughput: one descriptor in 20 cycles.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps
@@ -79,7 +81,8 @@ module descriptor_check #(
 
   // ---------------------------------------------------------------- products
   logic [E_W-1:0] rows_span, row_span;     // quads from the first to the last row; quads of a row
-  logic [S_W-1:0] span_h, span_w;          // first to last window of a pool; rows and columns of all steps of a convolution
+  // first to last window of a pool; rows and columns of all steps of a convolution
+  logic [S_W-1:0] span_h, span_w;
   logic [11:0] group_inputs, group_outputs;
   logic [2*T_W-1:0] tile_area;
 

@@ -1,9 +1,11 @@
 // Main controller: runs a program, layer after layer, image after image.
 //
-// Purpose: from START to STOP it takes one image after the other: reads the program header, lets the image in, then fetches each layer's
-// descriptor, starts the unit that computes it, waits until its results are written, and has tensors sent that the program asks for.  It
-// checks descriptors before anything is started, counts cycles, and turns every error into a code with the layer.
-// Latency: RECORD_WORDS + 3 cycles to the first image beat and from layer to layer, SETTLE after a layer's last result.
+// Purpose: from START to STOP it takes one image after the other: reads the program header, lets the image in, then
+// fetches each layer's descriptor, starts the unit that computes it, waits until its results are written, and has
+// tensors sent that the program asks for.  It checks descriptors before anything is started, counts cycles, and turns
+// every error into a code with the layer.
+// Latency: RECORD_WORDS + 3 cycles to the first image beat and from layer to
+// layer, SETTLE after a layer's last result.
 // Throughput: one image at a time.
 `resetall
 `default_nettype none
@@ -78,7 +80,8 @@ module main_controller #(
   localparam logic [program_pkg::TILE_W:0] MOST_PIXELS = (program_pkg::TILE_W + 1)'(program_pkg::TILE_PIXELS);
   localparam logic [program_pkg::QUAD_ADDR_W:0] CAPACITY = (program_pkg::QUAD_ADDR_W + 1)'(8 * BANK_WORDS);
 
-  localparam logic [3:0] IDLE = 4'd0, HEADER = 4'd1, CHECK_HEADER = 4'd2, IMAGE = 4'd3, FETCH = 4'd4, CHECK = 4'd5, WAIT_PARAMS = 4'd6,
+  localparam logic [3:0] IDLE = 4'd0, HEADER = 4'd1, CHECK_HEADER = 4'd2, IMAGE = 4'd3, FETCH = 4'd4, CHECK = 4'd5,
+      WAIT_PARAMS = 4'd6,
       START = 4'd7, RUN = 4'd8, DRAIN = 4'd9, EMIT = 4'd10, LAYER_END = 4'd11, FINISH = 4'd12, ERROR = 4'd13,
       STOPPING = 4'd14;
 
@@ -174,7 +177,8 @@ module main_controller #(
   end
 
   logic waiting_for_weights;
-  assign waiting_for_weights = weights_done_q && ((state_q == RUN && is_conv && starved_i) || (state_q == WAIT_PARAMS && !params_ready_i));
+  assign waiting_for_weights = weights_done_q && ((state_q == RUN && is_conv && starved_i) ||
+      (state_q == WAIT_PARAMS && !params_ready_i));
 
   // ---------------------------------------------------------------- states
   logic unit_done, stop;
@@ -312,7 +316,8 @@ module main_controller #(
   assign error_layer_o      = {2'b0, layer_q};
   assign layer_o            = layer_q;
   assign layer_end_o        = state_q == LAYER_END;
-  assign layer_active_o     = state_q == FETCH || state_q == CHECK || state_q == WAIT_PARAMS || state_q == START || state_q == RUN ||
+  assign layer_active_o     = state_q == FETCH || state_q == CHECK || state_q == WAIT_PARAMS || state_q == START ||
+      state_q == RUN ||
       state_q == DRAIN || state_q == EMIT || state_q == LAYER_END;
 
 endmodule

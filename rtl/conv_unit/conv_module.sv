@@ -1,7 +1,9 @@
 // Conv module: four reconfigurable arrays in a chain, the weight decoders of its three segments, and its partial sums.
 //
-// Purpose: computes one output channel (modes 1 and 2: the three segments add up) or three (mode 0: one a segment) of a tile.
-// Latency: 20 cycles from the activations of stage 0 to the segment sums, 6 more to the product that enters the partial-sum memory.
+// Purpose: computes one output channel (modes 1 and 2: the three segments add up) or three (mode 0: one a segment) of a
+// tile.
+// Latency: 20 cycles from the activations of stage 0 to the segment sums, 6 more to the product that enters the
+// partial-sum memory.
 // Throughput: one position a cycle.
 `resetall
 `default_nettype none

@@ -1,9 +1,12 @@
 // Conv unit: NUM_MODULES conv modules side by side, the window generator that feeds them all, and their sequencers.
 //
-// Purpose: computes a whole conv layer: reads pixels from the feature buffer, takes the passes' weight indices from the weight loader's
-// shadow registers, and hands finished partial sums (NUM_MODULES a cycle) with their destination to the output stage.
-// Latency: READ_TO_WRITE cycles from a slot's read request to its partial sum; sums leave 3 cycles after their drain read.
-// Throughput: one output position of NUM_MODULES (3 * NUM_MODULES for 1-wide kernels) channels a cycle.
+// Purpose: computes a whole conv layer: reads pixels from the feature buffer, takes the passes' weight indices from the
+// weight loader's shadow registers, and hands finished partial sums (NUM_MODULES a cycle) with their destination to the
+// output stage.
+// Latency: READ_TO_WRITE cycles from a slot's read request to its partial sum; sums leave 3 cycles after
+// their drain read.
+// Throughput: one output position of NUM_MODULES (3 * NUM_MODULES for 1-wide kernels) channels a
+// cycle.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps
@@ -39,7 +42,8 @@ module conv_unit #(
 );
 
 `ifndef YOSYS
-  initial if (NUM_MODULES != 4 && NUM_MODULES != 8 && NUM_MODULES != 16) $fatal(1, "conv_unit: NUM_MODULES must be 4, 8 or 16, got %0d", NUM_MODULES);
+  initial if (NUM_MODULES != 4 && NUM_MODULES != 8 && NUM_MODULES != 16) $fatal(1,
+      "conv_unit: NUM_MODULES must be 4, 8 or 16, got %0d", NUM_MODULES);
 `endif
 
   // ---------------------------------------------------------------- the layer

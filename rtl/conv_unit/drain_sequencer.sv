@@ -1,10 +1,12 @@
 // Drain sequencer: reads finished tiles out of the partial-sum memory and says where their results go.
 //
-// Purpose: follows the pass sequencer tile by tile (output-channel group, tile row, tile column), pixel by pixel, and for 1-wide kernels step by
-// step (three output channels a module).  Steps beyond the tensor's last quad are left out.
-// With early_i the buffer is handed back when its drain begins: the next tile's first sums are written 32 cycles behind the reads, pixel by
-// pixel in the same order.  Allowed if a pixel takes one step, results are always taken, and a tile's first pass starts at its first pixel.
-// Latency: 3 cycles from a finished tile to its first read.  Throughput: one step (NUM_MODULES results) a cycle; 2 idle cycles a tile.
+// Purpose: follows the pass sequencer tile by tile (output-channel group, tile row, tile column), pixel by pixel, and
+// for 1-wide kernels step by step (three output channels a module).  Steps beyond the tensor's last quad are left out.
+// With early_i the buffer is handed back when its drain begins: the next tile's first sums are written 32 cycles behind
+// the reads, pixel by pixel in the same order.  Allowed if a pixel takes one step, results are always taken, and a
+// tile's first pass starts at its first pixel.
+// Latency: 3 cycles from a finished tile to its first read.  Throughput:
+// one step (NUM_MODULES results) a cycle; 2 idle cycles a tile.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps
@@ -17,7 +19,8 @@ module drain_sequencer #(
     input  wire logic                                start_i,       // of a layer; configuration stable from here on
     input  wire logic                                tile_done_i,   // all sums of a tile are in the memory
     input  wire logic                                room_i,        // results can be taken
-    input  wire logic                                early_i,       // a new tile may be written behind the reads of this one
+    // a new tile may be written behind the reads of this one
+    input  wire logic                                early_i,
     output wire logic                                tile_freed_o,  // the tile's buffer may be taken again
     output wire logic                                busy_o,
     input  wire logic [program_pkg::RECORD_WORDS-1:0][63:0] desc_i,

@@ -99,7 +99,8 @@ module pass_planner #(
   logic signed [S_W-1:0] y0_q, x0_q;             // first output pixel of the tile
   logic signed [S_W-1:0] row_q;                  // input row of the tile's first output row at this kernel row
   logic signed [S_W-1:0] tile_row_q;             // ... at kernel row 0
-  logic signed [S_W-1:0] col_q, tile_col_q;      // leftmost column of the first output's window: of this piece, of piece 0
+  // leftmost column of the first output's window: of this piece, of piece 0
+  logic signed [S_W-1:0] col_q, tile_col_q;
   logic [A_W-1:0] row_addr_q, tile_row_addr_q, col_addr_q, tile_col_addr_q, cg_addr_q;
   logic signed [19:0] psum_q, tile_psum_q;       // pixel of input row 0: -row * tile columns
   logic buf_q;

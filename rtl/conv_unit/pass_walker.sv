@@ -39,7 +39,8 @@ module pass_walker #(
     input  wire logic [7:0]                          pass_row_mask_i,    // of the first row
     input  wire logic [S_W-1:0]                      pass_mask_row_i,    // input row that enters the row mask next
     // weights
-    input  wire logic                                weights_ready_i,    // complete before the first position needs them
+    // complete before the first position needs them
+    input  wire logic                                weights_ready_i,
     input  wire logic                                weights_full_i,     // complete
     output wire logic                                weights_take_o,
     output wire logic                                weights_drop_o,     // the pass has no position: skip its weights

@@ -1,9 +1,11 @@
 // Feature buffer: eight banks of 32 bits that hold the pictures between the layers.
 //
-// Purpose: quad address a (four channels of a pixel) lies in bank a mod 8, word a / 8.  A read returns eight quads at once,
-// a + v * (1 + 8 * vstep): consecutive channels (vstep 0), or one column of eight picture rows (row stride 8 * vstep + 1).  Either way each
-// quad is in a bank of its own.  A write stores up to eight consecutive quads; what lies outside [wr_base_i, wr_end_i) is left out.
-// Latency: read data RD_LATENCY = 3 cycles after the request; a write is readable by requests 2 cycles after it.
+// Purpose: quad address a (four channels of a pixel) lies in bank a mod 8, word a / 8.  A read returns eight quads at
+// once, a + v * (1 + 8 * vstep): consecutive channels (vstep 0), or one column of eight picture rows (row stride 8 *
+// vstep + 1).  Either way each quad is in a bank of its own.  A write stores up to eight consecutive quads; what lies
+// outside [wr_base_i, wr_end_i) is left out.
+// Latency: read data RD_LATENCY = 3 cycles after the request; a write is
+// readable by requests 2 cycles after it.
 // Throughput: one read and one write of eight quads a cycle.
 `resetall
 `default_nettype none

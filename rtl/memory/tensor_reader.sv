@@ -1,8 +1,10 @@
 // Tensor reader: sends a tensor of the feature buffer to the result stream.
 //
-// Purpose: reads the tensor row by row, two quads a beat in picture order, also across row ends, and marks the last beat.
-// Latency: RD_LATENCY + 1 cycles from a read to its beat.  Throughput: one beat a cycle when a row has an even number of quads; a row with
-// an odd number costs one cycle more, because the quad left over waits for the next row's first.
+// Purpose: reads the tensor row by row, two quads a beat in picture order, also across row ends, and marks the last
+// beat.
+// Latency: RD_LATENCY + 1 cycles from a read to its beat.  Throughput: one beat a cycle when a row has an even
+// number of quads; a row with an odd number costs one cycle more, because the quad left over waits for the next row's
+// first.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps
@@ -85,8 +87,8 @@ module tensor_reader #(
   assign rd_valid_o = issue;
   assign rd_addr_o  = addr_q;
 
-  // Pairs of quads: a quad that a row left over is kept for the next one.  Only rows of odd length leave one, and their last read is a single
-  // one: the tensor's last read never brings two quads while one is kept.
+  // Pairs of quads: a quad that a row left over is kept for the next one.  Only rows of odd length leave one, and their
+  // last read is a single one: the tensor's last read never brings two quads while one is kept.
   logic held_q, in_valid, in_single, in_last;
   logic [31:0] keep_q;
   assign in_valid  = valid_q[cq_pkg::RD_LATENCY-1];

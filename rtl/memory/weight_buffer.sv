@@ -1,8 +1,10 @@
 // Weight buffer: a first-in first-out memory that can replay.
 //
-// Purpose: holds the weight stream ahead of use.  Words stay in the buffer until commit_i; rewind_i goes back to the last commit, so that
-// the weights of an output-channel group serve every tile of a picture although they were received once.
-// Latency: data 1 cycle after re_i.  Throughput: one word in and one word out a cycle.  level_o counts words not yet read.
+// Purpose: holds the weight stream ahead of use.  Words stay in the buffer until commit_i; rewind_i goes back to the
+// last commit, so that the weights of an output-channel group serve every tile of a picture although they were received
+// once.
+// Latency: data 1 cycle after re_i.  Throughput: one word in and one word out a cycle.  level_o counts words not
+// yet read.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps
@@ -25,7 +27,8 @@ module weight_buffer #(
   localparam int A_W = $clog2(DEPTH);
 
 `ifndef YOSYS
-  initial if (DEPTH < 2 || DEPTH != (1 << A_W)) $fatal(1, "weight_buffer: DEPTH must be a power of two, got %0d", DEPTH);
+  initial if (DEPTH < 2 || DEPTH != (1 << A_W)) $fatal(1, "weight_buffer: DEPTH must be a power of two, got %0d",
+      DEPTH);
 `endif
 
   // One bit more than an address, so that full and empty differ.

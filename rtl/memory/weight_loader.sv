@@ -1,12 +1,13 @@
 // Weight loader: unpacks the weight stream into parameter memory and the shadow registers of the PEs' indices.
 //
-// Purpose: reads chunk after chunk out of the weight buffer, ahead of the layers that use them: the parameters of the output channels into
-// the parameter memory's other bank, then pass by pass BEATS words of 2-bit indices into the shadow registers.  A pass is begun only
-// when the buffer holds all its words, so that loading takes exactly BEATS cycles and the end can be foretold: ready_o rises LEAD cycles
-// before the last word is in place.  Groups are replayed n_tiles times.
-// The index waves through the chain one stage a cycle, and words arrive array by array; loading of the next pass starts START_DELAY cycles after
-// the switch, which keeps it behind the wave.
-// Latency: BEATS + START_DELAY + 4 cycles from the switch to the next complete shadow, which is also the shortest pass.
+// Purpose: reads chunk after chunk out of the weight buffer, ahead of the layers that use them: the parameters of the
+// output channels into the parameter memory's other bank, then pass by pass BEATS words of 2-bit indices into the
+// shadow registers.  A pass is begun only when the buffer holds all its words, so that loading takes exactly BEATS
+// cycles and the end can be foretold: ready_o rises LEAD cycles before the last word is in place.  Groups are replayed
+// n_tiles times. The index waves through the chain one stage a cycle, and words arrive array by array; loading of the
+// next pass starts START_DELAY cycles after the switch, which keeps it behind the wave.
+// Latency: BEATS + START_DELAY +
+// 4 cycles from the switch to the next complete shadow, which is also the shortest pass.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps
@@ -29,29 +30,35 @@ module weight_loader #(
     output wire logic                                                          param_bank_o,
     output wire logic [8:0]                                                    param_channel_o,
     output wire logic [63:0]                                                   param_data_o,
-    input  wire logic                                                          layer_done_i,    // a layer with a chunk has finished: its bank is free
-    output wire logic                                                          params_ready_o,  // the current layer's parameters are in place
+    // a layer with a chunk has finished: its bank is free
+    input  wire logic                                                          layer_done_i,
+    // the current layer's parameters are in place
+    output wire logic                                                          params_ready_o,
     output wire logic                                                          idle_o,          // between chunks
     // shadow registers of the PE indices, array-major
     output wire logic [program_pkg::ARRAYS*NUM_MODULES*2*program_pkg::PES-1:0] idx_o,
     output wire logic                                                          ready_o,
     output wire logic                                                          full_o,
-    input  wire logic                                                          take_i,          // the pass has begun: its switch will follow
+    // the pass has begun: its switch will follow
+    input  wire logic                                                          take_i,
     input  wire logic                                                          drop_i,          // skip this pass
-    input  wire logic                                                          switch_i         // first stage takes the indices over in this cycle
+    // first stage takes the indices over in this cycle
+    input  wire logic                                                          switch_i
 );
 
   localparam int IDX_W = program_pkg::ARRAYS * NUM_MODULES * 2 * program_pkg::PES;
   localparam int BEATS = (IDX_W + 63) / 64;
-  // Array a's first word is word floor(a * IDX_W / 256); it is visible START_DELAY + 5 cycles (and its number) after switch_i, and must not be before
-  // the array's last stage has switched 5a + 4 cycles after switch_i.
+  // Array a's first word is word floor(a * IDX_W / 256); it is visible START_DELAY + 5 cycles (and its number) after
+  // switch_i, and must not be before the array's last stage has switched 5a + 4 cycles after switch_i.
   localparam int START_DELAY = (NUM_MODULES == 4) ? 6 : 0;
 
 `ifndef YOSYS
-  initial if (NUM_MODULES != 4 && NUM_MODULES != 8 && NUM_MODULES != 16) $fatal(1, "weight_loader: NUM_MODULES must be 4, 8 or 16, got %0d", NUM_MODULES);
+  initial if (NUM_MODULES != 4 && NUM_MODULES != 8 && NUM_MODULES != 16) $fatal(1,
+      "weight_loader: NUM_MODULES must be 4, 8 or 16, got %0d", NUM_MODULES);
 `endif
 
-  localparam logic [2:0] HEADER = 3'd0, PARSE = 3'd1, PARAMS = 3'd2, WAIT = 3'd3, LOAD = 3'd4, FULL = 3'd5, TAKEN = 3'd6, HOLD = 3'd7;
+  localparam logic [2:0] HEADER = 3'd0, PARSE = 3'd1, PARAMS = 3'd2, WAIT = 3'd3, LOAD = 3'd4, FULL = 3'd5,
+      TAKEN = 3'd6, HOLD = 3'd7;
 
   logic [2:0] state_q;
   logic [11:0] param_left_q;
@@ -83,11 +90,13 @@ module weight_loader #(
   assign reading     = state_q == LOAD && beat_q != 7'(BEATS);
   assign re_o        = header_read || param_read || reading;
 
-  // Pointers move when a pass's words have been read, and never together with a read.  The last tile frees them pass by pass, so that a
-  // group larger than the buffer streams through it; parameters are freed whenever the buffer runs empty, for the same reason.
+  // Pointers move when a pass's words have been read, and never together with a read.  The last tile frees them pass by
+  // pass, so that a group larger than the buffer streams through it; parameters are freed whenever the buffer runs
+  // empty, for the same reason.
   logic pass_read_q;
   assign rewind_o = pass_read_q && last_pass && !last_tile;
-  assign commit_o = (pass_read_q && last_tile) || state_q == PARSE || params_end || (state_q == PARAMS && level_i == '0);
+  assign commit_o = (pass_read_q && last_tile) || state_q == PARSE || params_end ||
+      (state_q == PARAMS && level_i == '0);
 
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin

@@ -1,9 +1,10 @@
 // Parameter memory: bias, multiplier and shift of every output channel, for NUM_MODULES lanes at once.
 //
-// Purpose: channel o lives in lane o mod NUM_MODULES, word o / NUM_MODULES.  Two banks of 512 channels: one is read by the running layer while
-// the weight loader fills the other with the next layer's.  Words arrive as in the weights stream.
-// Latency: 1 cycle from re_i to the parameters, which stay while re_i is low.  Throughput: one read and one write a cycle.
-// A word that is written and read in the same cycle reads as X; the banks keep that from happening.
+// Purpose: channel o lives in lane o mod NUM_MODULES, word o / NUM_MODULES.  Two banks of 512 channels: one is read by
+// the running layer while the weight loader fills the other with the next layer's.  Words arrive as in the weights
+// stream.
+// Latency: 1 cycle from re_i to the parameters, which stay while re_i is low.  Throughput: one read and one
+// write a cycle. A word that is written and read in the same cycle reads as X; the banks keep that from happening.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps
@@ -43,7 +44,8 @@ module parameter_memory #(
           .we_i   (we_i && lane_i == LANE_W'(m)),
           .waddr_i({bank_i, word_i}),
           .wdata_i({
-            program_pkg::parameter_shift(data_i), program_pkg::parameter_mult(data_i), program_pkg::parameter_bias(data_i)
+            program_pkg::parameter_shift(data_i), program_pkg::parameter_mult(data_i),
+            program_pkg::parameter_bias(data_i)
           }),
           .re_i   (re_i),
           .raddr_i(addr_i),

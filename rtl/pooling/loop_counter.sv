@@ -2,7 +2,8 @@
 //
 // Purpose: last_o comes out of a register, so that several nested loops can be decided within one cycle.
 // The caller also says whether there is just one round, which it can find out earlier than count_i is chosen.
-// Latency: 1 cycle.  load_i starts count_i rounds (1 or more; it wins over step_i), step_i ends one; last_o is high during the last round.
+// Latency: 1 cycle.  load_i starts count_i rounds (1 or more; it wins over step_i), step_i ends one; last_o is high
+// during the last round.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps

@@ -1,7 +1,8 @@
 // Pool reducer: maximum or sum of the reads of a window.
 //
 // Purpose: 32 channels of running maxima, NUM_MODULES channels of running sums.
-// Latency: 1 cycle from a window's last read data to its result, which stays for that one cycle.  Throughput: one read a cycle.
+// Latency: 1 cycle from a window's last read data to its result, which stays for that one cycle.  Throughput: one read
+// a cycle.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps

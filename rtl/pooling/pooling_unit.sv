@@ -1,12 +1,13 @@
 // Pooling unit: max pooling from and to the feature buffer, average pooling into the output stage.
 //
-// Purpose: for each output pixel, group of channels by group, reads what the window covers of the picture.  Max pooling takes 8 quads (32
-// channels) a read and writes the maxima; average pooling takes NUM_MODULES channels a read and hands their 32-bit sums to the output stage,
-// which are in pixel order, then channel groups.  Padding is never read: it cannot win a maximum and adds nothing to a sum.
-// desc_i is constant from start_i to done_o.  start_i only while idle.
-// Latency: start_i to done_o = reads + bit length of (stride_h | stride_w | pad_h | pad_w) + RD_LATENCY + 6 cycles while sum_ready_i is
-// high (model/performance/pool_cycles.py).  Throughput: one read a cycle, no gap between windows, groups and pixels.
-// done_o comes together with the last write or sum.  After sum_ready_i falls, at most RD_LATENCY + 2 more sums follow.
+// Purpose: for each output pixel, group of channels by group, reads what the window covers of the picture.  Max pooling
+// takes 8 quads (32 channels) a read and writes the maxima; average pooling takes NUM_MODULES channels a read and hands
+// their 32-bit sums to the output stage, which are in pixel order, then channel groups.  Padding is never read: it
+// cannot win a maximum and adds nothing to a sum. desc_i is constant from start_i to done_o.  start_i only while idle.
+// Latency: start_i to done_o = reads + bit length of (stride_h | stride_w | pad_h | pad_w) + RD_LATENCY + 6 cycles
+// while sum_ready_i is high (model/performance/pool_cycles.py).  Throughput: one read a cycle, no gap between windows,
+// groups and pixels. done_o comes together with the last write or sum.  After sum_ready_i falls, at most RD_LATENCY + 2
+// more sums follow.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps
@@ -29,7 +30,8 @@ module pooling_unit #(
     output wire logic [7:0]                                wr_mask_o,
     output wire logic [7:0][31:0]                          wr_data_o,
     // output stage
-    input  wire logic                                      sum_ready_i,  // RD_LATENCY + 2 more sums can be taken, at least
+    // RD_LATENCY + 2 more sums can be taken, at least
+    input  wire logic                                      sum_ready_i,
     output wire logic                                      sum_valid_o,
     output wire logic [NUM_MODULES-1:0][cq_pkg::ACC_W-1:0] sum_o,
     output wire logic [8:0]                                sum_word_o,   // channel / NUM_MODULES

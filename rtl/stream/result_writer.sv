@@ -1,10 +1,11 @@
 // Sender of the result stream: a FIFO behind a register slice, so that back-pressure on m_axis never reaches a producer
 // that counts its free entries.
 //
-// Latency:    in_valid_i to m_axis_tvalid two cycles (four with DEPTH > 64, block RAM); sent_o one cycle after the handshake.
-// Throughput: one beat a cycle.
-// A producer with words in flight may rely on room_o: it counts the entries free for words that come from this cycle on.
-// clear_i drops what is in the FIFO. A beat that is offered on m_axis may not be withdrawn, so the register slice keeps its one or two.
+// Latency:    in_valid_i to m_axis_tvalid two cycles (four with DEPTH > 64, block RAM); sent_o one cycle after the
+// handshake.
+// Throughput: one beat a cycle. A producer with words in flight may rely on room_o: it counts the entries
+// free for words that come from this cycle on. clear_i drops what is in the FIFO. A beat that is offered on m_axis may
+// not be withdrawn, so the register slice keeps its one or two.
 `default_nettype none
 `timescale 1ns / 1ps
 

@@ -1,13 +1,15 @@
-// Receiver of the program and weights stream: takes the packets apart and checks magic, length, CRC-32, TKEEP and TLAST.
+// Receiver of the program and weights stream: takes the packets apart and checks magic, length, CRC-32, TKEEP and
+// TLAST.
 //
 // A packet is a header beat, as many payload beats as it says and a trailer beat with TLAST (docs/program-format.md).
 // Latency:    from the handshake on s_axis: payload at weights_* one cycle, prog_we_o, prog_start_o and err_valid_o two
-//             cycles (PACKET_CRC: three), *_done_o three cycles, so that prog_done_o may coincide with prog_start_o of the
+//             cycles (PACKET_CRC: three), *_done_o three cycles, so that prog_done_o may coincide with prog_start_o of
+//             the
 //             next packet; first_beat_o one cycle, always exactly (it is taken before the skid buffer).
 // Throughput: one beat a cycle, packets back to back; only weights_ready_i low holds the stream.
-// The payload is handed on before its CRC is known: whoever uses it must wait for prog_valid_o, or abort at err_valid_o.
-// After an error every beat is taken and dropped, without a second error, until clear_i; clear_i also drops a packet that
-// was begun, so that the next beat is a header. A loaded program survives clear_i.
+// The payload is handed on before its CRC is known: whoever uses it must wait for prog_valid_o, or abort at
+// err_valid_o. After an error every beat is taken and dropped, without a second error, until clear_i; clear_i also
+// drops a packet that was begun, so that the next beat is a header. A loaded program survives clear_i.
 `default_nettype none
 `timescale 1ns / 1ps
 
@@ -51,10 +53,12 @@ module stream_parser #(
   localparam logic [2:0] ST_DROP    = 3'd4;
 
 `ifndef YOSYS
-  initial if (PROG_WORDS < 1 || PROG_WORDS > 2048) $fatal(1, "stream_parser: PROG_WORDS %0d must be 1..2048", PROG_WORDS);
+  initial if (PROG_WORDS < 1 || PROG_WORDS > 2048) $fatal(1, "stream_parser: PROG_WORDS %0d must be 1..2048",
+      PROG_WORDS);
 `endif
 
-  // ------------------------------------------------------------------------------------------------ input register slice
+  // ------------------------------------------------------------------------------------------------ input register
+  // slice
   logic        rst_n;
   logic        beat_valid, beat_ready, beat_last, beat_keep_ok;
   logic [63:0] beat_data;
@@ -101,7 +105,8 @@ module stream_parser #(
 
   assign first_beat_o = first_beat_q;
 
-  // ------------------------------------------------------------------------------------------------------ packet machine
+  // ------------------------------------------------------------------------------------------------------ packet
+  // machine
   logic [2:0]  state_q, state_d;
   logic        is_program_q, is_program_d;  // what the trailer belongs to
   logic [31:0] left_q;                      // payload beats still to come
@@ -145,7 +150,8 @@ module stream_parser #(
 
   assign beat_error = take && error_code != clipq_error_pkg::NONE;
 
-  // The CRC is compared in one cycle and acted upon in the next one, where it overrules what the next packet's header does.
+  // The CRC is compared in one cycle and acted upon in the next one, where it overrules what the next packet's header
+  // does.
   always_ff @(posedge clk_i) begin
     if (!rst_n) check_q <= 1'b0;
     else check_q <= take && state_q == ST_TRAILER && !beat_error;
@@ -196,7 +202,8 @@ module stream_parser #(
     end
   end
 
-  // ------------------------------------------------------------------------------------------------------------- outputs
+  // -------------------------------------------------------------------------------------------------------------
+  // outputs
   logic       prog_we_q, prog_valid_q, prog_start_q, prog_done_q, weights_done_q, err_valid_q;
   logic [7:0] err_code_q;
   logic       program_begins, packet_ends;

@@ -1,36 +1,78 @@
-"""All functional coverage points: {group: its points}. What each group is for, and why a cross is worth it, stands in ci/testplan.yaml.
+"""All functional coverage points: {group: its points}. What each group is for, and why a cross is
+worth it, stands in ci/testplan.yaml.
 
-Registers, error codes and remainders come from the register map and the compiler's grouping, so that they follow a change of the design.
+Registers, error codes and remainders come from the register map and the compiler's grouping, so
+that they follow a change of the design.
 """
+
 from __future__ import annotations
 
 from itertools import product
 
+from host.register_map import FIELDS, ErrorCode, Register
 from model.compiler.conv_plan import CHANNEL_QUADS, WINDOW
 from model.compiler.hardware import MODULE_COUNTS
 from tb.lib.stalls import PATTERNS
-from host.register_map import FIELDS, ErrorCode, Register
 
 SIGNS = ("signed", "unsigned")
 EDGES = ("low", "high", "both")
 AMOUNTS = ("1", "2", "more")
 PADS = ("0", "1", "most")
 POOLS = ("maxpool", "avgpool")
-KINDS = ("conv 1 wide", "conv 3 wide", "conv 5 wide", *POOLS)  # what the compute path is configured for; conv: its window
+KINDS = (
+    "conv 1 wide",
+    "conv 3 wide",
+    "conv 5 wide",
+    *POOLS,
+)  # what the compute path is configured for; conv: its window
 STREAM_PORTS = ("program", "weights", "image", "result")
 AXIL_CHANNELS = ("aw", "w", "b", "ar", "r")
-PACKET_ERRORS = ("PACKET_MAGIC", "PACKET_TRUNCATED", "PACKET_OVERLONG", "PACKET_CRC", "PACKET_TKEEP")
+PACKET_ERRORS = (
+    "PACKET_MAGIC",
+    "PACKET_TRUNCATED",
+    "PACKET_OVERLONG",
+    "PACKET_CRC",
+    "PACKET_TKEEP",
+)
 
 # The average of unsigned values is not negative: it never reaches the lower edge of a signed range.
 IMPOSSIBLE = ("avgpool unsigned to signed low", "avgpool unsigned to signed both")
 
 # Main controller: every change of state that its case statement allows, besides errors and resets.
-STATES = ("IDLE", "HEADER", "CHECK_HEADER", "IMAGE", "FETCH", "CHECK", "WAIT_PARAMS", "START", "RUN", "DRAIN", "EMIT", "LAYER_END",
-          "FINISH", "ERROR", "STOPPING")  # in the order of their codes
-_STEPS = {"IDLE": ("HEADER",), "HEADER": ("CHECK_HEADER",), "CHECK_HEADER": ("IMAGE",), "IMAGE": ("FETCH", "STOPPING"),
-          "STOPPING": ("IMAGE", "IDLE"), "FETCH": ("CHECK",), "CHECK": ("WAIT_PARAMS", "START"), "WAIT_PARAMS": ("START",),
-          "START": ("RUN",), "RUN": ("DRAIN",), "DRAIN": ("EMIT", "LAYER_END"), "EMIT": ("LAYER_END",), "LAYER_END": ("FETCH", "FINISH"),
-          "FINISH": ("IDLE", "IMAGE"), "ERROR": ()}
+STATES = (
+    "IDLE",
+    "HEADER",
+    "CHECK_HEADER",
+    "IMAGE",
+    "FETCH",
+    "CHECK",
+    "WAIT_PARAMS",
+    "START",
+    "RUN",
+    "DRAIN",
+    "EMIT",
+    "LAYER_END",
+    "FINISH",
+    "ERROR",
+    "STOPPING",
+)  # in the order of their codes
+_STEPS = {
+    "IDLE": ("HEADER",),
+    "HEADER": ("CHECK_HEADER",),
+    "CHECK_HEADER": ("IMAGE",),
+    "IMAGE": ("FETCH", "STOPPING"),
+    "STOPPING": ("IMAGE", "IDLE"),
+    "FETCH": ("CHECK",),
+    "CHECK": ("WAIT_PARAMS", "START"),
+    "WAIT_PARAMS": ("START",),
+    "START": ("RUN",),
+    "RUN": ("DRAIN",),
+    "DRAIN": ("EMIT", "LAYER_END"),
+    "EMIT": ("LAYER_END",),
+    "LAYER_END": ("FETCH", "FINISH"),
+    "FINISH": ("IDLE", "IMAGE"),
+    "ERROR": (),
+}
 
 
 def cross(*parts) -> tuple[str, ...]:
@@ -46,7 +88,8 @@ def transitions() -> tuple[str, ...]:
 
 
 def remainders(modules: int | None = None) -> tuple[str, ...]:
-    """Every remainder of the channels by the size of a group, per window: input channels, or with `modules` output channels."""
+    """Every remainder of the channels by the size of a group, per window: input channels, or with
+    `modules` output channels."""
     points = []
     for mode, window in enumerate(WINDOW):
         size = 4 * CHANNEL_QUADS[mode] if modules is None else modules * (3 if mode == 0 else 1)
@@ -56,7 +99,8 @@ def remainders(modules: int | None = None) -> tuple[str, ...]:
 
 
 def register_bits() -> tuple[str, ...]:
-    """Each bit of each register read and written with both values, as far as its access allows; constants have one value only."""
+    """Each bit of each register read and written with both values, as far as its access allows;
+    constants have one value only."""
     points = []
     for register, fields in FIELDS.items():
         for high, low, access, reset in fields.values():
@@ -72,44 +116,89 @@ def register_bits() -> tuple[str, ...]:
 
 
 def _register_access() -> tuple[str, ...]:
-    readable = [r.name for r in Register if any(access not in ("w", "w1p") for _, _, access, _ in FIELDS[r].values())]
+    readable = [
+        r.name
+        for r in Register
+        if any(access not in ("w", "w1p") for _, _, access, _ in FIELDS[r].values())
+    ]
     others = ("read-only written", "write-only read", "unmapped read", "unmapped written")
     return cross([*(f"{name} read" for name in readable), *others], ("idle", "running"))
 
 
 WINDOWS = tuple(f"window {w}" for w in WINDOW)
 
-GROUPS: dict[str, frozenset[str]] = {name: frozenset(points) for name, points in {
-    "layer_op": cross(("conv", "maxpool", "avgpool", "conv int32", "avgpool int32"), SIGNS),
-    "layer_mapping": cross((*KINDS[:3], "conv in pieces", "conv vertical taps", "conv several tiles"), SIGNS),
-    "layer_after": (*cross(KINDS, ("after",), KINDS), *cross(KINDS, ("first",))),
-    "layer_channels": cross(("conv", *POOLS), ("rest",), range(4)),
-    "conv_kernel": cross(("width", "height"), range(1, 12)),
-    "conv_input_remainder": remainders(),
-    "conv_output_remainder": tuple(p for modules in MODULE_COUNTS for p in remainders(modules)),
-    "conv_groups": cross(WINDOWS, ("input", "output"), AMOUNTS),
-    "conv_pieces": cross(WINDOWS, AMOUNTS),
-    "conv_vertical": cross(WINDOWS, ("one step", "more steps")),
-    "conv_tiles": cross(WINDOWS, AMOUNTS),
-    "conv_tile_border": cross(WINDOWS, ("row", "column"), ("last whole", "last smaller")),
-    "conv_pad": (*cross(WINDOWS, ("columns",), PADS), *cross(("vertical", "channels"), ("rows",), PADS)),
-    "conv_codebook": ("lowest", "highest", "repeated", "all zero", "largest difference", "smallest difference"),
-    "clamp": tuple(p for p in cross(("conv", "avgpool"), SIGNS, ("to",), SIGNS, EDGES) if p not in IMPOSSIBLE),
-    "requantize": (*cross(("shift",), range(32)), "mult 1", "mult 32767", "mult between", "paper mode"),
-    "accumulator": cross(("positive", "negative"), ("beyond 2^24", "beyond 2^30")),
-    "pool_window": cross(POOLS, ("rows", "columns"), ("1", "2", "3", "more")),
-    "pool_stride": cross(POOLS, ("rows", "columns"), ("overlap", "adjacent", "gap")),
-    "pool_pad": cross(POOLS, ("rows", "columns"), PADS),
-    "picture": ("one pixel", "one row", "one column", "wider than a tile", *cross(("image", "result"), ("odd", "even"), ("quads",))),
-    "run": (*cross(AMOUNTS, ("images",)), "other program", "debug program", "plain program", "after a soft reset in a run",
-            "after a stopped stream", "after a blocked result stream", "stop between images", "stop in an image", "stop with an image's end"),
-    "stall": (*cross(STREAM_PORTS, PATTERNS), *cross(("weights", "image"), ("held",))),
-    "stall_cross": cross(("weights",), PATTERNS, ("result",), PATTERNS),
-    "axil_stall": cross(AXIL_CHANNELS, PATTERNS),
-    "error": tuple(code.name for code in ErrorCode if code != ErrorCode.NONE),
-    "packet_error": cross(PACKET_ERRORS, ("program", "weights")),
-    "register_bit": register_bits(),
-    "register_access": _register_access(),
-    "controller_transition": transitions(),
-    "stop_moment": ("before the end", "with the end", "after the end", "idle"),
-}.items()}
+GROUPS: dict[str, frozenset[str]] = {
+    name: frozenset(points)
+    for name, points in {
+        "layer_op": cross(("conv", "maxpool", "avgpool", "conv int32", "avgpool int32"), SIGNS),
+        "layer_mapping": cross(
+            (*KINDS[:3], "conv in pieces", "conv vertical taps", "conv several tiles"), SIGNS
+        ),
+        "layer_after": (*cross(KINDS, ("after",), KINDS), *cross(KINDS, ("first",))),
+        "layer_channels": cross(("conv", *POOLS), ("rest",), range(4)),
+        "conv_kernel": cross(("width", "height"), range(1, 12)),
+        "conv_input_remainder": remainders(),
+        "conv_output_remainder": tuple(p for modules in MODULE_COUNTS for p in remainders(modules)),
+        "conv_groups": cross(WINDOWS, ("input", "output"), AMOUNTS),
+        "conv_pieces": cross(WINDOWS, AMOUNTS),
+        "conv_vertical": cross(WINDOWS, ("one step", "more steps")),
+        "conv_tiles": cross(WINDOWS, AMOUNTS),
+        "conv_tile_border": cross(WINDOWS, ("row", "column"), ("last whole", "last smaller")),
+        "conv_pad": (
+            *cross(WINDOWS, ("columns",), PADS),
+            *cross(("vertical", "channels"), ("rows",), PADS),
+        ),
+        "conv_codebook": (
+            "lowest",
+            "highest",
+            "repeated",
+            "all zero",
+            "largest difference",
+            "smallest difference",
+        ),
+        "clamp": tuple(
+            p
+            for p in cross(("conv", "avgpool"), SIGNS, ("to",), SIGNS, EDGES)
+            if p not in IMPOSSIBLE
+        ),
+        "requantize": (
+            *cross(("shift",), range(32)),
+            "mult 1",
+            "mult 32767",
+            "mult between",
+            "paper mode",
+        ),
+        "accumulator": cross(("positive", "negative"), ("beyond 2^24", "beyond 2^30")),
+        "pool_window": cross(POOLS, ("rows", "columns"), ("1", "2", "3", "more")),
+        "pool_stride": cross(POOLS, ("rows", "columns"), ("overlap", "adjacent", "gap")),
+        "pool_pad": cross(POOLS, ("rows", "columns"), PADS),
+        "picture": (
+            "one pixel",
+            "one row",
+            "one column",
+            "wider than a tile",
+            *cross(("image", "result"), ("odd", "even"), ("quads",)),
+        ),
+        "run": (
+            *cross(AMOUNTS, ("images",)),
+            "other program",
+            "debug program",
+            "plain program",
+            "after a soft reset in a run",
+            "after a stopped stream",
+            "after a blocked result stream",
+            "stop between images",
+            "stop in an image",
+            "stop with an image's end",
+        ),
+        "stall": (*cross(STREAM_PORTS, PATTERNS), *cross(("weights", "image"), ("held",))),
+        "stall_cross": cross(("weights",), PATTERNS, ("result",), PATTERNS),
+        "axil_stall": cross(AXIL_CHANNELS, PATTERNS),
+        "error": tuple(code.name for code in ErrorCode if code != ErrorCode.NONE),
+        "packet_error": cross(PACKET_ERRORS, ("program", "weights")),
+        "register_bit": register_bits(),
+        "register_access": _register_access(),
+        "controller_transition": transitions(),
+        "stop_moment": ("before the end", "with the end", "after the end", "idle"),
+    }.items()
+}

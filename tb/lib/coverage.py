@@ -1,18 +1,22 @@
-"""Functional coverage: counts the points that a simulation hit and leaves them as coverage.json in its folder.
+"""Functional coverage: counts the points that a simulation hit and leaves them as coverage.json in
+its folder.
 
-A point is `group.point`; tb/lib/cover_groups.py declares all there are, and hitting another one is an error. Test benches call `hit`
-after they have compared what the RTL did, never when they merely send something; only cases that passed are merged.
+A point is `group.point`; tb/lib/cover_groups.py declares all there are, and hitting another one is
+an error. Test benches call `hit` after they have compared what the RTL did, never when they merely
+send something; only cases that passed are merged.
 
-Why not the cocotb-coverage package: its release for cocotb 2 needs Python 3.11 (this project runs on 3.10), and its points are
-decorators that exist only once their test bench is imported, so that a point which nobody samples is not missed.
+Why not the cocotb-coverage package: its release for cocotb 2 needs Python 3.11 (this project runs
+on 3.10), and its points are decorators that exist only once their test bench is imported, so that a
+point which nobody samples is not missed.
 """
+
 from __future__ import annotations
 
 import atexit
 import json
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Iterable
 
 from tb.lib.cover_groups import GROUPS
 
@@ -30,7 +34,9 @@ def hit(group: str, *points: str) -> None:
         raise CoverageError(f"coverage group {group!r} is not declared in tb/lib/cover_groups.py")
     for point in points:
         if point not in GROUPS[group]:
-            raise CoverageError(f"coverage point {group}.{point} is not declared in tb/lib/cover_groups.py")
+            raise CoverageError(
+                f"coverage point {group}.{point} is not declared in tb/lib/cover_groups.py"
+            )
         _hits[f"{group}.{point}"] += 1
 
 

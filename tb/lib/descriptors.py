@@ -1,4 +1,5 @@
 """Records of a program in which all bits are random but those of the fields that matter."""
+
 import numpy as np
 
 from model.compiler.program_format import DESCRIPTOR, RECORD_WORDS

@@ -1,14 +1,17 @@
-"""Arrays of integers <-> the bits of packed ports such as `logic [3:0][7:0]` (element 0 in the lowest bits)."""
+"""Arrays of integers <-> the bits of packed ports such as `logic [3:0][7:0]` (element 0 in the
+lowest bits)."""
+
 from __future__ import annotations
 
 import numpy as np
 
 
 def pack(values, width: int) -> int:
-    """Pack integers of any shape into one non-negative integer, C order, first element in the lowest bits.
+    """Pack integers of any shape into one non-negative integer, C order, first element in the
+    lowest bits.
 
-    Each value is taken modulo 2^width after a check that it fits as a signed or unsigned number of `width` bits.
-    Raises ValueError naming the value that does not fit.
+    Each value is taken modulo 2^width after a check that it fits as a signed or unsigned number of
+    `width` bits. Raises ValueError naming the value that does not fit.
     """
     mask = (1 << width) - 1
     bits = 0
@@ -21,7 +24,8 @@ def pack(values, width: int) -> int:
 
 
 def unpack(bits, count: int, width: int, signed: bool = False) -> np.ndarray:
-    """The `count` elements of `width` bits in an integer or cocotb LogicArray: int64 [count], lowest bits first.
+    """The `count` elements of `width` bits in an integer or cocotb LogicArray: int64 [count],
+    lowest bits first.
 
     Raises ValueError if the value holds X or Z.
     """

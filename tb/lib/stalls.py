@@ -1,7 +1,8 @@
 """Random stall patterns for valid and ready signals."""
+
 from __future__ import annotations
 
-from typing import Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -22,9 +23,11 @@ def stalls(rng: np.random.Generator, pattern: str) -> Iterator[bool]:
 
 
 def measured_pattern(beats: int, pauses: int, longest: int, burst: int = 32) -> str:
-    """The one of PATTERNS that `beats` with `pauses` cycles between them follow, the longest of them `longest` cycles.
+    """The one of PATTERNS that `beats` with `pauses` cycles between them follow, the longest of
+    them `longest` cycles.
 
-    none: no pause; bursts: one of `burst` cycles or more; heavy: as many pauses as beats; else light.
+    none: no pause; bursts: one of `burst` cycles or more; heavy: as many pauses as beats; else
+    light.
     """
     if not pauses:
         return "none"

@@ -1,27 +1,35 @@
-"""Watches ports for unknown (X) and floating (Z) values after reset; of use on Icarus, where registers and memories start as X.
+"""Watches ports for unknown (X) and floating (Z) values after reset; of use on Icarus, where
+registers and memories start as X.
 
-Control ports must be known in every cycle after a reset. Payload ports must be known while their valid is high: what a memory or a pipeline
-holds before it was written may be X as long as nobody is told to look at it.
+Control ports must be known in every cycle after a reset. Payload ports must be known while their
+valid is high: what a memory or a pipeline holds before it was written may be X as long as nobody is
+told to look at it.
 """
+
 from __future__ import annotations
 
 import re
-from typing import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import cocotb
 from cocotb.handle import LogicArrayObject, LogicObject
 from cocotb.triggers import FallingEdge
 
-# Outputs of a block that others act upon in any cycle; by the project's naming, an output ends in _o or belongs to an AXI port.
-_CONTROL = re.compile(r"(?:.*_)?(?:valid|ready|busy|done|idle|empty|irq|error|oob|we|level)_o"
-                      r"|m_axis\w*_tvalid|s_axis\w*_tready|s_axil_(?:(?:aw|w|ar)ready|[br]valid)")
+# Outputs of a block that others act upon in any cycle; by the project's naming, an output ends in
+# _o or belongs to an AXI port.
+_CONTROL = re.compile(
+    r"(?:.*_)?(?:valid|ready|busy|done|idle|empty|irq|error|oob|we|level)_o"
+    r"|m_axis\w*_tvalid|s_axis\w*_tready|s_axil_(?:(?:aw|w|ar)ready|[br]valid)"
+)
 
 
 class UnknownMonitor:
-    """Counts the cycles in which all watched ports were known; the first that is not fails the test.
+    """Counts the cycles in which all watched ports were known; the first that is not fails the
+    test.
 
-    control: handles that must be known in every cycle after reset; payload: {valid: handles that must be known while it is 1}.
-    Sampled at the falling edge of `clock`, half a cycle after the registers changed, while `reset_n` is 1.
+    control: handles that must be known in every cycle after reset; payload: {valid: handles that
+    must be known while it is 1}. Sampled at the falling edge of `clock`, half a cycle after the
+    registers changed, while `reset_n` is 1.
     """
 
     def __init__(self, clock, reset_n, control: Sequence, payload: Mapping | None = None):
@@ -59,11 +67,16 @@ class UnknownMonitor:
 
 def control_outputs(dut) -> list:
     """The outputs of top level `dut` that must be known in every cycle, by their names."""
-    return [handle for handle in dut if isinstance(handle, (LogicObject, LogicArrayObject)) and _CONTROL.fullmatch(handle._name)]
+    return [
+        handle
+        for handle in dut
+        if isinstance(handle, (LogicObject, LogicArrayObject)) and _CONTROL.fullmatch(handle._name)
+    ]
 
 
 def watch_block(dut) -> UnknownMonitor | None:
-    """Watch the control outputs of a block on Icarus; None on Verilator, which knows no X, and for a block without any."""
+    """Watch the control outputs of a block on Icarus; None on Verilator, which knows no X, and for
+    a block without any."""
     if "icarus" not in cocotb.SIM_NAME.lower() or not (control := control_outputs(dut)):
         return None
     return UnknownMonitor(dut.clk_i, dut.rst_ni, control).start()
@@ -71,10 +84,23 @@ def watch_block(dut) -> UnknownMonitor | None:
 
 def watch_accelerator(accel) -> UnknownMonitor:
     """Watch every output of an instance of clipq_accel."""
+
     def port(*names: str) -> list:
         return [getattr(accel, name) for name in names]
 
-    control = port("irq_o", "s_axil_awready", "s_axil_wready", "s_axil_arready", "s_axis_prog_tready", "s_axis_image_tready")
-    payload = {accel.s_axil_bvalid: port("s_axil_bresp"), accel.s_axil_rvalid: port("s_axil_rdata", "s_axil_rresp"),
-               accel.m_axis_result_tvalid: port("m_axis_result_tdata", "m_axis_result_tkeep", "m_axis_result_tlast")}
+    control = port(
+        "irq_o",
+        "s_axil_awready",
+        "s_axil_wready",
+        "s_axil_arready",
+        "s_axis_prog_tready",
+        "s_axis_image_tready",
+    )
+    payload = {
+        accel.s_axil_bvalid: port("s_axil_bresp"),
+        accel.s_axil_rvalid: port("s_axil_rdata", "s_axil_rresp"),
+        accel.m_axis_result_tvalid: port(
+            "m_axis_result_tdata", "m_axis_result_tkeep", "m_axis_result_tlast"
+        ),
+    }
     return UnknownMonitor(accel.clk_i, accel.rst_ni, control, payload).start()

@@ -1,4 +1,6 @@
-"""Runs networks on the harness inside a simulation and compares every tensor that comes back with PyTorch and NumPy."""
+"""Runs networks on the harness inside a simulation and compares every tensor that comes back with
+PyTorch and NumPy."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -7,17 +9,17 @@ import cocotb
 import numpy as np
 import torch
 
+from host.driver import IDEAL, Host, Traffic, random_traffic
+from host.harness.port_flow import Flow
+from host.rtl_backend import first_mismatch
 from model.compiler import Compiled, compile_network
 from model.compiler.hardware import Hardware
 from model.performance.cycle_model import ImageCycles, predict
 from model.reference.integer import run_integer
 from model.reference.torch_net import TorchNet
-from host.driver import IDEAL, Host, Traffic, random_traffic
-from host.harness.port_flow import Flow
 from tb.lib import coverage
 from tb.top import layer_coverage
 from tb.top.chain import alive
-from host.rtl_backend import first_mismatch
 
 torch.set_num_threads(1)  # the regression runs one simulation per core
 IDEAL_TRAFFIC = (IDEAL, IDEAL, 0)
@@ -25,8 +27,10 @@ IDEAL_TRAFFIC = (IDEAL, IDEAL, 0)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came back: {layer: int32 [N, C, H, W]}, total_cycles int64 [N], counters int64 [layers, 5] of the last image (see `Host.layer_counters`),
+    """What came back: {layer: int32 [N, C, H, W]}, total_cycles int64 [N], counters int64 [layers,
+    5] of the last image (see `Host.layer_counters`),
     the compiled network, and how each stream port flowed."""
+
     tensors: dict
     total_cycles: np.ndarray
     counters: np.ndarray
@@ -41,7 +45,10 @@ class Outcome:
 
 def expected_tensors(net, images: np.ndarray) -> dict:
     """{layer: int32 [N, C, H, W]} of PyTorch; NumPy must agree with it."""
-    tensors = {name: tensor.numpy() for name, tensor in TorchNet(net)(torch.from_numpy(images), keep=True).items()}
+    tensors = {
+        name: tensor.numpy()
+        for name, tensor in TorchNet(net)(torch.from_numpy(images), keep=True).items()
+    }
     for name, tensor in run_integer(net, images, keep=True).items():
         if problem := first_mismatch(name, tensors[name], tensor):
             raise AssertionError(f"NumPy (got) and PyTorch (expected) disagree: {problem}")
@@ -49,9 +56,11 @@ def expected_tensors(net, images: np.ndarray) -> dict:
 
 
 def compare(expected: dict, got: dict) -> int:
-    """Compare tensors {layer: [N, C, H, W]} in the order of `got`; returns the number of values compared.
+    """Compare tensors {layer: [N, C, H, W]} in the order of `got`; returns the number of values
+    compared.
 
-    Raises AssertionError for the first layer that differs: layer, image, channel, row, column, expected, got.
+    Raises AssertionError for the first layer that differs: layer, image, channel, row, column,
+    expected, got.
     """
     assert got, "nothing came back to compare"
     for name, tensor in got.items():
@@ -61,23 +70,39 @@ def compare(expected: dict, got: dict) -> int:
 
 
 def compare_cycles(outcome: Outcome, prediction: ImageCycles) -> None:
-    """Hold the cycle model against the counters of a run with ideal streams: each layer and the image to the cycle."""
-    rows = [(layer.name, layer.cycles, int(measured)) for layer, measured in zip(prediction.layers, outcome.cycles)]
-    for name, predicted, measured in [*rows, ("image", prediction.total_cycles, int(outcome.total_cycles[-1]))]:
+    """Hold the cycle model against the counters of a run with ideal streams: each layer and the
+    image to the cycle."""
+    rows = [
+        (layer.name, layer.cycles, int(measured))
+        for layer, measured in zip(prediction.layers, outcome.cycles)
+    ]
+    for name, predicted, measured in [
+        *rows,
+        ("image", prediction.total_cycles, int(outcome.total_cycles[-1])),
+    ]:
         assert measured == predicted, f"{name}: {measured} cycles in the RTL, {predicted} predicted"
 
 
 def compare_traffic(outcome: Outcome, prediction: ImageCycles) -> None:
-    """Hold each layer's words read from and written to the feature buffer, and the image's words out of the weight buffer, against the model's.
+    """Hold each layer's words read from and written to the feature buffer, and the image's words
+    out of the weight buffer, against the model's.
 
-    No stall changes them; but weights are fetched ahead, some of a layer's while the one before still counts.
+    No stall changes them; but weights are fetched ahead, some of a layer's while the one before
+    still counts.
     """
     layers = prediction.layers
     for layer, (_, _, reads, writes, _) in zip(layers, outcome.counters):
-        assert (reads, writes) == (layer.reads, layer.writes), \
-            f"{layer.name}: {reads} words read and {writes} written in the RTL, {layer.reads} and {layer.writes} predicted"
-    fetched, predicted = int(outcome.counters[:, 4].sum()), sum(layer.weight_words for layer in layers)
-    assert fetched == predicted, f"{fetched} weight words left the buffer in the RTL, {predicted} predicted"
+        assert (reads, writes) == (layer.reads, layer.writes), (
+            f"{layer.name}: {reads} words read and {writes} written in the RTL, {layer.reads} and "
+            f"{layer.writes} predicted"
+        )
+    fetched, predicted = (
+        int(outcome.counters[:, 4].sum()),
+        sum(layer.weight_words for layer in layers),
+    )
+    assert fetched == predicted, (
+        f"{fetched} weight words left the buffer in the RTL, {predicted} predicted"
+    )
 
 
 def random_generator() -> np.random.Generator:
@@ -86,21 +111,31 @@ def random_generator() -> np.random.Generator:
 
 
 def on_icarus() -> bool:
-    """Whether the simulator is Icarus, which does about 150 cycles a second on the whole accelerator."""
+    """Whether the simulator is Icarus, which does about 150 cycles a second on the whole
+    accelerator."""
     return "icarus" in cocotb.SIM_NAME.lower()
 
 
 def hardware_of(dut) -> Hardware:
     """The parameters that the harness was built with."""
-    return Hardware(*(int(getattr(dut, name).value) for name in ("NUM_MODULES", "BANK_WORDS", "WEIGHT_WORDS")))
+    return Hardware(
+        *(int(getattr(dut, name).value) for name in ("NUM_MODULES", "BANK_WORDS", "WEIGHT_WORDS"))
+    )
 
 
 def cycle_limit(compiled: Compiled, slowdown: int = 64) -> int:
-    """Cycles after which a run counts as hanging: every beat `slowdown` cycles late and a tenth of the PEs busy."""
-    image_quads = int(np.prod(compiled.tensors["input"].shape[1:])) * compiled.tensors["input"].quads
+    """Cycles after which a run counts as hanging: every beat `slowdown` cycles late and a tenth of
+    the PEs busy."""
+    image_quads = (
+        int(np.prod(compiled.tensors["input"].shape[1:])) * compiled.tensors["input"].quads
+    )
     beats = len(compiled.weights) + image_quads + compiled.total_result_beats
     work = sum(layer.macs for layer in compiled.net.layers) // (10 * compiled.hardware.num_modules)
-    pixels = sum(int(np.prod(layer.in_shape) * np.prod(layer.kernel)) for layer in compiled.net.layers if layer.op != "conv")
+    pixels = sum(
+        int(np.prod(layer.in_shape) * np.prod(layer.kernel))
+        for layer in compiled.net.layers
+        if layer.op != "conv"
+    )
     return 50_000 + slowdown * beats + work + pixels
 
 
@@ -119,10 +154,13 @@ class Bench:
         await self.host.start()
         return self
 
-    async def run(self, net, images: np.ndarray, *, debug: bool = True, traffic: tuple = IDEAL_TRAFFIC) -> Outcome:
+    async def run(
+        self, net, images: np.ndarray, *, debug: bool = True, traffic: tuple = IDEAL_TRAFFIC
+    ) -> Outcome:
         """Load a network's program, run the images (integers [N, C, H, W]), stop.
 
-        debug: every layer's tensor is sent. traffic: (program and weights engine, image engine, result stall of 256).
+        debug: every layer's tensor is sent. traffic: (program and weights engine, image engine,
+        result stall of 256).
         """
         compiled = compile_network(net, self.hardware, debug)
         self.host.set_traffic(*traffic)
@@ -151,8 +189,12 @@ class Bench:
         compare_traffic(outcome, prediction)
         if options.get("traffic", IDEAL_TRAFFIC) == IDEAL_TRAFFIC:
             compare_cycles(outcome, prediction)
-        self.dut._log.info("%s: %s equal, %s cycles", net.name, ", ".join(
-            f"{name} {list(expected[name].shape[1:])}" for name in outcome.tensors), outcome.total_cycles.tolist())
+        self.dut._log.info(
+            "%s: %s equal, %s cycles",
+            net.name,
+            ", ".join(f"{name} {list(expected[name].shape[1:])}" for name in outcome.tensors),
+            outcome.total_cycles.tolist(),
+        )
         return outcome
 
     def _sample(self, net, images: np.ndarray, outcome: Outcome) -> None:
@@ -165,11 +207,14 @@ class Bench:
         self.last_network = net
 
     async def check_alive(self, net, images: np.ndarray, **options) -> Outcome:
-        """As `check`, for hand-made networks: also refuses tensors in which nothing varies, since they would prove nothing."""
+        """As `check`, for hand-made networks: also refuses tensors in which nothing varies, since
+        they would prove nothing."""
         outcome = await self.check(net, images, **options)
         for name, tensor in outcome.tensors.items():
             if not alive(tensor):
-                raise AssertionError(f"layer {name!r} of {net.name!r} is all but constant: a test without content")
+                raise AssertionError(
+                    f"layer {name!r} of {net.name!r} is all but constant: a test without content"
+                )
         return outcome
 
 

@@ -1,4 +1,6 @@
-"""Builds networks of given shapes layer by layer, with random weights that keep the tensors alive."""
+"""Builds networks of given shapes layer by layer, with random weights that keep the tensors
+alive."""
+
 from __future__ import annotations
 
 import math
@@ -6,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from model.reference.integer import run_integer
 from model.network import Layer, Network
 from model.network.random_networks import random_codebook, random_scaling
+from model.reference.integer import run_integer
 
 EXTREME_CODEBOOKS = ((-128, 127, -128), (127, 127, 127), (-128, -128, -128), (1, -1, 127))
 CLAMPS = ((0, 255), (-128, 127), (0, 255), (-100, 90), (7, 200))
@@ -16,7 +18,8 @@ ATTEMPTS = 50  # draws of a convolution until its output is alive
 
 
 def alive(tensor: np.ndarray) -> bool:
-    """Whether enough varies in a tensor [N, C, H, W] for a comparison to prove something: in some channel of a picture, over all channels of
+    """Whether enough varies in a tensor [N, C, H, W] for a comparison to prove something: in some
+    channel of a picture, over all channels of
     a few pixels. Tensors of less than 64 values always pass."""
     if tensor.size < 64:
         return True
@@ -25,10 +28,12 @@ def alive(tensor: np.ndarray) -> bool:
 
 
 class Chain:
-    """A network under construction: each call appends a layer that reads the one before. All calls return self.
+    """A network under construction: each call appends a layer that reads the one before. All calls
+    return self.
 
-    rng: numpy Generator; shape: (C, H, W) of the input; signed: its range is -128..127 instead of 0..255. `images` are two inputs, int32
-    [2, C, H, W], one uniform and one of extremes only; scaling factors are chosen on them, so that no layer's output is constant.
+    rng: numpy Generator; shape: (C, H, W) of the input; signed: its range is -128..127 instead of
+    0..255. `images` are two inputs, int32 [2, C, H, W], one uniform and one of extremes only;
+    scaling factors are chosen on them, so that no layer's output is constant.
     """
 
     def __init__(self, rng: np.random.Generator, shape: tuple, signed: bool, name: str = "chain"):
@@ -45,55 +50,131 @@ class Chain:
         """(C, H, W) of the last layer's output."""
         return self._tensor.shape[1:]
 
-    def conv(self, channels: int, kernel: tuple, pad: tuple = (0, 0), *, codebook=None, index: int | None = None,
-             raw: bool = False) -> Chain:
-        """A convolution of stride 1. codebook: its entries 1..3, random if None; index: the same one for all weights; raw: int32 output."""
+    def conv(
+        self,
+        channels: int,
+        kernel: tuple,
+        pad: tuple = (0, 0),
+        *,
+        codebook=None,
+        index: int | None = None,
+        raw: bool = False,
+    ) -> Chain:
+        """A convolution of stride 1. codebook: its entries 1..3, random if None; index: the same
+        one for all weights; raw: int32 output."""
         for _ in range(ATTEMPTS):
             fields = self._draw_conv(channels, kernel, pad, codebook, index, raw)
-            if alive(self._run(Layer(name="drawn", inputs=("input",), out="int32" if raw else "int8", **fields))[:1]):
+            if alive(
+                self._run(
+                    Layer(name="drawn", inputs=("input",), out="int32" if raw else "int8", **fields)
+                )[:1]
+            ):
                 break
         return self._append(kernel, raw, **fields)
 
-    def centred_conv(self, channels: int, kernel: tuple, pad: tuple, centre: int, clamp: tuple, *, codebook=(-90, 50, 77)) -> Chain:
-        """A convolution whose outputs lie within `centre` +- 60, more than 15 from it on some positions, before `clamp` cuts them."""
+    def centred_conv(
+        self,
+        channels: int,
+        kernel: tuple,
+        pad: tuple,
+        centre: int,
+        clamp: tuple,
+        *,
+        codebook=(-90, 50, 77),
+    ) -> Chain:
+        """A convolution whose outputs lie within `centre` +- 60, more than 15 from it on some
+        positions, before `clamp` cuts them."""
         size = (channels, self.shape[0], *kernel)
-        fields = dict(op="conv", stride=(1, 1), pad=tuple(pad), index=self.rng.integers(0, 4, size).astype(np.uint8),
-                      codebook=np.array([0, *codebook], np.int8))
-        sums = self._run(Layer(name="sums", inputs=("input",), out="int32", bias=np.zeros(channels, np.int32), **fields))
+        fields = dict(
+            op="conv",
+            stride=(1, 1),
+            pad=tuple(pad),
+            index=self.rng.integers(0, 4, size).astype(np.uint8),
+            codebook=np.array([0, *codebook], np.int8),
+        )
+        sums = self._run(
+            Layer(
+                name="sums",
+                inputs=("input",),
+                out="int32",
+                bias=np.zeros(channels, np.int32),
+                **fields,
+            )
+        )
         mean = np.rint(sums.mean(axis=(0, 2, 3))).astype(np.int64)
         largest = np.abs(sums - mean[:, None, None]).max(axis=(0, 2, 3))
         shift = np.ceil(np.log2(np.maximum(largest, 60) / 60)).astype(np.int64)
-        return self._append(kernel, False, bias=((centre << shift) - mean).astype(np.int32), mult=np.ones(channels, np.int32),
-                            shift=shift.astype(np.uint8), out_min=clamp[0], out_max=clamp[1], **fields)
+        return self._append(
+            kernel,
+            False,
+            bias=((centre << shift) - mean).astype(np.int32),
+            mult=np.ones(channels, np.int32),
+            shift=shift.astype(np.uint8),
+            out_min=clamp[0],
+            out_max=clamp[1],
+            **fields,
+        )
 
     def plain_conv(self, channels: int, *, codebook=(-3, 2, 5), **scaling) -> Chain:
-        """A 1x1 convolution of random weights with the given bias and, unless it emits sums, mult, shift, out_min and out_max."""
+        """A 1x1 convolution of random weights with the given bias and, unless it emits sums, mult,
+        shift, out_min and out_max."""
         index = self.rng.integers(0, 4, (channels, self.shape[0], 1, 1)).astype(np.uint8)
-        return self._append((1, 1), "mult" not in scaling, op="conv", stride=(1, 1), pad=(0, 0), index=index,
-                            codebook=np.array([0, *codebook], np.int8), **scaling)
+        return self._append(
+            (1, 1),
+            "mult" not in scaling,
+            op="conv",
+            stride=(1, 1),
+            pad=(0, 0),
+            index=index,
+            codebook=np.array([0, *codebook], np.int8),
+            **scaling,
+        )
 
-    def _draw_conv(self, channels: int, kernel: tuple, pad: tuple, codebook, index, raw: bool) -> dict:
+    def _draw_conv(
+        self, channels: int, kernel: tuple, pad: tuple, codebook, index, raw: bool
+    ) -> dict:
         """Fields of a random convolution, scaled for what it reads."""
         rng = self.rng
         entries = random_codebook(rng) if codebook is None else np.array([0, *codebook], np.int8)
         if not entries.any():
-            entries = np.array([0, -77, 50, 3], np.int8)  # an all-zero layer would leave nothing to check behind it
+            entries = np.array(
+                [0, -77, 50, 3], np.int8
+            )  # an all-zero layer would leave nothing to check behind it
         size = (channels, self.shape[0], *kernel)
-        chosen = rng.choice(4, size, p=rng.dirichlet(np.full(4, 2.0))) if index is None else np.full(size, index)
-        fields = dict(op="conv", stride=(1, 1), pad=tuple(pad), index=chosen.astype(np.uint8), codebook=entries)
-        sums = self._run(Layer(name="sums", inputs=("input",), out="int32", bias=np.zeros(channels, np.int32), **fields))
+        chosen = (
+            rng.choice(4, size, p=rng.dirichlet(np.full(4, 2.0)))
+            if index is None
+            else np.full(size, index)
+        )
+        fields = dict(
+            op="conv",
+            stride=(1, 1),
+            pad=tuple(pad),
+            index=chosen.astype(np.uint8),
+            codebook=entries,
+        )
+        sums = self._run(
+            Layer(
+                name="sums",
+                inputs=("input",),
+                out="int32",
+                bias=np.zeros(channels, np.int32),
+                **fields,
+            )
+        )
         bias, mult, shift, clamp = self._scaling(sums)
         scaling = {} if raw else dict(mult=mult, shift=shift, out_min=clamp[0], out_max=clamp[1])
         return dict(bias=bias, **fields, **scaling)
 
     def _scaling(self, sums):
-        """Per channel (bias, mult, shift) that spreads these sums [N, C, H, W] over most of a clamp range; some channels at random."""
+        """Per channel (bias, mult, shift) that spreads these sums [N, C, H, W] over most of a clamp
+        range; some channels at random."""
         rng = self.rng
         low, high = CLAMPS[int(rng.integers(len(CLAMPS)))]
         mean, spread = sums.mean(axis=(0, 2, 3)), np.maximum(sums.std(axis=(0, 2, 3)), 1)
         mult = rng.integers(1 << 6, 1 << 15, len(mean))
         shift = np.clip(np.rint(np.log2(spread * mult / 50)), 0, 31).astype(np.int64)
-        bias = np.rint((low + high) / 2 * 2.0 ** shift / mult - mean)
+        bias = np.rint((low + high) / 2 * 2.0**shift / mult - mean)
         wild = rng.random(len(mean)) < 0.1
         pairs = np.array([random_scaling(rng, s) for s in spread])
         mult[wild], shift[wild] = pairs[wild].T
@@ -101,10 +182,20 @@ class Chain:
 
     def maxpool(self, kernel: tuple, stride: tuple, pad: tuple = (0, 0)) -> Chain:
         """A max pool; padding at most half the kernel."""
-        return self._append(kernel, False, op="maxpool", stride=tuple(stride), pad=tuple(pad), kernel=tuple(kernel))
+        return self._append(
+            kernel, False, op="maxpool", stride=tuple(stride), pad=tuple(pad), kernel=tuple(kernel)
+        )
 
-    def avgpool(self, kernel: tuple, stride: tuple, pad: tuple = (0, 0), *, clamp: tuple = (-128, 127), raw: bool = False,
-                shift: int | None = None) -> Chain:
+    def avgpool(
+        self,
+        kernel: tuple,
+        stride: tuple,
+        pad: tuple = (0, 0),
+        *,
+        clamp: tuple = (-128, 127),
+        raw: bool = False,
+        shift: int | None = None,
+    ) -> Chain:
         """An average pool that divides by about its window, or by 2^shift; raw: the int32 sums."""
         scaling = {}
         if shift is not None:
@@ -113,18 +204,36 @@ class Chain:
             mult = int(self.rng.integers(1 << 8, 1 << 15))
             shift = min(31, max(0, round(math.log2(mult * math.prod(kernel)))))
             scaling = dict(mult=mult, shift=shift, out_min=clamp[0], out_max=clamp[1])
-        return self._append(kernel, raw, op="avgpool", stride=tuple(stride), pad=tuple(pad), kernel=tuple(kernel), **scaling)
+        return self._append(
+            kernel,
+            raw,
+            op="avgpool",
+            stride=tuple(stride),
+            pad=tuple(pad),
+            kernel=tuple(kernel),
+            **scaling,
+        )
 
     def network(self) -> Network:
         """The finished network, checked."""
-        return Network(name=self.name, input_shape=self.input_shape, input_signed=self.input_signed, layers=self.layers)
+        return Network(
+            name=self.name,
+            input_shape=self.input_shape,
+            input_signed=self.input_signed,
+            layers=self.layers,
+        )
 
     def _run(self, layer: Layer) -> np.ndarray:
         """Output of a layer on what the chain has computed so far."""
         return run_integer(self._single(layer), self._tensor)
 
     def _single(self, layer: Layer) -> Network:
-        return Network(name=self.name, input_shape=self.shape, input_signed=self._signed, layers=[replace(layer, inputs=("input",))])
+        return Network(
+            name=self.name,
+            input_shape=self.shape,
+            input_signed=self._signed,
+            layers=[replace(layer, inputs=("input",))],
+        )
 
     def _append(self, window, raw, **fields) -> Chain:
         previous = self.layers[-1].name if self.layers else "input"

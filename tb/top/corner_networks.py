@@ -1,8 +1,10 @@
-"""Networks made to hit every coverage point of layers, whatever the seed: the mapping follows from shapes alone."""
+"""Networks made to hit every coverage point of layers, whatever the seed: the mapping follows from
+shapes alone."""
+
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Iterator
 
 import numpy as np
 
@@ -10,31 +12,43 @@ from model.compiler.program_format import MAX_CHANNELS
 from model.network import Network
 from tb.top.chain import Chain
 
-# (low, high, both) clamps around the centre of `Chain.centred_conv` and of the average pools below; signed ones with both limits on one side of zero, too
-CONV_CLAMPS = {True: (0, ((-5, 127), (-128, 5), (-5, 5), (-12, -3), (3, 12))), False: (100, ((95, 255), (0, 105), (95, 105)))}
+# (low, high, both) clamps around the centre of `Chain.centred_conv` and of the average pools below;
+# signed ones with both limits on one side of zero, too
+CONV_CLAMPS = {
+    True: (0, ((-5, 127), (-128, 5), (-5, 5), (-12, -3), (3, 12))),
+    False: (100, ((95, 255), (0, 105), (95, 105))),
+}
 BIG_BIAS = (1 << 30) + (1 << 29)
 CHANNELS = 48  # with so many channels kernels of width 1, 3 and 5 map to arrays of 1, 3 and 5 taps
 
 
 def remainder_chains(rng, modules: int) -> Iterator[tuple[int, Chain]]:
-    """(window, chain) whose layers have every remainder of input and output channels by the size of the hardware's groups.
+    """(window, chain) whose layers have every remainder of input and output channels by the size of
+    the hardware's groups.
 
-    A layer's output channels are the next one's input channels, so that consecutive counts cover both.
+    A layer's output channels are the next one's input channels, so that consecutive counts cover
+    both.
     """
     # more than a group of outputs, since for fewer a wider window needs no more passes
     wide = range(3 * modules + 1, 3 * modules + 1 + max(32, 3 * modules))
-    three = [*range(21, 33), *range(41, 53), *range(65, 73)]  # counts for which arrays of 3 taps need fewer passes than of 5
+    three = [
+        *range(21, 33),
+        *range(41, 53),
+        *range(65, 73),
+    ]  # counts for which arrays of 3 taps need fewer passes than of 5
     for window, counts in ((1, wide), (3, three), (5, range(1, 21))):
         shape = (2, 2) if window == 1 else (1, 3)
         for part in _parts(list(counts), 60):
-            chain = Chain(rng, (part[-1], *shape), bool(rng.integers(2)), f"remainders of window {window}")
+            chain = Chain(
+                rng, (part[-1], *shape), bool(rng.integers(2)), f"remainders of window {window}"
+            )
             for channels in part:
                 chain.conv(channels, (1, window), (0, window // 2))
             yield window, chain
 
 
 def _parts(items: list, size: int) -> list[list]:
-    return [items[i:i + size] for i in range(0, len(items), size)]
+    return [items[i : i + size] for i in range(0, len(items), size)]
 
 
 def shape_chains(rng) -> Iterator[Chain]:
@@ -47,34 +61,70 @@ def shape_chains(rng) -> Iterator[Chain]:
     yield from _pad_chains(rng)
     yield from _group_chains(rng)
     yield from _deep_chains(rng)
-    for number, (kernel, channels) in enumerate((((3, 1), 12), ((11, 1), 12), ((7, 3), 5), ((11, 3), 5), ((3, 5), 6), ((9, 5), 6))):
-        yield Chain(rng, (1 + number % 4, 13, 7), bool(number % 2), f"vertical taps {kernel}").conv(channels, kernel, (kernel[0] // 2, 0))
+    for number, (kernel, channels) in enumerate(
+        (((3, 1), 12), ((11, 1), 12), ((7, 3), 5), ((11, 3), 5), ((3, 5), 6), ((9, 5), 6))
+    ):
+        yield Chain(rng, (1 + number % 4, 13, 7), bool(number % 2), f"vertical taps {kernel}").conv(
+            channels, kernel, (kernel[0] // 2, 0)
+        )
 
 
 def _tile_chains(rng) -> Iterator[Chain]:
-    """One, two and three tiles, seams between rows and columns, with the last tile whole and smaller."""
+    """One, two and three tiles, seams between rows and columns, with the last tile whole and
+    smaller."""
     for height, width in ((4, 4), (32, 16), (31, 16), (48, 16), (1, 512), (1, 300)):
-        chain = Chain(rng, (CHANNELS, height, width), bool(height % 2), f"tiles of {height} x {width}")
+        chain = Chain(
+            rng, (CHANNELS, height, width), bool(height % 2), f"tiles of {height} x {width}"
+        )
         yield chain.conv(CHANNELS, (1, 1)).conv(16, (1, 3), (0, 1)).conv(12, (1, 5), (0, 2))
 
 
 def _pad_chains(rng) -> Iterator[Chain]:
-    """No, one and the most columns of padding for each window, and rows of it for vertical taps and for channels."""
+    """No, one and the most columns of padding for each window, and rows of it for vertical taps and
+    for channels."""
     chain = Chain(rng, (CHANNELS, 4, 9), True, "columns of padding")
-    for kernel, pad, channels in ((2, 1, 12), (4, 3, 12), (3, 0, CHANNELS), (3, 1, CHANNELS), (3, 2, CHANNELS), (5, 0, CHANNELS),
-                                  (5, 1, CHANNELS), (5, 4, 8)):
+    for kernel, pad, channels in (
+        (2, 1, 12),
+        (4, 3, 12),
+        (3, 0, CHANNELS),
+        (3, 1, CHANNELS),
+        (3, 2, CHANNELS),
+        (5, 0, CHANNELS),
+        (5, 1, CHANNELS),
+        (5, 4, 8),
+    ):
         if chain.shape[0] != CHANNELS:
             chain.conv(CHANNELS, (1, 1))
         chain.conv(channels, (1, kernel), (0, pad))
     yield chain
     for pad in (0, 1, 2):
-        yield Chain(rng, (3, 6, 5), bool(pad % 2), f"{pad} rows of padding").conv(CHANNELS, (3, 3), (pad, 1)).conv(9, (3, 3), (pad, 1))
+        yield (
+            Chain(rng, (3, 6, 5), bool(pad % 2), f"{pad} rows of padding")
+            .conv(CHANNELS, (3, 3), (pad, 1))
+            .conv(9, (3, 3), (pad, 1))
+        )
 
 
 def _group_chains(rng) -> Iterator[Chain]:
-    """One, two and more groups of input and output channels, and pieces of a kernel row, for each window."""
-    for inputs, kernel, outputs in ((40, 1, 12), (70, 1, 24), (24, 1, 37), (50, 3, 4), (70, 3, 8), (24, 3, 12), (16, 5, 4), (24, 5, 8),
-                                    (50, 5, 12), (24, 2, 12), (24, 4, 12), (24, 6, 12), (24, 9, 12), (16, 7, 12), (16, 11, 12)):
+    """One, two and more groups of input and output channels, and pieces of a kernel row, for each
+    window."""
+    for inputs, kernel, outputs in (
+        (40, 1, 12),
+        (70, 1, 24),
+        (24, 1, 37),
+        (50, 3, 4),
+        (70, 3, 8),
+        (24, 3, 12),
+        (16, 5, 4),
+        (24, 5, 8),
+        (50, 5, 12),
+        (24, 2, 12),
+        (24, 4, 12),
+        (24, 6, 12),
+        (24, 9, 12),
+        (16, 7, 12),
+        (16, 11, 12),
+    ):
         chain = Chain(rng, (inputs, 3, 12), bool(outputs % 8), f"{inputs} channels, {kernel} wide")
         yield chain.conv(outputs, (1, kernel), (0, kernel // 2))
 
@@ -83,18 +133,32 @@ def _deep_chains(rng) -> Iterator[Chain]:
     """Nearly the most channels that there may be, in and out, for each window."""
     for kernel in (1, 3, 5):
         inputs, outputs = (int(n) for n in rng.integers(MAX_CHANNELS - 3, MAX_CHANNELS + 1, 2))
-        yield Chain(rng, (inputs, 1, 1), bool(rng.integers(2)), f"{inputs} channels in, {kernel} wide").conv(3, (1, kernel), (0, kernel // 2))
-        yield Chain(rng, (3, 1, 1), bool(rng.integers(2)), f"{outputs} channels out, {kernel} wide").conv(outputs, (1, kernel), (0, kernel // 2))
+        yield Chain(
+            rng, (inputs, 1, 1), bool(rng.integers(2)), f"{inputs} channels in, {kernel} wide"
+        ).conv(3, (1, kernel), (0, kernel // 2))
+        yield Chain(
+            rng, (3, 1, 1), bool(rng.integers(2)), f"{outputs} channels out, {kernel} wide"
+        ).conv(outputs, (1, kernel), (0, kernel // 2))
 
 
 def order_chains(rng) -> Iterator[Chain]:
-    """Every kind of layer first, and after every kind: what one leaves in the PEs and units must not disturb the next."""
-    add = (lambda c: c.conv(CHANNELS, (1, 1)), lambda c: c.conv(CHANNELS, (1, 3), (0, 1)), lambda c: c.conv(CHANNELS, (1, 5), (0, 2)),
-           lambda c: c.maxpool((2, 2), (1, 1), (1, 1)), lambda c: c.avgpool((2, 2), (1, 1), (0, 0)))
+    """Every kind of layer first, and after every kind: what one leaves in the PEs and units must
+    not disturb the next."""
+    add = (
+        lambda c: c.conv(CHANNELS, (1, 1)),
+        lambda c: c.conv(CHANNELS, (1, 3), (0, 1)),
+        lambda c: c.conv(CHANNELS, (1, 5), (0, 2)),
+        lambda c: c.maxpool((2, 2), (1, 1), (1, 1)),
+        lambda c: c.avgpool((2, 2), (1, 1), (0, 0)),
+    )
     for kind, layer in enumerate(add):
         yield layer(Chain(rng, (CHANNELS, 3, 4), bool(kind % 2), f"first layer of kind {kind}"))
     # every ordered pair once, as a circle
-    order = [k for i in range(len(add)) for k in (i, *(x for j in range(i + 1, len(add)) for x in (i, j)))]
+    order = [
+        k
+        for i in range(len(add))
+        for k in (i, *(x for j in range(i + 1, len(add)) for x in (i, j)))
+    ]
     chain = Chain(rng, (CHANNELS, 6, 7), True, "every kind after every kind")
     for kind in (*order, order[0]):
         add[kind](chain)
@@ -102,12 +166,15 @@ def order_chains(rng) -> Iterator[Chain]:
 
 
 def clamp_chains(rng) -> Iterator[Chain]:
-    """Lower, upper and both clamps, for every sign of input and output, of convolutions and average pools."""
+    """Lower, upper and both clamps, for every sign of input and output, of convolutions and average
+    pools."""
     for signed_in in (True, False):
         for signed_out in (True, False):
             centre, clamps = CONV_CLAMPS[signed_out]
             for clamp in clamps:
-                yield Chain(rng, (5, 6, 7), signed_in, f"clamp {clamp}").centred_conv(4, (1, 3), (0, 0), centre, clamp)
+                yield Chain(rng, (5, 6, 7), signed_in, f"clamp {clamp}").centred_conv(
+                    4, (1, 3), (0, 0), centre, clamp
+                )
     for clamp in ((-10, 127), (-128, 10), (-10, 10), (-14, -4), (0, 255), (0, 10)):
         yield _average(rng, True, -128, 127, clamp)
     yield _average(rng, True, 40, 127, (0, 60))
@@ -128,45 +195,82 @@ def arithmetic_chains(rng) -> Iterator[Chain]:
     shift = np.arange(count) % 32
     mult = np.where(shift == 5, 1, np.where(shift % 3, 32767, rng.integers(2, 32767, count)))
     bias = rng.integers(-2000, 2000, count)
-    yield Chain(rng, (9, 4, 4), True, "every shift").plain_conv(count, bias=bias.astype(np.int32), mult=mult.astype(np.int32),
-                                                                 shift=shift.astype(np.uint8), out_min=-128, out_max=127)
+    yield Chain(rng, (9, 4, 4), True, "every shift").plain_conv(
+        count,
+        bias=bias.astype(np.int32),
+        mult=mult.astype(np.int32),
+        shift=shift.astype(np.uint8),
+        out_min=-128,
+        out_max=127,
+    )
     large = np.array([BIG_BIAS, -BIG_BIAS, 0, BIG_BIAS, -BIG_BIAS, 1], np.int32)
     yield Chain(rng, (9, 4, 4), False, "large sums").plain_conv(len(large), bias=large)
     for codebook in ((-128, -128, 127), (127, 127, -128), (1, -1, 1)):
-        yield Chain(rng, (24, 4, 5), False, f"codebook {codebook}").conv(9, (1, 3), (0, 1), codebook=codebook)
+        yield Chain(rng, (24, 4, 5), False, f"codebook {codebook}").conv(
+            9, (1, 3), (0, 1), codebook=codebook
+        )
 
 
 def all_zero_network(rng) -> tuple[Network, np.ndarray]:
-    """A convolution all of whose weights are zero, with different biases, in front of one that passes them on; and an image."""
+    """A convolution all of whose weights are zero, with different biases, in front of one that
+    passes them on; and an image."""
     bias = np.arange(-40, 40, 10).astype(np.int32)
-    chain = Chain(rng, (5, 4, 4), True, "all weights zero").plain_conv(8, bias=bias, mult=np.ones(8, np.int32), shift=np.zeros(8, np.uint8),
-                                                                       out_min=-128, out_max=127)
+    chain = Chain(rng, (5, 4, 4), True, "all weights zero").plain_conv(
+        8,
+        bias=bias,
+        mult=np.ones(8, np.int32),
+        shift=np.zeros(8, np.uint8),
+        out_min=-128,
+        out_max=127,
+    )
     layer = replace(chain.layers[0], codebook=np.zeros(4, np.int8))
     chain.plain_conv(6, bias=np.zeros(6, np.int32))
-    return Network(name=chain.name, input_shape=chain.input_shape, input_signed=True, layers=[layer, chain.layers[1]]), chain.images[:1]
+    return Network(
+        name=chain.name,
+        input_shape=chain.input_shape,
+        input_signed=True,
+        layers=[layer, chain.layers[1]],
+    ), chain.images[:1]
 
 
 def pool_chains(rng) -> Iterator[Chain]:
-    """Windows, strides and paddings of both pools, every number of channels modulo four, int32 sums of both signs."""
+    """Windows, strides and paddings of both pools, every number of channels modulo four, int32 sums
+    of both signs."""
     for op in ("maxpool", "avgpool"):
         pool = lambda chain, *geometry, op=op: getattr(chain, op)(*geometry)
         most = (2, 2) if op == "maxpool" else (3, 4)
-        windows = (((1, 2), (1, 1), (0, 0)), ((2, 3), (2, 3), (1, 0)), ((3, 1), (4, 1), (0, 0)), ((4, 5), (1, 2), most),
-                   ((2, 2), (3, 3), (0, 1)), ((3, 3), (2, 1), (1, 1)))
+        windows = (
+            ((1, 2), (1, 1), (0, 0)),
+            ((2, 3), (2, 3), (1, 0)),
+            ((3, 1), (4, 1), (0, 0)),
+            ((4, 5), (1, 2), most),
+            ((2, 2), (3, 3), (0, 1)),
+            ((3, 3), (2, 1), (1, 1)),
+        )
         for number, geometry in enumerate(windows):
-            yield pool(Chain(rng, (5 + number % 4, 9, 10), bool(number % 2), f"{op} {geometry}"), *geometry)
+            yield pool(
+                Chain(rng, (5 + number % 4, 9, 10), bool(number % 2), f"{op} {geometry}"), *geometry
+            )
     for signed in (True, False):
         yield Chain(rng, (7, 5, 6), signed, "average sums").avgpool((3, 2), (1, 2), raw=True)
         yield Chain(rng, (7, 5, 6), signed, "convolution sums").conv(5, (2, 3), (1, 0), raw=True)
 
 
 def picture_chains(rng) -> Iterator[Chain]:
-    """Single pixels, rows and columns, rows wider than a tile, odd and even numbers of quads in and out."""
+    """Single pixels, rows and columns, rows wider than a tile, odd and even numbers of quads in and
+    out."""
     for shape in ((5, 1, 1), (8, 1, 9), (12, 9, 1), (3, 2, 400), (3, 3, 3)):
         yield Chain(rng, shape, True, f"picture {shape}").conv(6, (1, 1)).maxpool((1, 1), (1, 1))
 
 
 def corner_chains(rng) -> Iterator[Chain]:
     """All of the above but the remainders and the network without weights."""
-    for source in (shape_chains, order_chains, clamp_chains, arithmetic_chains, pool_chains, picture_chains):
+    for source in (
+        shape_chains,
+        order_chains,
+        clamp_chains,
+        arithmetic_chains,
+        pool_chains,
+        picture_chains,
+    ):
         yield from source(rng)

@@ -1,34 +1,48 @@
-"""A bench with one small network, faults to put into its streams and into the host's timing, and a good run to follow each."""
+"""A bench with one small network, faults to put into its streams and into the host's timing, and a
+good run to follow each."""
+
 from __future__ import annotations
 
 import numpy as np
 from cocotb.triggers import ClockCycles, First, RisingEdge, Timer
 
-from model.compiler import compile_network
 from host.driver import IRQ_DONE, IRQ_ERROR, IRQ_STOPPED, RESULT_FILE, SOFT_RESET, START, read_hex
 from host.harness import clocking
-from tb.lib import coverage
 from host.register_map import ErrorCode, Register, field
+from model.compiler import compile_network
+from tb.lib import coverage
 from tb.lib.cover_groups import PACKET_ERRORS
 from tb.top.bench import Bench, compare, cycle_limit, expected_tensors, on_icarus, random_generator
 from tb.top.chain import Chain
 
-ERROR_LIMIT = 6000    # cycles from the fault's last beat to the interrupt; a lack of weights is noticed after 4,095
-DRAIN_LIMIT = 4000    # cycles in which a stream of these sizes is emptied after an error
+# cycles from the fault's last beat to the interrupt; a lack of weights is noticed after 4,095
+ERROR_LIMIT = 6000
+DRAIN_LIMIT = 4000  # cycles in which a stream of these sizes is emptied after an error
 
 
 class FaultBench(Bench):
-    """A bench with one small network, faults to put into its streams, and a good run to follow each.
+    """A bench with one small network, faults to put into its streams, and a good run to follow
+    each.
 
-    `pending` holds coverage points (group, point) of what has happened; they count once the good run behind it was right.
+    `pending` holds coverage points (group, point) of what has happened; they count once the good
+    run behind it was right.
     """
 
     async def start(self):
         await super().start()
         self.rng = random_generator()
-        chain = Chain(self.rng, (3, 4, 3), True, "victim").conv(5, (1, 3), (0, 1)) if on_icarus() else (
-            Chain(self.rng, (3, 9, 7), True, "victim").conv(9, (3, 3), (1, 1)).maxpool((2, 2), (2, 2)).conv(12, (5, 5), (2, 2))
-            .avgpool((2, 2), (1, 1)).conv(5, (1, 1)))
+        chain = (
+            Chain(self.rng, (3, 4, 3), True, "victim").conv(5, (1, 3), (0, 1))
+            if on_icarus()
+            else (
+                Chain(self.rng, (3, 9, 7), True, "victim")
+                .conv(9, (3, 3), (1, 1))
+                .maxpool((2, 2), (2, 2))
+                .conv(12, (5, 5), (2, 2))
+                .avgpool((2, 2), (1, 1))
+                .conv(5, (1, 1))
+            )
+        )
         self.net = chain.network()
         self.compiled = compile_network(self.net, self.hardware, debug=True)
         self.good_runs = 0
@@ -41,8 +55,11 @@ class FaultBench(Bench):
         low, high = self.net.input_range
         return self.rng.integers(low, high + 1, (1, *self.net.input_shape)).astype(np.int32)
 
-    async def send(self, *, prog=None, image=None, prog_keep: int = 0xFF, image_keep: int = 0xFF) -> None:
-        """Start packets on the program and weights stream and on the image stream at once, without waiting for them.
+    async def send(
+        self, *, prog=None, image=None, prog_keep: int = 0xFF, image_keep: int = 0xFF
+    ) -> None:
+        """Start packets on the program and weights stream and on the image stream at once, without
+        waiting for them.
 
         prog_keep, image_keep: TKEEP of the last beat.
         """
@@ -57,7 +74,12 @@ class FaultBench(Bench):
         """Wait until the engines have sent everything."""
         for engine in engines:
             busy = getattr(self.dut, f"{engine}_busy_o")
-            await clocking.wait_for(self.dut, lambda busy=busy: not int(busy.value), DRAIN_LIMIT, f"the {engine} stream is not emptied")
+            await clocking.wait_for(
+                self.dut,
+                lambda busy=busy: not int(busy.value),
+                DRAIN_LIMIT,
+                f"the {engine} stream is not emptied",
+            )
 
     async def load(self, program: np.ndarray) -> None:
         """Send a program and wait until it is taken in."""
@@ -70,15 +92,21 @@ class FaultBench(Bench):
         """Wait for the error interrupt and check cause, code, layer and status."""
         irq, limit = self.dut.irq_o, Timer(ERROR_LIMIT * clocking.PERIOD_NS, "ns")
         if not int(irq.value):
-            assert await First(RisingEdge(irq), limit) is not limit, f"no error after {ERROR_LIMIT} cycles, expected {code.name}"
+            assert await First(RisingEdge(irq), limit) is not limit, (
+                f"no error after {ERROR_LIMIT} cycles, expected {code.name}"
+            )
         cause = await self.host.read(Register.IRQ_STATUS)
         assert cause & IRQ_ERROR, f"interrupt status {cause:#x}, expected an error ({code.name})"
         error, status = await self.host.read(Register.ERROR), await self.host.read(Register.STATUS)
         got = field(error, Register.ERROR, "CODE")
         assert got == code, f"error code {got:#04x}, expected {code.name} ({code:#04x})"
-        assert field(status, Register.STATUS, "ERROR") and not field(status, Register.STATUS, "BUSY"), f"STATUS {status:#x} after {code.name}"
+        assert field(status, Register.STATUS, "ERROR") and not field(
+            status, Register.STATUS, "BUSY"
+        ), f"STATUS {status:#x} after {code.name}"
         if layer is not None:
-            assert field(error, Register.ERROR, "LAYER") == layer, f"{code.name} blames layer {field(error, Register.ERROR, 'LAYER')}, not {layer}"
+            assert field(error, Register.ERROR, "LAYER") == layer, (
+                f"{code.name} blames layer {field(error, Register.ERROR, 'LAYER')}, not {layer}"
+            )
         self.pending.append(("error", ErrorCode(got).name))
 
     async def soft_reset(self) -> None:
@@ -88,7 +116,9 @@ class FaultBench(Bench):
         await self.host.write(Register.IRQ_STATUS, IRQ_DONE | IRQ_ERROR | IRQ_STOPPED)
         status, error = await self.host.read(Register.STATUS), await self.host.read(Register.ERROR)
         assert not status & 7, f"STATUS {status:#x} after a soft reset"
-        assert field(error, Register.ERROR, "CODE") == ErrorCode.NONE, f"ERROR {error:#x} after a soft reset"
+        assert field(error, Register.ERROR, "CODE") == ErrorCode.NONE, (
+            f"ERROR {error:#x} after a soft reset"
+        )
 
     async def recover(self) -> None:
         """After an error: the streams run empty, then a soft reset."""
@@ -97,12 +127,13 @@ class FaultBench(Bench):
         await self.soft_reset()
 
     async def stop_engines(self) -> None:
-        """The host gives up in the middle of its packets, and a soft reset leaves nothing of them."""
+        """The host gives up in the middle of its packets; a soft reset leaves nothing of them."""
         await self.host.abort(self.idle)
         await self.soft_reset()
 
     async def good_run(self, reload: bool = True) -> None:
-        """Run the network on a fresh image and compare every layer; reload: send the program again."""
+        """Run the network on a fresh image and compare every layer; reload: send the program
+        again."""
         image = self.image()
         if reload:
             await self.check(self.net, image)
@@ -117,13 +148,24 @@ class FaultBench(Bench):
     async def run_loaded(self, image: np.ndarray) -> None:
         """As a good run, with the program that is still loaded."""
         expected = expected_tensors(self.net, image)
-        await self.host.load_files(np.concatenate([self.compiled.program, self.compiled.weights]), self.compiled.encode_image(image[0]))
-        self.host.program_beats, self.host.weight_beats = len(self.compiled.program), len(self.compiled.weights)
-        self.host.image_beats, self.host.result_beats = len(self.compiled.encode_image(image[0])), self.compiled.total_result_beats
+        await self.host.load_files(
+            np.concatenate([self.compiled.program, self.compiled.weights]),
+            self.compiled.encode_image(image[0]),
+        )
+        self.host.program_beats, self.host.weight_beats = (
+            len(self.compiled.program),
+            len(self.compiled.weights),
+        )
+        self.host.image_beats, self.host.result_beats = (
+            len(self.compiled.encode_image(image[0])),
+            self.compiled.total_result_beats,
+        )
         await self.host.start_run()
         words, _ = await self.host.run_image(0, cycle_limit(self.compiled))
         await self.host.stop_run()
-        self.values_checked += compare(expected, {name: t[None] for name, t in self.compiled.decode_results(words).items()})
+        self.values_checked += compare(
+            expected, {name: t[None] for name, t in self.compiled.decode_results(words).items()}
+        )
 
     def image_length(self) -> int:
         """Beats of an image."""
@@ -132,16 +174,24 @@ class FaultBench(Bench):
     def result_words(self) -> np.ndarray:
         """All beats that have come back, after `result_dump_i`."""
         beats = int(self.dut.result_beats_o.value)
-        assert beats == self.compiled.total_result_beats, f"{beats} result beats, expected {self.compiled.total_result_beats}"
+        assert beats == self.compiled.total_result_beats, (
+            f"{beats} result beats, expected {self.compiled.total_result_beats}"
+        )
         return read_hex(RESULT_FILE, beats)
 
-    async def fails(self, code: ErrorCode, *, program=None, weights=None, image=None, layer=None, **keep) -> None:
-        """Run with one stream replaced, expect `code`, recover, and run well; keep: as for `send`."""
+    async def fails(
+        self, code: ErrorCode, *, program=None, weights=None, image=None, layer=None, **keep
+    ) -> None:
+        """Run with one stream replaced, expect `code`, recover, run well; keep: as for `send`."""
         self.dut._log.info("expecting %s", code.name)
         await self.load(self.compiled.program if program is None else program)
         await self.host.write(Register.CTRL, START)
         pixels = self.compiled.encode_image(self.image()[0])
-        await self.send(prog=self.compiled.weights if weights is None else weights, image=pixels if image is None else image, **keep)
+        await self.send(
+            prog=self.compiled.weights if weights is None else weights,
+            image=pixels if image is None else image,
+            **keep,
+        )
         await self.expect(code, layer)
         self.note_packet(code, "weights")
         await self.recover()
@@ -153,7 +203,8 @@ class FaultBench(Bench):
             self.pending.append(("packet_error", f"{code.name} {kind}"))
 
     async def refused(self, code: ErrorCode, program: np.ndarray, **keep) -> None:
-        """Send a bad program: `code`, no valid program, START refused; recover and run well; keep: as for `send`."""
+        """Send a bad program: `code`, no valid program, START refused; recover and run well; keep:
+        as for `send`."""
         self.dut._log.info("expecting %s", code.name)
         await self.send(prog=program, **keep)
         await self.expect(code)

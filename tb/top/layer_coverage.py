@@ -1,4 +1,6 @@
-"""Coverage of layers: which points a network's compared tensors hit, by how the compiler mapped each layer."""
+"""Coverage of layers: which points a network's compared tensors hit, by how the compiler mapped
+each layer."""
+
 from __future__ import annotations
 
 import math
@@ -10,41 +12,68 @@ from tb.lib import coverage
 from tb.lib.cover_groups import KINDS
 
 # w3 - w1 - w2, the coefficient of the third multiplier
-CODEBOOK_DIFFERENCES = {127 + 128 + 128: "largest difference", -128 - 127 - 127: "smallest difference"}
+CODEBOOK_DIFFERENCES = {
+    127 + 128 + 128: "largest difference",
+    -128 - 127 - 127: "smallest difference",
+}
 
 
 def sample(compiled: Compiled, tensors: dict) -> None:
-    """Count the points of the layers whose tensors {layer: [N, C, H, W]} came out of the RTL and were found equal."""
+    """Count the points of the layers whose tensors {layer: [N, C, H, W]} came out of the RTL and
+    were found equal."""
     for group, point in points(compiled, tensors):
         coverage.hit(group, point)
 
 
 def points(compiled: Compiled, tensors: dict) -> list[tuple[str, str]]:
-    """(group, point) of a network and of those of its layers whose tensors {layer: [N, C, H, W]} are given."""
-    found = [("run", "debug program" if compiled.debug else "plain program"), *(("picture", point) for point in _input_points(compiled))]
+    """(group, point) of a network and of those of its layers whose tensors {layer: [N, C, H, W]}
+    are given."""
+    found = [
+        ("run", "debug program" if compiled.debug else "plain program"),
+        *(("picture", point) for point in _input_points(compiled)),
+    ]
     for layer, previous in zip(compiled.net.layers, [None, *compiled.net.layers]):
         if layer.name in tensors:
-            groups = [*layer_points(compiled, layer, previous).items(), *_value_points(layer, tensors[layer.name]).items()]
+            groups = [
+                *layer_points(compiled, layer, previous).items(),
+                *_value_points(layer, tensors[layer.name]).items(),
+            ]
             found += [(group, point) for group, members in groups for point in members]
     return found
 
 
 def mapping_points(compiled: Compiled) -> set[str]:
-    """`group.point` of the kinds of layers that a network has, for choosing networks before they run."""
+    """`group.point` of the kinds of layers that a network has, for choosing networks before they
+    run."""
     layers = zip(compiled.net.layers, [None, *compiled.net.layers])
-    return {f"{group}.{point}" for layer, previous in layers for group, points in layer_points(compiled, layer, previous).items()
-            if group in ("layer_op", "layer_mapping") for point in points}
+    return {
+        f"{group}.{point}"
+        for layer, previous in layers
+        for group, points in layer_points(compiled, layer, previous).items()
+        if group in ("layer_op", "layer_mapping")
+        for point in points
+    }
 
 
 def layer_points(compiled: Compiled, layer, previous) -> dict[str, list[str]]:
-    """{group: points} that follow from a layer's shape and mapping and from the layer computed before it (None: the first)."""
-    points = {"layer_op": [f"{layer.op}{' int32' if layer.out == 'int32' else ''} {_sign(layer.in_signed)}"],
-              "layer_channels": [f"{layer.op} rest {layer.out_shape[0] % 4}"],
-              "layer_after": [f"{_kind(compiled, layer)} {f'after {_kind(compiled, previous)}' if previous else 'first'}"],
-              "picture": _picture_points(layer)}
+    """{group: points} that follow from a layer's shape and mapping and from the layer computed
+    before it (None: the first)."""
+    points = {
+        "layer_op": [
+            f"{layer.op}{' int32' if layer.out == 'int32' else ''} {_sign(layer.in_signed)}"
+        ],
+        "layer_channels": [f"{layer.op} rest {layer.out_shape[0] % 4}"],
+        "layer_after": [
+            f"{_kind(compiled, layer)} "
+            f"{f'after {_kind(compiled, previous)}' if previous else 'first'}"
+        ],
+        "picture": _picture_points(layer),
+    }
     points |= _conv_points(compiled, layer) if layer.op == "conv" else _pool_points(layer)
     if layer.out != "int32" and layer.op != "maxpool":
-        points["requantize"] = _scaling_points(np.atleast_1d(layer.mult), np.atleast_1d(layer.shift))
+        points["requantize"] = _scaling_points(
+            np.atleast_1d(layer.mult), np.atleast_1d(layer.shift)
+        )
     return points
 
 
@@ -70,7 +99,15 @@ def _input_points(compiled: Compiled) -> list[str]:
 
 def _picture_points(layer) -> list[str]:
     channels, height, width = layer.out_shape
-    points = ["one pixel"] if height == width == 1 else ["one row"] if height == 1 else ["one column"] if width == 1 else []
+    points = (
+        ["one pixel"]
+        if height == width == 1
+        else ["one row"]
+        if height == 1
+        else ["one column"]
+        if width == 1
+        else []
+    )
     if width > 256:
         points.append("wider than a tile")
     if layer.out != "int32":
@@ -80,24 +117,40 @@ def _picture_points(layer) -> list[str]:
 
 def _pad(pad: int, most: int) -> list[str]:
     """Class of a padding that may be at most `most`; none for what lies between."""
-    return ["0"] if pad == 0 else ["most"] if pad == most and most >= 2 else ["1"] if pad == 1 else []
+    return (
+        ["0"] if pad == 0 else ["most"] if pad == most and most >= 2 else ["1"] if pad == 1 else []
+    )
 
 
 def _conv_points(compiled: Compiled, layer) -> dict[str, list[str]]:
     plan, modules = compiled.plans[layer.name], compiled.hardware.num_modules
     window = f"window {plan.window}"
-    kinds = [f"conv {plan.window} wide"] + [kind for kind, holds in (("conv in pieces", plan.pieces > 1), ("conv vertical taps", plan.vertical),
-                                                                     ("conv several tiles", plan.tiles > 1)) if holds]
+    kinds = [f"conv {plan.window} wide"] + [
+        kind
+        for kind, holds in (
+            ("conv in pieces", plan.pieces > 1),
+            ("conv vertical taps", plan.vertical),
+            ("conv several tiles", plan.tiles > 1),
+        )
+        if holds
+    ]
     points = {
         "layer_mapping": [f"{kind} {_sign(layer.in_signed)}" for kind in kinds],
         "conv_kernel": [f"height {layer.kernel[0]}", f"width {layer.kernel[1]}"],
-        "conv_output_remainder": [f"modules {modules} {window} rest {layer.out_shape[0] % plan.group_channels}"],
+        "conv_output_remainder": [
+            f"modules {modules} {window} rest {layer.out_shape[0] % plan.group_channels}"
+        ],
         "conv_groups": [f"{window} output {amount(plan.output_groups)}"],
         "conv_pieces": [f"{window} {amount(plan.pieces)}"],
         "conv_tiles": [f"{window} {amount(plan.tiles)}"],
         "conv_tile_border": [f"{window} {border}" for border in _tile_borders(plan)],
-        "conv_pad": [*(f"{window} columns {p}" for p in _pad(layer.pad[1], layer.kernel[1] - 1)),
-                     *(f"{'vertical' if plan.vertical else 'channels'} rows {p}" for p in _pad(layer.pad[0], layer.kernel[0] - 1))],
+        "conv_pad": [
+            *(f"{window} columns {p}" for p in _pad(layer.pad[1], layer.kernel[1] - 1)),
+            *(
+                f"{'vertical' if plan.vertical else 'channels'} rows {p}"
+                for p in _pad(layer.pad[0], layer.kernel[0] - 1)
+            ),
+        ],
         "conv_codebook": _codebook_points(layer.codebook.astype(int)),
     }
     if plan.vertical:
@@ -111,7 +164,11 @@ def _conv_points(compiled: Compiled, layer) -> dict[str, list[str]]:
 def _tile_borders(plan) -> list[str]:
     (rows, cols), (_, height, width) = plan.tile, plan.out_shape
     sides = (("row", height, rows), ("column", width, cols))
-    return [f"{side} last {'smaller' if size % tile else 'whole'}" for side, size, tile in sides if size > tile]
+    return [
+        f"{side} last {'smaller' if size % tile else 'whole'}"
+        for side, size, tile in sides
+        if size > tile
+    ]
 
 
 def _codebook_points(codebook: np.ndarray) -> list[str]:
@@ -121,14 +178,23 @@ def _codebook_points(codebook: np.ndarray) -> list[str]:
     if not codebook.any():
         points.append("all zero")
     difference = int(codebook[3] - codebook[1] - codebook[2])
-    return points + [CODEBOOK_DIFFERENCES[difference]] if difference in CODEBOOK_DIFFERENCES else points
+    return (
+        points + [CODEBOOK_DIFFERENCES[difference]]
+        if difference in CODEBOOK_DIFFERENCES
+        else points
+    )
 
 
 def _pool_points(layer) -> dict[str, list[str]]:
     points: dict[str, list[str]] = {"pool_window": [], "pool_stride": [], "pool_pad": []}
-    for axis, kernel, stride, pad in zip(("rows", "columns"), layer.kernel, layer.stride, layer.pad):
+    for axis, kernel, stride, pad in zip(
+        ("rows", "columns"), layer.kernel, layer.stride, layer.pad
+    ):
         points["pool_window"].append(f"{layer.op} {axis} {kernel if kernel < 4 else 'more'}")
-        points["pool_stride"].append(f"{layer.op} {axis} {'overlap' if stride < kernel else 'adjacent' if stride == kernel else 'gap'}")
+        points["pool_stride"].append(
+            f"{layer.op} {axis} "
+            f"{'overlap' if stride < kernel else 'adjacent' if stride == kernel else 'gap'}"
+        )
         most = kernel // 2 if layer.op == "maxpool" else kernel - 1
         points["pool_pad"] += [f"{layer.op} {axis} {p}" for p in _pad(pad, most)]
     return points
@@ -136,20 +202,32 @@ def _pool_points(layer) -> dict[str, list[str]]:
 
 def _scaling_points(mult: np.ndarray, shift: np.ndarray) -> list[str]:
     mults = {int(m) for m in mult}
-    points = [f"shift {s}" for s in sorted({int(s) for s in shift})] + [f"mult {m}" for m in (1, 32767) if m in mults]
+    points = [f"shift {s}" for s in sorted({int(s) for s in shift})] + [
+        f"mult {m}" for m in (1, 32767) if m in mults
+    ]
     if mults - {1, 32767}:
         points.append("mult between")
     return points + ["paper mode"] if ((mult == 1) & (shift == 5)).any() else points
 
 
 def _value_points(layer, tensor: np.ndarray) -> dict[str, list[str]]:
-    """Points of the values that came out: clamps that were reached, or sums beyond what floating point keeps."""
+    """Points of the values that came out: clamps that were reached, or sums beyond what floating
+    point keeps."""
     if layer.op == "maxpool":
         return {}
     if layer.out == "int32":
         values = tensor.astype(np.int64)
-        return {"accumulator": [f"{sign} beyond 2^{bits}" for bits in (24, 30) for sign, reached in
-                                (("positive", values.max() > 1 << bits), ("negative", values.min() < -(1 << bits))) if reached]}
+        return {
+            "accumulator": [
+                f"{sign} beyond 2^{bits}"
+                for bits in (24, 30)
+                for sign, reached in (
+                    ("positive", values.max() > 1 << bits),
+                    ("negative", values.min() < -(1 << bits)),
+                )
+                if reached
+            ]
+        }
     if layer.out_min == layer.out_max:
         return {}  # both edges are one: says nothing about either
     low, high = (tensor == layer.out_min).any(), (tensor == layer.out_max).any()

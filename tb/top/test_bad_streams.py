@@ -1,18 +1,28 @@
-"""Everything that can be wrong with the streams and the host's timing: each ends in its error code, and the next good run is right."""
+"""Everything that can be wrong with the streams and the host's timing: each ends in its error code,
+and the next good run is right."""
+
 from __future__ import annotations
 
 import cocotb
 import numpy as np
 from cocotb.triggers import ClockCycles
 
+from host.driver import SOFT_RESET, START, Traffic
+from host.register_map import ErrorCode, Register
 from model.compiler import compile_network
 from model.compiler.hardware import MODULE_COUNTS, Hardware
 from model.compiler.program import packet
 from model.compiler.program_format import (
-    DESCRIPTOR, HEADER, MAGIC_PROGRAM, MAGIC_WEIGHTS, MAX_LAYERS, PACKET, PROGRAM_VERSION, RECORD_WORDS)
+    DESCRIPTOR,
+    HEADER,
+    MAGIC_PROGRAM,
+    MAGIC_WEIGHTS,
+    MAX_LAYERS,
+    PACKET,
+    PROGRAM_VERSION,
+    RECORD_WORDS,
+)
 from model.compiler.records import encode
-from host.driver import SOFT_RESET, START, Traffic
-from host.register_map import ErrorCode, Register
 from tb.top.bench import on_icarus
 from tb.top.fault_bench import FaultBench
 
@@ -53,18 +63,24 @@ def few(cases: list) -> list:
 
 @cocotb.test()
 async def bad_programs(dut):
-    """Truncated, over-long, corrupted, re-ordered, misnamed, empty and too large program packets."""
+    """Truncated, over-long, corrupted, re-ordered, misnamed, empty and too large program packets"""
     bench = await FaultBench(dut).start()
     program, rng = bench.compiled.program, bench.rng
     extra = np.array([rng.integers(2**63)], "<u8")
     cases = [
-        (ErrorCode.PACKET_TRUNCATED, program[:int(rng.integers(2, len(program)))]),
-        (ErrorCode.PACKET_CRC, flipped(program, int(rng.integers(1, len(program) - 1)), int(rng.integers(64)))),
+        (ErrorCode.PACKET_TRUNCATED, program[: int(rng.integers(2, len(program)))]),
+        (
+            ErrorCode.PACKET_CRC,
+            flipped(program, int(rng.integers(1, len(program) - 1)), int(rng.integers(64))),
+        ),
         (ErrorCode.PACKET_OVERLONG, np.concatenate([program, extra])),
         (ErrorCode.PACKET_CRC, flipped(program, len(program) - 1, int(rng.integers(64)))),
         (ErrorCode.PACKET_TRUNCATED, program[:1]),
         (ErrorCode.PACKET_CRC, swapped(program, rng)),
-        (ErrorCode.PACKET_CRC, np.concatenate([program[:1], program[-2:0:-1], program[-1:]])),  # the payload backwards
+        (
+            ErrorCode.PACKET_CRC,
+            np.concatenate([program[:1], program[-2:0:-1], program[-1:]]),
+        ),  # the payload backwards
         (ErrorCode.PACKET_TKEEP, program),
         (ErrorCode.PACKET_MAGIC, flipped(program, 0, magic_bit(rng))),
         (ErrorCode.PROGRAM_LENGTH, packet(MAGIC_PROGRAM, np.zeros(0, "<u8"))),
@@ -79,12 +95,15 @@ async def bad_programs(dut):
             await bench.recover()
             await bench.good_run(reload=False)
         else:
-            await bench.refused(code, words, prog_keep=0x7F if code == ErrorCode.PACKET_TKEEP else 0xFF)
+            await bench.refused(
+                code, words, prog_keep=0x7F if code == ErrorCode.PACKET_TKEEP else 0xFF
+            )
     assert bench.good_runs == len(few(cases)) and bench.values_checked
 
 
 def swapped_indices(bench: FaultBench, rng: np.random.Generator) -> np.ndarray:
-    """The weights packet with two words of the last pass in each other's place: its length is still right, so that only the CRC tells."""
+    """The weights packet with two words of the last pass in each other's place: its length is still
+    right, so that only the CRC tells."""
     weights = bench.compiled.weights.copy()
     words = np.arange(len(weights) - 1 - bench.hardware.pass_words, len(weights) - 1)
     first = int(rng.choice(words))
@@ -96,7 +115,8 @@ def swapped_indices(bench: FaultBench, rng: np.random.Generator) -> np.ndarray:
 
 @cocotb.test()
 async def bad_weights(dut):
-    """Truncated, over-long, corrupted, re-ordered, too short and too long weights packets during a run."""
+    """Truncated, over-long, corrupted, re-ordered, too short and too long weights packets during a
+    run."""
     bench = await FaultBench(dut).start()
     weights, rng = bench.compiled.weights, bench.rng
     words = payload(weights)
@@ -104,17 +124,19 @@ async def bad_weights(dut):
     cases = [
         (ErrorCode.PACKET_CRC, flipped(weights, len(weights) - 1, 5)),
         (ErrorCode.WEIGHTS_SHORT, packet(MAGIC_WEIGHTS, words[:-1])),
-        (ErrorCode.PACKET_TRUNCATED, weights[:int(rng.integers(2, len(weights)))]),
+        (ErrorCode.PACKET_TRUNCATED, weights[: int(rng.integers(2, len(weights)))]),
         (ErrorCode.PACKET_OVERLONG, np.concatenate([weights, extra])),
         (ErrorCode.WEIGHTS_SHORT, packet(MAGIC_WEIGHTS, words[:0])),
-        (ErrorCode.WEIGHTS_SHORT, packet(MAGIC_WEIGHTS, words[:int(rng.integers(1, len(words)))])),
+        (ErrorCode.WEIGHTS_SHORT, packet(MAGIC_WEIGHTS, words[: int(rng.integers(1, len(words)))])),
         (ErrorCode.WEIGHTS_LONG, packet(MAGIC_WEIGHTS, np.concatenate([words, extra]))),
         (ErrorCode.PACKET_MAGIC, flipped(weights, 0, magic_bit(rng))),
         (ErrorCode.PACKET_CRC, swapped_indices(bench, rng)),
         (ErrorCode.PACKET_TKEEP, weights),
     ]
     for code, stream in few(cases):
-        await bench.fails(code, weights=stream, prog_keep=0xFE if code == ErrorCode.PACKET_TKEEP else 0xFF)
+        await bench.fails(
+            code, weights=stream, prog_keep=0xFE if code == ErrorCode.PACKET_TKEEP else 0xFF
+        )
     assert bench.good_runs == len(few(cases)) and bench.values_checked
 
 
@@ -123,11 +145,18 @@ async def bad_images(dut):
     """Truncated and over-long images."""
     bench = await FaultBench(dut).start()
     image = bench.compiled.encode_image(bench.image()[0])
-    cases = [(ErrorCode.IMAGE_TRUNCATED, image[:-1]), (ErrorCode.IMAGE_OVERLONG, np.concatenate([image, image[:1]])),
-             (ErrorCode.IMAGE_TRUNCATED, image[:1]), (ErrorCode.IMAGE_OVERLONG, np.concatenate([image, image])),
-             (ErrorCode.IMAGE_OVERLONG, np.tile(image, 100)), (ErrorCode.IMAGE_TKEEP, image)]
+    cases = [
+        (ErrorCode.IMAGE_TRUNCATED, image[:-1]),
+        (ErrorCode.IMAGE_OVERLONG, np.concatenate([image, image[:1]])),
+        (ErrorCode.IMAGE_TRUNCATED, image[:1]),
+        (ErrorCode.IMAGE_OVERLONG, np.concatenate([image, image])),
+        (ErrorCode.IMAGE_OVERLONG, np.tile(image, 100)),
+        (ErrorCode.IMAGE_TKEEP, image),
+    ]
     for code, stream in few(cases):
-        await bench.fails(code, image=stream, image_keep=0x7F if code == ErrorCode.IMAGE_TKEEP else 0xFF)
+        await bench.fails(
+            code, image=stream, image_keep=0x7F if code == ErrorCode.IMAGE_TKEEP else 0xFF
+        )
     assert bench.good_runs == len(few(cases)) and bench.values_checked
 
 
@@ -141,7 +170,8 @@ def edited(compiled, layer: int | None, field: dict[str, int]) -> np.ndarray:
 
 @cocotb.test()
 async def bad_descriptors(dut):
-    """Programs that arrive well and say what cannot be; the layer is named, nothing is written outside the layer's region."""
+    """Programs that arrive well and say what cannot be; the layer is named, nothing is written
+    outside the layer's region."""
     bench = await FaultBench(dut).start()
     compiled, hardware = bench.compiled, bench.hardware
     last = len(bench.net.layers) - 1
@@ -194,14 +224,19 @@ async def other_modules(dut):
     bench = await FaultBench(dut).start()
     others = [m for m in MODULE_COUNTS if m != bench.hardware.num_modules]
     for modules in few(others):
-        foreign = compile_network(bench.net, Hardware(modules, bench.hardware.bank_words, bench.hardware.weight_words), debug=True)
+        foreign = compile_network(
+            bench.net,
+            Hardware(modules, bench.hardware.bank_words, bench.hardware.weight_words),
+            debug=True,
+        )
         await _started_alone(bench, ErrorCode.NUM_MODULES, foreign.program)
     assert bench.good_runs and bench.values_checked
 
 
 @cocotb.test()
 async def wrong_time(dut):
-    """START without a program, START and a program during a run; a program that was loaded survives the last two."""
+    """START without a program, START and a program during a run; a program that was loaded survives
+    the last two."""
     bench = await FaultBench(dut).start()
     await bench.host.write(Register.CTRL, START)
     await bench.expect(ErrorCode.NO_PROGRAM)
@@ -221,7 +256,8 @@ async def wrong_time(dut):
 
 @cocotb.test()
 async def soft_resets(dut):
-    """Soft resets at random moments of a run: the host stops its engines, resets, and the next run is right."""
+    """Soft resets at random moments of a run: the host stops its engines, resets, and the next run
+    is right."""
     bench = await FaultBench(dut).start()
     await bench.good_run()
     whole = int(dut.cycles_o.value)
@@ -229,7 +265,9 @@ async def soft_resets(dut):
         slow = Traffic(0, int(bench.rng.choice([256, 100])), int(bench.rng.choice([0, 128])))
         bench.host.set_traffic(slow, slow, 0)
         await bench.host.write(Register.CTRL, START)
-        await bench.send(prog=bench.compiled.weights, image=bench.compiled.encode_image(bench.image()[0]))
+        await bench.send(
+            prog=bench.compiled.weights, image=bench.compiled.encode_image(bench.image()[0])
+        )
         moment = int(bench.rng.integers(1, whole))
         await ClockCycles(dut.clk_i, moment)
         dut._log.info("soft reset %d cycles after the first beat", moment)
@@ -241,7 +279,8 @@ async def soft_resets(dut):
 
 @cocotb.test()
 async def reset_inside_packets(dut):
-    """Soft resets in the middle of packets whose rest still arrives: the rest is refused with a code, then all is well."""
+    """Soft resets in the middle of packets whose rest still arrives: the rest is refused with a
+    code, then all is well."""
     bench = await FaultBench(dut).start()
     await bench.good_run()
     program, weights = bench.compiled.program, bench.compiled.weights

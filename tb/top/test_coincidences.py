@@ -1,5 +1,6 @@
 """STOP and START in every cycle around what they may coincide with: the end and the first beat of
 an image, the first beat of a program."""
+
 from __future__ import annotations
 
 import cocotb
@@ -7,17 +8,17 @@ import numpy as np
 from cocotb.triggers import ClockCycles
 from cocotb.utils import get_sim_time
 
-from model.compiler import compile_network
 from host.driver import IRQ_DONE, IRQ_ERROR, IRQ_STOPPED, RESULT_FILE, START, STOP, read_hex
 from host.harness import clocking
+from host.register_map import ErrorCode, Register, field
+from model.compiler import compile_network
 from tb.lib import coverage
 from tb.lib.effort import scaled
-from host.register_map import ErrorCode, Register, field
 from tb.top.bench import compare, expected_tensors
 from tb.top.chain import Chain
 from tb.top.fault_bench import FaultBench
 
-LEAD = 16        # cycles from the begin of a run's count to the image, from there to its weights
+LEAD = 16  # cycles from the begin of a run's count to the image, from there to its weights
 PATIENCE = 1000  # cycles in which an interrupt must come; an image takes some 110
 
 

@@ -1,4 +1,6 @@
-"""A short run on an accelerator with other parameters: random networks, and networks that fill the feature and the weight buffer."""
+"""A short run on an accelerator with other parameters: random networks, and networks that fill the
+feature and the weight buffer."""
+
 import cocotb
 
 from model.compiler import compile_network
@@ -18,7 +20,9 @@ async def full_buffer(dut):
     assert bench.hardware.quads == 2 * WIDTH * rows, "BANK_WORDS must be a multiple of 4"
     chain = Chain(rng, (3, rows, WIDTH), False, "full buffer").conv(4, (1, 1))
     compiled = compile_network(chain.network(), bench.hardware, debug=True)
-    assert max(t.base + t.size for t in compiled.tensors.values()) == bench.hardware.quads, "the tensors do not fill the buffer"
+    assert max(t.base + t.size for t in compiled.tensors.values()) == bench.hardware.quads, (
+        "the tensors do not fill the buffer"
+    )
     await bench.check_alive(chain.network(), chain.images[:1])
     assert bench.values_checked > 0
 
@@ -29,8 +33,14 @@ async def full_weight_buffer(dut):
     rng = random_generator()
     bench = await Bench(dut).start()
     channels, outputs = (40, 192) if bench.hardware.weight_words <= 1024 else (192, 384)
-    chain = Chain(rng, (channels, 3, 2), True, "many weights").conv(outputs, (3, 3), (1, 1)).conv(5, (1, 1), raw=True)
+    chain = (
+        Chain(rng, (channels, 3, 2), True, "many weights")
+        .conv(outputs, (3, 3), (1, 1))
+        .conv(5, (1, 1), raw=True)
+    )
     outcome = await bench.check_alive(chain.network(), chain.images[:1])
     words = len(outcome.compiled.weights)
-    assert words > bench.hardware.weight_words, f"{words} words of weights fit the buffer: this tests nothing"
+    assert words > bench.hardware.weight_words, (
+        f"{words} words of weights fit the buffer: this tests nothing"
+    )
     assert bench.values_checked > 0

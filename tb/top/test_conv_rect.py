@@ -1,10 +1,28 @@
 """Convolutions with rectangular and even kernels, up to eleven rows or columns."""
+
 import cocotb
 
 from tb.top.bench import Bench, on_icarus, random_generator
 from tb.top.chain import Chain
 
-KERNELS = ((1, 3), (3, 1), (1, 11), (11, 1), (2, 2), (4, 4), (2, 5), (7, 2), (6, 3), (3, 10), (10, 8), (8, 9), (5, 1), (1, 4), (9, 11), (6, 6))
+KERNELS = (
+    (1, 3),
+    (3, 1),
+    (1, 11),
+    (11, 1),
+    (2, 2),
+    (4, 4),
+    (2, 5),
+    (7, 2),
+    (6, 3),
+    (3, 10),
+    (10, 8),
+    (8, 9),
+    (5, 1),
+    (1, 4),
+    (9, 11),
+    (6, 6),
+)
 TINY_KERNELS = ((1, 4), (2, 3), (3, 1))
 
 
@@ -16,9 +34,17 @@ async def rectangular_kernels(dut):
     kernels = TINY_KERNELS if on_icarus() else KERNELS
     for first in range(0, len(kernels), 4):
         size = (3, 4) if on_icarus() else (13, 14)
-        chain = Chain(rng, (int(rng.integers(1, 9)), *size), bool(rng.integers(2)), f"kernels {first}..{first + 3}")
-        for kernel in kernels[first:first + 4]:
-            pad = tuple(int(rng.choice([0, k // 2, k - 1])) if n >= k else k - 1 for k, n in zip(kernel, chain.shape[1:]))
+        chain = Chain(
+            rng,
+            (int(rng.integers(1, 9)), *size),
+            bool(rng.integers(2)),
+            f"kernels {first}..{first + 3}",
+        )
+        for kernel in kernels[first : first + 4]:
+            pad = tuple(
+                int(rng.choice([0, k // 2, k - 1])) if n >= k else k - 1
+                for k, n in zip(kernel, chain.shape[1:])
+            )
             chain.conv(int(rng.integers(1, 6 if on_icarus() else 40)), kernel, pad)
         await bench.check_alive(chain.network(), chain.images[:1])
     assert bench.values_checked > 0
@@ -26,7 +52,8 @@ async def rectangular_kernels(dut):
 
 @cocotb.test()
 async def rows_above_the_picture(dut):
-    """A small last tile between two large ones, the second of which leaves its first rows to a later kernel row: its first sums must not land
+    """A small last tile between two large ones, the second of which leaves its first rows to a
+    later kernel row: its first sums must not land
     where the tile before the small one is still being drained."""
     rng = random_generator()
     bench = await Bench(dut).start()
@@ -34,4 +61,8 @@ async def rows_above_the_picture(dut):
     chain = Chain(rng, (8, *size), True, "rows above").conv(channels, (6, 3), (5, 1))
     outcome = await bench.check_alive(chain.network(), chain.images[:1])
     plan = next(iter(outcome.compiled.plans.values()))
-    assert on_icarus() or (plan.tile, plan.out_shape[1] % plan.tile[0], plan.vertical) == ((6, 42), 1, False), f"tiles of another shape: {plan}"
+    assert on_icarus() or (plan.tile, plan.out_shape[1] % plan.tile[0], plan.vertical) == (
+        (6, 42),
+        1,
+        False,
+    ), f"tiles of another shape: {plan}"

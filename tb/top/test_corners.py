@@ -1,4 +1,6 @@
-"""Directed networks that hit every coverage point of layers: remainders of the channel groups, mappings, tiles, clamps, pools, orders."""
+"""Directed networks that hit every coverage point of layers: remainders of the channel groups,
+mappings, tiles, clamps, pools, orders."""
+
 import cocotb
 
 from tb.top import corner_networks
@@ -7,7 +9,8 @@ from tb.top.bench import Bench, random_generator
 
 @cocotb.test()
 async def remainders(dut):
-    """Every remainder of input and output channels by the size of the hardware's groups, for each window."""
+    """Every remainder of input and output channels by the size of the hardware's groups, for each
+    window."""
     rng = random_generator()
     bench = await Bench(dut).start()
     for window, chain in corner_networks.remainder_chains(rng, bench.hardware.num_modules):
@@ -19,7 +22,8 @@ async def remainders(dut):
 
 @cocotb.test()
 async def corners(dut):
-    """Mappings, tiles, paddings, orders, clamps, arithmetic, pools and pictures, one after the other without a reset."""
+    """Mappings, tiles, paddings, orders, clamps, arithmetic, pools and pictures, one after the
+    other without a reset."""
     rng = random_generator()
     bench = await Bench(dut).start()
     for chain in corner_networks.corner_chains(rng):
@@ -33,7 +37,12 @@ async def images_in_a_row(dut):
     """One, two and four images, of the debug program and of the plain one."""
     rng = random_generator()
     bench = await Bench(dut).start()
-    chain = corner_networks.Chain(rng, (3, 5, 4), True, "images in a row").conv(6, (3, 3), (1, 1)).maxpool((2, 2), (1, 1)).conv(5, (1, 1))
+    chain = (
+        corner_networks.Chain(rng, (3, 5, 4), True, "images in a row")
+        .conv(6, (3, 3), (1, 1))
+        .maxpool((2, 2), (1, 1))
+        .conv(5, (1, 1))
+    )
     for count, debug in ((1, True), (2, False), (4, True), (4, False)):
         images = rng.integers(-128, 128, (count, *chain.input_shape)).astype("int32")
         await bench.check(chain.network(), images, debug=debug)

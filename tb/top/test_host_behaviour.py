@@ -1,4 +1,6 @@
-"""A host that does unusual but legal things, or gives up: streams that stop, results nobody takes, STOP and register accesses in a run."""
+"""A host that does unusual but legal things, or gives up: streams that stop, results nobody takes,
+STOP and register accesses in a run."""
+
 from __future__ import annotations
 
 import cocotb
@@ -6,20 +8,31 @@ import numpy as np
 from cocotb.triggers import ClockCycles, First, RisingEdge
 from cocotb_bus.drivers.amba import AXIProtocolError, AXIxRESP
 
+from host.driver import (
+    IRQ_DONE,
+    IRQ_STOPPED,
+    RESULT_FILE,
+    SOFT_RESET,
+    START,
+    STOP,
+    Traffic,
+    read_hex,
+)
+from host.harness import clocking
+from host.register_map import FIELDS, ErrorCode, Register, field
 from model.compiler.program import packet
 from model.compiler.program_format import DESCRIPTOR, MAGIC_PROGRAM, RECORD_WORDS, TILE_PIXELS
 from model.compiler.records import decode, encode
-from host.driver import IRQ_DONE, IRQ_STOPPED, RESULT_FILE, SOFT_RESET, START, STOP, Traffic, read_hex
-from host.harness import clocking
 from tb.lib import coverage
-from host.register_map import FIELDS, ErrorCode, Register, field
 from tb.top.bench import compare, cycle_limit, expected_tensors, random_streams
 from tb.top.fault_bench import FaultBench
 
 BUSY = 1  # in STATUS
 PATIENCE = 20_000  # cycles for which a stream that stands still, or a run, is watched
 READ_ONLY = [r for r in Register if all(access == "r" for _, _, access, _ in FIELDS[r].values())]
-WRITE_ONLY = [r for r in Register if all(access in ("w", "w1p") for _, _, access, _ in FIELDS[r].values())]
+WRITE_ONLY = [
+    r for r in Register if all(access in ("w", "w1p") for _, _, access, _ in FIELDS[r].values())
+]
 UNMAPPED = (0x40, 0x7C, 0x80, 0x100, 0x418, 0x800, 0xFFC)
 
 
@@ -28,7 +41,9 @@ async def begin(bench: FaultBench) -> tuple[np.ndarray, dict]:
     image = bench.image()
     await bench.load(bench.compiled.program)
     await bench.host.start_run()
-    assert not field(await bench.host.read(Register.STATUS), Register.STATUS, "DONE"), "DONE of the run before"
+    assert not field(await bench.host.read(Register.STATUS), Register.STATUS, "DONE"), (
+        "DONE of the run before"
+    )
     await bench.host.pulse("result_clear_i")
     return image, expected_tensors(bench.net, image)
 
@@ -36,11 +51,18 @@ async def begin(bench: FaultBench) -> tuple[np.ndarray, dict]:
 async def done(bench: FaultBench) -> None:
     """Wait for the interrupt of an image's end and clear it."""
     dut, host = bench.dut, bench.host
-    await clocking.wait_for(dut, lambda: int(dut.irq_o.value), cycle_limit(bench.compiled), "no interrupt at the end of the image")
+    await clocking.wait_for(
+        dut,
+        lambda: int(dut.irq_o.value),
+        cycle_limit(bench.compiled),
+        "no interrupt at the end of the image",
+    )
     cause = await host.read(Register.IRQ_STATUS)
     assert cause & IRQ_DONE, f"interrupt status {cause:#x}"
     await host.write(Register.IRQ_STATUS, IRQ_DONE)
-    assert field(await host.read(Register.STATUS), Register.STATUS, "DONE"), "an image is done, and STATUS does not say so"
+    assert field(await host.read(Register.STATUS), Register.STATUS, "DONE"), (
+        "an image is done, and STATUS does not say so"
+    )
 
 
 async def results(bench: FaultBench, expected: dict) -> None:
@@ -49,7 +71,9 @@ async def results(bench: FaultBench, expected: dict) -> None:
     await done(bench)
     await host.pulse("result_dump_i")
     words = bench.result_words()
-    bench.values_checked += compare(expected, {name: t[None] for name, t in bench.compiled.decode_results(words).items()})
+    bench.values_checked += compare(
+        expected, {name: t[None] for name, t in bench.compiled.decode_results(words).items()}
+    )
     assert int(dut.result_errors_o.value) == 0, "protocol errors on the result stream"
 
 
@@ -57,7 +81,9 @@ async def assert_waits(bench: FaultBench, what: str) -> None:
     """The accelerator stays busy, without error and without an interrupt."""
     await ClockCycles(bench.dut.clk_i, PATIENCE)
     status = await bench.host.read(Register.STATUS)
-    assert field(status, Register.STATUS, "BUSY") and not field(status, Register.STATUS, "ERROR"), f"STATUS {status:#x} while {what}"
+    assert field(status, Register.STATUS, "BUSY") and not field(status, Register.STATUS, "ERROR"), (
+        f"STATUS {status:#x} while {what}"
+    )
     assert not int(bench.dut.irq_o.value), f"an interrupt while {what}"
 
 
@@ -71,12 +97,21 @@ async def stopped_streams(dut):
             await bench.host.load_files(compiled.program, np.zeros(1, "<u8"))
             await stop_after(bench, "prog", len(compiled.program))
             await ClockCycles(dut.clk_i, PATIENCE)
-            assert not await bench.host.read(Register.STATUS) & 0xF, "half a program is valid, or an error"
+            assert not await bench.host.read(Register.STATUS) & 0xF, (
+                "half a program is valid, or an error"
+            )
         else:
             image, _ = await begin(bench)
             await bench.host.load_files(compiled.weights, compiled.encode_image(image[0]))
-            for engine, kind, count in (("prog", "weights", len(compiled.weights)), ("image", "image", bench.image_length())):
-                await (stop_after(bench, engine, count) if which == kind else bench.host.send(engine, 0, count))
+            for engine, kind, count in (
+                ("prog", "weights", len(compiled.weights)),
+                ("image", "image", bench.image_length()),
+            ):
+                await (
+                    stop_after(bench, engine, count)
+                    if which == kind
+                    else bench.host.send(engine, 0, count)
+                )
             await assert_waits(bench, f"the {which} stream stands still")
         await bench.stop_engines()
         bench.pending.append(("run", "after a stopped stream"))
@@ -94,7 +129,8 @@ async def stop_after(bench: FaultBench, engine: str, count: int) -> None:
 
 @cocotb.test()
 async def blocked_results(dut):
-    """Results that nobody takes are waited for: they are complete when someone takes them at last, and a soft reset drops all but those offered."""
+    """Results that nobody takes are waited for: they are complete when someone takes them at last,
+    and a soft reset drops all but those offered."""
     bench = await FaultBench(dut).start()
     for released in (True, False):
         image, expected = await begin(bench)
@@ -109,10 +145,14 @@ async def blocked_results(dut):
         else:
             await bench.host.write(Register.CTRL, SOFT_RESET)
             await ClockCycles(dut.clk_i, 4)
-            assert field(await bench.host.read(Register.STATUS), Register.STATUS, "RESULT"), "the beat that was offered is gone"
+            assert field(await bench.host.read(Register.STATUS), Register.STATUS, "RESULT"), (
+                "the beat that was offered is gone"
+            )
             dut.result_stall_i.value = 0
             await ClockCycles(dut.clk_i, 100)
-            assert 1 <= int(dut.result_beats_o.value) <= 2, "not the beats of the register slice came out after a soft reset"
+            assert 1 <= int(dut.result_beats_o.value) <= 2, (
+                "not the beats of the register slice came out after a soft reset"
+            )
             assert not field(await bench.host.read(Register.STATUS), Register.STATUS, "RESULT")
             await bench.stop_engines()
         bench.pending.append(("run", "after a blocked result stream"))
@@ -122,7 +162,8 @@ async def blocked_results(dut):
 
 @cocotb.test()
 async def packets_sent_ahead(dut):
-    """Weights and image of the next picture are offered while one is still computed: they wait, nothing of them is lost, and every picture is right."""
+    """Weights and image of the next picture are offered while one is still computed: they wait,
+    nothing of them is lost, and every picture is right."""
     bench = await FaultBench(dut).start()
     compiled, images = bench.compiled, [bench.image() for _ in range(4)]
     await bench.load(compiled.program)
@@ -143,13 +184,17 @@ async def packets_sent_ahead(dut):
     beats = int(dut.result_beats_o.value)
     assert beats == len(images) * compiled.total_result_beats and not int(dut.result_errors_o.value)
     for image, words in zip(images, read_hex(RESULT_FILE, beats).reshape(len(images), -1)):
-        bench.values_checked += compare(expected_tensors(bench.net, image), {name: t[None] for name, t in compiled.decode_results(words).items()})
+        bench.values_checked += compare(
+            expected_tensors(bench.net, image),
+            {name: t[None] for name, t in compiled.decode_results(words).items()},
+        )
     assert bench.values_checked
 
 
 @cocotb.test()
 async def packets_after_an_error(dut):
-    """An image that ends early after all its weights have come: what the host sends before it has noticed is emptied, on both streams."""
+    """An image that ends early after all its weights have come: what the host sends before it has
+    noticed is emptied, on both streams."""
     bench = await FaultBench(dut).start()
     image, _ = await begin(bench)
     pixels = bench.compiled.encode_image(image[0])
@@ -168,7 +213,8 @@ async def packets_after_an_error(dut):
 
 @cocotb.test()
 async def stop_in_an_image(dut):
-    """STOP at any time of an image lets it be finished; the run ends with both interrupts, and STOP between images ends it at once."""
+    """STOP at any time of an image lets it be finished; the run ends with both interrupts, and STOP
+    between images ends it at once."""
     bench = await FaultBench(dut).start()
     await bench.good_run()
     whole = int(dut.cycles_o.value)
@@ -192,13 +238,16 @@ async def stop_in_an_image(dut):
 
 @cocotb.test()
 async def registers_in_a_run(dut):
-    """Reads of every register and forbidden accesses, idle and in a run with random stalls: right answers, undisturbed results."""
+    """Reads of every register and forbidden accesses, idle and in a run with random stalls: right
+    answers, undisturbed results."""
     bench = await FaultBench(dut).start()
     for _ in range(3):
         await access_all(bench, "idle")
         bench.host.set_traffic(*random_streams(bench.rng))
         image, expected = await begin(bench)
-        await bench.send(image=bench.compiled.encode_image(image[0]))  # without weights: the run lasts until all is accessed
+        await bench.send(
+            image=bench.compiled.encode_image(image[0])
+        )  # without weights: the run lasts until all is accessed
         await access_all(bench, "running")
         await send_weights(bench, image)
         await results(bench, expected)
@@ -228,9 +277,15 @@ async def access_all(bench: FaultBench, state: str) -> None:
             continue
         value = await host.read(register)
         check_constants(bench, register, value)
-        assert register != Register.LAYER_SEL or value == layer, f"LAYER_SEL {value}, written {layer}"
-        assert register != Register.IRQ_ENABLE or value == enable, f"IRQ_ENABLE {value}, written {enable}"
-        assert register != Register.STATUS or value & BUSY == (state == "running"), f"STATUS {value:#x} while {state}"
+        assert register != Register.LAYER_SEL or value == layer, (
+            f"LAYER_SEL {value}, written {layer}"
+        )
+        assert register != Register.IRQ_ENABLE or value == enable, (
+            f"IRQ_ENABLE {value}, written {enable}"
+        )
+        assert register != Register.STATUS or value & BUSY == (state == "running"), (
+            f"STATUS {value:#x} while {state}"
+        )
         coverage.hit("register_access", f"{register.name} read {state}")
     for register in READ_ONLY:
         await refused(host.master.write(int(register), 0xFFFFFFFF))
@@ -248,11 +303,16 @@ async def access_all(bench: FaultBench, state: str) -> None:
 def check_constants(bench: FaultBench, register: Register, value: int) -> None:
     """Fields that never change, and the build's parameters."""
     hardware = bench.hardware
-    known = {(Register.PARAMS, "NUM_MODULES"): hardware.num_modules, (Register.PARAMS, "TILE_PIXELS"): TILE_PIXELS,
-             (Register.PARAMS, "FEATURE_KB"): hardware.bank_words // 32}
+    known = {
+        (Register.PARAMS, "NUM_MODULES"): hardware.num_modules,
+        (Register.PARAMS, "TILE_PIXELS"): TILE_PIXELS,
+        (Register.PARAMS, "FEATURE_KB"): hardware.bank_words // 32,
+    }
     for name, (_, _, access, reset) in FIELDS[register].items():
         expected = known.get((register, name), reset if access == "r" else None)
-        assert expected is None or field(value, register, name) == expected, f"{register.name}.{name} is {field(value, register, name):#x}"
+        assert expected is None or field(value, register, name) == expected, (
+            f"{register.name}.{name} is {field(value, register, name):#x}"
+        )
 
 
 async def refused(access) -> None:
@@ -267,7 +327,8 @@ async def refused(access) -> None:
 
 @cocotb.test()
 async def weights_before_start(dut):
-    """Weights and image may be sent before START; the weights of the next image wait behind this one's."""
+    """Weights and image may be sent before START; the weights of the next image wait behind this
+    one's."""
     bench = await FaultBench(dut).start()
     image = bench.image()
     expected = expected_tensors(bench.net, image)
@@ -284,16 +345,26 @@ async def weights_before_start(dut):
 
 @cocotb.test()
 async def random_descriptors(dut):
-    """Programs with random bits of descriptors inverted and a CRC that fits: done, refused or still computing after a bounded time, and
-    the next good run is right. Overlapping regions and kernels larger than picture and padding are among them."""
+    """Programs with random bits of descriptors inverted and a CRC that fits: done, refused or still
+    computing after a bounded time, and
+    the next good run is right. Overlapping regions and kernels larger than picture and padding are
+    among them."""
     bench = await FaultBench(dut).start()
     outcomes = {"done": 0, "error": 0, "computing": 0}
     for number in range(24):
-        program = overlapping(bench) if number == 0 else large_kernel(bench) if number == 1 else inverted(bench)
+        program = (
+            overlapping(bench)
+            if number == 0
+            else large_kernel(bench)
+            if number == 1
+            else inverted(bench)
+        )
         bench.host.set_traffic(Traffic(), Traffic(), 0)
         await bench.load(program)
         await bench.host.write(Register.CTRL, START)
-        await bench.send(prog=bench.compiled.weights, image=bench.compiled.encode_image(bench.image()[0]))
+        await bench.send(
+            prog=bench.compiled.weights, image=bench.compiled.encode_image(bench.image()[0])
+        )
         if not int(dut.irq_o.value):
             await First(RisingEdge(dut.irq_o), ClockCycles(dut.clk_i, PATIENCE))
         status = await bench.host.read(Register.STATUS)
@@ -309,7 +380,9 @@ def inverted(bench: FaultBench) -> np.ndarray:
     """The program with one to three bits of its descriptors inverted."""
     words = bench.compiled.program[1:-1].copy()
     for _ in range(int(bench.rng.integers(1, 4))):
-        words[int(bench.rng.integers(RECORD_WORDS, len(words)))] ^= np.uint64(1) << np.uint64(bench.rng.integers(64))
+        words[int(bench.rng.integers(RECORD_WORDS, len(words)))] ^= np.uint64(1) << np.uint64(
+            bench.rng.integers(64)
+        )
     return packet(MAGIC_PROGRAM, words)
 
 
@@ -319,7 +392,8 @@ def overlapping(bench: FaultBench) -> np.ndarray:
 
 
 def large_kernel(bench: FaultBench) -> np.ndarray:
-    """The program whose first layer has fifteen kernel-row steps and pieces: more than picture and padding together."""
+    """The program whose first layer has fifteen kernel-row steps and pieces: more than picture and
+    padding together."""
     return first_layer_with(bench, lambda values: {"kr_count": 15, "pieces": 15})
 
 

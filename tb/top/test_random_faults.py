@@ -1,7 +1,9 @@
-"""Random faults in random places of every stream, under random stalls: each ends in its error code, and the next run is right.
+"""Random faults in random places of every stream, under random stalls: each ends in its error code,
+and the next run is right.
 
 Environment: FAULTS how many (default 24, on Icarus 1).
 """
+
 from __future__ import annotations
 
 import os
@@ -10,9 +12,9 @@ from collections import Counter
 import cocotb
 import numpy as np
 
-from model.compiler.program_format import PACKET, TRAILER
 from host.driver import Traffic
 from host.register_map import ErrorCode
+from model.compiler.program_format import PACKET, TRAILER
 from tb.top.bench import on_icarus
 from tb.top.fault_bench import FaultBench
 
@@ -66,14 +68,22 @@ def repeated_beat(words, rng):
 
 def prolonged(words, rng):
     """Up to 40 beats more."""
-    return np.concatenate([words, rng.integers(2**63, size=int(rng.integers(1, 41))).astype("<u8")]), ErrorCode.PACKET_OVERLONG, 0xFF
+    return (
+        np.concatenate([words, rng.integers(2**63, size=int(rng.integers(1, 41))).astype("<u8")]),
+        ErrorCode.PACKET_OVERLONG,
+        0xFF,
+    )
 
 
 def reordered(words, rng):
     """Payload beats in a random order, which is another one."""
     order = rng.permutation(np.arange(1, len(words) - 1))
     mixed = np.concatenate([words[:1], words[order], words[-1:]])
-    return (mixed, ErrorCode.PACKET_CRC, 0xFF) if not np.array_equal(mixed, words) else flipped_payload(words, rng)
+    return (
+        (mixed, ErrorCode.PACKET_CRC, 0xFF)
+        if not np.array_equal(mixed, words)
+        else flipped_payload(words, rng)
+    )
 
 
 def bad_keep(words, rng):
@@ -88,7 +98,11 @@ def image_truncated(words, rng):
 
 def image_prolonged(words, rng):
     """A picture that goes on."""
-    return np.concatenate([words, words[: int(rng.integers(1, len(words) + 1))]]), ErrorCode.IMAGE_OVERLONG, 0xFF
+    return (
+        np.concatenate([words, words[: int(rng.integers(1, len(words) + 1))]]),
+        ErrorCode.IMAGE_OVERLONG,
+        0xFF,
+    )
 
 
 def image_keep(words, rng):
@@ -96,12 +110,23 @@ def image_keep(words, rng):
     return words, ErrorCode.IMAGE_TKEEP, int(rng.choice(TKEEPS))
 
 
-PACKET_FAULTS = (flipped_magic, flipped_length, flipped_payload, truncated, lost_beat, repeated_beat, prolonged, reordered, bad_keep)
+PACKET_FAULTS = (
+    flipped_magic,
+    flipped_length,
+    flipped_payload,
+    truncated,
+    lost_beat,
+    repeated_beat,
+    prolonged,
+    reordered,
+    bad_keep,
+)
 IMAGE_FAULTS = (image_truncated, image_prolonged, image_keep)
 
 
 def _traffic(rng) -> Traffic:
-    """Stalls of a stream; at most four cycles a beat on average, so that the error comes within the limit of `expect`."""
+    """Stalls of a stream; at most four cycles a beat on average, so that the error comes within the
+    limit of `expect`."""
     return Traffic(int(rng.choice([0, 30])), int(rng.choice([256, 150])), int(rng.choice([0, 100])))
 
 
@@ -109,13 +134,19 @@ async def one_fault(bench: FaultBench) -> str:
     """Draw a stream and a fault, run it and recover; returns what it was."""
     rng = bench.rng
     stream = str(rng.choice(["program", "weights", "image"]))
-    fault = IMAGE_FAULTS[int(rng.integers(len(IMAGE_FAULTS)))] if stream == "image" else PACKET_FAULTS[int(rng.integers(len(PACKET_FAULTS)))]
+    fault = (
+        IMAGE_FAULTS[int(rng.integers(len(IMAGE_FAULTS)))]
+        if stream == "image"
+        else PACKET_FAULTS[int(rng.integers(len(PACKET_FAULTS)))]
+    )
     words = {"program": bench.compiled.program, "weights": bench.compiled.weights}.get(stream)
     if words is None:
         words = bench.compiled.encode_image(bench.image()[0])
     bad, code, keep = fault(words, rng)
     bench.host.set_traffic(_traffic(rng), _traffic(rng), int(rng.choice([0, 128])))
-    if stream == "program" and fault is flipped_magic:  # not even a program: the one before it stays
+    if (
+        stream == "program" and fault is flipped_magic
+    ):  # not even a program: the one before it stays
         await bench.load(words)
         await bench.send(prog=bad)
         await bench.expect(code)
@@ -124,7 +155,9 @@ async def one_fault(bench: FaultBench) -> str:
     elif stream == "program":
         await bench.refused(code, bad, prog_keep=keep)
     else:
-        await bench.fails(code, **{stream: bad, "image_keep" if stream == "image" else "prog_keep": keep})
+        await bench.fails(
+            code, **{stream: bad, "image_keep" if stream == "image" else "prog_keep": keep}
+        )
     return f"{stream} {fault.__name__}"
 
 
@@ -138,5 +171,7 @@ async def random_faults(dut):
     for number in range(wanted):
         seen[await one_fault(bench)] += 1
         dut._log.info("fault %d of %d", number + 1, wanted)
-    dut._log.info("%d bad streams, each followed by a good run: %s", wanted, dict(sorted(seen.items())))
+    dut._log.info(
+        "%d bad streams, each followed by a good run: %s", wanted, dict(sorted(seen.items()))
+    )
     assert bench.good_runs == wanted and bench.values_checked

@@ -1,16 +1,18 @@
-"""Start from unknown or random registers and memories, and the hardware reset in the middle of everything.
+"""Start from unknown or random registers and memories, and the hardware reset in the middle of
+everything.
 
-On Icarus, whose registers and memories start as X, every output of the accelerator is watched for X and Z after reset; on Verilator they start
-with random values that depend on the seed.
+On Icarus, whose registers and memories start as X, every output of the accelerator is watched for X
+and Z after reset; on Verilator they start with random values that depend on the seed.
 """
+
 import cocotb
 from cocotb.triggers import ClockCycles, FallingEdge
 
-from model.compiler import compile_network
 from host.driver import START, Traffic
 from host.harness import clocking
-from tb.lib.unknowns import watch_accelerator
 from host.register_map import ErrorCode, Register, field
+from model.compiler import compile_network
+from tb.lib.unknowns import watch_accelerator
 from tb.top.bench import Bench, on_icarus, random_generator
 from tb.top.chain import Chain
 
@@ -18,9 +20,20 @@ RESETS = 25
 
 
 def first_networks(rng):
-    """Small networks, each the first that the hardware sees: every conv mode, both pools, 32-bit results; after wide kernels narrow ones."""
-    yield Chain(rng, (3, 4, 5), True, "all modes").conv(5, (3, 5), (1, 2)).conv(6, (1, 3), (0, 1)).conv(4, (1, 1))
-    yield Chain(rng, (5, 4, 4), False, "pools").maxpool((2, 2), (2, 2)).avgpool((2, 2), (1, 1)).conv(3, (1, 1), raw=True)
+    """Small networks, each the first that the hardware sees: every conv mode, both pools, 32-bit
+    results; after wide kernels narrow ones."""
+    yield (
+        Chain(rng, (3, 4, 5), True, "all modes")
+        .conv(5, (3, 5), (1, 2))
+        .conv(6, (1, 3), (0, 1))
+        .conv(4, (1, 1))
+    )
+    yield (
+        Chain(rng, (5, 4, 4), False, "pools")
+        .maxpool((2, 2), (2, 2))
+        .avgpool((2, 2), (1, 1))
+        .conv(3, (1, 1), raw=True)
+    )
 
 
 def watch(dut):
@@ -36,7 +49,9 @@ async def from_unknown(dut, number: int) -> None:
     chain = list(first_networks(rng))[number]
     await bench.check_alive(chain.network(), chain.images[:1])
     assert bench.values_checked > 0
-    assert monitor is None or monitor.cycles > 200, "the monitor of unknown values saw hardly anything"
+    assert monitor is None or monitor.cycles > 200, (
+        "the monitor of unknown values saw hardly anything"
+    )
 
 
 @cocotb.test()
@@ -53,12 +68,22 @@ async def pools_from_unknown(dut):
 
 @cocotb.test()
 async def reset_in_operation(dut):
-    """Hardware resets at random moments, of a program, of weights and images, of results: registers as after power-up, then a right run."""
+    """Hardware resets at random moments, of a program, of weights and images, of results: registers
+    as after power-up, then a right run."""
     rng = random_generator()
     monitor = watch(dut)
     bench = await Bench(dut).start()
-    chain = Chain(rng, (3, 3, 4), True, "victim").conv(5, (1, 3), (0, 1)) if on_icarus() else (
-        Chain(rng, (3, 9, 7), True, "victim").conv(9, (3, 3), (1, 1)).maxpool((2, 2), (2, 2)).conv(12, (5, 5), (2, 2)).avgpool((2, 2), (1, 1)))
+    chain = (
+        Chain(rng, (3, 3, 4), True, "victim").conv(5, (1, 3), (0, 1))
+        if on_icarus()
+        else (
+            Chain(rng, (3, 9, 7), True, "victim")
+            .conv(9, (3, 3), (1, 1))
+            .maxpool((2, 2), (2, 2))
+            .conv(12, (5, 5), (2, 2))
+            .avgpool((2, 2), (1, 1))
+        )
+    )
     net = chain.network()
     compiled = compile_network(net, bench.hardware, debug=True)
     outcome = await bench.check(net, chain.images[:1])
@@ -70,14 +95,17 @@ async def reset_in_operation(dut):
         dut._log.info("reset %d: %d cycles after the streams began", number, moment)
         await clocking.reset(dut, int(rng.integers(1, 5)))
         await _after_reset(bench)
-        await bench.check(net, chain.images[:1] if on_icarus() else chain.images[number % 2:][:1])
+        await bench.check(net, chain.images[:1] if on_icarus() else chain.images[number % 2 :][:1])
     assert bench.values_checked > 0
-    assert monitor is None or monitor.cycles > 200, "the monitor of unknown values saw hardly anything"
+    assert monitor is None or monitor.cycles > 200, (
+        "the monitor of unknown values saw hardly anything"
+    )
 
 
 @cocotb.test()
 async def reset_at_the_end_of_an_image(dut):
-    """Resets of a single cycle around the cycle in which an image is done leave no interrupt behind, and the next run is right."""
+    """Resets of a single cycle around the cycle in which an image is done leave no interrupt
+    behind, and the next run is right."""
     rng = random_generator()
     bench = await Bench(dut).start()
     chain = Chain(rng, (3, 3, 4), True, "victim").conv(5, (1, 3), (0, 1))
@@ -91,7 +119,9 @@ async def reset_at_the_end_of_an_image(dut):
         dut.image_base_i.value, dut.image_beats_i.value = 0, len(compiled.encode_image(image[0]))
         await bench.host.pulse("prog_go_i", "image_go_i")
         if offset is None:
-            length = await clocking.wait_for(dut, lambda: int(dut.irq_o.value), 20_000, "no interrupt at the end of the image")
+            length = await clocking.wait_for(
+                dut, lambda: int(dut.irq_o.value), 20_000, "no interrupt at the end of the image"
+            )
         else:
             await ClockCycles(dut.clk_i, length + offset)
         await clocking.reset(dut, 1)
@@ -101,7 +131,8 @@ async def reset_at_the_end_of_an_image(dut):
 
 
 async def _begin(bench, compiled, image, rng, span) -> None:
-    """Load and start a network, on streams of random speed, or send only its program; do not wait for anything."""
+    """Load and start a network, on streams of random speed, or send only its program; do not wait
+    for anything."""
     slow = Traffic(0, int(rng.choice([256, 100])), int(rng.choice([0, 128])))
     bench.host.set_traffic(slow, slow, int(rng.choice([0, 128])))
     encoded = compiled.encode_image(image)
@@ -112,19 +143,34 @@ async def _begin(bench, compiled, image, rng, span) -> None:
     await bench.host.load_network(compiled, image[None])
     await bench.host.write(Register.CTRL, START)
     await ClockCycles(bench.dut.clk_i, int(rng.integers(1, 40)))
-    bench.dut.prog_base_i.value, bench.dut.prog_beats_i.value = len(compiled.program), len(compiled.weights)
+    bench.dut.prog_base_i.value, bench.dut.prog_beats_i.value = (
+        len(compiled.program),
+        len(compiled.weights),
+    )
     bench.dut.image_base_i.value, bench.dut.image_beats_i.value = 0, len(encoded)
     await bench.host.pulse("prog_go_i", "image_go_i")
 
 
 async def _after_reset(bench) -> None:
-    """Registers as after power-up: no program, no error, no interrupt, no images done; the streams' engines rest."""
+    """Registers as after power-up: no program, no error, no interrupt, no images done; the streams'
+    engines rest."""
     dut, host = bench.dut, bench.host
     await FallingEdge(dut.clk_i)
-    assert not int(dut.irq_o.value) and not int(dut.prog_busy_o.value) and not int(dut.image_busy_o.value)
+    assert (
+        not int(dut.irq_o.value)
+        and not int(dut.prog_busy_o.value)
+        and not int(dut.image_busy_o.value)
+    )
     assert await host.read(Register.STATUS) == 0, "STATUS after a reset"
-    assert field(await host.read(Register.ERROR), Register.ERROR, "CODE") == ErrorCode.NONE, "ERROR after a reset"
-    for register in (Register.IRQ_STATUS, Register.IRQ_ENABLE, Register.IMAGES_DONE, Register.LAYER_SEL):
+    assert field(await host.read(Register.ERROR), Register.ERROR, "CODE") == ErrorCode.NONE, (
+        "ERROR after a reset"
+    )
+    for register in (
+        Register.IRQ_STATUS,
+        Register.IRQ_ENABLE,
+        Register.IMAGES_DONE,
+        Register.LAYER_SEL,
+    ):
         assert await host.read(register) == 0, f"{register.name} after a reset"
     await host.write(Register.CTRL, START)
     await ClockCycles(dut.clk_i, 40)

@@ -1,39 +1,66 @@
-"""Every stall pattern on every stream port, those of weights against those of results, while a network computes the right values."""
+"""Every stall pattern on every stream port, those of weights against those of results, while a
+network computes the right values."""
+
 import cocotb
 
 from host.driver import IDEAL, Traffic
 from tb.top.bench import Bench, random_generator
 from tb.top.chain import Chain
 
-SENDERS = {"none": IDEAL, "light": Traffic(0, 256, 40), "heavy": Traffic(3, 64, 0), "bursts": Traffic(50, 200, 253)}
+SENDERS = {
+    "none": IDEAL,
+    "light": Traffic(0, 256, 40),
+    "heavy": Traffic(3, 64, 0),
+    "bursts": Traffic(50, 200, 253),
+}
 RECEIVERS = {"none": 0, "light": 40, "heavy": 150, "bursts": 253}
 
 
 @cocotb.test()
 async def patterns(dut):
-    """All pairs of patterns of weights and results, each with one of the image; the ports' monitors must have seen them."""
+    """All pairs of patterns of weights and results, each with one of the image; the ports' monitors
+    must have seen them."""
     rng = random_generator()
     bench = await Bench(dut).start()
-    chain = Chain(rng, (8, 8, 7), True, "traffic").conv(9, (3, 3), (1, 1)).maxpool((2, 2), (1, 1)).conv(7, (1, 1))
+    chain = (
+        Chain(rng, (8, 8, 7), True, "traffic")
+        .conv(9, (3, 3), (1, 1))
+        .maxpool((2, 2), (1, 1))
+        .conv(7, (1, 1))
+    )
     net = chain.network()
     for number, weights in enumerate(SENDERS):
         for other, result in enumerate(RECEIVERS):
             image = list(SENDERS)[(number + other) % len(SENDERS)]
-            outcome = await bench.check(net, chain.images[:1], traffic=(SENDERS[weights], SENDERS[image], RECEIVERS[result]))
+            outcome = await bench.check(
+                net, chain.images[:1], traffic=(SENDERS[weights], SENDERS[image], RECEIVERS[result])
+            )
             flows = dict(outcome.flows)
-            seen = (flows["program"].sender, flows["weights"].sender, flows["image"].sender, flows["result"].receiver)
-            assert seen == (weights, weights, image, result), f"program, weights, image and result flowed as {seen}: {flows}"
+            seen = (
+                flows["program"].sender,
+                flows["weights"].sender,
+                flows["image"].sender,
+                flows["result"].receiver,
+            )
+            assert seen == (weights, weights, image, result), (
+                f"program, weights, image and result flowed as {seen}: {flows}"
+            )
     assert bench.values_checked
 
 
 @cocotb.test()
 async def raw_tiles(dut):
-    """32-bit results of several tiles while the receiver is slow: a tile's sums wait in their buffer, and the next ones must not overwrite them."""
+    """32-bit results of several tiles while the receiver is slow: a tile's sums wait in their
+    buffer, and the next ones must not overwrite them."""
     rng = random_generator()
     bench = await Bench(dut).start()
     for kernel in ((3, 3), (5, 5)):
-        chain = Chain(rng, (4, 30, 30), True, "raw").conv(8, kernel, tuple(k // 2 for k in kernel), raw=True)
+        chain = Chain(rng, (4, 30, 30), True, "raw").conv(
+            8, kernel, tuple(k // 2 for k in kernel), raw=True
+        )
         net = chain.network()
         for result in ("heavy", "bursts"):
-            outcome = await bench.check(net, chain.images[:1], traffic=(IDEAL, IDEAL, RECEIVERS[result]))
+            outcome = await bench.check(
+                net, chain.images[:1], traffic=(IDEAL, IDEAL, RECEIVERS[result])
+            )
             assert dict(outcome.flows)["result"].receiver == result

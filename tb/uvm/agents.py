@@ -1,8 +1,11 @@
-"""Agents: AXI4-Lite registers, the two input streams, the result stream. A passive agent has only its monitor.
+"""Agents: AXI4-Lite registers, the two input streams, the result stream. A passive agent has only
+its monitor.
 
-Monitors wait for edges of valid or busy signals and look at single cycles only while something happens, so that Verilator runs at full speed
-between them. The streams go through the harness's DMA engines; what the monitors publish is what the engines sent and received.
+Monitors wait for edges of valid or busy signals and look at single cycles only while something
+happens, so that Verilator runs at full speed between them. The streams go through the harness's DMA
+engines; what the monitors publish is what the engines sent and received.
 """
+
 from __future__ import annotations
 
 import cocotb
@@ -57,7 +60,8 @@ class _Agent(_Configured, uvm_agent):
             self.driver.seq_item_port.connect(self.sequencer.seq_item_export)
 
 
-# ------------------------------------------------------------------------------------------------------------ registers
+# ---------------------------------------------------------------------------------------- registers
+
 
 class RegisterDriver(_Configured, uvm_driver):
     """Drives RegisterItems with the host's AXI4-Lite master; a read's value goes into the item."""
@@ -86,7 +90,11 @@ class RegisterMonitor(_Monitor):
     async def _writes(self):
         dut, address, data = self.dut, None, None
         while True:
-            if address is None and data is None and not (self.bit("s_axil_awvalid") or self.bit("s_axil_wvalid")):
+            if (
+                address is None
+                and data is None
+                and not (self.bit("s_axil_awvalid") or self.bit("s_axil_wvalid"))
+            ):
                 await First(RisingEdge(dut.s_axil_awvalid), RisingEdge(dut.s_axil_wvalid))
             await FallingEdge(dut.clk_i)
             if self.bit("s_axil_awvalid") and self.bit("s_axil_awready"):
@@ -106,7 +114,11 @@ class RegisterMonitor(_Monitor):
             if self.bit("s_axil_arvalid") and self.bit("s_axil_arready"):
                 address = int(dut.s_axil_araddr.value)
             if self.bit("s_axil_rvalid") and self.bit("s_axil_rready"):
-                self.ap.write(RegisterItem(address, int(dut.s_axil_rdata.value), False, int(dut.s_axil_rresp.value)))
+                self.ap.write(
+                    RegisterItem(
+                        address, int(dut.s_axil_rdata.value), False, int(dut.s_axil_rresp.value)
+                    )
+                )
                 address = None
 
 
@@ -116,7 +128,8 @@ class RegisterAgent(_Agent):
     monitor_type, driver_type = RegisterMonitor, RegisterDriver
 
 
-# -------------------------------------------------------------------------------------------------------- input streams
+# ------------------------------------------------------------------------------------ input streams
+
 
 class StreamDriver(_Configured, uvm_driver):
     """Sends StreamItems through the DMA engine that its agent is named after."""
@@ -137,14 +150,17 @@ class StreamDriver(_Configured, uvm_driver):
 
 
 class StreamMonitor(_Monitor):
-    """Publishes a StreamItem for every packet that the engine has sent to its end; one that was stopped is not published."""
+    """Publishes a StreamItem for every packet that the engine has sent to its end; one that was
+    stopped is not published."""
 
     async def run_phase(self):
         engine, dut = self.get_parent().engine, self.dut
         go, busy = getattr(dut, f"{engine}_go_i"), getattr(dut, f"{engine}_busy_o")
         while True:
             await RisingEdge(go)
-            base, beats = (int(getattr(dut, f"{engine}_{name}_i").value) for name in ("base", "beats"))
+            base, beats = (
+                int(getattr(dut, f"{engine}_{name}_i").value) for name in ("base", "beats")
+            )
             words = read_hex(ENGINE_FILES[engine], base + beats)[base:]
             if not int(busy.value):
                 await RisingEdge(busy)
@@ -174,10 +190,12 @@ class ImageAgent(StreamAgent):
     engine = "image"
 
 
-# --------------------------------------------------------------------------------------------------------------- results
+# ------------------------------------------------------------------------------------------ results
+
 
 class ResultDriver(_Configured, uvm_driver):
-    """Takes the results with the stalls that StallItems ask for, and has every finished packet written to the results' file."""
+    """Takes the results with the stalls that StallItems ask for, and has every finished packet
+    written to the results' file."""
 
     async def run_phase(self):
         cocotb.start_soon(self._dump())
@@ -197,7 +215,8 @@ class ResultDriver(_Configured, uvm_driver):
 
 
 class ResultMonitor(_Monitor):
-    """Notes where packets end and publishes each as a ResultPacket when the results' file is written."""
+    """Notes where packets end and publishes each as a ResultPacket when the results' file is
+    written."""
 
     async def run_phase(self):
         self.ends, self.published = [], 0
@@ -207,7 +226,7 @@ class ResultMonitor(_Monitor):
             ends = list(self.ends)  # before the next clock edge: what the file will hold
             await FallingEdge(self.dut.result_dump_i)
             words = read_hex(RESULT_FILE, ends[-1]) if ends else []
-            for start, end in list(zip([0, *ends], ends))[self.published:]:
+            for start, end in list(zip([0, *ends], ends))[self.published :]:
                 self.ap.write(ResultPacket(words[start:end]))
             self.published = len(ends)
 
@@ -227,4 +246,3 @@ class ResultAgent(_Agent):
     """The result stream."""
 
     monitor_type, driver_type = ResultMonitor, ResultDriver
-

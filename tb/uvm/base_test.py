@@ -1,4 +1,5 @@
 """Base class of the UVM tests and how a cocotb test runs one."""
+
 from __future__ import annotations
 
 from pyuvm import ConfigDB, uvm_root, uvm_test

@@ -1,4 +1,6 @@
-"""Configuration of the environment: one object, handed to every component through pyuvm's ConfigDB."""
+"""Configuration of the environment: one object, handed to every component through pyuvm's
+ConfigDB."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -8,19 +10,23 @@ import numpy as np
 from cocotb.triggers import Lock
 from pyuvm import uvm_active_passive_enum
 
+from host.driver import Host, write_hex
 from model.compiler import Compiled
 from model.compiler.hardware import Hardware
-from host.driver import Host, write_hex
 from tb.uvm.generated.register_model import clipq_regs
 from tb.uvm.register_access import register_model
 
 ACTIVE, PASSIVE = uvm_active_passive_enum.UVM_ACTIVE, uvm_active_passive_enum.UVM_PASSIVE
 KEY = "CONFIG"
-ENGINE_FILES = {"prog": Path("prog.hex"), "image": Path("image.hex")}  # read by the harness's DMA engines
+ENGINE_FILES = {
+    "prog": Path("prog.hex"),
+    "image": Path("image.hex"),
+}  # read by the harness's DMA engines
 
 
 class EngineMemory:
-    """Memory of the harness's two sending DMA engines; both are loaded by one strobe, hence the lock."""
+    """Memory of the harness's two sending DMA engines; both are loaded by one strobe, hence the
+    lock."""
 
     def __init__(self, host: Host):
         self._host, self._lock = host, Lock()
@@ -42,9 +48,11 @@ class EngineMemory:
 class EnvConfig:
     """What a test decides about the environment.
 
-    is_active: of all agents. networks: those that may be loaded, for the predictor. coverage_goal: points (`group.point`) that
-    must have been hit at the end. registers: the register model, which the register scoreboard keeps up to date.
+    is_active: of all agents. networks: those that may be loaded, for the predictor. coverage_goal:
+    points (`group.point`) that must have been hit at the end. registers: the register model, which
+    the register scoreboard keeps up to date.
     """
+
     dut: object
     host: Host
     hardware: Hardware

@@ -1,4 +1,6 @@
-"""Functional coverage of the environment: the layers of every image that the scoreboard found equal, in the project's common coverage."""
+"""Functional coverage of the environment: the layers of every image that the scoreboard found
+equal, in the project's common coverage."""
+
 from __future__ import annotations
 
 from pyuvm import ConfigDB, uvm_subscriber
@@ -9,11 +11,14 @@ from tb.top import layer_coverage
 from tb.uvm.config import KEY
 from tb.uvm.items import ExpectedImage
 
-ALL_KINDS = frozenset(f"{group}.{point}" for group in ("layer_op", "layer_mapping") for point in GROUPS[group])
+ALL_KINDS = frozenset(
+    f"{group}.{point}" for group in ("layer_op", "layer_mapping") for point in GROUPS[group]
+)
 
 
 class LayerCoverage(uvm_subscriber):
-    """Samples each compared image; points of the goal (`group.point`) that this test did not hit fail it."""
+    """Samples each compared image; points of the goal (`group.point`) that this test did not hit
+    fail it."""
 
     def build_phase(self):
         super().build_phase()
@@ -30,5 +35,10 @@ class LayerCoverage(uvm_subscriber):
     def check_phase(self):
         super().check_phase()
         hit = coverage.hits() - self.before
-        self.logger.info("%d coverage points hit, %d of %d of the goal", len(hit), len(self.goal & set(hit)), len(self.goal))
+        self.logger.info(
+            "%d coverage points hit, %d of %d of the goal",
+            len(hit),
+            len(self.goal & set(hit)),
+            len(self.goal),
+        )
         assert not self.missing(), "coverage holes: " + ", ".join(self.missing())

@@ -1,4 +1,5 @@
 """The environment: four agents, predictor, two scoreboards, coverage."""
+
 from __future__ import annotations
 
 from pyuvm import ConfigDB, uvm_env
@@ -12,7 +13,8 @@ from tb.uvm.scoreboards import RegisterScoreboard, ResultScoreboard
 
 
 class AcceleratorEnv(uvm_env):
-    """Everything around one accelerator; all parts are made by the factory, so a test can override them."""
+    """Everything around one accelerator; all parts are made by the factory, so a test can override
+    them."""
 
     def build_phase(self):
         super().build_phase()
@@ -29,7 +31,9 @@ class AcceleratorEnv(uvm_env):
         super().connect_phase()
         if self.registers.active():
             model = ConfigDB().get(self, "", KEY).registers
-            model.get_default_map().set_sequencer(self.registers.sequencer, RegisterAdapter("adapter"))
+            model.get_default_map().set_sequencer(
+                self.registers.sequencer, RegisterAdapter("adapter")
+            )
         self.registers.monitor.ap.connect(self.register_scoreboard.analysis_export)
         for agent in (self.program, self.image, self.registers):
             agent.monitor.ap.connect(self.predictor.analysis_export)

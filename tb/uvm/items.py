@@ -1,4 +1,5 @@
 """What travels between the components of the environment."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -6,23 +7,33 @@ from dataclasses import dataclass
 import numpy as np
 from pyuvm import uvm_sequence_item
 
+from host.driver import IDEAL, Traffic
+from host.register_map import Register
 from model.compiler import Compiled
 from model.compiler.program_format import MAGIC_PROGRAM, MAGIC_WEIGHTS, PACKET
 from model.compiler.records import decode
-from host.driver import IDEAL, Traffic
-from host.register_map import Register
 
 
 class RegisterItem(uvm_sequence_item):
-    """One access over AXI4-Lite. `value` is written, or filled in by a read; `response` is the AXI response (0 = OKAY)."""
+    """One access over AXI4-Lite. `value` is written, or filled in by a read; `response` is the AXI
+    response (0 = OKAY)."""
 
-    def __init__(self, register: int, value: int | None = None, write: bool = False, response: int = 0):
+    def __init__(
+        self, register: int, value: int | None = None, write: bool = False, response: int = 0
+    ):
         super().__init__("register_item")
         self.register, self.value, self.write, self.response = register, value, write, response
 
     def __str__(self):
-        name = Register(self.register).name if self.register in set(Register) else f"{self.register:#05x}"
-        return f"{'write' if self.write else 'read'} {name} {self.value if self.value is None else hex(self.value)} response {self.response}"
+        name = (
+            Register(self.register).name
+            if self.register in set(Register)
+            else f"{self.register:#05x}"
+        )
+        return (
+            f"{'write' if self.write else 'read'} {name} "
+            f"{self.value if self.value is None else hex(self.value)} response {self.response}"
+        )
 
 
 class StreamItem(uvm_sequence_item):
@@ -40,7 +51,8 @@ class StreamItem(uvm_sequence_item):
 
 
 class StallItem(uvm_sequence_item):
-    """From now on the receiver of the results pauses with a probability of stall / 256 in each cycle."""
+    """From now on the receiver of the results pauses with a probability of stall / 256 in each
+    cycle."""
 
     def __init__(self, stall: int):
         super().__init__("stall_item")
@@ -49,7 +61,9 @@ class StallItem(uvm_sequence_item):
 
 @dataclass(frozen=True)
 class ExpectedImage:
-    """What the accelerator has to send for one image: {layer: int32 [1, C, H, W]} in the order of the program."""
+    """What the accelerator has to send for one image: {layer: int32 [1, C, H, W]} in the order of
+    the program."""
+
     number: int
     compiled: Compiled
     tensors: dict
@@ -58,6 +72,7 @@ class ExpectedImage:
 @dataclass(frozen=True)
 class Control:
     """CTRL was written: a run begins, or a soft reset ends what there was."""
+
     started: bool
     aborted: bool
 
@@ -65,4 +80,5 @@ class Control:
 @dataclass(frozen=True)
 class ResultPacket:
     """One packet of the result stream: uint64 words."""
+
     words: np.ndarray

@@ -1,4 +1,6 @@
-"""The register model's way to the bus: adapter, and what the model knows of a register at an address."""
+"""The register model's way to the bus: adapter, and what the model knows of a register at an
+address."""
+
 from __future__ import annotations
 
 from pyuvm import uvm_access_e, uvm_reg, uvm_reg_adapter, uvm_status_e
@@ -10,7 +12,8 @@ from tb.uvm.items import RegisterItem
 
 
 class RegisterAdapter(uvm_reg_adapter):
-    """Between the register model's operations and RegisterItems; a response other than OKAY is UVM_NOT_OK."""
+    """Between the register model's operations and RegisterItems; a response other than OKAY is
+    UVM_NOT_OK."""
 
     def reg2bus(self, rw):
         write = rw.kind == uvm_access_e.UVM_WRITE
@@ -32,12 +35,16 @@ def register_model() -> clipq_regs:
 
 def build_parameters(hardware: Hardware) -> dict[tuple[str, str], int]:
     """{(register, field): value} of the fields that depend on the accelerator's parameters."""
-    return {("PARAMS", "NUM_MODULES"): hardware.num_modules, ("PARAMS", "TILE_PIXELS"): TILE_PIXELS,
-            ("PARAMS", "FEATURE_KB"): hardware.bank_words // 32}
+    return {
+        ("PARAMS", "NUM_MODULES"): hardware.num_modules,
+        ("PARAMS", "TILE_PIXELS"): TILE_PIXELS,
+        ("PARAMS", "FEATURE_KB"): hardware.bank_words // 32,
+    }
 
 
 def register_at(model: clipq_regs, address: int, write: bool) -> uvm_reg | None:
-    """The register that may be accessed in this direction at this address, None where the answer is SLVERR."""
+    """The register that may be accessed in this direction at this address, None where the answer is
+    SLVERR."""
     register = model.get_default_map().get_reg_by_offset(address, read=not write)
     if register is None:
         return None

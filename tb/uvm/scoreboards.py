@@ -1,9 +1,19 @@
-"""Scoreboards: result packets against the predictor, register accesses against the register model. What checked nothing has failed."""
+"""Scoreboards: result packets against the predictor, register accesses against the register model.
+What checked nothing has failed."""
+
 from __future__ import annotations
 
 import numpy as np
 from cocotbext.axi import AxiResp
-from pyuvm import ConfigDB, uvm_analysis_port, uvm_predict_e, uvm_reg, uvm_scoreboard, uvm_subscriber, uvm_tlm_analysis_fifo
+from pyuvm import (
+    ConfigDB,
+    uvm_analysis_port,
+    uvm_predict_e,
+    uvm_reg,
+    uvm_scoreboard,
+    uvm_subscriber,
+    uvm_tlm_analysis_fifo,
+)
 
 from host.rtl_backend import first_mismatch
 from tb.uvm.config import KEY
@@ -14,9 +24,10 @@ from tb.uvm.register_access import build_parameters, register_at
 class ResultScoreboard(uvm_scoreboard):
     """Pairs every result packet with the next expected tensor; the verdict falls in check_phase.
 
-    A soft reset drops what is not complete; what the stream still holds of the aborted run is ignored until the next START.
-    `images` and `values` count what was compared; `equal_ap` publishes every image that was equal, for coverage. A mismatch is reported
-    as layer, image, channel, row, column, expected, got.
+    A soft reset drops what is not complete; what the stream still holds of the aborted run is
+    ignored until the next START. `images` and `values` count what was compared; `equal_ap`
+    publishes every image that was equal, for coverage. A mismatch is reported as layer, image,
+    channel, row, column, expected, got.
     """
 
     def build_phase(self):
@@ -62,14 +73,19 @@ class ResultScoreboard(uvm_scoreboard):
         compiled = expected.compiled
         for layer, packet in zip(compiled.emitted, packets):
             if len(packet.words) != compiled.result_beats(layer):
-                self.problems.append(f"layer {layer.name!r} of image {expected.number}: a packet of {len(packet.words)} beats, "
-                                     f"expected {compiled.result_beats(layer)}")
+                self.problems.append(
+                    f"layer {layer.name!r} of image {expected.number}: a packet of "
+                    f"{len(packet.words)} beats, "
+                    f"expected {compiled.result_beats(layer)}"
+                )
                 return
         got = compiled.decode_results(np.concatenate([packet.words for packet in packets]))
         for name, tensor in expected.tensors.items():
             problem = first_mismatch(name, tensor, got[name][None])
             if problem:
-                self.problems.append(f"network {compiled.net.name!r}, image {expected.number} of the test: {problem}")
+                self.problems.append(
+                    f"network {compiled.net.name!r}, image {expected.number} of the test: {problem}"
+                )
                 return
             self.values += tensor.size
         self.images += 1
@@ -78,7 +94,9 @@ class ResultScoreboard(uvm_scoreboard):
     def check_phase(self):
         super().check_phase()
         if self.packets:
-            self.problems.append(f"the last image came back incomplete: {len(self.packets)} packets only")
+            self.problems.append(
+                f"the last image came back incomplete: {len(self.packets)} packets only"
+            )
         if not self.expected_fifo.is_empty():
             self.problems.append("an expected image never came back")
         if not self.actual_fifo.is_empty():
@@ -88,11 +106,14 @@ class ResultScoreboard(uvm_scoreboard):
 
     def report_phase(self):
         super().report_phase()
-        self.logger.info("%d images, %d values equal, %d soft resets", self.images, self.values, self.aborted)
+        self.logger.info(
+            "%d images, %d values equal, %d soft resets", self.images, self.values, self.aborted
+        )
 
 
 class RegisterScoreboard(uvm_subscriber):
-    """Every access against the register model: SLVERR exactly where the model has nothing, and the fields that only the host changes."""
+    """Every access against the register model: SLVERR exactly where the model has nothing, and the
+    fields that only the host changes."""
 
     def build_phase(self):
         super().build_phase()
@@ -115,13 +136,19 @@ class RegisterScoreboard(uvm_subscriber):
     def _read(self, register: uvm_reg, value: int):
         for field in register.get_fields():
             name = field.get_name()
-            expected = self.parameters.get((register.get_name(), name)) if field.is_volatile() else field.get_mirrored_value()
+            expected = (
+                self.parameters.get((register.get_name(), name))
+                if field.is_volatile()
+                else field.get_mirrored_value()
+            )
             if expected is None:
                 continue
             self.checked += 1
             got = field.extract_from_register(value)
             if got != expected:
-                self.problems.append(f"register {register.get_name()}.{name}: expected {expected:#x}, got {got:#x}")
+                self.problems.append(
+                    f"register {register.get_name()}.{name}: expected {expected:#x}, got {got:#x}"
+                )
 
     def check_phase(self):
         super().check_phase()
@@ -130,4 +157,6 @@ class RegisterScoreboard(uvm_subscriber):
 
     def report_phase(self):
         super().report_phase()
-        self.logger.info("%d register fields equal, %d accesses refused as they must", self.checked, self.refused)
+        self.logger.info(
+            "%d register fields equal, %d accesses refused as they must", self.checked, self.refused
+        )

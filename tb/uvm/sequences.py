@@ -1,4 +1,6 @@
-"""Sequences: register accesses, packets, and virtual sequences of runs: whole ones, disturbed ones, and ones that a soft reset ends."""
+"""Sequences: register accesses, packets, and virtual sequences of runs: whole ones, disturbed ones,
+and ones that a soft reset ends."""
+
 from __future__ import annotations
 
 import cocotb
@@ -6,10 +8,10 @@ import numpy as np
 from cocotb.triggers import ClockCycles, First, RisingEdge, Timer
 from pyuvm import uvm_sequence, uvm_status_e
 
-from model.compiler import Compiled
 from host.driver import IDEAL, IRQ_DONE, IRQ_ERROR, IRQ_STOPPED, START, STOP
 from host.harness import clocking
 from host.register_map import FIELDS, ErrorCode, Register, field
+from model.compiler import Compiled
 from tb.top.bench import cycle_limit
 from tb.uvm.items import RegisterItem, StallItem, StreamItem
 from tb.uvm.register_access import register_at
@@ -28,9 +30,11 @@ class ItemSequence(uvm_sequence):
 
 
 class RegisterTraffic(uvm_sequence):
-    """Random register accesses until `stop` is set: all that can be read, through the register model; LAYER_SEL; what is refused.
+    """Random register accesses until `stop` is set: all that can be read, through the register
+    model; LAYER_SEL; what is refused.
 
-    It leaves alone what would change the run. done: kinds of access that were finished, for coverage.
+    It leaves alone what would change the run. done: kinds of access that were finished, for
+    coverage.
     """
 
     def __init__(self, env, rng: np.random.Generator):
@@ -39,14 +43,25 @@ class RegisterTraffic(uvm_sequence):
         self.model = env.registers.config.registers
 
     async def body(self):
-        kinds = (self.read, self.read, self.select, self.write_read_only, self.read_write_only, self.unmapped)
+        kinds = (
+            self.read,
+            self.read,
+            self.select,
+            self.write_read_only,
+            self.read_write_only,
+            self.unmapped,
+        )
         while not self.stop:
             await kinds[self.rng.integers(len(kinds))]()
             await ClockCycles(self.env.registers.dut.clk_i, int(self.rng.integers(0, 40)))
 
     def pick(self, write: bool, allowed: bool = True):
         """A random register that may (or may not) be accessed in this direction."""
-        registers = [r for r in self.model.get_registers() if (register_at(self.model, r.get_offset(), write) is not None) == allowed]
+        registers = [
+            r
+            for r in self.model.get_registers()
+            if (register_at(self.model, r.get_offset(), write) is not None) == allowed
+        ]
         return registers[self.rng.integers(len(registers))]
 
     async def read(self):
@@ -75,17 +90,22 @@ class RegisterTraffic(uvm_sequence):
 
     async def raw(self, address: int, write: bool, kind: str):
         """An access past the register model."""
-        await ItemSequence(RegisterItem(address, 0xFFFFFFFF if write else None, write)).start(self.env.registers.sequencer)
+        await ItemSequence(RegisterItem(address, 0xFFFFFFFF if write else None, write)).start(
+            self.env.registers.sequencer
+        )
         self.done.add(kind)
 
 
 class NetworkSequence(uvm_sequence):
     """Virtual sequence: program, START, weights and image for each image, interrupts, STOP.
 
-    env: the environment whose sequencers it uses. images: integers [N, C, H, W]. traffic: (program and weights, image, result stall of 256).
+    env: the environment whose sequencers it uses. images: integers [N, C, H, W]. traffic: (program
+    and weights, image, result stall of 256).
     """
 
-    def __init__(self, env, compiled: Compiled, images: np.ndarray, traffic: tuple = (IDEAL, IDEAL, 0)):
+    def __init__(
+        self, env, compiled: Compiled, images: np.ndarray, traffic: tuple = (IDEAL, IDEAL, 0)
+    ):
         super().__init__("network_sequence")
         self.env, self.compiled, self.images, self.traffic = env, compiled, images, traffic
         self.dut = env.result.dut
@@ -97,9 +117,13 @@ class NetworkSequence(uvm_sequence):
         await ItemSequence(StallItem(stall)).start(self.env.result.sequencer)
         assert field(await self.read(Register.ID), Register.ID, "ID") == 0x51504C43
         await self.read(Register.PARAMS)
-        await ItemSequence(StreamItem(self.compiled.program, prog_traffic)).start(self.env.program.sequencer)
+        await ItemSequence(StreamItem(self.compiled.program, prog_traffic)).start(
+            self.env.program.sequencer
+        )
         await ClockCycles(self.dut.clk_i, 8)
-        assert field(await self.read(Register.STATUS), Register.STATUS, "PROG_VALID"), "the program was not accepted"
+        assert field(await self.read(Register.STATUS), Register.STATUS, "PROG_VALID"), (
+            "the program was not accepted"
+        )
         await self.write(Register.IRQ_ENABLE, IRQ_DONE | IRQ_ERROR | IRQ_STOPPED)
         await self.read(Register.IRQ_ENABLE)
 
@@ -108,7 +132,10 @@ class NetworkSequence(uvm_sequence):
         prog_traffic, image_traffic, _ = self.traffic
         weights = ItemSequence(StreamItem(self.compiled.weights, prog_traffic))
         pixels = ItemSequence(StreamItem(self.compiled.encode_image(image), image_traffic))
-        return [cocotb.start_soon(weights.start(self.env.program.sequencer)), cocotb.start_soon(pixels.start(self.env.image.sequencer))]
+        return [
+            cocotb.start_soon(weights.start(self.env.program.sequencer)),
+            cocotb.start_soon(pixels.start(self.env.image.sequencer)),
+        ]
 
     async def body(self):
         await self.load()
@@ -128,11 +155,16 @@ class NetworkSequence(uvm_sequence):
         """Wait for the interrupt line, check its only cause, clear it."""
         irq, limit = self.dut.irq_o, Timer(cycle_limit(self.compiled) * clocking.PERIOD_NS, "ns")
         if not int(irq.value):
-            assert await First(RisingEdge(irq), limit) is not limit, f"no interrupt after {cycle_limit(self.compiled)} cycles"
+            assert await First(RisingEdge(irq), limit) is not limit, (
+                f"no interrupt after {cycle_limit(self.compiled)} cycles"
+            )
         cause = await self.read(Register.IRQ_STATUS)
         if cause & IRQ_ERROR:
             code = field(await self.read(Register.ERROR), Register.ERROR, "CODE")
-            raise AssertionError(f"accelerator error {code:#04x} ({ErrorCode(code).name if code in set(ErrorCode) else 'unknown'})")
+            raise AssertionError(
+                f"accelerator error {code:#04x} "
+                f"({ErrorCode(code).name if code in set(ErrorCode) else 'unknown'})"
+            )
         assert cause == expected, f"interrupt status {cause:#x}, expected {expected:#x}"
         await self.write(Register.IRQ_STATUS, expected)
         assert not int(irq.value), "the interrupt line stays high after its cause was cleared"
@@ -145,16 +177,28 @@ class NetworkSequence(uvm_sequence):
 
     async def write(self, register: Register, value: int):
         """Write a register through the register agent."""
-        await ItemSequence(RegisterItem(register, value, write=True)).start(self.env.registers.sequencer)
+        await ItemSequence(RegisterItem(register, value, write=True)).start(
+            self.env.registers.sequencer
+        )
 
 
 class AbortedSequence(NetworkSequence):
-    """As a network's run, but a soft reset comes `moment` cycles after START, wherever the run is then.
+    """As a network's run, but a soft reset comes `moment` cycles after START, wherever the run is
+    then.
 
-    The program stays loaded; nothing of the run is left. engines_empty(engine): waits until an engine has sent its last beat.
+    The program stays loaded; nothing of the run is left. engines_empty(engine): waits until an
+    engine has sent its last beat.
     """
 
-    def __init__(self, env, compiled: Compiled, image: np.ndarray, moment: int, engines_empty, traffic: tuple = (IDEAL, IDEAL, 0)):
+    def __init__(
+        self,
+        env,
+        compiled: Compiled,
+        image: np.ndarray,
+        moment: int,
+        engines_empty,
+        traffic: tuple = (IDEAL, IDEAL, 0),
+    ):
         super().__init__(env, compiled, image, traffic)
         self.moment, self.engines_empty = moment, engines_empty
 
@@ -167,5 +211,7 @@ class AbortedSequence(NetworkSequence):
         for task in tasks:
             await task
         status = await self.read(Register.STATUS)
-        assert status == 1 << FIELDS[Register.STATUS]["PROG_VALID"][1], f"STATUS {status:#x} after a soft reset"
+        assert status == 1 << FIELDS[Register.STATUS]["PROG_VALID"][1], (
+            f"STATUS {status:#x} after a soft reset"
+        )
         assert not int(self.dut.irq_o.value), "an interrupt after a soft reset"

@@ -1,4 +1,6 @@
-"""The environment itself: it must fail when it saw nothing, a tensor differs, a part of it is disabled, or coverage has holes."""
+"""The environment itself: it must fail when it saw nothing, a tensor differs, a part of it is
+disabled, or coverage has holes."""
+
 from unittest import mock
 
 import cocotb
@@ -20,7 +22,11 @@ from tb.uvm.sequences import NetworkSequence
 
 def small_chain():
     """Two layers that even Icarus simulates in seconds."""
-    return Chain(random_generator(), (3, 3, 2), True, "small").conv(5, (1, 3), (0, 1)).maxpool((2, 1), (1, 1))
+    return (
+        Chain(random_generator(), (3, 3, 2), True, "small")
+        .conv(5, (1, 3), (0, 1))
+        .maxpool((2, 1), (1, 1))
+    )
 
 
 def small_network(dut):
@@ -32,7 +38,7 @@ class OneImage(AcceleratorTest):
     """One image of the only network."""
 
     async def stimulus(self):
-        compiled, = self.config.networks
+        (compiled,) = self.config.networks
         await NetworkSequence(self.env, compiled, small_chain().images[:1]).start()
 
 
@@ -134,7 +140,7 @@ class Watching(AcceleratorTest):
     """A passive environment beside another test bench that does the work."""
 
     async def stimulus(self):
-        compiled, = self.config.networks
+        (compiled,) = self.config.networks
         bench = Bench(self.config.dut)
         bench.host = self.config.host
         await bench.check(compiled.net, small_chain().images[:2])
@@ -149,7 +155,9 @@ async def must_fail(test, dut, *words, **options):
         await run(test, dut, networks=[small_network(dut)], **options)
     except AssertionError as error:
         message = str(error)
-        assert all(word in message for word in words), f"{test.__name__} failed with another message: {message}"
+        assert all(word in message for word in words), (
+            f"{test.__name__} failed with another message: {message}"
+        )
         dut._log.info("%s failed as it must: %s", test.__name__, message.splitlines()[0])
         return
     raise AssertionError(f"{test.__name__} passed although it must fail")
@@ -171,7 +179,9 @@ async def nothing_seen_fails(dut):
 async def corrupted_expectation_is_reported(dut):
     """One wrong value is found and located."""
     layer = small_network(dut).net.layers[0].name
-    await must_fail(Corrupted, dut, f"layer {layer!r}", "1 of ", "channel 4, row 2, column 1", "expected", "got")
+    await must_fail(
+        Corrupted, dut, f"layer {layer!r}", "1 of ", "channel 4, row 2, column 1", "expected", "got"
+    )
 
 
 @cocotb.test()
@@ -183,15 +193,27 @@ async def unread_results_fail(dut):
 @cocotb.test()
 async def coverage_hole_fails(dut):
     """A kind of layer that was never run is named."""
-    await must_fail(OneImage, dut, "coverage holes", "layer_op.avgpool signed", coverage_goal=frozenset({"layer_op.avgpool signed"}))
+    await must_fail(
+        OneImage,
+        dut,
+        "coverage holes",
+        "layer_op.avgpool signed",
+        coverage_goal=frozenset({"layer_op.avgpool signed"}),
+    )
 
 
 @cocotb.test()
 async def disabled_monitors_fail(dut):
     """Each monitor that sees nothing turns the run red."""
-    await must_fail(disabled(ResultMonitor, MuteResultMonitor), dut, "an expected image never came back")
+    await must_fail(
+        disabled(ResultMonitor, MuteResultMonitor), dut, "an expected image never came back"
+    )
     await must_fail(disabled(StreamMonitor, MuteStreamMonitor), dut, "no image calls for")
-    await must_fail(disabled(RegisterMonitor, MuteRegisterMonitor), dut, "the register scoreboard checked nothing")
+    await must_fail(
+        disabled(RegisterMonitor, MuteRegisterMonitor),
+        dut,
+        "the register scoreboard checked nothing",
+    )
 
 
 @cocotb.test()
@@ -203,14 +225,20 @@ async def disabled_reference_fails(dut):
 @cocotb.test()
 async def disabled_comparison_fails(dut):
     """A scoreboard that takes everything and compares nothing."""
-    await must_fail(disabled(ResultScoreboard, BlindScoreboard), dut, "the scoreboard checked nothing")
+    await must_fail(
+        disabled(ResultScoreboard, BlindScoreboard), dut, "the scoreboard checked nothing"
+    )
 
 
 @cocotb.test()
 async def disabled_bench_fails(dut):
-    """The bench of the tests without UVM: a reference that knows nothing, or a comparison that compares nothing."""
+    """The bench of the tests without UVM: a reference that knows nothing, or a comparison that
+    compares nothing."""
     bench = await Bench(dut).start()
-    for part, replacement in (("expected_tensors", lambda net, images: {}), ("compare", lambda expected, got: 0)):
+    for part, replacement in (
+        ("expected_tensors", lambda net, images: {}),
+        ("compare", lambda expected, got: 0),
+    ):
         with mock.patch.object(network_bench, part, replacement):
             try:
                 await bench.check(small_network(dut).net, small_chain().images[:1])
@@ -224,9 +252,15 @@ async def disabled_bench_fails(dut):
 @cocotb.test()
 async def disabled_coverage_fails(dut):
     """A collector that samples nothing leaves holes; the same goal is reached with it."""
-    goal = frozenset(f"layer_op.{layer.op} {'signed' if layer.in_signed else 'unsigned'}" for layer in small_network(dut).net.layers)
-    await must_fail(disabled(LayerCoverage, SilentCoverage), dut, "coverage holes", *goal, coverage_goal=goal)
+    goal = frozenset(
+        f"layer_op.{layer.op} {'signed' if layer.in_signed else 'unsigned'}"
+        for layer in small_network(dut).net.layers
+    )
+    await must_fail(
+        disabled(LayerCoverage, SilentCoverage), dut, "coverage holes", *goal, coverage_goal=goal
+    )
     await run(OneImage, dut, networks=[small_network(dut)], coverage_goal=goal)
+
 
 @cocotb.test()
 async def passive_environment_checks(dut):

@@ -1,4 +1,5 @@
 """Network-in-Network on a real image in the UVM environment."""
+
 import cocotb
 
 from model.compiler import compile_network
@@ -12,7 +13,7 @@ class NinTest(AcceleratorTest):
     """The whole network on one bundled test image, every layer emitted."""
 
     async def stimulus(self):
-        compiled, = self.config.networks
+        (compiled,) = self.config.networks
         images, _ = nin_images(compiled.net, 1, random_generator())
         await NetworkSequence(self.env, compiled, images).start()
 
@@ -21,11 +22,24 @@ class NinTest(AcceleratorTest):
 async def nin_uvm(dut):
     """Every layer of the network equals the predictor's."""
     net = load_nin()
-    await run(NinTest, dut, networks=[compile_network(net, hardware_of(dut), debug=True)], coverage_goal=_goal(net))
+    await run(
+        NinTest,
+        dut,
+        networks=[compile_network(net, hardware_of(dut), debug=True)],
+        coverage_goal=_goal(net),
+    )
 
 
 def _goal(net):
     """What the network consists of: a whole image must have hit it."""
     sign = "signed" if net.input_signed else "unsigned"
-    return frozenset({f"layer_mapping.conv 5 wide {sign}", f"layer_mapping.conv vertical taps {sign}",
-                      f"layer_mapping.conv several tiles {sign}", "layer_mapping.conv 1 wide unsigned", "layer_mapping.conv 3 wide unsigned", "layer_op.maxpool unsigned"})
+    return frozenset(
+        {
+            f"layer_mapping.conv 5 wide {sign}",
+            f"layer_mapping.conv vertical taps {sign}",
+            f"layer_mapping.conv several tiles {sign}",
+            "layer_mapping.conv 1 wide unsigned",
+            "layer_mapping.conv 3 wide unsigned",
+            "layer_op.maxpool unsigned",
+        }
+    )

@@ -2,6 +2,7 @@
 
 Environment: UVM_NETWORKS the least number of networks (default 10).
 """
+
 import os
 
 import cocotb
@@ -19,11 +20,18 @@ LIMIT = 300  # networks drawn
 
 
 def draw_networks(rng, hardware, least):
-    """At least `least` random compiled networks which together have every kind of layer; those that add nothing are few."""
+    """At least `least` random compiled networks which together have every kind of layer; those that
+    add nothing are few."""
     networks, missing = [], set(ALL_KINDS)
     for _ in range(LIMIT):
         seed = int(rng.integers(2**31))
-        net = random_network(np.random.default_rng(seed), stride=(1,), ops=("conv", "maxpool", "avgpool"), max_macs=600_000, name=f"seed {seed}")
+        net = random_network(
+            np.random.default_rng(seed),
+            stride=(1,),
+            ops=("conv", "maxpool", "avgpool"),
+            max_macs=600_000,
+            name=f"seed {seed}",
+        )
         try:
             compiled = compile_network(net, hardware, debug=True)
         except CompileError:
@@ -44,12 +52,19 @@ class RandomTest(AcceleratorTest):
         rng = random_generator()
         for compiled in self.config.networks:
             images = random_input(rng, compiled.net, int(rng.integers(1, 3)))
-            self.logger.info("network %s, %d layers, %d images", compiled.net.name, len(compiled.net.layers), len(images))
+            self.logger.info(
+                "network %s, %d layers, %d images",
+                compiled.net.name,
+                len(compiled.net.layers),
+                len(images),
+            )
             await NetworkSequence(self.env, compiled, images, random_streams(rng)).start()
 
 
 @cocotb.test()
 async def uvm_random(dut):
     """All images of all networks equal the predictor's, and every kind of layer was among them."""
-    networks = draw_networks(random_generator(), hardware_of(dut), int(os.environ.get("UVM_NETWORKS") or 10))
+    networks = draw_networks(
+        random_generator(), hardware_of(dut), int(os.environ.get("UVM_NETWORKS") or 10)
+    )
     await run(RandomTest, dut, networks=networks, coverage_goal=ALL_KINDS)

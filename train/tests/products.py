@@ -13,8 +13,8 @@ import click
 import numpy as np
 import torch
 
-from model.reference.integer import run_integer
 from model.network import load_network
+from model.reference.integer import run_integer
 from model.reference.torch_net import TorchNet
 from train import checkpoint
 from train.clipq import Setting
@@ -27,8 +27,10 @@ from train.paper_mode import FixedGain
 from train.segments import Segments
 
 QUANTIZERS = {name: method.quantizer for name, method in METHODS.items()}
-QUANTIZERS |= {"segments": Segments((-1.2, -0.3, 0.5), 2),
-               "gain": FixedGain(Setting(fraction_bits=5), 1.0)}
+QUANTIZERS |= {
+    "segments": Segments((-1.2, -0.3, 0.5), 2),
+    "gain": FixedGain(Setting(fraction_bits=5), 1.0),
+}
 
 
 def digest(*arrays) -> str:

@@ -1,4 +1,5 @@
-"""CLIP-Q against the worked example of the paper, hand-made partitions and the straight-through gradient."""
+"""CLIP-Q against the worked example of the paper, hand-made partitions and the straight-through
+gradient."""
 
 from dataclasses import replace
 
@@ -10,9 +11,15 @@ from train import clipq
 from train.clipq import Setting
 
 # The 5x5 kernel of Cheng, Lin and Shih, IEEE TCAS-I 69(10), 2022.
-KERNEL = torch.tensor([
-    [0.1, 0.2, -0.9, 1.5, -0.3], [1.4, -0.8, -0.7, -1.1, -0.2], [-1.3, 0.5, -0.1, -0.5, -1.4],
-    [0.7, -0.3, -0.8, 0.6, -0.1], [0.1, -0.4, -0.9, 0.1, 1.5]])
+KERNEL = torch.tensor(
+    [
+        [0.1, 0.2, -0.9, 1.5, -0.3],
+        [1.4, -0.8, -0.7, -1.1, -0.2],
+        [-1.3, 0.5, -0.1, -0.5, -1.4],
+        [0.7, -0.3, -0.8, 0.6, -0.1],
+        [0.1, -0.4, -0.9, 0.1, 1.5],
+    ]
+)
 PAPER = Setting(clip=0.2, bits=2, by_sign=False)
 
 
@@ -32,8 +39,11 @@ def test_worked_example_in_q35():
 def test_paper_mode_is_mult_1_shift_5():
     """Q3.5 weights times Q3.5 activations shifted right by 5 is Q3.5 again."""
     from model.reference.requantize import requantize
+
     weight, activation = clipq.fixed_point(torch.tensor([1.5])), np.array([64])  # 1.5 and 2.0
-    assert requantize(activation.astype(np.int64) * weight.numpy(), 0, 1, 5, 0, 255).tolist() == [96]  # 3.0
+    assert requantize(activation.astype(np.int64) * weight.numpy(), 0, 1, 5, 0, 255).tolist() == [
+        96
+    ]  # 3.0
 
 
 def test_fixed_point_rounds_and_saturates():
@@ -44,7 +54,9 @@ def test_fixed_point_rounds_and_saturates():
 def test_each_sign_loses_its_share():
     weights = torch.cat([torch.arange(1.0, 101), -torch.arange(1.0, 51)])
     index = clipq.partition(weights, Setting(clip=0.3))
-    assert torch.equal(index == 0, (weights.abs() <= 15) & (weights < 0) | (weights.abs() <= 30) & (weights > 0))
+    assert torch.equal(
+        index == 0, (weights.abs() <= 15) & (weights < 0) | (weights.abs() <= 30) & (weights > 0)
+    )
 
 
 def test_segments_have_equal_width():
@@ -60,10 +72,14 @@ def test_three_bits_and_more(bits):
     index, codebook = Setting(clip=0.1, bits=bits).quantize(weights)
     assert index.min() == 0 and index.max() == 2**bits - 1 and codebook[0] == 0
     used = codebook[1:][torch.bincount(index, minlength=2**bits)[1:] > 0]
-    assert torch.equal(used, used.sort().values)  # segments run from the most negative to the most positive
+    assert torch.equal(
+        used, used.sort().values
+    )  # segments run from the most negative to the most positive
 
 
-@pytest.mark.parametrize("weights", [torch.zeros(4), torch.ones(4), -torch.ones(4), torch.tensor([1.0, -1.0, 0.0])])
+@pytest.mark.parametrize(
+    "weights", [torch.zeros(4), torch.ones(4), -torch.ones(4), torch.tensor([1.0, -1.0, 0.0])]
+)
 def test_degenerate_weights(weights):
     index, codebook = Setting(clip=0).quantize(weights)
     assert torch.equal(codebook[index], (127 * weights).long())
@@ -79,10 +95,14 @@ def test_gradient_reaches_clipped_weights():
 
 
 def test_clipped_weight_comes_back():
-    weights = torch.tensor([0.01, -0.01, 1.0, -1.0, 0.9, -0.9, 0.8, -0.8, 0.7, -0.7], requires_grad=True)
+    weights = torch.tensor(
+        [0.01, -0.01, 1.0, -1.0, 0.9, -0.9, 0.8, -0.8, 0.7, -0.7], requires_grad=True
+    )
     assert clipq.fake_quantize(weights, Setting())[0] == 0
     optimizer = torch.optim.SGD([weights], lr=1.0)
-    clipq.fake_quantize(weights, Setting())[0].mul(-0.95).backward()  # ask for a larger first weight
+    clipq.fake_quantize(weights, Setting())[0].mul(
+        -0.95
+    ).backward()  # ask for a larger first weight
     optimizer.step()
     assert clipq.fake_quantize(weights, Setting())[0] > 0
 
@@ -113,7 +133,9 @@ def test_settling_draws_weights_to_their_values_and_keeps_their_indices():
     assert torch.equal(setting.quantize(weights)[0], index)
     spread = [torch.stack([w[index == i].std() for i in range(4)]).max() for w in (before, weights)]
     assert spread[1] < 0.05 * spread[0]
-    assert torch.equal(setting.quantize(weights.half().float())[0], index), "half precision moves weights over a threshold"
+    assert torch.equal(setting.quantize(weights.half().float())[0], index), (
+        "half precision moves weights over a threshold"
+    )
 
 
 def test_settling_leaves_a_layer_of_zeros_alone():

@@ -17,8 +17,23 @@ from click.testing import CliRunner
 
 from model.common.errors import UserError
 from model.network import Layer, Network, save_network
-from train import (checkpoint, data, evaluate, export, memory, paper_mode, plots, reconstruct,
-                   run_files, shipper, tables, tail, teacher, teacher_training, train)
+from train import (
+    checkpoint,
+    data,
+    evaluate,
+    export,
+    memory,
+    paper_mode,
+    plots,
+    reconstruct,
+    run_files,
+    shipper,
+    tables,
+    tail,
+    teacher,
+    teacher_training,
+    train,
+)
 from train.export import ZOO
 from train.fold import FoldError
 from train.nin import NIN, to_input
@@ -27,8 +42,8 @@ from train.run_files import StateError
 from train.shipper import Shipper
 from train.teacher import Teacher
 from train.tests.pictures import pictures
-from train.trial import load_full_precision
 from train.train import Phase, Trainer
+from train.trial import load_full_precision
 
 CKPT, FLOAT = ZOO / "nin-cifar10.ckpt.npz", ZOO / "nin-cifar10.float.npz"
 
@@ -60,6 +75,7 @@ def refuses(command, *arguments, status=1):
 
 # --------------------------------------------------------- checkpoints, *.ckpt.npz and *.float.npz
 
+
 def meta(**changes):
     known = json.loads(str(np.load(CKPT)["meta"]))
     return np.array(json.dumps({**known, **changes}))
@@ -69,6 +85,7 @@ def element(name, value):
     def change(arrays):
         arrays[name] = arrays[name].copy()
         arrays[name].flat[3] = value
+
     return change
 
 
@@ -149,18 +166,24 @@ def flipped(whole):
     return bytes(data)
 
 
-BYTES = {"empty": lambda whole: b"", "cut": lambda whole: whole[: len(whole) // 2],
-         "flipped": flipped, "text": lambda whole: b"network\n",
-         "picture": lambda whole: b"\xff\xd8\xff\xe0 JFIF",
-         "headless": lambda whole: whole[100:]}
+BYTES = {
+    "empty": lambda whole: b"",
+    "cut": lambda whole: whole[: len(whole) // 2],
+    "flipped": flipped,
+    "text": lambda whole: b"network\n",
+    "picture": lambda whole: b"\xff\xd8\xff\xe0 JFIF",
+    "headless": lambda whole: whole[100:],
+}
 FLOAT_COMMANDS = {
-    "export": (export.main, []), "evaluate": (evaluate.main, []),
+    "export": (export.main, []),
+    "evaluate": (evaluate.main, []),
     "train": (train.main, ["--run", "run", "--phase", "clipq", "--start"]),
     "teacher": (train.main, ["--run", "run", "--teacher"]),
     "tail": (tail.main, ["--out", "run", "--start"]),
     "tail's": (tail.main, ["--out", "run", "--teacher"]),
     "reconstruct": (reconstruct.main, ["--out", "run", "--start"]),
-    "tables": (tables.main, ["bits", "--start"]), "paper": (paper_mode.main, ["--start"]),
+    "tables": (tables.main, ["bits", "--start"]),
+    "paper": (paper_mode.main, ["--start"]),
     "histograms": (plots.main, ["--full", FLOAT, "--ckpt"]),
 }
 
@@ -192,6 +215,7 @@ def test_every_command_names_the_file(name, tmp_path, monkeypatch):
 
 # ---------------------------------------------------------------------------- states of runs, *.pt
 
+
 def trainer_in(folder):
     torch.manual_seed(0)
     sets = {"train": pictures(40), "val": pictures(20, 1)}
@@ -218,16 +242,22 @@ def saved(tmp_path_factory):
 
 
 STATES = {
-    "epoch -1": (("epoch",), -1), "epoch of a text": (("epoch",), "1"),
-    "true epochs": (("epoch",), True), "half a step": (("step",), 0.5),
+    "epoch -1": (("epoch",), -1),
+    "epoch of a text": (("epoch",), "1"),
+    "true epochs": (("epoch",), True),
+    "half a step": (("step",), 0.5),
     "no seconds": (("seconds",), None),
-    "seconds of nan": (("seconds",), float("nan")), "history of numbers": (("history",), [1, 2]),
-    "history is a table": (("history",), {"loss": 1}), "one epoch too few": (("history",), [ROW]),
+    "seconds of nan": (("seconds",), float("nan")),
+    "history of numbers": (("history",), [1, 2]),
+    "history is a table": (("history",), {"loss": 1}),
+    "one epoch too few": (("history",), [ROW]),
     "an epoch without a loss": (("history", 0), {"val": 0.5}),
     "a loss of nan": (("history", 1, "loss"), float("nan")),
     "settings of a text": (("settings",), "seed 0"),
-    "settings of tensors": (("settings", "seed"), torch.zeros(2)), "version 2": (("version",), 2),
-    "net is a tensor": (("net",), torch.zeros(3)), "no net": (("net",), None),
+    "settings of tensors": (("settings", "seed"), torch.zeros(2)),
+    "version 2": (("version",), 2),
+    "net is a tensor": (("net",), torch.zeros(3)),
+    "no net": (("net",), None),
     "nan weight": (WEIGHT, torch.full((192, 96, 5, 5), torch.nan)),
     "infinite weight": (WEIGHT, torch.full((192, 96, 5, 5), torch.inf)),
     "other shape": (WEIGHT, torch.zeros(192, 96, 3, 3)),
@@ -237,7 +267,8 @@ STATES = {
     "weight of a text": (WEIGHT, "heavy"),
     "negative variance": (("net", "conv1.bn.running_var"), -torch.ones(192)),
     "steps of 0": (("net", "conv1.steps"), torch.tensor(0.0)),
-    "an unknown weight": (("net", "conv10"), torch.zeros(1)), "muon is a list": (("muon",), [1]),
+    "an unknown weight": (("net", "conv10"), torch.zeros(1)),
+    "muon is a list": (("muon",), [1]),
     "sgd has no state": (("sgd", "state"), None),
     "momentum of another shape": (MOMENTUM, torch.zeros(3)),
     "nan momentum": (MOMENTUM, torch.full((192, 3, 5, 5), torch.nan)),
@@ -271,8 +302,11 @@ def test_bytes_that_are_no_state(damage, old, saved, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save(saved[1], tmp_path / "float.pt")
     (tmp_path / "float.pt").write_bytes(BYTES[damage]((tmp_path / "float.pt").read_bytes()))
-    command = {"resume": (train.main, "--run", tmp_path), "curves": (plots.main, "--run", tmp_path),
-               "tables": (tables.main, "point", "--start", tmp_path / "float.pt")}[old]
+    command = {
+        "resume": (train.main, "--run", tmp_path),
+        "curves": (plots.main, "--run", tmp_path),
+        "tables": (tables.main, "point", "--start", tmp_path / "float.pt"),
+    }[old]
     assert f"{tmp_path / 'float.pt'}: " in refuses(*command)
 
 
@@ -303,9 +337,18 @@ def test_compressed_states_are_not_unpacked(tmp_path):
         run_files.read(path)
 
 
-@pytest.mark.parametrize("soft", [
-    torch.zeros(3, 5).half(), torch.zeros(3, 10), torch.full((3, 10), torch.nan).half(),
-    -torch.ones(3, 10).half(), 2 * torch.ones(3, 10).half(), [1, 2], "soft"])
+@pytest.mark.parametrize(
+    "soft",
+    [
+        torch.zeros(3, 5).half(),
+        torch.zeros(3, 10),
+        torch.full((3, 10), torch.nan).half(),
+        -torch.ones(3, 10).half(),
+        2 * torch.ones(3, 10).half(),
+        [1, 2],
+        "soft",
+    ],
+)
 def test_kept_probabilities_are_checked(soft, tmp_path):
     torch.save(soft, tmp_path / "soft.pt")
     with pytest.raises(UserError, match="soft.pt: probabilities"):
@@ -318,9 +361,13 @@ def test_a_teacher_names_what_is_wrong(tmp_path):
     path, state = tmp_path / "teacher.pt", Teacher(10).state_dict()
     nan = {**state, "conv3.conv.weight": torch.full_like(state["conv3.conv.weight"], torch.nan)}
     small = {**state, "conv3.conv.weight": torch.zeros(2)}
-    for change, culprit in (({"net": nan}, "conv3.conv"), ({"net": small}, "conv3.conv"),
-                            ({"dataset": 10}, "dataset"), ({"version": "1"}, "version"),
-                            ({"net": [state]}, "net")):
+    for change, culprit in (
+        ({"net": nan}, "conv3.conv"),
+        ({"net": small}, "conv3.conv"),
+        ({"dataset": 10}, "dataset"),
+        ({"version": "1"}, "version"),
+        ({"net": [state]}, "net"),
+    ):
         torch.save({"dataset": "cifar10", "net": state, **change}, path)
         with pytest.raises(UserError, match=f"teacher.pt: .*{culprit}"):
             teacher.read(path, "cifar10")
@@ -344,14 +391,19 @@ def test_the_best_state_of_a_tail_is_there_before_it_goes_on(tmp_path):
 # --------------------------------------------------------------------------------- results in JSON
 
 RESULTS = {
-    "empty": "", "no JSON": "{'float': 1}", "cut": '{"float": {"history": [', "a list": "[]",
-    "a phase of a number": '{"float": 3}', "no history": '{"float": {"validation": 0.5}}',
+    "empty": "",
+    "no JSON": "{'float': 1}",
+    "cut": '{"float": {"history": [',
+    "a list": "[]",
+    "a phase of a number": '{"float": 3}',
+    "no history": '{"float": {"validation": 0.5}}',
     "history of numbers": '{"float": {"history": [1]}}',
     "no accuracy": '{"float": {"history": [{"loss": 1.0}]}}',
     "nan": '{"float": {"history": [{"loss": NaN, "val": 0}]}}',
     "infinite": '{"float": {"history": [{"loss": 1e999, "val": 0}]}}',
     "text": '{"float": {"history": [{"loss": "1", "val": 0}]}}',
-    "accuracy above 1": '{"float": {"history": [], "test": 92.8}}', "nested": "[" * 100_000,
+    "accuracy above 1": '{"float": {"history": [], "test": 92.8}}',
+    "nested": "[" * 100_000,
     "Latin": b'{"\xe9": 1}',
 }
 
@@ -365,9 +417,17 @@ def test_results_name_what_is_wrong(case, tmp_path):
     assert path.read_bytes() == (text if isinstance(text, bytes) else text.encode())
 
 
-@pytest.mark.parametrize("text", [
-    "{}", "[]", "", '{"validation": 0.5}', '{"validation": 0.5, "test": NaN}',
-    '{"validation": 0.5, "test": 0.5, "history": {"fake": [{"loss": 1}]}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}",
+        "[]",
+        "",
+        '{"validation": 0.5}',
+        '{"validation": 0.5, "test": NaN}',
+        '{"validation": 0.5, "test": 0.5, "history": {"fake": [{"loss": 1}]}}',
+    ],
+)
 def test_a_trials_result_names_what_is_wrong(text, tmp_path):
     (tmp_path / "result.json").write_text(text)
     with pytest.raises(UserError, match="result.json: "):
@@ -385,10 +445,20 @@ def test_results_that_are_no_file(tmp_path):
 
 # ----------------------------------------------------------------------------- folders and outputs
 
-@pytest.mark.parametrize("command, option", [
-    (train.main, "--run"), (train.main, "--out"), (tail.main, "--out"),
-    (teacher_training.main, "--out"), (reconstruct.main, "--out"), (plots.main, "--run"),
-    (plots.main, "--out"), (export.main, "--out")])
+
+@pytest.mark.parametrize(
+    "command, option",
+    [
+        (train.main, "--run"),
+        (train.main, "--out"),
+        (tail.main, "--out"),
+        (teacher_training.main, "--out"),
+        (reconstruct.main, "--out"),
+        (plots.main, "--run"),
+        (plots.main, "--out"),
+        (export.main, "--out"),
+    ],
+)
 def test_a_file_where_a_folder_is_expected(command, option, tmp_path):
     file = tmp_path / "file"
     file.write_text("kept")
@@ -427,6 +497,7 @@ def test_a_damaged_network_is_not_shipped_over(tmp_path):
 
 # ----------------------------------------------------------------------------- what is not written
 
+
 @cache
 def network(mode):
     torch.manual_seed(0)
@@ -438,10 +509,16 @@ def network(mode):
 
 
 @pytest.mark.parametrize("mode", ["float", "fake"])
-@pytest.mark.parametrize("layer, part, value", [
-    ("conv4", "conv.weight", torch.nan), ("conv1", "conv.weight", torch.inf),
-    ("conv5", "bn.bias", torch.nan), ("conv9", "bn.running_var", -1.0),
-    ("conv2", "bn.running_mean", torch.inf)])
+@pytest.mark.parametrize(
+    "layer, part, value",
+    [
+        ("conv4", "conv.weight", torch.nan),
+        ("conv1", "conv.weight", torch.inf),
+        ("conv5", "bn.bias", torch.nan),
+        ("conv9", "bn.running_var", -1.0),
+        ("conv2", "bn.running_mean", torch.inf),
+    ],
+)
 def test_networks_with_bad_numbers_are_not_written(mode, layer, part, value, tmp_path):
     net, path = copy.deepcopy(network(mode)), tmp_path / "nin.npz"
     path.write_bytes(b"old")
@@ -452,11 +529,16 @@ def test_networks_with_bad_numbers_are_not_written(mode, layer, part, value, tmp
     assert path.read_bytes() == b"old"
 
 
-@pytest.mark.parametrize("field, value, culprit", [
-    ("conv.weight", torch.nan, "weights that are not finite"),
-    ("conv.weight", torch.inf, "weights that are not finite"),
-    ("bn.weight", torch.nan, "channel 5: scale nan"),
-    ("bn.weight", torch.inf, "channel 5: scale inf"), ("bn.bias", 1e30, "channel 5: bias")])
+@pytest.mark.parametrize(
+    "field, value, culprit",
+    [
+        ("conv.weight", torch.nan, "weights that are not finite"),
+        ("conv.weight", torch.inf, "weights that are not finite"),
+        ("bn.weight", torch.nan, "channel 5: scale nan"),
+        ("bn.weight", torch.inf, "channel 5: scale inf"),
+        ("bn.bias", 1e30, "channel 5: bias"),
+    ],
+)
 def test_integers_of_bad_numbers_do_not_exist(field, value, culprit):
     """In one layer of a network that was never in a file."""
     net = copy.deepcopy(network("fake"))
@@ -488,11 +570,15 @@ def test_a_run_is_not_saved_over_by_bad_numbers(tmp_path):
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["float.pt"]
 
 
-@pytest.mark.parametrize("write", [
-    lambda path: run_files.write_json(path, {"test": float("nan")}),
-    lambda path: run_files.write(path, torch.tensor([torch.inf])),
-    lambda path: tail.kept_in(path, (2,), lambda: torch.tensor([0, torch.nan])),
-    lambda path: teacher.write(_nan_teacher(), "cifar10", path)])
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: run_files.write_json(path, {"test": float("nan")}),
+        lambda path: run_files.write(path, torch.tensor([torch.inf])),
+        lambda path: tail.kept_in(path, (2,), lambda: torch.tensor([0, torch.nan])),
+        lambda path: teacher.write(_nan_teacher(), "cifar10", path),
+    ],
+)
 def test_bad_numbers_are_not_written(write, tmp_path):
     with pytest.raises(UserError, match="file: not written"):
         write(tmp_path / "file")

@@ -104,8 +104,9 @@ def test_a_snapped_network_is_read_back_to_the_bit(on_edge, tmp_path):
 
 def test_the_network_that_was_validated_is_the_one_that_is_shipped(on_edge, tmp_path, monkeypatch):
     validated = []
-    monkeypatch.setattr(shipper, "integer_accuracy",
-                        lambda net, *_: validated.append(fold_network(net)) or 0.5)
+    monkeypatch.setattr(
+        shipper, "integer_accuracy", lambda net, *_: validated.append(fold_network(net)) or 0.5
+    )
     ship, before = Shipper("cifar10", tmp_path, [], 0), on_edge[0].conv2.conv.weight.clone()
     ship.offer(on_edge[0], {"phase": "clipq", "epoch": 1}, None, None)
     assert same(validated[0], fold_network(checkpoint.read(ship.checkpoint)[0]))
@@ -132,8 +133,10 @@ def test_snapping_once_is_enough(clip, scale, calibrated, tmp_path):
     assert same(fold_network(once), fold_network(checkpoint.read(tmp_path / "x.ckpt.npz")[0]))
 
 
-@pytest.mark.parametrize("quantizer", [
-    KMeans(), clipq.Setting(bits=3), clipq.Setting(by_sign=False), clipq.Setting(fraction_bits=5)])
+@pytest.mark.parametrize(
+    "quantizer",
+    [KMeans(), clipq.Setting(bits=3), clipq.Setting(by_sign=False), clipq.Setting(fraction_bits=5)],
+)
 def test_quantizers_that_the_file_cannot_hold_are_refused(quantizer, calibrated, tmp_path):
     net = snapped(calibrated)
     net.conv4.conv.weight.data[0].abs_()  # so that the signs differ in number

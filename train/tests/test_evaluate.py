@@ -14,7 +14,9 @@ def test_quantized_network_is_evaluated_in_integers():
     net, pixels = NIN(10), pictures(12)[0]
     net.calibrate(to_input(pixels, "cifar10"))
     net.eval()
-    sums = run_integer(to_network(net, "cifar10"), to_input(pixels, "cifar10").long().numpy()).reshape(12, -1)
+    sums = run_integer(
+        to_network(net, "cifar10"), to_input(pixels, "cifar10").long().numpy()
+    ).reshape(12, -1)
     labels = torch.from_numpy(sums.argmax(1))
     labels[:3] = (labels[:3] + 1) % 10
     assert accuracy(net, pixels, labels, "cifar10", threads=2) == 0.75

@@ -1,11 +1,12 @@
-"""The shipped network: reproducible from the shipped checkpoint, and the same integers in all three models."""
+"""The shipped network: reproducible from the shipped checkpoint, and the same integers in all three
+models."""
 
 import numpy as np
 import pytest
 import torch
 
-from model.reference.integer import run_integer
 from model.network import load_network
+from model.reference.integer import run_integer
 from model.reference.torch_net import TorchNet
 from train import checkpoint
 from train.export import ZOO, export, to_network
@@ -26,11 +27,15 @@ def test_something_is_shipped():
 def test_export_reproduces_the_shipped_network(shipped, tmp_path):
     target = tmp_path / "net.clipq.npz"
     export(shipped, target)
-    assert target.read_bytes() == shipped.with_name(shipped.name.replace(".ckpt.", ".clipq.")).read_bytes()
+    assert (
+        target.read_bytes()
+        == shipped.with_name(shipped.name.replace(".ckpt.", ".clipq.")).read_bytes()
+    )
 
 
 def test_layers_agree_to_the_bit(shipped):
-    """The trained module in its integer mode, TorchNet and the NumPy reference, every layer of random and extreme inputs."""
+    """The trained module in its integer mode, TorchNet and the NumPy reference, every layer of
+    random and extreme inputs."""
     net, facts = checkpoint.read(shipped)
     network = to_network(net, facts["dataset"])
     x = np.random.default_rng(7).integers(-128, 128, (4, 3, 32, 32))
@@ -45,7 +50,7 @@ def test_layers_agree_to_the_bit(shipped):
 
 
 def test_fake_quantized_evaluation_agrees(shipped):
-    """Training's evaluation in float32 differs from the integers by roundings of the scales only."""
+    """Training's evaluation in float32 differs from the integers by roundings of the scales only"""
     net, _ = checkpoint.read(shipped)
     x = torch.from_numpy(np.random.default_rng(8).integers(-100, 100, (4, 3, 32, 32)))
     with torch.no_grad():
@@ -55,13 +60,16 @@ def test_fake_quantized_evaluation_agrees(shipped):
 
 
 def test_input_integers_are_those_of_the_file(shipped):
-    """Pixels become the same integers in training and by the scale and offset of the file, for every value."""
+    """Pixels become the same integers in training and by the scale and offset of the file, for
+    every value."""
     _, facts = checkpoint.read(shipped)
     network = load_network(shipped.with_name(shipped.name.replace(".ckpt.", ".clipq.")))
     pixels = np.broadcast_to(np.arange(256, dtype=np.uint8), (1, 3, 256))[..., None]
     scale, offset = (np.reshape(v, (1, 3, 1, 1)) for v in (network.scale, network.offset))
     expected = np.clip(np.rint(pixels * scale + offset), -128, 127)
-    assert np.array_equal(to_input(torch.from_numpy(pixels.copy()), facts["dataset"]).numpy(), expected)
+    assert np.array_equal(
+        to_input(torch.from_numpy(pixels.copy()), facts["dataset"]).numpy(), expected
+    )
 
 
 def test_checkpoint_round_trip(tmp_path):

@@ -20,7 +20,8 @@ def test_halves_go_away_from_zero_and_the_negative_side_has_one_code_more():
 
 
 def test_an_outlier_is_clipped_where_that_errs_less():
-    """100 weights of 0.2 and one of 1.0 in codes -2..1: quarters err by 0.8125, halves by 4.25, eighths by 1.33."""
+    """100 weights of 0.2 and one of 1.0 in codes -2..1: quarters err by 0.8125, halves by 4.25,
+    eighths by 1.33."""
     weights = torch.tensor([0.2] * 100 + [1.0])
     assert FixedPoint(2).fraction_bits(weights) == 2
     assert FixedPoint(2).integers(weights).unique().tolist() == [1]
@@ -31,7 +32,11 @@ def test_range_and_error_of_normal_weights(bits):
     weights = 0.037 * torch.randn(4000, generator=torch.Generator().manual_seed(bits))
     quantizer = FixedPoint(bits)
     codes = quantizer.integers(weights)
-    assert torch.equal(codes, codes.round()) and codes.min() >= -(2 ** (bits - 1)) and codes.max() < 2 ** (bits - 1)
+    assert (
+        torch.equal(codes, codes.round())
+        and codes.min() >= -(2 ** (bits - 1))
+        and codes.max() < 2 ** (bits - 1)
+    )
     step = 2.0 ** -quantizer.fraction_bits(weights)
     inside = (weights / step < 2 ** (bits - 1) - 1) & (weights / step > -(2 ** (bits - 1)))
     assert ((codes * step - weights)[inside].abs() <= step / 2 + 1e-7).all()

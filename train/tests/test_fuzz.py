@@ -125,8 +125,18 @@ class States:
             numbers = NUMBERS if changed.is_floating_point() else NUMBERS[:5]
             changed[rng.integers(len(changed))] = pick(rng, numbers)
             return changed.view_as(value)
-        return pick(rng, (value.double(), value[None], value.flatten()[:3], value.to("meta"),
-                          value.float().to_sparse(), torch.zeros(()).expand(value.shape), -value))
+        return pick(
+            rng,
+            (
+                value.double(),
+                value[None],
+                value.flatten()[:3],
+                value.to("meta"),
+                value.float().to_sparse(),
+                torch.zeros(()).expand(value.shape),
+                -value,
+            ),
+        )
 
     def use(self):
         if self.of_teacher:
@@ -162,8 +172,13 @@ def late(*_):
     raise AssertionError(f"no end after {SECONDS} s")
 
 
-KINDS = {"quantized": (Checkpoints, True), "full precision": (Checkpoints, False),
-         "state": (States, False), "teacher": (States, True), "results": (Results, None)}
+KINDS = {
+    "quantized": (Checkpoints, True),
+    "full precision": (Checkpoints, False),
+    "state": (States, False),
+    "teacher": (States, True),
+    "results": (Results, None),
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)

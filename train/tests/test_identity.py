@@ -10,4 +10,14 @@ def test_digest_depends_on_settings_and_on_the_files_bytes(tmp_path):
     first = digest("cifar10", file, 3)
     assert first == digest("cifar10", other, 3) and len(first) == 12
     other.write_bytes(b"b")
-    assert len({first, digest("cifar10", other, 3), digest("cifar10", file, 4), digest("cifar100", file, 3)}) == 4
+    assert (
+        len(
+            {
+                first,
+                digest("cifar10", other, 3),
+                digest("cifar10", file, 4),
+                digest("cifar100", file, 3),
+            }
+        )
+        == 4
+    )

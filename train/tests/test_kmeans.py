@@ -51,7 +51,9 @@ def test_each_weight_gets_its_nearest_centre():
     assert torch.equal(codebook[index], expected)
 
 
-@pytest.mark.parametrize("weights", [torch.zeros(5), torch.ones(5), -torch.ones(5), torch.tensor([3.0])])
+@pytest.mark.parametrize(
+    "weights", [torch.zeros(5), torch.ones(5), -torch.ones(5), torch.tensor([3.0])]
+)
 def test_degenerate_weights(weights):
     assert torch.equal(KMeans().integers(weights), 127 * weights.sign())
 

@@ -1,19 +1,33 @@
-"""Sizes of a hand-made network and of the shipped one; the range coder gives back what it was given."""
+"""Sizes of a hand-made network and of the shipped one; the range coder gives back what it was
+given."""
 
 import numpy as np
 import pytest
 
 from model.network import Layer, Network, load_network
-from train.export import ZOO
 from train import memory
+from train.export import ZOO
 
 
 def small_network(index):
     outputs = len(index)
-    conv = Layer(name="conv", op="conv", inputs=("input",), stride=(1, 1), pad=(0, 0), out_min=0, out_max=255, index=index,
-                 codebook=np.array([0, 1, 2, 3], np.int8), bias=np.zeros(outputs, np.int32), mult=np.ones(outputs, np.int32),
-                 shift=np.zeros(outputs, np.uint8))
-    return Network(name="small", input_shape=(index.shape[1], 8, 8), input_signed=True, layers=(conv,))
+    conv = Layer(
+        name="conv",
+        op="conv",
+        inputs=("input",),
+        stride=(1, 1),
+        pad=(0, 0),
+        out_min=0,
+        out_max=255,
+        index=index,
+        codebook=np.array([0, 1, 2, 3], np.int8),
+        bias=np.zeros(outputs, np.int32),
+        mult=np.ones(outputs, np.int32),
+        shift=np.zeros(outputs, np.uint8),
+    )
+    return Network(
+        name="small", input_shape=(index.shape[1], 8, 8), input_signed=True, layers=(conv,)
+    )
 
 
 def test_hand_counted_sizes():
@@ -45,7 +59,9 @@ def test_code_is_near_the_entropy():
 
 def test_neighbours_help():
     """Rows of equal indices cost little once the left neighbour is known."""
-    index = np.repeat(np.random.default_rng(2).integers(0, 4, (60, 50, 5, 1)).astype(np.uint8), 5, axis=3)
+    index = np.repeat(
+        np.random.default_rng(2).integers(0, 4, (60, 50, 5, 1)).astype(np.uint8), 5, axis=3
+    )
     assert memory.coded_size(index) < 0.3 * index.size / 4
 
 

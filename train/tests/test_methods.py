@@ -12,9 +12,17 @@ from train.nin import NIN
 def test_integers(name):
     weights = 0.05 * torch.randn(30, 20, 3, 3, generator=torch.Generator().manual_seed(1))
     integers = METHODS[name].quantizer.integers(weights)
-    assert integers.shape == weights.shape and integers.dtype == weights.dtype and not integers.requires_grad
-    assert torch.equal(integers, integers.round()) and integers.min() >= -128 and integers.max() <= 127
-    assert (integers * weights).sum() > 0.5 * integers.norm() * weights.norm()  # it is the weights that are approximated
+    assert (
+        integers.shape == weights.shape
+        and integers.dtype == weights.dtype
+        and not integers.requires_grad
+    )
+    assert (
+        torch.equal(integers, integers.round()) and integers.min() >= -128 and integers.max() <= 127
+    )
+    assert (
+        integers * weights
+    ).sum() > 0.5 * integers.norm() * weights.norm()  # it is the weights that are approximated
     assert hash(METHODS[name]) == hash(METHODS[name]) and "object at" not in repr(METHODS[name])
 
 

@@ -21,8 +21,12 @@ def commands():
     """{module: its command}."""
     names = [found.name for found in pkgutil.iter_modules(package.__path__) if not found.ispkg]
     modules = {name: importlib.import_module(f"train.{name}") for name in names}
-    return {name: value for name, module in modules.items() for value in vars(module).values()
-            if isinstance(value, click.Command) and value.callback.__module__ == module.__name__}
+    return {
+        name: value
+        for name, module in modules.items()
+        for value in vars(module).values()
+        if isinstance(value, click.Command) and value.callback.__module__ == module.__name__
+    }
 
 
 COMMANDS = commands()
@@ -36,14 +40,29 @@ def is_number(kind):
     return isinstance(kind, type(click.INT) | type(click.FLOAT))
 
 
-NUMBERS = {f"{name} {param.opts[-1]} {place}": (command, param, place)
-           for name, command in COMMANDS.items() for param in command.params
-           for place, kind in enumerate(leaves(param.type)) if is_number(kind)}
+NUMBERS = {
+    f"{name} {param.opts[-1]} {place}": (command, param, place)
+    for name, command in COMMANDS.items()
+    for param in command.params
+    for place, kind in enumerate(leaves(param.type))
+    if is_number(kind)
+}
 
 
 def test_the_commands_are_found():
-    assert set(COMMANDS) == {"ablate", "evaluate", "export", "memory", "paper_mode", "plots",
-                             "reconstruct", "tables", "tail", "teacher_training", "train"}
+    assert set(COMMANDS) == {
+        "ablate",
+        "evaluate",
+        "export",
+        "memory",
+        "paper_mode",
+        "plots",
+        "reconstruct",
+        "tables",
+        "tail",
+        "teacher_training",
+        "train",
+    }
     assert len(NUMBERS) > 40
     for name, command in COMMANDS.items():
         assert type(command) is Command, name
@@ -51,6 +70,7 @@ def test_the_commands_are_found():
 
 def values_of(param, place, value):
     """Option and arguments, with `value` in its place and allowed ones in the others."""
+
     def allowed(kind):
         return kind.choices[0] if isinstance(kind, click.Choice) else kind.min
 
@@ -97,27 +117,52 @@ def test_defaults_are_allowed(name):
         assert not isinstance(value, float) or math.isfinite(value)
 
 
-@pytest.mark.parametrize("command, option, value", [
-    (train.main, "--end", "-1"), (train.main, "--end", "0"), (train.main, "--end", "nan"),
-    (train.main, "--minutes", "0"), (train.main, "--minutes", "-1"), (train.main, "--seed", "-1"),
-    (train.main, "--threads", "0"), (train.main, "--threads", "1000000"),
-    (train.main, "--lr", "nan"), (train.main, "--bn-lr", "inf"), (train.main, "--seed", str(2**64)),
-    (tail.main, "--minutes", "nan"),
-    (tail.main, "--seed", "-1"), (tail.main, "--threads", "-2"), (tail.main, "--pull", "nan"),
-    (tail.main, "--labels", "nan"), (tail.main, "--epochs", str(10**15)),
-    (tail.main, "--zeros", "conv5 nan"),
-    (tail.main, "--further", "cifar100 0"), (teacher_training.main, "--stage", "8 0"),
-    (teacher_training.main, "--stage", "20 1"), (teacher_training.main, "--seed", "-1"),
-    (tables.main, "--seed", "-1"), (ablate.main, "--size", "9"), (ablate.main, "--size", "4000"),
-    (ablate.main, "--pictures", "0"), (paper_mode.main, "--clip", "nan"),
-    (plots.main, "--limit", str(10**30))])
+@pytest.mark.parametrize(
+    "command, option, value",
+    [
+        (train.main, "--end", "-1"),
+        (train.main, "--end", "0"),
+        (train.main, "--end", "nan"),
+        (train.main, "--minutes", "0"),
+        (train.main, "--minutes", "-1"),
+        (train.main, "--seed", "-1"),
+        (train.main, "--threads", "0"),
+        (train.main, "--threads", "1000000"),
+        (train.main, "--lr", "nan"),
+        (train.main, "--bn-lr", "inf"),
+        (train.main, "--seed", str(2**64)),
+        (tail.main, "--minutes", "nan"),
+        (tail.main, "--seed", "-1"),
+        (tail.main, "--threads", "-2"),
+        (tail.main, "--pull", "nan"),
+        (tail.main, "--labels", "nan"),
+        (tail.main, "--epochs", str(10**15)),
+        (tail.main, "--zeros", "conv5 nan"),
+        (tail.main, "--further", "cifar100 0"),
+        (teacher_training.main, "--stage", "8 0"),
+        (teacher_training.main, "--stage", "20 1"),
+        (teacher_training.main, "--seed", "-1"),
+        (tables.main, "--seed", "-1"),
+        (ablate.main, "--size", "9"),
+        (ablate.main, "--size", "4000"),
+        (ablate.main, "--pictures", "0"),
+        (paper_mode.main, "--clip", "nan"),
+        (plots.main, "--limit", str(10**30)),
+    ],
+)
 def test_what_was_let_through_once(command, option, value):
     done, given = run(command, option, *value.split())
     assert done.exit_code == 2 and option in done.output and not given
 
 
-@pytest.mark.parametrize("name", [name for name, command in COMMANDS.items()
-                                  if any(param.name == "device" for param in command.params)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name, command in COMMANDS.items()
+        if any(param.name == "device" for param in command.params)
+    ],
+)
 def test_a_gpu_that_is_not_there_is_named(name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

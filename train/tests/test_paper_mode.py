@@ -1,15 +1,24 @@
-"""The 2022 paper's mode: folding, rebalancing and exact equality of training, export and integer model."""
+"""The 2022 paper's mode: folding, rebalancing and exact equality of training, export and integer
+model."""
 
 import numpy as np
 import pytest
 import torch
 
 from model.common.errors import UserError
-from model.reference.integer import run_integer
 from model.network import load_network, save_network
+from model.reference.integer import run_integer
 from train import clipq
 from train.nin import NIN
-from train.paper_mode import FixedGain, PaperNIN, PaperStart, check_equal, equalize, fold_batch_norm, to_paper_network
+from train.paper_mode import (
+    FixedGain,
+    PaperNIN,
+    PaperStart,
+    check_equal,
+    equalize,
+    fold_batch_norm,
+    to_paper_network,
+)
 
 
 def full_precision(seed: int) -> NIN:
@@ -27,7 +36,9 @@ def full_precision(seed: int) -> NIN:
 
 
 def pictures(seed: int, count: int, size: int = 8):
-    return torch.randint(-128, 128, (count, 3, size, size), generator=torch.Generator().manual_seed(seed)).float()
+    return torch.randint(
+        -128, 128, (count, 3, size, size), generator=torch.Generator().manual_seed(seed)
+    ).float()
 
 
 def random_paper_network(seed: int, fraction_bits: int) -> PaperNIN:
@@ -36,12 +47,15 @@ def random_paper_network(seed: int, fraction_bits: int) -> PaperNIN:
     net = PaperNIN(10, clipq.Setting(0.2, 2, True, fraction_bits))
     for _, block in net.blocks():
         block.rms.fill_(3 / 2**fraction_bits)  # three steps
-        block.bn.bias.data = (torch.randn(len(block.bn.bias)) * 4**fraction_bits / 8).round() / 4**fraction_bits
+        block.bn.bias.data = (
+            torch.randn(len(block.bn.bias)) * 4**fraction_bits / 8
+        ).round() / 4**fraction_bits
     return net.eval()
 
 
 def test_codebook_at_any_length_of_the_shadow_weights():
-    """P = 20 % of 10 magnitudes; negatives split at -2; means -2.8, -1.1, 2.25, in 32nds -89.6, -35.2, 72."""
+    """P = 20 % of 10 magnitudes; negatives split at -2; means -2.8, -1.1, 2.25, in 32nds -89.6,
+    -35.2, 72."""
     weights = torch.tensor([-3.0, -2.6, -1.0, -1.2, -0.2, 0.1, 2.0, 2.4, 2.8, 1.8])
     own = weights.double().square().mean().sqrt().item()
     quantizer = FixedGain(clipq.Setting(0.2, 2, False, 5), own)
@@ -75,7 +89,9 @@ def test_training_export_and_integer_model_agree_to_the_bit(fraction_bits, tmp_p
 def test_mult_is_one_and_shift_the_fraction_bits(fraction_bits):
     network = to_paper_network(random_paper_network(0, fraction_bits), "cifar10")
     convs = [layer for layer in network.layers if layer.op == "conv"]
-    assert len(convs) == 9 and all((c.mult == 1).all() and (c.shift == fraction_bits).all() for c in convs)
+    assert len(convs) == 9 and all(
+        (c.mult == 1).all() and (c.shift == fraction_bits).all() for c in convs
+    )
     assert all((c.bias != 0).any() for c in convs)
 
 
@@ -119,7 +135,10 @@ def test_folding_and_equalizing_keep_the_function():
     assert torch.allclose(run_folded(layers, x.double() / 57), expected, atol=1e-4)
     equalize(layers)
     assert torch.allclose(run_folded(layers, x.double() / 57), expected, atol=1e-4)
-    made, read = layers[3][0].flatten(1).norm(dim=1), layers[4][0].transpose(0, 1).flatten(1).norm(dim=1)
+    made, read = (
+        layers[3][0].flatten(1).norm(dim=1),
+        layers[4][0].transpose(0, 1).flatten(1).norm(dim=1),
+    )
     assert torch.allclose(made, read, rtol=0.05)
 
 
@@ -142,7 +161,9 @@ def test_biases_restore_the_channels_means():
     weights, bias = fold_batch_norm(full)[0]
     target = torch.nn.functional.conv2d(x.double() / 57, weights, bias, padding=2).mean((0, 2, 3))
     rounded = net.conv1.quantizer.integers(net.conv1.conv.weight).double()
-    ours = (torch.nn.functional.conv2d(x.double(), rounded, padding=2) / 1024).mean((0, 2, 3)) + net.conv1.bn.bias.detach()
+    ours = (torch.nn.functional.conv2d(x.double(), rounded, padding=2) / 1024).mean(
+        (0, 2, 3)
+    ) + net.conv1.bn.bias.detach()
     factor = (ours * target).sum() / target.square().sum()
     assert torch.allclose(ours, factor * target, atol=1e-3) and 0.5 < factor < 1.5
 

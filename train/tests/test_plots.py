@@ -35,7 +35,9 @@ def test_levels_and_shares():
 
 def test_history_comes_from_checkpoints_then_from_results(tmp_path):
     torch.save({"history": ROWS}, tmp_path / "float.pt")
-    (tmp_path / "results.json").write_text(json.dumps({"float": {"history": ROWS[:1]}, "clipq": {"history": ROWS[:1]}}))
+    (tmp_path / "results.json").write_text(
+        json.dumps({"float": {"history": ROWS[:1]}, "clipq": {"history": ROWS[:1]}})
+    )
     assert plots.histories(tmp_path) == {"float": ROWS, "clipq": ROWS[:1]}
     with pytest.raises(UserError, match="neither"):
         plots.histories(tmp_path / "elsewhere")
@@ -64,7 +66,16 @@ def test_command_draws_curves_and_histograms(tmp_path):
     torch.save({"net": net.state_dict(), "history": ROWS}, tmp_path / "float.pt")
     net.calibrate(torch.randint(-128, 128, (4, 3, 8, 8)).float())
     checkpoint.write(checkpoint.snapped(net), "cifar10", tmp_path / "x.ckpt.npz", {})
-    args = ["--run", tmp_path, "--full", tmp_path / "float.pt", "--ckpt", tmp_path / "x.ckpt.npz", "--out", tmp_path / "plots"]
+    args = [
+        "--run",
+        tmp_path,
+        "--full",
+        tmp_path / "float.pt",
+        "--ckpt",
+        tmp_path / "x.ckpt.npz",
+        "--out",
+        tmp_path / "plots",
+    ]
     run = CliRunner().invoke(plots.main, [str(a) for a in args])
     assert run.exit_code == 0, run.output
     for name in ("curves", "weights"):
@@ -87,11 +98,17 @@ def test_nothing_to_draw():
 
 def test_command_draws_the_confusion_of_a_network_file(tmp_path, monkeypatch):
     labels, predicted = np.array([0, 1, 1, 9]), np.array([0, 1, 2, 9])
-    monkeypatch.setattr(plots, "load_cifar", lambda dataset, split: (np.zeros((4, 3, 32, 32), np.uint8), labels))
+    monkeypatch.setattr(
+        plots, "load_cifar", lambda dataset, split: (np.zeros((4, 3, 32, 32), np.uint8), labels)
+    )
     monkeypatch.setattr(plots, "class_names", lambda dataset: list("abcdefghij"))
-    monkeypatch.setattr(plots, "predict", lambda net, pixels, backend, progress: predicted[: len(pixels)])
+    monkeypatch.setattr(
+        plots, "predict", lambda net, pixels, backend, progress: predicted[: len(pixels)]
+    )
     drawn = []
-    monkeypatch.setattr(plots, "confusion_figure", lambda matrix, names: drawn.append(matrix) or plots.plt.figure())
+    monkeypatch.setattr(
+        plots, "confusion_figure", lambda matrix, names: drawn.append(matrix) or plots.plt.figure()
+    )
     args = ["--net", str(ZOO / "nin-cifar10.clipq.npz"), "--limit", "3", "--out", str(tmp_path)]
     run = CliRunner().invoke(plots.main, args)
     assert run.exit_code == 0 and "cifar10-confusion.png" in run.output, run.output

@@ -1,4 +1,5 @@
-"""Quantization without training: each step against brute force or against what it must not make worse."""
+"""Quantization without training: each step against brute force or against what it must not make
+worse."""
 
 import itertools
 from dataclasses import replace
@@ -12,30 +13,55 @@ from train import checkpoint, reconstruct
 from train.export import to_network
 from train.kmeans import KMeans
 from train.nin import NIN
-from train.reconstruct import Fit, descend, fit_layer, gptq, moments, nearest, outputs, refit, relative_error, statistics
+from train.reconstruct import (
+    Fit,
+    descend,
+    fit_layer,
+    gptq,
+    moments,
+    nearest,
+    outputs,
+    refit,
+    relative_error,
+    statistics,
+)
 from train.segments import Segments
 
 
 def layer(outputs=6, inputs=12, rows=400, seed=0):
     """(target [O, K], covariance [K, K]) of random weights on correlated inputs."""
     rng = torch.Generator().manual_seed(seed)
-    x = torch.randn(rows, inputs, generator=rng) @ torch.randn(inputs, inputs, generator=rng) + 3 * torch.randn(rows, 1, generator=rng)
+    x = torch.randn(rows, inputs, generator=rng) @ torch.randn(
+        inputs, inputs, generator=rng
+    ) + 3 * torch.randn(rows, 1, generator=rng)
     return torch.randn(outputs, inputs, generator=rng), x.T @ x / rows
 
 
 def rounded(target):
     scale = target.square().mean(1).sqrt()
-    values = torch.from_numpy(KMeans(60, reconstruct.STARTS[0]).centres(target / scale[:, None])).float()
+    values = torch.from_numpy(
+        KMeans(60, reconstruct.STARTS[0]).centres(target / scale[:, None])
+    ).float()
     return Fit(scale, values, nearest(target / scale[:, None], values))
 
 
 def settle(target, covariance, fit, sweeps):
-    weights = descend(target, covariance, fit.weights, fit.scale, fit.values, sweeps, torch.Generator().manual_seed(0))
+    weights = descend(
+        target,
+        covariance,
+        fit.weights,
+        fit.scale,
+        fit.values,
+        sweeps,
+        torch.Generator().manual_seed(0),
+    )
     return nearest(weights / fit.scale[:, None], fit.values)
 
 
 def test_nearest():
-    assert nearest(torch.tensor([-9.0, -1.6, -1.4, 0.4, 0.6, 5.0]), torch.tensor([-2.0, -1.0, 0.0, 1.0])).tolist() == [0, 0, 1, 2, 3, 3]
+    assert nearest(
+        torch.tensor([-9.0, -1.6, -1.4, 0.4, 0.6, 5.0]), torch.tensor([-2.0, -1.0, 0.0, 1.0])
+    ).tolist() == [0, 0, 1, 2, 3, 3]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -71,7 +97,10 @@ def test_uncorrelated_inputs_are_rounded():
 
 def test_moments_of_a_pointwise_layer():
     rng = torch.Generator().manual_seed(3)
-    quantized, original = torch.randn(60, 4, 3, 3, generator=rng), torch.randn(60, 4, 3, 3, generator=rng)
+    quantized, original = (
+        torch.randn(60, 4, 3, 3, generator=rng),
+        torch.randn(60, 4, 3, 3, generator=rng),
+    )
     weight = torch.randn(2, 4, 1, 1, generator=rng)
     covariance, crossed = moments(quantized, original, weight, False)
     a = quantized.permute(0, 2, 3, 1).reshape(-1, 4).double()
@@ -85,10 +114,16 @@ def test_moments_of_a_pointwise_layer():
 def networks():
     """Few pictures, one round and one sweep, to be quick.
 
-    (full-precision network with random batch norm, some of its scales negative; the same reconstructed; input integers)."""
+    (full-precision network with random batch norm, some of its scales negative; the same
+    reconstructed; input integers)."""
     torch.manual_seed(0)
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # many small operations: threads that wait for one another take many times as long beside other tests
+    torch.set_num_threads(
+        1
+        # many small operations: threads that wait for one another take many times as long
+        # beside other
+        # tests
+    )
     net = NIN(10)
     x = torch.randint(-128, 128, (40, 3, 32, 32)).float()
     net.train()
@@ -102,7 +137,12 @@ def networks():
     quantized = NIN(10)
     quantized.load_state_dict(net.state_dict())
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("ROUNDS", 1), ("SWEEPS", 1), ("STARTS", reconstruct.STARTS[:1]), ("ROWS", 8000)):
+        for name, value in (
+            ("ROUNDS", 1),
+            ("SWEEPS", 1),
+            ("STARTS", reconstruct.STARTS[:1]),
+            ("ROWS", 8000),
+        ):
             patch.setattr(reconstruct, name, value)
         reconstruct.reconstruct(quantized, x)
     torch.set_num_threads(threads)
@@ -110,7 +150,8 @@ def networks():
 
 
 def test_outputs_stay_near_the_full_precision_ones(networks):
-    """On the pictures it was fitted to (40 pictures of noise say nothing about others) the logits follow the full-precision network's."""
+    """On the pictures it was fitted to (40 pictures of noise say nothing about others) the logits
+    follow the full-precision network's."""
     net, quantized, x = networks
     with torch.no_grad():
         logits, ours = net(x), quantized(x)
@@ -121,12 +162,17 @@ def test_outputs_stay_near_the_full_precision_ones(networks):
 def test_statistics_of_sums(monkeypatch):
     monkeypatch.setattr(reconstruct, "CHUNK", 7)
     rng = torch.Generator().manual_seed(4)
-    x, weight = torch.randint(0, 256, (20, 3, 6, 6), generator=rng, dtype=torch.uint8), torch.randn(5, 3, 3, 3, generator=rng)
+    x, weight = (
+        torch.randint(0, 256, (20, 3, 6, 6), generator=rng, dtype=torch.uint8),
+        torch.randn(5, 3, 3, 3, generator=rng),
+    )
     sums = torch.nn.functional.conv2d(x.float(), weight, padding=1)
     found = statistics(x, weight)
     assert torch.allclose(found.mean, sums.mean((0, 2, 3)), rtol=1e-4)
     assert torch.allclose(found.variance, sums.var((0, 2, 3), unbiased=False), rtol=1e-4)
-    assert torch.equal(found.sample.flatten().sort().values, sums.flatten().sort().values)  # few enough to be taken all
+    assert torch.equal(
+        found.sample.flatten().sort().values, sums.flatten().sort().values
+    )  # few enough to be taken all
 
 
 def test_outputs_are_the_blocks(networks):
@@ -138,7 +184,9 @@ def test_outputs_are_the_blocks(networks):
         weights = quantized.conv1.quantizer.integers(quantized.conv1.conv.weight)
         integers = outputs(quantized.conv1, x[:5].to(torch.int8), weights, False)
         off = (integers.float() - quantized.conv1(x[:5])).abs()
-        assert integers.dtype == torch.uint8 and off.max() <= 1 and (off > 0).float().mean() < 1e-3  # floats near a half may round either way
+        assert (
+            integers.dtype == torch.uint8 and off.max() <= 1 and (off > 0).float().mean() < 1e-3
+        )  # floats near a half may round either way
 
 
 def test_checkpoint_and_integer_model_agree(networks, tmp_path):
@@ -156,8 +204,15 @@ def test_checkpoint_and_integer_model_agree(networks, tmp_path):
 def test_command_writes_the_network_and_refuses_a_quantized_start(networks, tmp_path, monkeypatch):
     _, quantized, _ = networks
     rng = torch.Generator().manual_seed(5)
-    pixels, labels = torch.randint(0, 256, (20, 3, 32, 32), generator=rng, dtype=torch.uint8), torch.arange(20) % 10
-    monkeypatch.setattr(reconstruct.data, "load", lambda dataset: {"train": (pixels, labels), "val": (pixels, labels)})
+    pixels, labels = (
+        torch.randint(0, 256, (20, 3, 32, 32), generator=rng, dtype=torch.uint8),
+        torch.arange(20) % 10,
+    )
+    monkeypatch.setattr(
+        reconstruct.data,
+        "load",
+        lambda dataset: {"train": (pixels, labels), "val": (pixels, labels)},
+    )
     monkeypatch.setattr(reconstruct, "class_names", lambda dataset: list("abcdefghij"))
 
     def stands_in(net, x, report):
@@ -169,10 +224,15 @@ def test_command_writes_the_network_and_refuses_a_quantized_start(networks, tmp_
     monkeypatch.setattr(reconstruct, "reconstruct", stands_in)
     start = tmp_path / "nin-cifar10.float.npz"
     checkpoint.write(NIN(10), "cifar10", start, {"seed": 0, "classes": list("abcdefghij")})
-    run = lambda source: CliRunner().invoke(reconstruct.main, ["--start", str(source), "--out", str(tmp_path / "out")])
+    run = lambda source: CliRunner().invoke(
+        reconstruct.main, ["--start", str(source), "--out", str(tmp_path / "out")]
+    )
     done = run(start)
     assert done.exit_code == 0, done.output
     written = tmp_path / "out" / "nin-cifar10.ckpt.npz"
-    assert 0 <= checkpoint.read(written)[1]["validation"] <= 1 and (tmp_path / "out" / "nin-cifar10.clipq.npz").exists()
+    assert (
+        0 <= checkpoint.read(written)[1]["validation"] <= 1
+        and (tmp_path / "out" / "nin-cifar10.clipq.npz").exists()
+    )
     refused = run(written)
     assert refused.exit_code == 1 and f"{written} is not a full-precision network" in refused.output

@@ -1,4 +1,5 @@
-"""One device, and several processes that share a batch (gloo on the CPU, as torchrun starts them)."""
+"""One device, and several processes that share a batch (gloo on the CPU, as torchrun starts
+them)."""
 
 import os
 import socket
@@ -30,7 +31,11 @@ def replica(mode):
 
 def step(workers, piece=8):
     loss = workers.gradients(*batch(), None, piece, Loss(), lambda p: p - 128)
-    return loss, [p.grad.clone() for p in workers.net.parameters()], workers.net.conv5.bn.running_mean.clone()
+    return (
+        loss,
+        [p.grad.clone() for p in workers.net.parameters()],
+        workers.net.conv5.bn.running_mean.clone(),
+    )
 
 
 @pytest.mark.parametrize("mode", ["float", "fake", "exact"])
@@ -41,7 +46,10 @@ def test_one_device_does_what_the_threads_do(mode):
     loss, grads, _ = step(mine)
     loss2, grads2, _ = step(theirs)
     assert loss == pytest.approx(loss2, rel=1e-5)
-    assert all(torch.allclose(a, b, rtol=1e-2, atol=1e-6 + 1e-2 * b.abs().max()) for a, b in zip(grads, grads2))
+    assert all(
+        torch.allclose(a, b, rtol=1e-2, atol=1e-6 + 1e-2 * b.abs().max())
+        for a, b in zip(grads, grads2)
+    )
 
 
 @pytest.mark.parametrize("make", [lambda: replica("fake"), lambda: Workers(replica("fake").net, 1)])
@@ -59,17 +67,27 @@ def test_evaluation_agrees():
     mine = replica("exact")
     pixels = batch()[0].to(torch.uint8)
     theirs = Workers(mine.net, 1)
-    assert torch.equal(mine.logits(pixels, lambda p: p.float() - 128), theirs.logits(pixels, lambda p: p.float() - 128))
+    assert torch.equal(
+        mine.logits(pixels, lambda p: p.float() - 128),
+        theirs.logits(pixels, lambda p: p.float() - 128),
+    )
 
 
 def one_of_two(rank, port, folder):
-    os.environ.update(WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    os.environ.update(
+        WORLD_SIZE="2",
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
     assert join_group("cpu") == torch.device("cpu")
     torch.save(step(replica("fake")), folder / f"{rank}.pt")
 
 
 def test_two_processes_share_a_batch(tmp_path):
-    """Both end with the same gradients, those of two half batches that are normalized by themselves."""
+    """Both end with the same gradients, those of two half batches that are normalized by
+    themselves."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -79,4 +97,7 @@ def test_two_processes_share_a_batch(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(first[1], second[1]))
     loss, grads, _ = step(Workers(replica("fake").net, 1), piece=4)
     assert first[0] == pytest.approx(loss, rel=1e-4)
-    assert all(torch.allclose(a, b, rtol=1e-2, atol=1e-6 + 1e-2 * b.abs().max()) for a, b in zip(first[1], grads))
+    assert all(
+        torch.allclose(a, b, rtol=1e-2, atol=1e-6 + 1e-2 * b.abs().max())
+        for a, b in zip(first[1], grads)
+    )

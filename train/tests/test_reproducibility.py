@@ -14,17 +14,30 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 CORE = ["test_exact.py", "test_export.py", "test_fold.py", "test_segments.py", "test_edges.py"]
 # Kernels of oneDNN, ATen, MKL and OpenBLAS, threads of OpenMP and MKL.
-OLD = {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE",
-       "OPENBLAS_CORETYPE": "Nehalem", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-COMMON = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "AVX2",
-          "OPENBLAS_CORETYPE": "Haswell", "OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
+OLD = {
+    "ONEDNN_MAX_CPU_ISA": "SSE41",
+    "ATEN_CPU_CAPABILITY": "default",
+    "MKL_CBWR": "COMPATIBLE",
+    "OPENBLAS_CORETYPE": "Nehalem",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+COMMON = {
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "MKL_CBWR": "AVX2",
+    "OPENBLAS_CORETYPE": "Haswell",
+    "OMP_NUM_THREADS": "2",
+    "MKL_NUM_THREADS": "2",
+}
 
 
 def run(setting: dict[str, str], *command: str) -> str:
     """Standard output of a Python command under a setting."""
     env = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", **setting}
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, env=env, capture_output=True,
-                          text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return done.stdout
 

@@ -6,7 +6,9 @@ import torch
 from train import clipq
 from train.segments import Segments, root_mean_square
 
-WEIGHTS = torch.tensor([[3.0, -4.0, 0.0, -1.0], [2.0, 0.5, -0.5, -2.0]])  # squares sum to 34.5: root mean square 2.0767
+WEIGHTS = torch.tensor(
+    [[3.0, -4.0, 0.0, -1.0], [2.0, 0.5, -0.5, -2.0]]
+)  # squares sum to 34.5: root mean square 2.0767
 
 
 def test_hand_made_case():
@@ -18,7 +20,10 @@ def test_hand_made_case():
 
 
 def test_scale_of_the_weights_does_not_matter():
-    segments, weights = Segments((-1.2, -0.3, 0.5), 2), torch.randn(40, 9, generator=torch.Generator().manual_seed(0))
+    segments, weights = (
+        Segments((-1.2, -0.3, 0.5), 2),
+        torch.randn(40, 9, generator=torch.Generator().manual_seed(0)),
+    )
     for scale in (2.0**-9, 1.0, 2.0**5):
         assert torch.equal(segments.integers(weights * scale), segments.integers(weights))
 
@@ -27,7 +32,9 @@ def test_scale_of_the_weights_does_not_matter():
 def test_zero_segment(zero):
     index, codebook = Segments((-1.0, 0.0, 1.0), zero).quantize(torch.linspace(-3, 3, 100))
     assert codebook[0] == 0 and (codebook[1:].diff() > 0).all()
-    assert int((index == 0).sum()) == (21, 29, 29, 21)[zero]  # even weights, boundaries at their root mean square of 3 / sqrt(3)
+    assert (
+        int((index == 0).sum()) == (21, 29, 29, 21)[zero]
+    )  # even weights, boundaries at their root mean square of 3 / sqrt(3)
 
 
 def test_a_settled_layer_keeps_its_quantized_values():
@@ -38,16 +45,23 @@ def test_a_settled_layer_keeps_its_quantized_values():
     assert torch.equal(segments.integers(weights), before)
 
 
-@pytest.mark.parametrize("edges, zero", [((0.0, 1.0), 0), ((0.0, 0.0, 1.0), 0), ((1.0, 0.0, 2.0), 0), ((0.0, 1.0, 2.0), 4)])
+@pytest.mark.parametrize(
+    "edges, zero",
+    [((0.0, 1.0), 0), ((0.0, 0.0, 1.0), 0), ((1.0, 0.0, 2.0), 0), ((0.0, 1.0, 2.0), 4)],
+)
 def test_bad_settings(edges, zero):
     with pytest.raises(ValueError, match="segments"):
         Segments(edges, zero)
 
 
 def test_more_zeros():
-    """In shares of their boundary the weights nearest to 0 are 0, 0.5 at 0.48, -0.5 at 0.60, -1 at 1.20, 2 at 1.93: the fourth and the fifth become zero where they are asked for."""
+    """In shares of their boundary the weights nearest to 0 are 0, 0.5 at 0.48, -0.5 at 0.60, -1 at
+    1.20, 2 at 1.93: the fourth and the fifth become zero where they are asked for."""
     segments = Segments((-1.5, -0.4, 0.5), 2)
-    zeros = [int((segments.with_zeros(WEIGHTS, share).quantize(WEIGHTS)[0] == 0).sum()) for share in (0.0, 0.375, 0.5, 0.625)]
+    zeros = [
+        int((segments.with_zeros(WEIGHTS, share).quantize(WEIGHTS)[0] == 0).sum())
+        for share in (0.0, 0.375, 0.5, 0.625)
+    ]
     assert zeros == [3, 3, 4, 5]
     assert segments.with_zeros(WEIGHTS, 0.375) == segments
     wider = segments.with_zeros(WEIGHTS, 0.5)
@@ -70,4 +84,6 @@ def test_zeros_that_cannot_be():
     with pytest.raises(ValueError, match="does not contain 0"):
         Segments((-1.0, 0.1, 1.0), 2).with_zeros(weights, 0.5)
     one_sided = Segments((0.4, 1.0, 1.5), 0).with_zeros(weights, 0.8)
-    assert (one_sided.quantize(weights)[0] == 0).double().mean().item() == pytest.approx(0.8, abs=2e-3)
+    assert (one_sided.quantize(weights)[0] == 0).double().mean().item() == pytest.approx(
+        0.8, abs=2e-3
+    )

@@ -46,14 +46,27 @@ def test_an_epoch_far_from_the_best_is_not_worth_the_time(net, ship, monkeypatch
     monkeypatch.setattr(ship, "offer", lambda net, facts, *_: seen.append(facts["epoch"]) or 0.61)
     for epoch, val in enumerate((0.594, 0.596, 0.7), 1):
         row = {"val": val, "epoch": epoch}
-        ship.after_epoch(SimpleNamespace(net=net, workers=None, val_set=None, phase=SimpleNamespace(name="clipq"), history=[row]))
+        ship.after_epoch(
+            SimpleNamespace(
+                net=net,
+                workers=None,
+                val_set=None,
+                phase=SimpleNamespace(name="clipq"),
+                history=[row],
+            )
+        )
         assert row.get("integer") == (0.61 if epoch > 1 else None)
     assert seen == [2, 3]
 
 
 def test_a_better_full_precision_network_stays(ship):
     kept = []
-    for phase, facts in (("float", {}), ("float", {"validation": 0.5}), ("refine", {"validation": 0.4}), ("refine", {"validation": 0.6})):
+    for phase, facts in (
+        ("float", {}),
+        ("float", {"validation": 0.5}),
+        ("refine", {"validation": 0.4}),
+        ("refine", {"validation": 0.6}),
+    ):
         ship.offer_float(NIN(10), {"phase": phase, **facts})
         read = checkpoint.read(ship.full_precision)[1]
         kept.append((read["phase"], read.get("validation")))
@@ -66,7 +79,9 @@ def test_integer_accuracy_is_that_of_the_file(net, tmp_path, monkeypatch):
     net = checkpoint.snapped(net)
     checkpoint.write(net, "cifar10", path, {})
     pixels, labels = pictures(8)
-    scores = run_integer(to_network(checkpoint.read(path)[0], "cifar10"), to_input(pixels, "cifar10").long().numpy()).reshape(len(labels), -1)
+    scores = run_integer(
+        to_network(checkpoint.read(path)[0], "cifar10"), to_input(pixels, "cifar10").long().numpy()
+    ).reshape(len(labels), -1)
     labels = torch.from_numpy(scores.argmax(1))
     labels[:2] = (labels[:2] + 1) % 10
     assert integer_accuracy(net, "cifar10", Workers(net, 1), (pixels, labels), count=5) == 0.75

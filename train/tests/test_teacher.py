@@ -60,7 +60,14 @@ def test_file_keeps_the_network_and_names_what_is_wrong(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match="teacher.pt: "):
             read(path, "cifar10")
-    for state in ({"dataset": "cifar10"}, {"dataset": "cifar10", "net": {}}, {"net": net.state_dict()}, {"dataset": "cifar1", "net": {}}, [1], torch.zeros(3)):
+    for state in (
+        {"dataset": "cifar10"},
+        {"dataset": "cifar10", "net": {}},
+        {"net": net.state_dict()},
+        {"dataset": "cifar1", "net": {}},
+        [1],
+        torch.zeros(3),
+    ):
         torch.save(state, path)
         with pytest.raises(ValueError, match="teacher.pt: "):
             read(path, "cifar10")
@@ -70,7 +77,9 @@ def test_a_nin_can_teach_as_well(tmp_path):
     path = tmp_path / "nin.float.npz"
     checkpoint.write(NIN(10), "cifar10", path, {})
     assert isinstance(read_any(path, "cifar10"), NIN)
-    with pytest.raises(ValueError, match="nin.float.npz is not a full-precision network for cifar100"):
+    with pytest.raises(
+        ValueError, match="nin.float.npz is not a full-precision network for cifar100"
+    ):
         read_any(path, "cifar100")
 
 
@@ -80,13 +89,32 @@ def test_command_trains_and_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(teacher_training, "PHASE", replace(PHASE, batch=20, cutout=2))
 
     def run(out, *stages):
-        options = [str(part) for stage in stages or ((8, 1), (16, 1)) for part in ("--stage", *stage)]
-        return CliRunner().invoke(main, ["--dataset", "cifar10", "--threads", "1", "--device", "cpu", "--out", str(tmp_path / out), *options])
+        options = [
+            str(part) for stage in stages or ((8, 1), (16, 1)) for part in ("--stage", *stage)
+        ]
+        return CliRunner().invoke(
+            main,
+            [
+                "--dataset",
+                "cifar10",
+                "--threads",
+                "1",
+                "--device",
+                "cpu",
+                "--out",
+                str(tmp_path / out),
+                *options,
+            ],
+        )
 
     done = run("a")
     assert done.exit_code == 0, done.output
     assert "wrote" in done.output and "teacher-cifar10.pt" in done.output
-    assert "epoch 1 8x8" in done.output and "epoch 2 16x16" in done.output and "epoch 3" not in done.output
+    assert (
+        "epoch 1 8x8" in done.output
+        and "epoch 2 16x16" in done.output
+        and "epoch 3" not in done.output
+    )
     other = run("a", (8, 2))
     assert other.exit_code == 1 and "stages ((8, 1), (16, 1)), not ((8, 2),)" in other.output
     odd = run("c", (8, 1), (12, 1))
@@ -101,9 +129,17 @@ def test_command_trains_and_goes_on(tmp_path, monkeypatch):
 
     monkeypatch.setattr(teacher_training.Trainer, "_step", stop_at_the_fourth)
     stopped = run("b")
-    assert stopped.exit_code == 1 and "epoch 2, step 1" in stopped.output and not (tmp_path / "b" / "teacher-cifar10.pt").exists()
+    assert (
+        stopped.exit_code == 1
+        and "epoch 2, step 1" in stopped.output
+        and not (tmp_path / "b" / "teacher-cifar10.pt").exists()
+    )
     assert run("b").exit_code == 0 and len(count) == 6
-    one, other = (read(tmp_path / out / "teacher-cifar10.pt", "cifar10").state_dict() for out in "ab")
+    one, other = (
+        read(tmp_path / out / "teacher-cifar10.pt", "cifar10").state_dict() for out in "ab"
+    )
     assert all(torch.equal(one[key], other[key]) for key in one)
     torch.manual_seed(0)
-    assert not torch.equal(one["conv4.conv.weight"], Teacher(10).conv4.conv.weight)  # it was trained
+    assert not torch.equal(
+        one["conv4.conv.weight"], Teacher(10).conv4.conv.weight
+    )  # it was trained

@@ -5,7 +5,9 @@ import torch
 
 from train.ternary import Ternary
 
-WEIGHTS = torch.tensor([[1.0, -1.0, 0.5], [-0.2, 0.1, 0.0]])  # mean magnitude 2.8 / 6, threshold 0.3267
+WEIGHTS = torch.tensor(
+    [[1.0, -1.0, 0.5], [-0.2, 0.1, 0.0]]
+)  # mean magnitude 2.8 / 6, threshold 0.3267
 
 
 def test_threshold_is_seven_tenths_of_the_mean_magnitude():

@@ -35,7 +35,9 @@ def test_augmentation_is_flip_and_shift():
     padded = F.pad(x.float(), (4,) * 4, mode="reflect")
     for i in range(30):
         crops = [padded[i, :, t : t + 32, u : u + 32] for t in range(9) for u in range(9)]
-        assert any(torch.equal(y[i], c) for c in crops) or any(torch.equal(y[i].flip(2), c) for c in crops)
+        assert any(torch.equal(y[i], c) for c in crops) or any(
+            torch.equal(y[i].flip(2), c) for c in crops
+        )
 
 
 def test_cutout_blanks_a_square():
@@ -46,15 +48,21 @@ def test_cutout_blanks_a_square():
 
 
 def test_mixtures_are_of_two_pictures_by_any_share():
-    x = torch.eye(200)[:, None, None].expand(-1, 3, 2, -1) * 100.0  # a picture for each bright column
+    x = (
+        torch.eye(200)[:, None, None].expand(-1, 3, 2, -1) * 100.0
+    )  # a picture for each bright column
     drawn = data.draw_mixture(200, data.generator(5))
     mixed = data.mix(x, *drawn)
     assert mixed.shape == x.shape and torch.allclose(mixed.sum(3), torch.tensor(100.0))
     own = mixed[:, 0, 0].diagonal() / 100
-    assert ((mixed[:, 0, 0] > 0).sum(1) <= 2).all() and ((mixed[:, 0, 0] > 0).sum(1) == 2).sum() > 190
+    assert ((mixed[:, 0, 0] > 0).sum(1) <= 2).all() and (
+        (mixed[:, 0, 0] > 0).sum(1) == 2
+    ).sum() > 190
     assert own.min() < 0.1 and own.max() > 0.9 and 0.4 < own.mean() < 0.6
     assert torch.equal(data.mix(x[:, 0, 0], *drawn), mixed[:, 0, 0])  # labels, as the pictures
-    assert torch.equal(mixed, data.mix(x, *data.draw_mixture(200, data.generator(5)))) and not torch.equal(mixed, data.mix(x, *data.draw_mixture(200, data.generator(6))))
+    assert torch.equal(
+        mixed, data.mix(x, *data.draw_mixture(200, data.generator(5)))
+    ) and not torch.equal(mixed, data.mix(x, *data.draw_mixture(200, data.generator(6))))
 
 
 def test_resumed_epoch_sees_the_same_batches():
@@ -117,6 +125,7 @@ def test_number_of_threads_changes_nothing(mode):
 
 def test_one_piece_is_ordinary_backpropagation(monkeypatch):
     import contextlib
+
     monkeypatch.setattr("train.parallel.autocast", contextlib.nullcontext)
     torch.manual_seed(4)
     net = NIN(10)
@@ -159,7 +168,10 @@ def test_stopped_run_resumes_to_the_same_network(tmp_path):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("quantizer, bounded", [(Setting(), True), (KMeans(), True), (Segments((-1.0, 0.5, 1.5), 1), False)])
+@pytest.mark.parametrize(
+    "quantizer, bounded",
+    [(Setting(), True), (KMeans(), True), (Segments((-1.0, 0.5, 1.5), 1), False)],
+)
 def test_outliers_are_clamped_unless_the_boundaries_are_fixed(quantizer, bounded, tmp_path):
     trainer = make_trainer(tmp_path)
     trainer.phase = replace(trainer.phase, mode="fake")
@@ -178,8 +190,16 @@ def test_other_settings_are_refused(tmp_path):
     trainer.sources = {"--teacher": "abc"}
     trainer.save()
     assert trainer.resume()
-    trainer.seed, trainer.phase, trainer.sources = 1, replace(trainer.phase, lr=0.01), {"--start": "def"}
-    with pytest.raises(UserError, match="float.pt was made with seed 0, not 1; --start None, not def; lr 0.05, not 0.01; --teacher abc, not None: another folder"):
+    trainer.seed, trainer.phase, trainer.sources = (
+        1,
+        replace(trainer.phase, lr=0.01),
+        {"--start": "def"},
+    )
+    with pytest.raises(
+        UserError,
+        match="float.pt was made with seed 0, not 1; --start None, not def; lr 0.05, not 0.01; "
+        "--teacher abc, not None: another folder",
+    ):
         trainer.resume()
     with pytest.raises(UserError, match="made with seed 0, not 1: another folder"):
         trainer.resume(ended=True)
@@ -223,7 +243,9 @@ def test_phase_may_end_inside_an_epoch(tmp_path, bars):
     trainer = make_trainer(tmp_path)
     trainer.phase = replace(trainer.phase, end=1.4)
     rates, step = [], trainer._step
-    trainer._step = lambda *batch: (step(*batch), rates.append(trainer.muon.param_groups[0]["lr"]))[0]
+    trainer._step = lambda *batch: (step(*batch), rates.append(trainer.muon.param_groups[0]["lr"]))[
+        0
+    ]
     trainer.run()
     assert len(rates) == 5 and trainer.epoch == 2 and len(trainer.history) == 2
     assert rates[-1] < 0.1 * max(rates)
@@ -249,11 +271,20 @@ def test_teacher_sees_both_sides():
 
 
 def test_all_phases_and_their_resumption(tmp_path, monkeypatch):
-    """Two runs of every phase on few pictures, one of them interrupted in each phase, ship the same bytes."""
-    monkeypatch.setattr(train.data, "load", lambda dataset: {"train": pictures(60), "val": pictures(20, 1), "test": pictures(20, 2)})
+    """Two runs of every phase on few pictures, one of them interrupted in each phase, ship the same
+    bytes."""
+    monkeypatch.setattr(
+        train.data,
+        "load",
+        lambda dataset: {"train": pictures(60), "val": pictures(20, 1), "test": pictures(20, 2)},
+    )
     monkeypatch.setattr(train, "class_names", lambda dataset: list("abcdefghij"))
-    monkeypatch.setitem(train.RECIPES, "smoke", tuple(replace(p, batch=20) for p in train.RECIPES["smoke"]))
-    run_main = lambda folder: CliRunner().invoke(train.main, ["--recipe", "smoke", "--run", str(folder), "--threads", "1"])
+    monkeypatch.setitem(
+        train.RECIPES, "smoke", tuple(replace(p, batch=20) for p in train.RECIPES["smoke"])
+    )
+    run_main = lambda folder: CliRunner().invoke(
+        train.main, ["--recipe", "smoke", "--run", str(folder), "--threads", "1"]
+    )
     straight = run_main(tmp_path / "a")
     assert straight.exit_code == 0, straight.output
     step, count, stops_at = Trainer._step, [], (2, 4, 7, 10)
@@ -267,77 +298,163 @@ def test_all_phases_and_their_resumption(tmp_path, monkeypatch):
     stops = [run_main(tmp_path / "b").exit_code for _ in range(len(stops_at) + 1)]
     assert stops == [1] * len(stops_at) + [0]
     names = [f"nin-cifar10.{kind}.npz" for kind in ("float", "ckpt", "clipq")]
-    assert all((tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes() for n in names)
+    assert all(
+        (tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes() for n in names
+    )
 
 
 def test_start_from_a_file(tmp_path, monkeypatch):
-    """The quantized phases begin from a full-precision file, then from the quantized one that they left; other files are refused by name."""
-    monkeypatch.setattr(train.data, "load", lambda dataset: {"train": pictures(60), "val": pictures(20, 1), "test": pictures(20, 2)})
+    """The quantized phases begin from a full-precision file, then from the quantized one that they
+    left; other files are refused by name."""
+    monkeypatch.setattr(
+        train.data,
+        "load",
+        lambda dataset: {"train": pictures(60), "val": pictures(20, 1), "test": pictures(20, 2)},
+    )
     monkeypatch.setattr(train, "class_names", lambda dataset: list("abcdefghij"))
-    monkeypatch.setitem(train.RECIPES, "smoke", tuple(replace(p, batch=20) for p in train.RECIPES["smoke"]))
+    monkeypatch.setitem(
+        train.RECIPES, "smoke", tuple(replace(p, batch=20) for p in train.RECIPES["smoke"])
+    )
     monkeypatch.setattr(shipper, "integer_accuracy", lambda *_: 0.5)
     source, out = tmp_path / "nin-cifar10.float.npz", tmp_path / "out"
     torch.manual_seed(4)
     checkpoint.write(NIN(10), "cifar10", source, {})
 
     def run(start, run_folder, *more):
-        arguments = ["--recipe", "smoke", "--phase", "clipq", "--threads", "1", "--start", start, "--run", tmp_path / run_folder, "--out", out, *more]
+        arguments = [
+            "--recipe",
+            "smoke",
+            "--phase",
+            "clipq",
+            "--threads",
+            "1",
+            "--start",
+            start,
+            "--run",
+            tmp_path / run_folder,
+            "--out",
+            out,
+            *more,
+        ]
         return CliRunner().invoke(train.main, [str(a) for a in arguments])
 
     assert run(source, "a").exit_code == 0
     assert (out / source.name).read_bytes() != b"" and not (tmp_path / "a" / "float.pt").exists()
     quantized = out / "nin-cifar10.ckpt.npz"
-    for other, culprit in ((run(quantized, "a"), "--start"), (run(source, "a", "--teacher", source), "--teacher None"), (run(source, "a", "--lr", "0.5"), "not 0.5")):
-        assert other.exit_code == 1 and "clipq.pt was made with" in other.output and culprit in other.output, other.output
+    for other, culprit in (
+        (run(quantized, "a"), "--start"),
+        (run(source, "a", "--teacher", source), "--teacher None"),
+        (run(source, "a", "--lr", "0.5"), "not 0.5"),
+    ):
+        assert (
+            other.exit_code == 1
+            and "clipq.pt was made with" in other.output
+            and culprit in other.output
+        ), other.output
     first = checkpoint.read(quantized)[0].state_dict()
     assert run(quantized, "b").exit_code == 0
     second = torch.load(tmp_path / "b" / "clipq.pt", weights_only=True)["net"]
-    assert all(torch.equal(first[f"{name}.steps"], second[f"{name}.steps"]) for name, _ in NIN(10).blocks())  # not calibrated anew
+    assert all(
+        torch.equal(first[f"{name}.steps"], second[f"{name}.steps"]) for name, _ in NIN(10).blocks()
+    )  # not calibrated anew
     damaged = tmp_path / "damaged.ckpt.npz"
     damaged.write_bytes(quantized.read_bytes()[:5000])
     for refused in (run(damaged, "c"), run(source, "d", "--dataset", "cifar100")):
-        assert refused.exit_code == 1 and ".npz" in refused.output and not isinstance(refused.exception, (ValueError, KeyError))
+        assert (
+            refused.exit_code == 1
+            and ".npz" in refused.output
+            and not isinstance(refused.exception, (ValueError, KeyError))
+        )
     assert run(source, "e", "--phase", "float").exit_code == 2
     (out / source.name).unlink()  # which teaches a quantized start
     refused = run(quantized, "f")
     assert refused.exit_code == 1 and str(out / source.name) in refused.output
 
 
-@pytest.mark.parametrize("options, expected", [((), (0.05, 0.05)), (("--lr", "0.02"), (0.02, 0.02)), (("--lr", "0.02", "--bn-lr", "0.3"), (0.02, 0.3))])
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        ((), (0.05, 0.05)),
+        (("--lr", "0.02"), (0.02, 0.02)),
+        (("--lr", "0.02", "--bn-lr", "0.3"), (0.02, 0.3)),
+    ],
+)
 def test_peak_rates_of_the_last_phase(options, expected, tmp_path, monkeypatch):
-    monkeypatch.setattr(train.data, "load", lambda dataset: {"train": pictures(60), "val": pictures(20, 1), "test": pictures(20, 2)})
+    monkeypatch.setattr(
+        train.data,
+        "load",
+        lambda dataset: {"train": pictures(60), "val": pictures(20, 1), "test": pictures(20, 2)},
+    )
     monkeypatch.setattr(train, "class_names", lambda dataset: list("abcdefghij"))
     seen = []
-    monkeypatch.setattr(train, "run_phase", lambda trainer, *_: seen.append((trainer.phase.lr, trainer.sgd.param_groups[0]["lr"])) or {"phase": "float"})
-    result = CliRunner().invoke(train.main, ["--phase", "float", "--run", str(tmp_path), "--threads", "1", *options])
+    monkeypatch.setattr(
+        train,
+        "run_phase",
+        lambda trainer, *_: (
+            seen.append((trainer.phase.lr, trainer.sgd.param_groups[0]["lr"])) or {"phase": "float"}
+        ),
+    )
+    result = CliRunner().invoke(
+        train.main, ["--phase", "float", "--run", str(tmp_path), "--threads", "1", *options]
+    )
     assert result.exit_code == 0 and seen == [expected]
 
 
 def test_refine_phase_begins_from_full_precision(tmp_path, monkeypatch):
-    monkeypatch.setattr(train.data, "load", lambda dataset: {"train": pictures(60), "val": pictures(20, 1), "test": pictures(20, 2)})
+    monkeypatch.setattr(
+        train.data,
+        "load",
+        lambda dataset: {"train": pictures(60), "val": pictures(20, 1), "test": pictures(20, 2)},
+    )
     monkeypatch.setattr(train, "class_names", lambda dataset: list("abcdefghij"))
-    result = CliRunner().invoke(train.main, ["--recipe", "full", "--phase", "refine", "--run", str(tmp_path)])
+    result = CliRunner().invoke(
+        train.main, ["--recipe", "full", "--phase", "refine", "--run", str(tmp_path)]
+    )
     assert result.exit_code == 2 and "--recipe full has no phase refine" in result.output
     start = ZOO / "nin-cifar10.ckpt.npz"
-    result = CliRunner().invoke(train.main, ["--phase", "refine", "--start", str(start), "--run", str(tmp_path), "--threads", "1"])
+    result = CliRunner().invoke(
+        train.main,
+        ["--phase", "refine", "--start", str(start), "--run", str(tmp_path), "--threads", "1"],
+    )
     assert result.exit_code == 2 and f"{start} is quantized" in result.output
 
 
-@pytest.mark.parametrize("phase, kind", [("refine", "float"), ("clipq", "float"), ("clipq", "ckpt")])
+@pytest.mark.parametrize(
+    "phase, kind", [("refine", "float"), ("clipq", "float"), ("clipq", "ckpt")]
+)
 def test_another_network_can_teach(phase, kind, tmp_path, monkeypatch):
-    monkeypatch.setattr(train.data, "load", lambda dataset: {"train": pictures(60), "val": pictures(20, 1), "test": pictures(20, 2)})
+    monkeypatch.setattr(
+        train.data,
+        "load",
+        lambda dataset: {"train": pictures(60), "val": pictures(20, 1), "test": pictures(20, 2)},
+    )
     monkeypatch.setattr(train, "class_names", lambda dataset: list("abcdefghij"))
     larger, path, seen = Teacher(10).eval(), tmp_path / "teacher.pt", []
     write(larger, "cifar10", path)
-    monkeypatch.setattr(train, "run_phase", lambda trainer, *_: seen.append(trainer.soft) or {"phase": phase})
+    monkeypatch.setattr(
+        train, "run_phase", lambda trainer, *_: seen.append(trainer.soft) or {"phase": phase}
+    )
 
     def run(*options):
-        fixed = ["--phase", phase, "--start", ZOO / f"nin-cifar10.{kind}.npz", "--run", tmp_path / "run", "--threads", "1", *options]
+        fixed = [
+            "--phase",
+            phase,
+            "--start",
+            ZOO / f"nin-cifar10.{kind}.npz",
+            "--run",
+            tmp_path / "run",
+            "--threads",
+            "1",
+            *options,
+        ]
         return CliRunner().invoke(train.main, [str(a) for a in fixed])
 
     done = run("--teacher", path)
     assert done.exit_code == 0, done.output
-    assert torch.equal(seen[0], train.teach(Workers(larger, 1), larger, pictures(60)[0], "cifar10", tmp_path / "soft.pt"))
+    assert torch.equal(
+        seen[0],
+        train.teach(Workers(larger, 1), larger, pictures(60)[0], "cifar10", tmp_path / "soft.pt"),
+    )
     path.write_bytes(b"")
     refused = run("--teacher", path)
     assert refused.exit_code == 1 and str(path) in refused.output

@@ -1,4 +1,5 @@
-"""Trials: kept results, resumption, bounds; the rows of tables and ablation; the commands on a handful of pictures."""
+"""Trials: kept results, resumption, bounds; the rows of tables and ablation; the commands on a
+handful of pictures."""
 
 import json
 
@@ -18,7 +19,10 @@ from train.trial import Bench, load_full_precision, quantized_trial, short_phase
 
 def sets():
     rng = np.random.default_rng(1)
-    draw = lambda n, s: (torch.from_numpy(rng.integers(0, 256, (n, 3, s, s)).astype(np.uint8)), torch.from_numpy(rng.integers(0, 10, n)))
+    draw = lambda n, s: (
+        torch.from_numpy(rng.integers(0, 256, (n, 3, s, s)).astype(np.uint8)),
+        torch.from_numpy(rng.integers(0, 10, n)),
+    )
     return {"train": draw(8, 16), "val": draw(2, 32), "test": draw(2, 32)}
 
 
@@ -44,7 +48,11 @@ def method_trial(name):
 def test_finished_trial_is_not_trained_again(source, tmp_path, monkeypatch):
     bench = make_bench(source, tmp_path)
     first = bench.run(method_trial("ternary"))
-    assert 0 <= first["test"] <= 1 and len(first["history"]["fake"]) == 1 and "Ternary" in first["settings"]
+    assert (
+        0 <= first["test"] <= 1
+        and len(first["history"]["fake"]) == 1
+        and "Ternary" in first["settings"]
+    )
     monkeypatch.setattr(Bench, "train", lambda *_: pytest.fail("this trial has its result"))
     assert make_bench(source, tmp_path).run(method_trial("ternary")) == first
     for other, seed in (("binary", 0), ("ternary", 1)):
@@ -57,7 +65,11 @@ def test_interrupted_trial_gives_the_same_network(source, tmp_path, monkeypatch)
     one = trial.Trial(paper_mode.PaperStart(), (trial.replace(short_phase(2, 8), lr=0.01),))
     straight, _ = make_bench(source, tmp_path / "a").train(one)
     step = trial.Trainer._step
-    monkeypatch.setattr(trial.Trainer, "_step", lambda self, *batch: (setattr(self, "stopping", True), step(self, *batch))[1])
+    monkeypatch.setattr(
+        trial.Trainer,
+        "_step",
+        lambda self, *batch: (setattr(self, "stopping", True), step(self, *batch))[1],
+    )
     with pytest.raises(UserError, match="stopped and saved"):
         make_bench(source, tmp_path / "b").train(one)
     monkeypatch.undo()
@@ -68,11 +80,15 @@ def test_interrupted_trial_gives_the_same_network(source, tmp_path, monkeypatch)
 
 def largest(source, folder, bound):
     net, _ = make_bench(source, folder).train(quantized_trial(Setting(), bound, PHASES))
-    return max((b.conv.weight.abs().max() / b.conv.weight.square().mean().sqrt()).item() for _, b in net.blocks())
+    return max(
+        (b.conv.weight.abs().max() / b.conv.weight.square().mean().sqrt()).item()
+        for _, b in net.blocks()
+    )
 
 
 def test_bound_is_the_trials_own(source, tmp_path):
-    """Uniform initial weights reach 1.73 standard deviations, so 1.5 acts and none at all leaves them."""
+    """Uniform initial weights reach 1.73 standard deviations, so 1.5 acts and none at all leaves
+    them."""
     assert largest(source, tmp_path / "a", 1.5) < 1.72 < largest(source, tmp_path / "b", None)
 
 
@@ -103,7 +119,9 @@ def test_ablation_changes_one_thing_at_a_time():
     for row in others:
         assert {phase.bound for phase in row.trial.phases} == {row.trial.start.bound}
         unbound = lambda phases: [trial.replace(phase, bound=None) for phase in phases]
-        changed = (unbound(row.trial.phases) != unbound(recipe.trial.phases)) + (row.trial.start.quantizer != recipe.trial.start.quantizer)
+        changed = (unbound(row.trial.phases) != unbound(recipe.trial.phases)) + (
+            row.trial.start.quantizer != recipe.trial.start.quantizer
+        )
         assert changed + (row.trial.start.bound != recipe.trial.start.bound) == 1, row.name
 
 
@@ -116,28 +134,78 @@ def few_pictures(monkeypatch, tmp_path):
 
 def test_table_command_writes_its_rows_beside_the_papers(source, few_pictures, monkeypatch):
     monkeypatch.setattr(tables, "BITS", {8: tables.BITS[8]})
-    args = ["bits", "--start", str(source), "--epochs", "1", "--size", "8", "--threads", "1", "--device", "cpu"]
+    args = [
+        "bits",
+        "--start",
+        str(source),
+        "--epochs",
+        "1",
+        "--size",
+        "8",
+        "--threads",
+        "1",
+        "--device",
+        "cpu",
+    ]
     run = CliRunner().invoke(tables.main, args)
     assert run.exit_code == 0, run.output
     written = json.loads((report.FOLDER / "bits-cifar10-seed0.json").read_text())
-    assert [(r["row"], r["paper"]) for r in written["rows"]] == [("full precision", 90.88), (METHODS["fixed8"].about, 89.82)]
+    assert [(r["row"], r["paper"]) for r in written["rows"]] == [
+        ("full precision", 90.88),
+        (METHODS["fixed8"].about, 89.82),
+    ]
     markdown = (report.FOLDER / "bits-cifar10-seed0.md").read_text()
-    assert markdown.strip() in run.output and "1 epochs" in markdown and "8 training, 2 validation and 2 test pictures" in markdown
+    assert (
+        markdown.strip() in run.output
+        and "1 epochs" in markdown
+        and "8 training, 2 validation and 2 test pictures" in markdown
+    )
     assert f"| {100 * written['rows'][1]['test']:.2f} |" in markdown
 
 
 def test_ablation_command(source, few_pictures, monkeypatch):
     rows = ablate.ablation(1, 8)
     monkeypatch.setattr(ablate, "ablation", lambda epochs, size: rows[:1])
-    run = CliRunner().invoke(ablate.main, ["--start", str(source), "--epochs", "1", "--size", "8", "--threads", "1", "--device", "cpu"])
+    run = CliRunner().invoke(
+        ablate.main,
+        [
+            "--start",
+            str(source),
+            "--epochs",
+            "1",
+            "--size",
+            "8",
+            "--threads",
+            "1",
+            "--device",
+            "cpu",
+        ],
+    )
     assert run.exit_code == 0, run.output
     (row,) = json.loads((report.FOLDER / "ablation-cifar10-seed0.json").read_text())["rows"]
     assert set(row["history"]) == {"fake", "exact"} and row["row"].startswith("recipe")
 
 
 def test_paper_mode_command(source, few_pictures):
-    args = ["--start", str(source), "--epochs", "1", "--size", "8", "--threads", "1", "--device", "cpu"]
-    run = CliRunner().invoke(paper_mode.main, [*args, "--fraction-bits", "6", "--out", "x.clipq.npz"])
+    args = [
+        "--start",
+        str(source),
+        "--epochs",
+        "1",
+        "--size",
+        "8",
+        "--threads",
+        "1",
+        "--device",
+        "cpu",
+    ]
+    run = CliRunner().invoke(
+        paper_mode.main, [*args, "--fraction-bits", "6", "--out", "x.clipq.npz"]
+    )
     assert run.exit_code == 0, run.output
     network = load_network("x.clipq.npz")
-    assert network.classes == tuple("abcdefghij") and (network.layer("conv5").shift == 6).all() and "of the test pictures" in run.output
+    assert (
+        network.classes == tuple("abcdefghij")
+        and (network.layer("conv5").shift == 6).all()
+        and "of the test pictures" in run.output
+    )

@@ -19,7 +19,13 @@ def test_equals_direct_convolution(taps, height, width):
     expected = F.conv2d(*wide, padding=taps // 2)
     got = winograd.conv2d(*narrow)
     assert got.is_contiguous(memory_format=torch.channels_last)
-    pairs = [(expected, got), *zip(torch.autograd.grad(expected, wide, grad.double()), torch.autograd.grad(got, narrow, grad))]
+    pairs = [
+        (expected, got),
+        *zip(
+            torch.autograd.grad(expected, wide, grad.double()),
+            torch.autograd.grad(got, narrow, grad),
+        ),
+    ]
     for exact, ours in pairs:
         assert ours.dtype == torch.float32 and ours.shape == exact.shape
         assert (ours - exact).abs().max() < 2e-4 * exact.abs().max()

@@ -1,4 +1,5 @@
 """crc32_word against zlib."""
+
 from __future__ import annotations
 
 import zlib
@@ -12,7 +13,10 @@ from cocotb.triggers import Timer
 async def matches_zlib(dut):
     """Messages of 1 to 40 words, random ones, all zeros and all ones."""
     rng = np.random.default_rng(cocotb.RANDOM_SEED)
-    messages = [rng.bytes(8 * int(rng.integers(1, 41))) for _ in range(40)] + [bytes(64), b"\xff" * 64]
+    messages = [rng.bytes(8 * int(rng.integers(1, 41))) for _ in range(40)] + [
+        bytes(64),
+        b"\xff" * 64,
+    ]
     for message in messages:
         crc = 0xFFFFFFFF
         for word in np.frombuffer(message, "<u8"):

@@ -1,4 +1,6 @@
-"""ram_1r1w against a dictionary: random reads and writes, collisions, the held read register, words never written."""
+"""ram_1r1w against a dictionary: random reads and writes, collisions, the held read register, words
+never written."""
+
 from __future__ import annotations
 
 import cocotb
@@ -9,7 +11,8 @@ from cocotb.triggers import RisingEdge
 
 @cocotb.test()
 async def random_traffic(dut):
-    """The read register shows the word as it was before the cycle of the read, and keeps it while re_i is low."""
+    """The read register shows the word as it was before the cycle of the read, and keeps it while
+    re_i is low."""
     rng = np.random.default_rng(cocotb.RANDOM_SEED)
     depth, width, read_old = int(dut.DEPTH.value), len(dut.wdata_i), int(dut.READ_OLD.value)
     dut.we_i.value = dut.re_i.value = 0

@@ -1,4 +1,6 @@
-"""serial_multiplier: products and clamped ones, right from COUNT_W + 1 cycles after the start on, whatever ran before."""
+"""serial_multiplier: products and clamped ones, right from COUNT_W + 1 cycles after the start on,
+whatever ran before."""
+
 import cocotb
 import numpy as np
 from cocotb.clock import Clock
@@ -16,7 +18,10 @@ async def products(dut):
     dut.start_i.value = 0
     Clock(dut.clk_i, clocking.PERIOD_NS, unit="ns").start()
     cases = [(a, b) for a in (0, 1, largest[0]) for b in (0, 1, largest[1])]
-    cases += [tuple(int(rng.integers(2 ** int(rng.integers(1, w + 1)))) for w in widths[:2]) for _ in range(200)]
+    cases += [
+        tuple(int(rng.integers(2 ** int(rng.integers(1, w + 1)))) for w in widths[:2])
+        for _ in range(200)
+    ]
     clamped = 0
     for count, factor in cases:
         if rng.random() < 0.2:  # another one that is not waited for

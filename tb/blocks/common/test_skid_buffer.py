@@ -1,4 +1,6 @@
-"""skid_buffer: order, stability, full throughput, registered handshake, reset. Both with and without stalls."""
+"""skid_buffer: order, stability, full throughput, registered handshake, reset. Both with and
+without stalls."""
+
 from __future__ import annotations
 
 import cocotb
@@ -6,8 +8,8 @@ import numpy as np
 from cocotb.triggers import FallingEdge, RisingEdge
 
 from host.harness import clocking
-from tb.lib.stalls import PATTERNS, stalls
 from tb.blocks.stream import channel
+from tb.lib.stalls import PATTERNS, stalls
 
 
 async def _start(dut) -> np.random.Generator:
@@ -20,17 +22,34 @@ async def _start(dut) -> np.random.Generator:
 
 def _words(rng: np.random.Generator, dut, count: int) -> list[int]:
     width = len(dut.in_data_i)
-    return [int.from_bytes(rng.bytes((width + 7) // 8), "little") & ((1 << width) - 1) for _ in range(count)]
+    return [
+        int.from_bytes(rng.bytes((width + 7) // 8), "little") & ((1 << width) - 1)
+        for _ in range(count)
+    ]
 
 
 def _send(dut, words, stall):
-    return cocotb.start_soon(channel.send(dut.clk_i, dut.in_valid_i, dut.in_ready_o,
-                                          lambda w: setattr(dut.in_data_i, "value", w), words, stall))
+    return cocotb.start_soon(
+        channel.send(
+            dut.clk_i,
+            dut.in_valid_i,
+            dut.in_ready_o,
+            lambda w: setattr(dut.in_data_i, "value", w),
+            words,
+            stall,
+        )
+    )
 
 
 async def _receive(dut, count, stall):
-    return await channel.receive(dut.clk_i, dut.out_valid_o, dut.out_ready_i,
-                                 lambda: dut.out_data_o.value.to_unsigned(), count, stall)
+    return await channel.receive(
+        dut.clk_i,
+        dut.out_valid_o,
+        dut.out_ready_i,
+        lambda: dut.out_data_o.value.to_unsigned(),
+        count,
+        stall,
+    )
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
@@ -41,7 +60,9 @@ async def order_and_stability(dut):
         for sink in PATTERNS:
             words = _words(rng, dut, 100)
             _send(dut, words, stalls(rng, source))
-            assert await _receive(dut, len(words), stalls(rng, sink)) == words, f"source {source}, sink {sink}"
+            assert await _receive(dut, len(words), stalls(rng, sink)) == words, (
+                f"source {source}, sink {sink}"
+            )
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
@@ -64,7 +85,9 @@ async def full_throughput(dut):
     counter.cancel()
     assert received == words
     # the first word is sampled at edge 0 and comes out at edge 1
-    assert cycles - 1 == len(words) + len(pauses), f"{cycles - 1} cycles for {len(words)} words and {len(pauses)} pauses"
+    assert cycles - 1 == len(words) + len(pauses), (
+        f"{cycles - 1} cycles for {len(words)} words and {len(pauses)} pauses"
+    )
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
@@ -82,13 +105,16 @@ async def both_directions_registered(dut):
         dut.in_valid_i.value = 1 - int(dut.in_valid_i.value)
         dut.out_ready_i.value = 1 - int(dut.out_ready_i.value)
         await cocotb.triggers.Timer(1, unit="ns")
-        assert before == (dut.in_ready_o.value, dut.out_valid_o.value), "combinational path through the slice"
+        assert before == (dut.in_ready_o.value, dut.out_valid_o.value), (
+            "combinational path through the slice"
+        )
         dut.in_valid_i.value, dut.out_ready_i.value = saved
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def reset_drops_content(dut):
-    """After a reset in the middle of traffic nothing old comes out, and in reset nothing is accepted."""
+    """After a reset in the middle of traffic nothing old comes out, and in reset nothing is
+    accepted."""
     rng = await _start(dut)
     for _ in range(10):
         sender = _send(dut, _words(rng, dut, 10), stalls(rng, "none"))

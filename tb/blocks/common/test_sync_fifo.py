@@ -1,4 +1,6 @@
-"""sync_fifo: order, level, capacity, throughput and latency, for depths in distributed and in block RAM."""
+"""sync_fifo: order, level, capacity, throughput and latency, for depths in distributed and in block
+RAM."""
+
 from __future__ import annotations
 
 import cocotb
@@ -6,8 +8,8 @@ import numpy as np
 from cocotb.triggers import FallingEdge, RisingEdge
 
 from host.harness import clocking
-from tb.lib.stalls import PATTERNS, stalls
 from tb.blocks.stream import channel
+from tb.lib.stalls import PATTERNS, stalls
 
 
 async def _start(dut) -> np.random.Generator:
@@ -29,21 +31,39 @@ def _latency(dut) -> int:
 
 def _words(rng: np.random.Generator, dut, count: int) -> list[int]:
     width = len(dut.in_data_i)
-    return [int.from_bytes(rng.bytes((width + 7) // 8), "little") & ((1 << width) - 1) for _ in range(count)]
+    return [
+        int.from_bytes(rng.bytes((width + 7) // 8), "little") & ((1 << width) - 1)
+        for _ in range(count)
+    ]
 
 
 def _send(dut, words, stall):
-    return cocotb.start_soon(channel.send(dut.clk_i, dut.in_valid_i, dut.in_ready_o,
-                                          lambda w: setattr(dut.in_data_i, "value", w), words, stall))
+    return cocotb.start_soon(
+        channel.send(
+            dut.clk_i,
+            dut.in_valid_i,
+            dut.in_ready_o,
+            lambda w: setattr(dut.in_data_i, "value", w),
+            words,
+            stall,
+        )
+    )
 
 
 async def _receive(dut, count, stall):
-    return await channel.receive(dut.clk_i, dut.out_valid_o, dut.out_ready_i,
-                                 lambda: dut.out_data_o.value.to_unsigned(), count, stall)
+    return await channel.receive(
+        dut.clk_i,
+        dut.out_valid_o,
+        dut.out_ready_i,
+        lambda: dut.out_data_o.value.to_unsigned(),
+        count,
+        stall,
+    )
 
 
 async def _check_level(dut):
-    """The level is the number of words that went in and did not come out, and ready is low exactly when it is DEPTH."""
+    """The level is the number of words that went in and did not come out, and ready is low exactly
+    when it is DEPTH."""
     level = 0
     while True:
         await RisingEdge(dut.clk_i)
@@ -62,12 +82,14 @@ async def order_and_level(dut):
         for sink in PATTERNS:
             words = _words(rng, dut, 60 + int(rng.integers(60)))
             _send(dut, words, stalls(rng, source))
-            assert await _receive(dut, len(words), stalls(rng, sink)) == words, f"source {source}, sink {sink}"
+            assert await _receive(dut, len(words), stalls(rng, sink)) == words, (
+                f"source {source}, sink {sink}"
+            )
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def capacity(dut):
-    """Takes exactly DEPTH words while nobody reads, several times over so that the pointers wrap."""
+    """Takes exactly DEPTH words while nobody reads, several times over so that the pointers wrap"""
     rng = await _start(dut)
     cocotb.start_soon(_check_level(dut))
     for _ in range(3):

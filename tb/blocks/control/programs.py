@@ -1,9 +1,20 @@
-"""Random programs for the main controller: headers and descriptors that are legal, and every way in which a field is not."""
+"""Random programs for the main controller: headers and descriptors that are legal, and every way in
+which a field is not."""
+
 from dataclasses import dataclass, field
 
 from model.compiler.program_format import (
-    DESCRIPTOR, DIM_W, HEADER, OP_AVGPOOL, OP_CONV, OP_MAXPOOL, PROGRAM_VERSION, QUAD_ADDR_W, QUADS_W,
-    TILE_PIXELS)
+    DESCRIPTOR,
+    DIM_W,
+    HEADER,
+    OP_AVGPOOL,
+    OP_CONV,
+    OP_MAXPOOL,
+    PROGRAM_VERSION,
+    QUAD_ADDR_W,
+    QUADS_W,
+    TILE_PIXELS,
+)
 from model.compiler.records import Layout, encode
 from tb.lib.descriptors import random_words
 
@@ -33,9 +44,14 @@ class Record:
 
 def header(rng, n_layers, modules, capacity):
     end = int(rng.choice([capacity, int(rng.integers(0, capacity + 1))]))
-    values = {"n_layers": n_layers, "num_modules": modules, "version": PROGRAM_VERSION,
-              "image_row_quads": _some(rng, QUAD_ADDR_W), "image_rows": _some(rng, DIM_W),
-              "image_end_addr": end}
+    values = {
+        "n_layers": n_layers,
+        "num_modules": modules,
+        "version": PROGRAM_VERSION,
+        "image_row_quads": _some(rng, QUAD_ADDR_W),
+        "image_rows": _some(rng, DIM_W),
+        "image_end_addr": end,
+    }
     return Record(HEADER, values, random_words(rng))
 
 
@@ -48,16 +64,25 @@ def descriptor(rng, capacity, op=None, raw=None):
     op = int(rng.integers(1, 4)) if op is None else op
     raw = bool(op != OP_MAXPOOL and rng.random() < 0.3) if raw is None else raw
     end = int(rng.choice([capacity, int(rng.integers(1, capacity + 1))]))
-    values = {"op": op, "raw": int(raw), "emit": int(raw or rng.random() < 0.4),
-              "has_params": int(op != OP_MAXPOOL), "out_end": end,
-              "out_base": int(rng.integers(min(end, 1 << QUAD_ADDR_W)))}
+    values = {
+        "op": op,
+        "raw": int(raw),
+        "emit": int(raw or rng.random() < 0.4),
+        "has_params": int(op != OP_MAXPOOL),
+        "out_end": end,
+        "out_base": int(rng.integers(min(end, 1 << QUAD_ADDR_W))),
+    }
     values |= {name: _some(rng, DIM_W) for name in ("in_w", "in_h", "out_w", "out_h")}
     values |= {name: _some(rng, QUADS_W) for name in ("in_quads", "out_quads")}
     if op == OP_CONV:
-        values |= {name: int(rng.integers(1, TILE_PIXELS + 1))
-                   for name in ("tile_rows", "tile_cols", "tile_pixels")}
-        values |= {name: _some(rng, DESCRIPTOR.fields[name].width)
-                   for name in ("kr_count", "pieces", "channel_groups", "output_groups")}
+        values |= {
+            name: int(rng.integers(1, TILE_PIXELS + 1))
+            for name in ("tile_rows", "tile_cols", "tile_pixels")
+        }
+        values |= {
+            name: _some(rng, DESCRIPTOR.fields[name].width)
+            for name in ("kr_count", "pieces", "channel_groups", "output_groups")
+        }
         values |= {"mode": int(rng.integers(3)), "window": int(rng.choice([1, 3, 5]))}
     else:
         values |= {name: _some(rng, DIM_W) for name in POOL}
@@ -66,25 +91,64 @@ def descriptor(rng, capacity, op=None, raw=None):
 
 def bad_headers(good, capacity):
     """(what, header) of every rule of a header."""
-    cases = {"version": (0, 2, 255), "n_layers": (0, 65, 65535), "image_rows": (0,),
-             "image_row_quads": (0,), "image_end_addr": (capacity + 1, MAX_END)}
-    return [(f"{name} = {v}", good.changed(**{name: v})) for name, values in cases.items() for v in values]
+    cases = {
+        "version": (0, 2, 255),
+        "n_layers": (0, 65, 65535),
+        "image_rows": (0,),
+        "image_row_quads": (0,),
+        "image_end_addr": (capacity + 1, MAX_END),
+    }
+    return [
+        (f"{name} = {v}", good.changed(**{name: v}))
+        for name, values in cases.items()
+        for v in values
+    ]
 
 
 def bad_descriptors(rng, capacity):
     """(what, descriptor) of every rule of a descriptor."""
-    common = {name: (0,) for name in ("in_w", "in_h", "in_quads", "out_quads", "out_w", "out_h")}
-    conv = {"mode": (3,), "tile_rows": (0, 257), "tile_cols": (0, 257), "tile_pixels": (0, 257), "kr_count": (0,), "pieces": (0,),
-            "channel_groups": (0,), "output_groups": (0,), "window": (0, 2, 4, 6, 7)}
+    common = dict.fromkeys(("in_w", "in_h", "in_quads", "out_quads", "out_w", "out_h"), (0,))
+    conv = {
+        "mode": (3,),
+        "tile_rows": (0, 257),
+        "tile_cols": (0, 257),
+        "tile_pixels": (0, 257),
+        "kr_count": (0,),
+        "pieces": (0,),
+        "channel_groups": (0,),
+        "output_groups": (0,),
+        "window": (0, 2, 4, 6, 7),
+    }
     cases = []
-    for op, raw in ((OP_CONV, False), (OP_CONV, True), (OP_MAXPOOL, False), (OP_MAXPOOL, True), (OP_AVGPOOL, False), (OP_AVGPOOL, True)):
-        rules = {**common, **(conv if op == OP_CONV else {name: (0,) for name in POOL})}
+    for op, raw in (
+        (OP_CONV, False),
+        (OP_CONV, True),
+        (OP_MAXPOOL, False),
+        (OP_MAXPOOL, True),
+        (OP_AVGPOOL, False),
+        (OP_AVGPOOL, True),
+    ):
+        rules = {**common, **(conv if op == OP_CONV else dict.fromkeys(POOL, (0,)))}
         writes = not raw or op == OP_MAXPOOL  # a max pool writes whatever the bit says
         if writes:
             rules["out_end"] = (capacity + 1, MAX_END, 0)
         for name, values in rules.items():
-            cases += [(f"op {op}, raw {raw}: {name} = {v}", descriptor(rng, capacity, op, raw).changed(**{name: v})) for v in values]
+            cases += [
+                (
+                    f"op {op}, raw {raw}: {name} = {v}",
+                    descriptor(rng, capacity, op, raw).changed(**{name: v}),
+                )
+                for v in values
+            ]
         if writes:
-            cases.append((f"op {op}: empty region", descriptor(rng, capacity, op, raw).changed(out_base=100, out_end=100)))
-    cases += [(f"op = {op}", descriptor(rng, capacity, OP_MAXPOOL).changed(op=op)) for op in (0, *range(4, 16))]
+            cases.append(
+                (
+                    f"op {op}: empty region",
+                    descriptor(rng, capacity, op, raw).changed(out_base=100, out_end=100),
+                )
+            )
+    cases += [
+        (f"op = {op}", descriptor(rng, capacity, OP_MAXPOOL).changed(op=op))
+        for op in (0, *range(4, 16))
+    ]
     return cases

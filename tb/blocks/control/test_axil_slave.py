@@ -1,4 +1,6 @@
-"""axil_slave with a memory behind its request port: byte strobes, errors, stalls, turns between reads and writes."""
+"""axil_slave with a memory behind its request port: byte strobes, errors, stalls, turns between
+reads and writes."""
+
 from __future__ import annotations
 
 import cocotb
@@ -35,11 +37,23 @@ class Block:
             dut.rsp_rdata_i.value, dut.rsp_err_i.value = self.words[word], int(word == BAD_WORD)
             if dut.req_write_o.value == 1 and word != BAD_WORD:
                 mask = dut.req_mask_o.value.to_unsigned()
-                self.words[word] = self.words[word] & ~mask | dut.req_wdata_o.value.to_unsigned() & mask
+                self.words[word] = (
+                    self.words[word] & ~mask | dut.req_wdata_o.value.to_unsigned() & mask
+                )
 
 
 async def _start(dut) -> Block:
-    for name in ("awvalid", "awaddr", "wvalid", "wdata", "wstrb", "bready", "arvalid", "araddr", "rready"):
+    for name in (
+        "awvalid",
+        "awaddr",
+        "wvalid",
+        "wdata",
+        "wstrb",
+        "bready",
+        "arvalid",
+        "araddr",
+        "rready",
+    ):
         getattr(dut, f"s_axil_{name}").value = 0
     dut.rsp_rdata_i.value = dut.rsp_err_i.value = 0
     await clocking.start(dut)
@@ -50,21 +64,29 @@ async def _start(dut) -> Block:
 
 
 def _master(dut) -> AxiLiteMaster:
-    master = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil"), dut.clk_i, dut.rst_ni, reset_active_level=False)
+    master = AxiLiteMaster(
+        AxiLiteBus.from_prefix(dut, "s_axil"), dut.clk_i, dut.rst_ni, reset_active_level=False
+    )
     for part in (master.write_if, master.read_if):
         part.log.setLevel("WARNING")
     return master
 
 
 def _pause(master: AxiLiteMaster, rng: np.random.Generator) -> None:
-    for channel in (master.write_if.aw_channel, master.write_if.w_channel, master.write_if.b_channel,
-                    master.read_if.ar_channel, master.read_if.r_channel):
+    for channel in (
+        master.write_if.aw_channel,
+        master.write_if.w_channel,
+        master.write_if.b_channel,
+        master.read_if.ar_channel,
+        master.read_if.r_channel,
+    ):
         channel.set_pause_generator(stalls(rng, PATTERNS[rng.integers(4)]))
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def memory_traffic(dut):
-    """Random reads and writes of 1 to 4 bytes at any offset in a word, with stalls on all channels, against a byte array."""
+    """Random reads and writes of 1 to 4 bytes at any offset in a word, with stalls on all channels,
+    against a byte array."""
     block = await _start(dut)
     master = _master(dut)
     rng = np.random.default_rng(cocotb.RANDOM_SEED)
@@ -79,10 +101,10 @@ async def memory_traffic(dut):
             data = rng.bytes(count)
             assert (await master.write(address, data)).resp == resp
             if resp == AxiResp.OKAY:
-                expected[address:address + count] = data
+                expected[address : address + count] = data
         else:
             result = await master.read(address, count)
-            assert (result.resp, result.data) == (resp, bytes(expected[address:address + count]))
+            assert (result.resp, result.data) == (resp, bytes(expected[address : address + count]))
         assert b"".join(w.to_bytes(4, "little") for w in block.words) == bytes(expected)
     assert block.requests == 200, "an access was lost or doubled"
 
@@ -101,7 +123,8 @@ async def unmapped(dut):
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def reads_and_writes_take_turns(dut):
-    """With both always waiting each gets every other access, and an access takes four cycles at most."""
+    """With both always waiting each gets every other access, and an access takes four cycles at
+    most."""
     await _start(dut)
     for name in ("awvalid", "wvalid", "arvalid", "bready", "rready"):
         getattr(dut, f"s_axil_{name}").value = 1

@@ -1,7 +1,10 @@
-"""Register block over AXI4-Lite: reset values, live fields, rw, pulses, W1C and its race, errors, stalls on all channels.
+"""Register block over AXI4-Lite: reset values, live fields, rw, pulses, W1C and its race, errors,
+stalls on all channels.
 
-Everything expected follows from host/register_map.py, which comes from the same source as the block.
+Everything expected follows from host/register_map.py, which comes from the same source as the
+block.
 """
+
 from __future__ import annotations
 
 import cocotb
@@ -11,31 +14,45 @@ from cocotb.triggers import ClockCycles, FallingEdge, RisingEdge
 from cocotb_bus.drivers.amba import AXI4LiteMaster, AXIProtocolError, AXIxRESP
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster, AxiResp
 
-from tb.lib import coverage
-from tb.lib.stalls import PATTERNS, measured_pattern, stalls
 from host.register_map import FIELDS, Register
+from tb.lib import coverage
 from tb.lib.cover_groups import AXIL_CHANNELS
+from tb.lib.stalls import PATTERNS, measured_pattern, stalls
 
 PULSES = {0: "hwif_out_ctrl_start", 1: "hwif_out_ctrl_stop", 2: "hwif_out_ctrl_soft_reset"}
 IRQ_INPUTS = ("hwif_in_irq_status_done", "hwif_in_irq_status_error", "hwif_in_irq_status_stopped")
 WRITABLE = {r for r in Register if any(access != "r" for _, _, access, _ in FIELDS[r].values())}
-READABLE = {r for r in Register if any(access not in ("w", "w1p") for _, _, access, _ in FIELDS[r].values())}
+READABLE = {
+    r for r in Register if any(access not in ("w", "w1p") for _, _, access, _ in FIELDS[r].values())
+}
 UNMAPPED = [0x40, 0x44, 0x4C, 0x10C, 0x418, 0x81C, 0xC20, 0xFFC]
 
 
 class Bench:
-    """A register block behind cocotb-bus' master, its live inputs, and a count of the pulses it gave."""
+    """A register block behind cocotb-bus' master, its live inputs, and a count of the pulses it
+    gave."""
 
     def __init__(self, dut):
         self.dut = dut
         self.rng = np.random.default_rng(cocotb.RANDOM_SEED)
         self.master = None
-        self.pulses = {name: 0 for name in PULSES.values()}
+        self.pulses = dict.fromkeys(PULSES.values(), 0)
         self.live: dict[tuple[Register, str], int] = {}
 
     async def start(self, master: bool = True) -> None:
-        for name in ("awvalid", "awaddr", "awprot", "wvalid", "wdata", "wstrb", "bready", "arvalid", "araddr", "arprot",
-                     "rready"):
+        for name in (
+            "awvalid",
+            "awaddr",
+            "awprot",
+            "wvalid",
+            "wdata",
+            "wstrb",
+            "bready",
+            "arvalid",
+            "araddr",
+            "arprot",
+            "rready",
+        ):
             getattr(self.dut, f"s_axil_{name}").value = 0
         for name in IRQ_INPUTS:
             getattr(self.dut, name).value = 0
@@ -58,20 +75,27 @@ class Bench:
                 self.pulses[name] += int(getattr(self.dut, name).value)
 
     def new_live_values(self, bit: int | None = None) -> None:
-        """Random values, or the same bit everywhere, on every input that a read-only field shows."""
+        """Random values, or the same bit everywhere, on every input that a read-only field shows"""
         for register, fields in FIELDS.items():
             for name, (high, low, _, reset) in fields.items():
                 if reset is None:
-                    value = int(self.rng.integers(0, 2 ** (high - low + 1))) if bit is None else (2 ** (high - low + 1) - 1) * bit
+                    value = (
+                        int(self.rng.integers(0, 2 ** (high - low + 1)))
+                        if bit is None
+                        else (2 ** (high - low + 1) - 1) * bit
+                    )
                     getattr(self.dut, f"hwif_in_{register.name}_{name}".lower()).value = value
                     self.live[register, name] = value
 
     def expected(self, register: Register, stored: dict[Register, int] | None = None) -> int:
-        """What a read gives: constants, live values, and `stored` (the reset values if it has none)."""
+        """What a read gives: constants, live values, and `stored` (the reset values if it has
+        none)."""
         if stored and register in stored:
             return stored[register]
-        return sum((self.live.get((register, name), 0) if reset is None else reset) << low
-                   for name, (_, low, _, reset) in FIELDS[register].items())
+        return sum(
+            (self.live.get((register, name), 0) if reset is None else reset) << low
+            for name, (_, low, _, reset) in FIELDS[register].items()
+        )
 
     async def read(self, address: int) -> int:
         return int(await self.master.read(address))
@@ -86,11 +110,15 @@ class Bench:
 
 
 def _sample(register: Register, word: int, verb: str, lanes: int = 0xFFFFFFFF) -> None:
-    """Coverage: the bits of a word that was read or written (in the enabled byte lanes) and had the effect it must have."""
+    """Coverage: the bits of a word that was read or written (in the enabled byte lanes) and had the
+    effect it must have."""
     for high, low, access, _ in FIELDS[register].values():
-        if verb == "read" and access not in ("w", "w1p") or verb == "written" and access != "r":
+        if (verb == "read" and access not in ("w", "w1p")) or (verb == "written" and access != "r"):
             bits = (bit for bit in range(low, high + 1) if lanes >> bit & 1)
-            coverage.hit("register_bit", *(f"{register.name}[{bit}] {verb} {word >> bit & 1}" for bit in bits))
+            coverage.hit(
+                "register_bit",
+                *(f"{register.name}[{bit}] {verb} {word >> bit & 1}" for bit in bits),
+            )
 
 
 def _mask(register: Register) -> int:
@@ -114,7 +142,8 @@ async def reset_and_live_values(dut):
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def errors(dut):
-    """Writes to read-only registers, reads of write-only ones and unmapped addresses: SLVERR and no effect."""
+    """Writes to read-only registers, reads of write-only ones and unmapped addresses: SLVERR and no
+    effect."""
     bench = Bench(dut)
     await bench.start()
     ones = 0xFFFFFFFF
@@ -146,13 +175,16 @@ async def read_write(dut):
         _sample(register, word, "written", lanes)
         _sample(register, stored[register], "read")
         assert dut.hwif_out_layer_sel_layer.value.to_unsigned() == stored[Register.LAYER_SEL]
-        enables = [getattr(dut, f"hwif_out_irq_enable_{n}").value for n in ("done", "error", "stopped")]
+        enables = [
+            getattr(dut, f"hwif_out_irq_enable_{n}").value for n in ("done", "error", "stopped")
+        ]
         assert sum(int(e) << i for i, e in enumerate(enables)) == stored[Register.IRQ_ENABLE]
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def control_pulses(dut):
-    """Each CTRL bit written 1 gives exactly one cycle on its own output, and only if its byte is enabled."""
+    """Each CTRL bit written 1 gives exactly one cycle on its own output, and only if its byte is
+    enabled."""
     bench = Bench(dut)
     await bench.start()
     expected = dict(bench.pulses)
@@ -238,14 +270,22 @@ async def _clear_with_event(bench: Bench, bit: int, event: int | None) -> int:
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def parallel_traffic_with_stalls(dut):
-    """Reads and writes at the same time with stalls on all five channels, against a model; nothing is lost or doubled."""
+    """Reads and writes at the same time with stalls on all five channels, against a model; nothing
+    is lost or doubled."""
     bench = Bench(dut)
     await bench.start(master=False)
-    master = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil"), dut.clk, dut.rst_n, reset_active_level=False)
+    master = AxiLiteMaster(
+        AxiLiteBus.from_prefix(dut, "s_axil"), dut.clk, dut.rst_n, reset_active_level=False
+    )
     for part in (master.write_if, master.read_if):
         part.log.setLevel("WARNING")
-    channels = (master.write_if.aw_channel, master.write_if.w_channel, master.write_if.b_channel, master.read_if.ar_channel,
-                master.read_if.r_channel)
+    channels = (
+        master.write_if.aw_channel,
+        master.write_if.w_channel,
+        master.write_if.b_channel,
+        master.read_if.ar_channel,
+        master.read_if.r_channel,
+    )
     monitors = [_ChannelMonitor(dut, name) for name in AXIL_CHANNELS]
     layer = 0
     for turn in range(16):
@@ -256,11 +296,17 @@ async def parallel_traffic_with_stalls(dut):
         addresses = [fixed[bench.rng.integers(len(fixed))] for _ in range(20)]
         reads = [cocotb.start_soon(master.read(a, 4)) for a in addresses]
         values = [int(v) for v in bench.rng.integers(0, 64, 20)]
-        writes = [cocotb.start_soon(master.write(Register.LAYER_SEL, v.to_bytes(4, "little"))) for v in values]
+        writes = [
+            cocotb.start_soon(master.write(Register.LAYER_SEL, v.to_bytes(4, "little")))
+            for v in values
+        ]
         bad = cocotb.start_soon(master.write(Register.ID, bytes(4)))
         for address, read in zip(addresses, reads):
             result = await read
-            assert (result.resp, int.from_bytes(result.data, "little")) == (AxiResp.OKAY, bench.expected(address)), address.name
+            assert (result.resp, int.from_bytes(result.data, "little")) == (
+                AxiResp.OKAY,
+                bench.expected(address),
+            ), address.name
         for write in writes:
             assert (await write).resp == AxiResp.OKAY
         assert (await bad).resp == AxiResp.SLVERR
@@ -272,11 +318,15 @@ async def parallel_traffic_with_stalls(dut):
 
 
 class _ChannelMonitor:
-    """Counts the transfers of one AXI4-Lite channel and the pauses between them: of valid where the master sends, else of ready."""
+    """Counts the transfers of one AXI4-Lite channel and the pauses between them: of valid where the
+    master sends, else of ready."""
 
     def __init__(self, dut, name: str):
         self.dut, self.name = dut, name
-        self.valid, self.ready = getattr(dut, f"s_axil_{name}valid"), getattr(dut, f"s_axil_{name}ready")
+        self.valid, self.ready = (
+            getattr(dut, f"s_axil_{name}valid"),
+            getattr(dut, f"s_axil_{name}ready"),
+        )
         self.clear()
         cocotb.start_soon(self._watch())
 
@@ -285,7 +335,8 @@ class _ChannelMonitor:
         self.beats = self.pauses = self.longest = self.run = 0
 
     def pattern(self) -> str:
-        """One of PATTERNS. Pauses of valid count up to the last transfer only: behind it there is nothing to send."""
+        """One of PATTERNS. Pauses of valid count up to the last transfer only: behind it there is
+        nothing to send."""
         return measured_pattern(self.beats, self.pauses, self.longest, burst=16)
 
     async def _watch(self) -> None:
@@ -297,5 +348,5 @@ class _ChannelMonitor:
                 self.pauses += self.run
                 self.longest = max(self.longest, self.run)
                 self.beats, self.run = self.beats + 1, 0
-            elif (valid if receives else self.beats and not valid):
+            elif valid if receives else self.beats and not valid:
                 self.run += 1

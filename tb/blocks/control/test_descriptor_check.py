@@ -1,17 +1,19 @@
-"""descriptor_check against model/compiler/geometry.py: the compiler's descriptors, the same with fields changed a little, and random ones."""
+"""descriptor_check against model/compiler/geometry.py: the compiler's descriptors, the same with
+fields changed a little, and random ones."""
+
 from collections import Counter
 
 import cocotb
 import numpy as np
 from cocotb.triggers import FallingEdge
 
+from host.harness import clocking
 from model.compiler import CompileError, compile_network
 from model.compiler.geometry import COMMON, ONLY_CONV, ONLY_POOL, problems, sizes
 from model.compiler.hardware import Hardware
 from model.compiler.program_format import DESCRIPTOR, OP_AVGPOOL, OP_CONV, OP_MAXPOOL, RECORD_WORDS
 from model.compiler.records import encode
 from model.network.random_networks import random_network
-from host.harness import clocking
 from tb.lib.descriptors import port
 
 LATENCY = 20
@@ -23,12 +25,21 @@ def descriptors(rng, hardware, count):
     found = []
     while len(found) < count:
         seed = int(rng.integers(2**31))
-        net = random_network(np.random.default_rng(seed), stride=(1,), ops=("conv", "maxpool", "avgpool"), max_macs=600_000, name=f"seed {seed}")
+        net = random_network(
+            np.random.default_rng(seed),
+            stride=(1,),
+            ops=("conv", "maxpool", "avgpool"),
+            max_macs=600_000,
+            name=f"seed {seed}",
+        )
         try:
             program = compile_network(net, hardware).program[1:-1]
         except CompileError:
             continue
-        found += [[int(w) for w in program[at:at + RECORD_WORDS]] for at in range(RECORD_WORDS, len(program), RECORD_WORDS)]
+        found += [
+            [int(w) for w in program[at : at + RECORD_WORDS]]
+            for at in range(RECORD_WORDS, len(program), RECORD_WORDS)
+        ]
     return found[:count]
 
 
@@ -47,25 +58,38 @@ def changed(rng, words):
     name = str(rng.choice(fields_of(words)))
     bits = DESCRIPTOR.fields[name].width
     old = getattr(sizes(words), name)
-    new = old + int(rng.choice([-2, -1, 1, 2])) if rng.random() < 0.7 else int(rng.integers(1 << int(rng.integers(1, bits + 1))))
+    new = (
+        old + int(rng.choice([-2, -1, 1, 2]))
+        if rng.random() < 0.7
+        else int(rng.integers(1 << int(rng.integers(1, bits + 1))))
+    )
     return name, put(words, name, new % (1 << bits))
 
 
 def scrambled(rng, words):
     """All fields of random length, but for the operation."""
     for name in fields_of(words):
-        words = put(words, name, int(rng.integers(1 << int(rng.integers(1, DESCRIPTOR.fields[name].width + 1)))))
+        words = put(
+            words,
+            name,
+            int(rng.integers(1 << int(rng.integers(1, DESCRIPTOR.fields[name].width + 1)))),
+        )
     return words
 
 
 def reshaped(rng, words):
-    """Another tile of a convolution, whose pixels are its rows times columns; other layers as they are."""
+    """Another tile of a convolution, whose pixels are its rows times columns; other layers as they
+    are."""
     if sizes(words).op != OP_CONV:
         return words
     rows, cols = (int(rng.integers(1, 1 << int(rng.integers(1, 5)))) for _ in range(2))
     if rng.random() < 0.5:
         cols = max(1, min(255, sizes(words).out_w + int(rng.integers(-1, 2))))
-    for name, value in (("tile_rows", rows), ("tile_cols", cols), ("tile_pixels", rows * cols % 512)):
+    for name, value in (
+        ("tile_rows", rows),
+        ("tile_cols", cols),
+        ("tile_pixels", rows * cols % 512),
+    ):
         words = put(words, name, value)
     return words
 
@@ -80,7 +104,9 @@ async def _start(dut):
     """The test's random generator and the hardware that the block was built for, after a reset."""
     dut.start_i.value = 0
     await clocking.start(dut)
-    return np.random.default_rng(cocotb.RANDOM_SEED), Hardware(int(dut.NUM_MODULES.value), int(dut.BANK_WORDS.value))
+    return np.random.default_rng(cocotb.RANDOM_SEED), Hardware(
+        int(dut.NUM_MODULES.value), int(dut.BANK_WORDS.value)
+    )
 
 
 async def verdict(dut, words):
@@ -100,7 +126,8 @@ async def verdict(dut, words):
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def verdicts(dut):
-    """The same verdict as the rules, on every kind of descriptor; every rule is broken, and each field alone decides a verdict."""
+    """The same verdict as the rules, on every kind of descriptor; every rule is broken, and each
+    field alone decides a verdict."""
     rng, hardware = await _start(dut)
     good = descriptors(rng, hardware, 40)
     broken, decisive = Counter(), set()
@@ -110,24 +137,45 @@ async def verdicts(dut):
     for number in range(500):
         words = good[int(rng.integers(len(good)))]
         kind = number % 10
-        name, words = ("", scrambled(rng, words)) if kind == 0 else ("", reshaped(rng, words)) if kind == 5 else changed(rng, words)
+        name, words = (
+            ("", scrambled(rng, words))
+            if kind == 0
+            else ("", reshaped(rng, words))
+            if kind == 5
+            else changed(rng, words)
+        )
         if not no_size_zero(words):
             continue
         expected = problems(sizes(words), hardware)
-        assert await verdict(dut, words) == bool(expected), f"{name}: the rules say {expected}, the RTL the contrary: {sizes(words)}"
+        assert await verdict(dut, words) == bool(expected), (
+            f"{name}: the rules say {expected}, the RTL the contrary: {sizes(words)}"
+        )
         broken.update(expected)
         if expected:
             decisive.add(name)
     dut._log.info("rules broken: %s", dict(broken))
-    missing = {"input rows overlap", "input beyond the feature buffer", "input and output overlap", "kernel height", "kernel width", "tile", "tile of several parts of rows",
-               "input channels", "output channels", "channels"} - set(broken)
+    missing = {
+        "input rows overlap",
+        "input beyond the feature buffer",
+        "input and output overlap",
+        "kernel height",
+        "kernel width",
+        "tile",
+        "tile of several parts of rows",
+        "input channels",
+        "output channels",
+        "channels",
+    } - set(broken)
     assert not missing, f"rules that were never broken: {sorted(missing)}"
-    assert {"in_base", "in_w", "in_h", "out_w", "out_h", "in_quads", "out_quads"} <= decisive, f"only {sorted(decisive)} decided"
+    assert {"in_base", "in_w", "in_h", "out_w", "out_h", "in_quads", "out_quads"} <= decisive, (
+        f"only {sorted(decisive)} decided"
+    )
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def any_number_of_quads(dut):
-    """Every number of quads a pass, in an upright convolution and in one that is not: none is as wrong as the rules say."""
+    """Every number of quads a pass, in an upright convolution and in one that is not: none is as
+    wrong as the rules say."""
     rng, hardware = await _start(dut)
     wanted = {0, 1}
     while wanted:
@@ -140,44 +188,78 @@ async def any_number_of_quads(dut):
             for quads in range(16):
                 changed_words = put(words, "read_quads", quads)
                 expected = bool(problems(sizes(changed_words), hardware))
-                assert await verdict(dut, changed_words) == expected, f"{quads} quads: {sizes(changed_words)}"
+                assert await verdict(dut, changed_words) == expected, (
+                    f"{quads} quads: {sizes(changed_words)}"
+                )
                 verdicts.add(expected)
             assert verdicts == {False, True}
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def max_pools_write(dut):
-    """A max pool writes its output whatever its bit for 32-bit results says: over its own input it is refused."""
+    """A max pool writes its output whatever its bit for 32-bit results says: over its own input it
+    is refused."""
     rng, hardware = await _start(dut)
     pools = []
     while len(pools) < 5:
-        pools += [words for words in descriptors(rng, hardware, 20) if sizes(words).op == OP_MAXPOOL]
+        pools += [
+            words for words in descriptors(rng, hardware, 20) if sizes(words).op == OP_MAXPOOL
+        ]
     for words in pools:
         base = sizes(words).in_base
         over_itself = put(put(words, "out_base", base), "out_end", base + 1)
         for raw in (0, 1):
-            for changed_words, rules in ((put(words, "raw", raw), []), (put(over_itself, "raw", raw), ["input and output overlap"])):
+            for changed_words, rules in (
+                (put(words, "raw", raw), []),
+                (put(over_itself, "raw", raw), ["input and output overlap"]),
+            ):
                 assert problems(sizes(changed_words), hardware) == rules
-                assert await verdict(dut, changed_words) == bool(rules), f"raw {raw}, {rules or 'no rule broken'}: the RTL says the contrary"
+                assert await verdict(dut, changed_words) == bool(rules), (
+                    f"raw {raw}, {rules or 'no rule broken'}: the RTL says the contrary"
+                )
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def exact_fits(dut):
-    """Pools whose last window ends at the padded picture's edge, one pixel before it, or one beyond, with strides and sizes of many bits."""
+    """Pools whose last window ends at the padded picture's edge, one pixel before it, or one
+    beyond, with strides and sizes of many bits."""
     rng, hardware = await _start(dut)
     verdicts = Counter()
     for number in range(80):
         long, short = "hw" if number % 2 else "wh"
-        out, stride, kernel, beyond = int(rng.integers(2, 60)), int(rng.integers(1, 250)), int(rng.integers(1, 60)), int(rng.integers(-1, 2))
+        out, stride, kernel, beyond = (
+            int(rng.integers(2, 60)),
+            int(rng.integers(1, 250)),
+            int(rng.integers(1, 60)),
+            int(rng.integers(-1, 2)),
+        )
         pad = int(rng.integers(min(kernel, 16)))
         size = max(1, (out - 1) * stride + kernel - 2 * pad - beyond)
-        words = put(put([0] * RECORD_WORDS, "op", OP_AVGPOOL), "in_row_stride", size if long == "w" else 1)
-        for name in ("raw", "in_quads", "out_quads", f"in_{short}", f"out_{short}", f"pool_kernel_{short}", f"pool_stride_{short}"):
+        words = put(
+            put([0] * RECORD_WORDS, "op", OP_AVGPOOL), "in_row_stride", size if long == "w" else 1
+        )
+        for name in (
+            "raw",
+            "in_quads",
+            "out_quads",
+            f"in_{short}",
+            f"out_{short}",
+            f"pool_kernel_{short}",
+            f"pool_stride_{short}",
+        ):
             words = put(words, name, 1)
-        for name, value in (("in_", size), ("out_", out), ("pool_kernel_", kernel), ("pool_stride_", stride), ("pool_pad_", pad)):
+        for name, value in (
+            ("in_", size),
+            ("out_", out),
+            ("pool_kernel_", kernel),
+            ("pool_stride_", stride),
+            ("pool_pad_", pad),
+        ):
             words = put(words, name + long, value)
         expected = problems(sizes(words), hardware)
-        assert await verdict(dut, words) == bool(expected), f"the rules say {expected}, the RTL the contrary: {sizes(words)}"
+        assert await verdict(dut, words) == bool(expected), (
+            f"the rules say {expected}, the RTL the contrary: {sizes(words)}"
+        )
         verdicts[not expected] += 1
     assert min(verdicts[True], verdicts[False]) > 10, f"hardly a choice: {dict(verdicts)}"
 
@@ -191,8 +273,24 @@ async def largest_numbers(dut):
         words = put(words, "op", op)
         assert problems(sizes(words), hardware) and await verdict(dut, words)
     # 2^15 rows of 2^16 quads: 2^31, whose low bits are zero.
-    words = put(put(put([0] * RECORD_WORDS, "op", OP_AVGPOOL), "in_row_stride", 1 << 16), "in_h", (1 << 15) + 1)
-    for name in ("in_w", "in_quads", "out_w", "out_h", "out_quads", "pool_kernel_h", "pool_kernel_w", "pool_stride_h", "pool_stride_w"):
+    words = put(
+        put(put([0] * RECORD_WORDS, "op", OP_AVGPOOL), "in_row_stride", 1 << 16),
+        "in_h",
+        (1 << 15) + 1,
+    )
+    for name in (
+        "in_w",
+        "in_quads",
+        "out_w",
+        "out_h",
+        "out_quads",
+        "pool_kernel_h",
+        "pool_kernel_w",
+        "pool_stride_h",
+        "pool_stride_w",
+    ):
         words = put(words, name, 1)
     words = put(words, "raw", 1)
-    assert problems(sizes(words), hardware) == ["input beyond the feature buffer"] and await verdict(dut, words)
+    assert problems(sizes(words), hardware) == [
+        "input beyond the feature buffer"
+    ] and await verdict(dut, words)

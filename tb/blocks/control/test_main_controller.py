@@ -1,46 +1,89 @@
-"""Tests of rtl/control/main_controller.sv with models of the units: order of starts, every error code, STOP, reset, counters' events."""
+"""Tests of rtl/control/main_controller.sv with models of the units: order of starts, every error
+code, STOP, reset, counters' events."""
+
 import cocotb
 import numpy as np
 from cocotb.triggers import FallingEdge, RisingEdge
 
+from host.harness import clocking
 from model.compiler.program_format import HEADER, RECORD_WORDS
 from model.compiler.records import decode
-from host.harness import clocking
-from tb.lib import coverage
-from tb.lib.effort import scaled
 from tb.blocks.control import programs
+from tb.lib import coverage
 from tb.lib.cover_groups import STATES
+from tb.lib.effort import scaled
 
 SETTLE = 16
 SHORT_LIMIT = 4095
-NO_PROGRAM, START_BUSY, PROGRAM_HEADER, NUM_MODULES, DESCRIPTOR, OUT_OF_BOUNDS, WEIGHTS_SHORT, WEIGHTS_LONG = range(0x10, 0x18)
-INPUTS = ("start_i", "stop_i", "parser_error_i", "parser_code_i", "image_error_i", "image_code_i", "oob_i", "prog_valid_i", "prog_data_i",
-          "image_first_i", "image_done_i", "weights_first_i", "weights_done_i", "weights_empty_i", "starved_i", "params_ready_i", "conv_busy_i",
-          "pool_done_i", "emit_done_i", "results_empty_i", "check_bad_i")
-EVENTS = ("conv_start_o", "pool_start_o", "emit_start_o", "raw_flush_o", "params_done_o", "layer_end_o", "image_end_o", "done_o", "stopped_o",
-          "error_pulse_o")
+(
+    NO_PROGRAM,
+    START_BUSY,
+    PROGRAM_HEADER,
+    NUM_MODULES,
+    DESCRIPTOR,
+    OUT_OF_BOUNDS,
+    WEIGHTS_SHORT,
+    WEIGHTS_LONG,
+) = range(0x10, 0x18)
+INPUTS = (
+    "start_i",
+    "stop_i",
+    "parser_error_i",
+    "parser_code_i",
+    "image_error_i",
+    "image_code_i",
+    "oob_i",
+    "prog_valid_i",
+    "prog_data_i",
+    "image_first_i",
+    "image_done_i",
+    "weights_first_i",
+    "weights_done_i",
+    "weights_empty_i",
+    "starved_i",
+    "params_ready_i",
+    "conv_busy_i",
+    "pool_done_i",
+    "emit_done_i",
+    "results_empty_i",
+    "check_bad_i",
+)
+EVENTS = (
+    "conv_start_o",
+    "pool_start_o",
+    "emit_start_o",
+    "raw_flush_o",
+    "params_done_o",
+    "layer_end_o",
+    "image_end_o",
+    "done_o",
+    "stopped_o",
+    "error_pulse_o",
+)
 
 
 class Bench:
-    """The controller's surroundings. `cycle` plays one clock cycle and appends (event, cycle, layer) to `events`.
+    """The controller's surroundings. `cycle` plays one clock cycle and appends (event, cycle,
+    layer) to `events`.
 
     It also watches the states: a step that tb/lib/cover_groups.py does not list is an error.
 
-    pace: longest random wait of a unit. Switches: send_image, send_weights, starve, params, leftover (weights that nobody takes).
+    pace: longest random wait of a unit. Switches: send_image, send_weights, starve, params,
+    leftover (weights that nobody takes).
     """
 
     def __init__(self, dut, rng, header, layers, pace=20):
         self.dut, self.rng, self.pace = dut, rng, pace
         self.load(header, layers)
         self.now, self.events = 0, []
-        self.pulses = {}             # cycle: [input port]
+        self.pulses = {}  # cycle: [input port]
         self.image_sent = self.send_image = self.send_weights = True
         self.image_pending = False
         self.starve = self.leftover = False
         self.params = self.results = True
         self.conv_until = 0
         self.descs = []
-        self.driven = {}             # input port: its value
+        self.driven = {}  # input port: its value
         self.weights_sent = False
         self.state = None
 
@@ -61,7 +104,8 @@ class Bench:
             getattr(self.dut, port).value = value
 
     async def reset(self, at_once=False):
-        """A reset from the next clock edge on, or at_once: from the one that `reach` has stopped in front of."""
+        """A reset from the next clock edge on, or at_once: from the one that `reach` has stopped in
+        front of."""
         if not at_once:
             await FallingEdge(self.dut.clk_i)
         before = self.state_now()
@@ -72,15 +116,33 @@ class Bench:
         assert self.state_now() == "IDLE", f"state {self.state_now()} after a reset in {before}"
         coverage.hit("controller_transition", f"reset in {before}")
         self.state = "IDLE"
-        self.pulses, self.events, self.conv_until, self.image_pending, self.weights_sent = {}, [], 0, False, False
+        self.pulses, self.events, self.conv_until, self.image_pending, self.weights_sent = (
+            {},
+            [],
+            0,
+            False,
+            False,
+        )
         self.descs = []
 
     async def cycle(self, **pulse):
         """One cycle; pulse: values of inputs for this cycle."""
         dut, rng = self.dut, self.rng
         due = self.pulses.pop(self.now, [])
-        for port in ("start_i", "stop_i", "parser_error_i", "image_error_i", "oob_i", "image_first_i", "image_done_i", "weights_first_i",
-                     "weights_done_i", "pool_done_i", "emit_done_i", "check_bad_i"):
+        for port in (
+            "start_i",
+            "stop_i",
+            "parser_error_i",
+            "image_error_i",
+            "oob_i",
+            "image_first_i",
+            "image_done_i",
+            "weights_first_i",
+            "weights_done_i",
+            "pool_done_i",
+            "emit_done_i",
+            "check_bad_i",
+        ):
             self.drive(port, int(pulse.get(port, port in due)))
         for port in ("parser_code_i", "image_code_i"):
             self.drive(port, pulse.get(port, 0x5A))
@@ -113,7 +175,9 @@ class Bench:
         state = self.state_now()
         assert self.dut.check_start_o.value == (state == "CHECK"), f"check_start_o in {state}"
         all_sent = state == "FINISH" and self.driven["results_empty_i"] == 1
-        assert self.dut.results_done_o.value == all_sent, f"results_done_o {self.dut.results_done_o.value} in {state}, all sent: {all_sent}"
+        assert self.dut.results_done_o.value == all_sent, (
+            f"results_done_o {self.dut.results_done_o.value} in {state}, all sent: {all_sent}"
+        )
         if self.state not in (None, state):
             coverage.hit("controller_transition", f"{self.state} -> {state}")
         self.state = state
@@ -124,32 +188,58 @@ class Bench:
         for name in EVENTS:
             value = int(getattr(dut, name).value)
             if value:
-                self.events.append((name, self.now, dut.layer_o.value.to_unsigned() if dut.layer_o.value.is_resolvable else None))
+                self.events.append(
+                    (
+                        name,
+                        self.now,
+                        dut.layer_o.value.to_unsigned()
+                        if dut.layer_o.value.is_resolvable
+                        else None,
+                    )
+                )
         if dut.conv_start_o.value == 1 or dut.pool_start_o.value == 1:
             desc = dut.desc_o.value.to_unsigned()
-            self.descs.append(([desc >> 64 * i & (1 << 64) - 1 for i in range(RECORD_WORDS)], int(dut.params_bank_o.value)))
+            self.descs.append(
+                (
+                    [desc >> 64 * i & (1 << 64) - 1 for i in range(RECORD_WORDS)],
+                    int(dut.params_bank_o.value),
+                )
+            )
         if dut.conv_start_o.value == 1:
-            self.conv_until = self.now + 2 + int(self.rng.integers(self.pace + 1)) + (10**9 if self.starve else 0)
+            self.conv_until = (
+                self.now + 2 + int(self.rng.integers(self.pace + 1)) + (10**9 if self.starve else 0)
+            )
         if dut.pool_start_o.value == 1:
-            self.pulses.setdefault(self.now + 2 + int(self.rng.integers(self.pace + 1)), []).append("pool_done_i")
+            self.pulses.setdefault(self.now + 2 + int(self.rng.integers(self.pace + 1)), []).append(
+                "pool_done_i"
+            )
         if dut.emit_start_o.value == 1:
             self.after("emit_done_i")
         if dut.image_enable_o.value == 1 and self.send_image and not self.image_pending:
             self.image_pending = True
             at = self.after("image_first_i")
-            self.pulses.setdefault(at + 1 + int(self.rng.integers(self.pace + 1)), []).append("image_done_i")
+            self.pulses.setdefault(at + 1 + int(self.rng.integers(self.pace + 1)), []).append(
+                "image_done_i"
+            )
             self.check_image_ports()
         if self.image_pending and self.send_weights and not self.weights_sent:
             self.weights_sent = True
             at = self.after("weights_first_i", 5 * self.pace)
-            self.pulses.setdefault(at + 1 + int(self.rng.integers(5 * self.pace)), []).append("weights_done_i")
+            self.pulses.setdefault(at + 1 + int(self.rng.integers(5 * self.pace)), []).append(
+                "weights_done_i"
+            )
         if dut.image_end_o.value == 1:
             self.image_pending = self.weights_sent = False
 
     def check_image_ports(self):
         header = decode(HEADER, self.header.encoded())
-        for name in ("image_base", "image_row_stride", "image_row_quads", "image_rows",
-                     "image_end_addr"):
+        for name in (
+            "image_base",
+            "image_row_stride",
+            "image_row_quads",
+            "image_rows",
+            "image_end_addr",
+        ):
             got = getattr(self.dut, f"{name}_o").value.to_unsigned()
             assert got == header[name], f"{name}_o {got}, expected {header[name]}"
 
@@ -159,18 +249,29 @@ class Bench:
             await self.cycle()
             if any(name == event and at == self.now - 1 for name, at, _ in self.events):
                 return
-        raise AssertionError(f"no {event} after {limit} cycles; the last events: {self.events[-3:]}")
+        raise AssertionError(
+            f"no {event} after {limit} cycles; the last events: {self.events[-3:]}"
+        )
 
     async def expect_error(self, code, layer=None, limit=20_000):
-        """An error with this code (and layer) comes once, the level stays, and no unit is started any more."""
+        """An error with this code (and layer) comes once, the level stays, and no unit is started
+        any more."""
         dut = self.dut
         await self.until("error_pulse_o", limit)
-        assert dut.error_code_o.value.to_unsigned() == code, f"error {dut.error_code_o.value.to_unsigned():#x}, expected {code:#x}"
-        assert layer is None or dut.error_layer_o.value.to_unsigned() == layer, f"layer {dut.error_layer_o.value}, expected {layer}"
+        assert dut.error_code_o.value.to_unsigned() == code, (
+            f"error {dut.error_code_o.value.to_unsigned():#x}, expected {code:#x}"
+        )
+        assert layer is None or dut.error_layer_o.value.to_unsigned() == layer, (
+            f"layer {dut.error_layer_o.value}, expected {layer}"
+        )
         count = len(self.events)
         for i in range(10):
             await self.cycle(start_i=i == 3, oob_i=i == 5)
-            assert dut.error_o.value == 1 and dut.busy_o.value == 0 and dut.error_code_o.value.to_unsigned() == code
+            assert (
+                dut.error_o.value == 1
+                and dut.busy_o.value == 0
+                and dut.error_code_o.value.to_unsigned() == code
+            )
         assert len(self.events) == count, f"after the error: {self.events[count:]}"
         await self.reset()
         assert dut.error_o.value == 0 and dut.busy_o.value == 0
@@ -178,12 +279,16 @@ class Bench:
     def check_image(self, number=0):
         """The events of one image against the program; returns them. Removes them from `events`."""
         end = next(i for i, e in enumerate(self.events) if e[0] == "image_end_o")
-        events, self.events = self.events[:end], self.events[end + 1:]
+        events, self.events = self.events[:end], self.events[end + 1 :]
         names = [(name, layer) for name, _, layer in events]
         want = []
         for layer, desc in enumerate(self.layers):
-            want.append(("conv_start_o" if desc["op"] == programs.OP_CONV else "pool_start_o", layer))
-            want += [("raw_flush_o" if desc["raw"] else "emit_start_o", layer)] if desc["emit"] else []
+            want.append(
+                ("conv_start_o" if desc["op"] == programs.OP_CONV else "pool_start_o", layer)
+            )
+            want += (
+                [("raw_flush_o" if desc["raw"] else "emit_start_o", layer)] if desc["emit"] else []
+            )
             want += [("params_done_o", layer)] if desc["has_params"] else []
             want.append(("layer_end_o", layer))
         assert names == want, f"events {names}, expected {want}"
@@ -197,7 +302,9 @@ class Bench:
 def _program(rng, dut, count=None):
     capacity = 8 * int(dut.BANK_WORDS.value)
     count = count or int(rng.integers(1, 9))
-    return programs.header(rng, count, int(dut.NUM_MODULES.value), capacity), [programs.descriptor(rng, capacity) for _ in range(count)]
+    return programs.header(rng, count, int(dut.NUM_MODULES.value), capacity), [
+        programs.descriptor(rng, capacity) for _ in range(count)
+    ]
 
 
 async def _start(dut, count=None, pace=20):
@@ -224,14 +331,15 @@ async def _stop_now(bench):
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def programs_run(dut):
-    """Random programs over several images: starts, descriptors, flushes, parameter banks, layer ends in order; settling time."""
+    """Random programs over several images: starts, descriptors, flushes, parameter banks, layer
+    ends in order; settling time."""
     rng, bench = await _start(dut)
     for _ in range(scaled(3, 12)):
         bench.load(*_program(rng, dut, int(rng.choice([1, 2, 5, 64]))))
         await bench.reset()
         await bench.cycle(start_i=1)
         bank = 0
-        for image in range(2):
+        for _ in range(2):
             await bench.until("image_end_o", 50_000)
             expected = []
             for desc in bench.layers:
@@ -248,7 +356,8 @@ async def programs_run(dut):
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def settling(dut):
-    """Nothing is read or declared finished before the results in flight are written; layer_active_o spans the layer."""
+    """Nothing is read or declared finished before the results in flight are written; layer_active_o
+    spans the layer."""
     rng, bench = await _start(dut, 6)
     await bench.cycle(start_i=1)
     active = 0
@@ -262,7 +371,9 @@ async def settling(dut):
             finished = before
         for name, at, _ in bench.events:
             if at == before and name in ("emit_start_o", "raw_flush_o", "layer_end_o"):
-                assert before - finished > SETTLE, f"{name} {before - finished} cycles after the unit"
+                assert before - finished > SETTLE, (
+                    f"{name} {before - finished} cycles after the unit"
+                )
         active += dut.layer_active_o.value == 1
     ends = [e for e in bench.events if e[0] == "layer_end_o"]
     assert len(ends) == 6 and active > 6 * (RECORD_WORDS + SETTLE)
@@ -288,7 +399,8 @@ async def header_errors(dut):
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def descriptor_errors(dut):
-    """Every rule of a descriptor, in the first or a later layer: the layer is named and its unit not started."""
+    """Every rule of a descriptor, in the first or a later layer: the layer is named and its unit
+    not started."""
     rng, bench = await _start(dut, pace=2)
     capacity = 8 * int(dut.BANK_WORDS.value)
     for what, desc in programs.bad_descriptors(rng, capacity):
@@ -299,8 +411,14 @@ async def descriptor_errors(dut):
         dut._log.info(what)
         await bench.cycle(start_i=1)
         await bench.until("error_pulse_o", 1000)
-        assert not any(name in ("conv_start_o", "pool_start_o") and layer == at for name, _, layer in bench.events), f"{what}: unit started"
-        assert (dut.error_code_o.value.to_unsigned(), dut.error_layer_o.value.to_unsigned()) == (DESCRIPTOR, at), what
+        assert not any(
+            name in ("conv_start_o", "pool_start_o") and layer == at
+            for name, _, layer in bench.events
+        ), f"{what}: unit started"
+        assert (dut.error_code_o.value.to_unsigned(), dut.error_layer_o.value.to_unsigned()) == (
+            DESCRIPTOR,
+            at,
+        ), what
         await bench.reset()
 
 
@@ -325,7 +443,8 @@ async def start_errors(dut):
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def unit_errors(dut):
-    """Errors of parser, image loader and feature buffer, also in the same cycle, idle and running: the first of them is reported."""
+    """Errors of parser, image loader and feature buffer, also in the same cycle, idle and running:
+    the first of them is reported."""
     rng, bench = await _start(dut)
     for run in range(scaled(6, 24)):
         parser, image, oob = (bool(rng.integers(2)) for _ in range(3))
@@ -336,8 +455,16 @@ async def unit_errors(dut):
             for _ in range(int(rng.integers(1, 300))):
                 await bench.cycle()
         code = int(rng.integers(1, 16)), int(rng.integers(1, 16))
-        await bench.cycle(parser_error_i=parser, parser_code_i=code[0], image_error_i=image, image_code_i=code[1], oob_i=oob)
-        await bench.expect_error(code[0] if parser else code[1] if image else OUT_OF_BOUNDS, limit=5)
+        await bench.cycle(
+            parser_error_i=parser,
+            parser_code_i=code[0],
+            image_error_i=image,
+            image_code_i=code[1],
+            oob_i=oob,
+        )
+        await bench.expect_error(
+            code[0] if parser else code[1] if image else OUT_OF_BOUNDS, limit=5
+        )
 
 
 async def _enter(bench, state):
@@ -401,7 +528,8 @@ async def resets_in_every_state(dut):
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def image_begins_while_stopping(dut):
-    """The first beat of an image that arrives with STOP: the image is finished, then the run ends."""
+    """The first beat of an image that arrives with STOP: the image is finished, then the run
+    ends."""
     _, bench = await _start(dut, pace=2)
     for wait in range(3):
         await _enter(bench, "STOPPING")
@@ -413,7 +541,9 @@ async def image_begins_while_stopping(dut):
         bench.send_image = True
         await bench.until("image_end_o", 5000)
         await bench.cycle()
-        assert dut.busy_o.value == 0 and any(e[0] == "stopped_o" for e in bench.events), "the run goes on after STOP"
+        assert dut.busy_o.value == 0 and any(e[0] == "stopped_o" for e in bench.events), (
+            "the run goes on after STOP"
+        )
         await bench.reset()
 
 
@@ -480,11 +610,18 @@ async def error_while_stopping(dut):
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def weights_short(dut):
-    """Waiting for indices or parameters is an error 4,095 cycles after it began, and only once the weights packet is complete."""
+    """Waiting for indices or parameters is an error 4,095 cycles after it began, and only once the
+    weights packet is complete."""
     rng, bench = await _start(dut, pace=2)
     capacity = 8 * int(dut.BANK_WORDS.value)
     header = programs.header(rng, 2, int(dut.NUM_MODULES.value), capacity)
-    bench.load(header, [programs.descriptor(rng, capacity, programs.OP_MAXPOOL), programs.descriptor(rng, capacity, programs.OP_CONV, False)])
+    bench.load(
+        header,
+        [
+            programs.descriptor(rng, capacity, programs.OP_MAXPOOL),
+            programs.descriptor(rng, capacity, programs.OP_CONV, False),
+        ],
+    )
     for starving in (True, False):
         bench.send_weights = False
         bench.starve, bench.params = starving, starving
@@ -509,7 +646,8 @@ async def weights_short(dut):
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def weights_long(dut):
-    """Weights left over at the end of an image are an error; an image does not end before its weights packet."""
+    """Weights left over at the end of an image are an error; an image does not end before its
+    weights packet."""
     rng, bench = await _start(dut, 2, pace=2)
     bench.leftover = True
     await bench.cycle(start_i=1)
@@ -519,7 +657,9 @@ async def weights_long(dut):
     await bench.cycle(start_i=1)
     for _ in range(600):
         await bench.cycle()
-    assert sum(e[0] == "layer_end_o" for e in bench.events) == 2 and not any(e[0] == "image_end_o" for e in bench.events)
+    assert sum(e[0] == "layer_end_o" for e in bench.events) == 2 and not any(
+        e[0] == "image_end_o" for e in bench.events
+    )
     await bench.cycle(weights_done_i=1)
     await bench.until("image_end_o", 50)
     await bench.reset()
@@ -527,7 +667,8 @@ async def weights_long(dut):
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def stop(dut):
-    """STOP between images stops at once, STOP during one after it, also one whose weights only have begun; STOP when idle does nothing."""
+    """STOP between images stops at once, STOP during one after it, also one whose weights only have
+    begun; STOP when idle does nothing."""
     rng, bench = await _start(dut, 3, pace=5)
     await bench.cycle(stop_i=1)
     for _ in range(5):
@@ -538,9 +679,9 @@ async def stop(dut):
         for _ in range(RECORD_WORDS + 6):
             bench.send_image = False
             await bench.cycle()
-        await _stop_now(bench)                       # nothing of an image has come
+        await _stop_now(bench)  # nothing of an image has come
         await bench.cycle(start_i=1)
-        if run % 2:                                  # weights only
+        if run % 2:  # weights only
             bench.send_image = False
             for _ in range(RECORD_WORDS + 6):
                 await bench.cycle()
@@ -550,7 +691,9 @@ async def stop(dut):
             await bench.cycle(stop_i=1)
             for _ in range(50):
                 await bench.cycle()
-            assert dut.busy_o.value == 1 and not bench.events, "stopped although the image's weights are on their way"
+            assert dut.busy_o.value == 1 and not bench.events, (
+                "stopped although the image's weights are on their way"
+            )
             bench.send_image = True
         else:
             for _ in range(int(rng.integers(60, 150))):

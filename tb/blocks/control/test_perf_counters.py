@@ -1,12 +1,26 @@
-"""Tests of rtl/control/perf_counters.sv: counters of random layers and images against counts in Python."""
+"""Tests of rtl/control/perf_counters.sv: counters of random layers and images against counts in
+Python."""
+
 import cocotb
 import numpy as np
 from cocotb.triggers import RisingEdge
 
 from host.harness import clocking
 
-INPUTS = ("start_i", "layer_active_i", "layer_end_i", "layer_i", "stall_i", "reads_i", "writes_i", "weight_i", "first_beat_i", "results_done_i", "image_end_i",
-          "sel_i")
+INPUTS = (
+    "start_i",
+    "layer_active_i",
+    "layer_end_i",
+    "layer_i",
+    "stall_i",
+    "reads_i",
+    "writes_i",
+    "weight_i",
+    "first_beat_i",
+    "results_done_i",
+    "image_end_i",
+    "sel_i",
+)
 OUTPUTS = ("cycles_o", "stalls_o", "reads_o", "writes_o", "weights_o")
 
 
@@ -18,19 +32,38 @@ class Bench:
         self.now = dict.fromkeys(OUTPUTS, 0)
         self.image_cycles = None
 
-    async def cycle(self, active=False, end=False, first=False, results_done=False, image_end=False):
+    async def cycle(
+        self, active=False, end=False, first=False, results_done=False, image_end=False
+    ):
         """One clock cycle with random events."""
         dut, rng = self.dut, self.rng
         stall, weight = int(rng.integers(2)), int(rng.integers(2))
         reads, writes = (int(n) for n in rng.integers(0, 9, 2))
-        for port, value in (("layer_active_i", active), ("layer_end_i", end), ("stall_i", stall), ("weight_i", weight), ("reads_i", reads),
-                            ("writes_i", writes), ("first_beat_i", first), ("results_done_i", results_done),
-                            ("image_end_i", image_end)):
+        for port, value in (
+            ("layer_active_i", active),
+            ("layer_end_i", end),
+            ("stall_i", stall),
+            ("weight_i", weight),
+            ("reads_i", reads),
+            ("writes_i", writes),
+            ("first_beat_i", first),
+            ("results_done_i", results_done),
+            ("image_end_i", image_end),
+        ):
             getattr(dut, port).value = int(value)
         if active:
-            for port, amount in (("cycles_o", 1), ("stalls_o", stall), ("reads_o", reads), ("writes_o", writes)):
-                self.now[port] += 0 if end and port != "cycles_o" else amount  # a unit has nothing to do in the last cycle
-        self.next_weights = weight if end else 0  # a word fetched in the last cycle counts to the next layer
+            for port, amount in (
+                ("cycles_o", 1),
+                ("stalls_o", stall),
+                ("reads_o", reads),
+                ("writes_o", writes),
+            ):
+                self.now[port] += (
+                    0 if end and port != "cycles_o" else amount
+                )  # a unit has nothing to do in the last cycle
+        self.next_weights = (
+            weight if end else 0
+        )  # a word fetched in the last cycle counts to the next layer
         self.now["weights_o"] += weight - self.next_weights
         if self.image_cycles is not None:
             self.image_cycles += 1
@@ -57,11 +90,14 @@ async def _read(dut, layer):
 
 @cocotb.test(timeout_time=5, timeout_unit="ms")
 async def layers_and_images(dut):
-    """All layers of several images, the sums of each readable afterwards; cycles count the layer's last one, traffic comes before it."""
+    """All layers of several images, the sums of each readable afterwards; cycles count the layer's
+    last one, traffic comes before it."""
     rng = await _start(dut)
     bench = Bench(dut, rng)
     layers = int(dut.MAX_LAYERS.value)
-    assert await _read(dut, int(rng.integers(layers))) == dict.fromkeys(OUTPUTS, 0), "a layer that never ran has counts"
+    assert await _read(dut, int(rng.integers(layers))) == dict.fromkeys(OUTPUTS, 0), (
+        "a layer that never ran has counts"
+    )
     ended = set()
     for image in range(1, 4):
         stored = {}
@@ -69,13 +105,16 @@ async def layers_and_images(dut):
         await bench.cycle(first=True)
         for _ in range(int(rng.integers(1, 30))):
             await bench.cycle(first=bool(rng.integers(2)))
-        for layer in rng.permutation(layers)[:6 if image < 3 else layers]:
+        for layer in rng.permutation(layers)[: 6 if image < 3 else layers]:
             layer = int(layer)
             for _ in range(int(rng.integers(3, 60))):
                 await bench.cycle(active=True)
             dut.layer_i.value = layer
             await bench.cycle(active=True, end=True)
-            stored[layer], bench.now = bench.now, {**dict.fromkeys(OUTPUTS, 0), "weights_o": bench.next_weights}
+            stored[layer], bench.now = (
+                bench.now,
+                {**dict.fromkeys(OUTPUTS, 0), "weights_o": bench.next_weights},
+            )
             for _ in range(int(rng.integers(0, 5))):
                 await bench.cycle()
         # The weights packet may end long after the last result: these cycles are not the image's.
@@ -83,23 +122,31 @@ async def layers_and_images(dut):
         for _ in range(late):
             await bench.cycle(results_done=True)
         await bench.cycle(results_done=True, image_end=True)
-        dut.first_beat_i.value = dut.results_done_i.value = dut.image_end_i.value = dut.weight_i.value = 0
-        # The first beat is seen a cycle after it was accepted; both cycles and the one of the last result beat count.
+        dut.first_beat_i.value = dut.results_done_i.value = dut.image_end_i.value = (
+            dut.weight_i.value
+        ) = 0
+        # The first beat is seen a cycle after it was accepted; both cycles and the one of the last
+        # result beat count.
         total, bench.image_cycles = bench.image_cycles + 1 - late, None
         await RisingEdge(dut.clk_i)
         assert dut.images_o.value.to_unsigned() == image
-        assert dut.total_cycles_o.value.to_unsigned() == total, f"{dut.total_cycles_o.value.to_unsigned()} cycles, expected {total}"
+        assert dut.total_cycles_o.value.to_unsigned() == total, (
+            f"{dut.total_cycles_o.value.to_unsigned()} cycles, expected {total}"
+        )
         for layer, want in stored.items():
             got = await _read(dut, layer)
             assert got == want, f"image {image}, layer {layer}: {got}, expected {want}"
         ended |= set(stored)
         for layer in set(range(layers)) - ended:
-            assert await _read(dut, layer) == dict.fromkeys(OUTPUTS, 0), f"image {image}: layer {layer} has counts and never ran"
+            assert await _read(dut, layer) == dict.fromkeys(OUTPUTS, 0), (
+                f"image {image}: layer {layer} has counts and never ran"
+            )
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")
 async def start_counts_anew(dut):
-    """START clears the layers' counts and the number of images, also in the cycle of an image's end; images are counted again from there."""
+    """START clears the layers' counts and the number of images, also in the cycle of an image's
+    end; images are counted again from there."""
     rng = await _start(dut)
     bench, layer = Bench(dut, rng), int(rng.integers(int(dut.MAX_LAYERS.value)))
     dut.layer_i.value = layer
@@ -113,7 +160,11 @@ async def start_counts_anew(dut):
     images = 0
     for _ in range(40):
         start, end = bool(rng.random() < 0.2), bool(rng.integers(2))
-        dut.start_i.value, dut.image_end_i.value, dut.first_beat_i.value = int(start), int(end), int(not end)
+        dut.start_i.value, dut.image_end_i.value, dut.first_beat_i.value = (
+            int(start),
+            int(end),
+            int(not end),
+        )
         await RisingEdge(dut.clk_i)
         images = 0 if start else images + int(end)
         dut.start_i.value = dut.image_end_i.value = 0

@@ -1,10 +1,13 @@
-"""Vectors of integers as packed ports, one row a cycle, and a bench that plays them and records the answers."""
-from cocotb.triggers import RisingEdge
+"""Vectors of integers as packed ports, one row a cycle, and a bench that plays them and records the
+answers."""
+
 import numpy as np
+from cocotb.triggers import RisingEdge
 
 
 def pack_rows(values, width):
-    """Integers [T, ...] -> T packed words, elements of `width` bits, the first in the lowest bits."""
+    """Integers [T, ...] -> T packed words, elements of `width` bits, the first in the lowest
+    bits."""
     values = np.asarray(values, np.int64)
     bits = (values.reshape(len(values), -1, 1) >> np.arange(width) & 1).astype(np.uint8)
     rows = np.packbits(bits.reshape(len(values), -1), axis=1, bitorder="little")
@@ -14,16 +17,24 @@ def pack_rows(values, width):
 def unpack_rows(words, count, width, signed=False):
     """Packed words [T] -> int64 [T, count]."""
     size = -(-count * width // 8)
-    raw = np.frombuffer(b"".join(w.to_bytes(size, "little") for w in words), np.uint8).reshape(len(words), size)
-    bits = np.unpackbits(raw, axis=1, bitorder="little")[:, :count * width].reshape(len(words), count, width).astype(np.int64)
+    raw = np.frombuffer(b"".join(w.to_bytes(size, "little") for w in words), np.uint8).reshape(
+        len(words), size
+    )
+    bits = (
+        np.unpackbits(raw, axis=1, bitorder="little")[:, : count * width]
+        .reshape(len(words), count, width)
+        .astype(np.int64)
+    )
     values = (bits << np.arange(width)).sum(axis=-1)
     return values - (bits[..., -1] << width) if signed else values
 
 
 async def play(dut, inputs, outputs):
-    """Drive {port: [word of each cycle]} and return {port: [word of each cycle]} of `outputs`, None where a bit is X.
+    """Drive {port: [word of each cycle]} and return {port: [word of each cycle]} of `outputs`, None
+    where a bit is X.
 
-    Word t of an output is what it holds at the end of cycle t, in which word t of the inputs is applied. Call it after a rising edge.
+    Word t of an output is what it holds at the end of cycle t, in which word t of the inputs is
+    applied. Call it after a rising edge.
     """
     count = max(len(words) for words in inputs.values())
     handles = [(getattr(dut, port), words) for port, words in inputs.items()]
@@ -40,7 +51,8 @@ async def play(dut, inputs, outputs):
 
 
 def pixel_stream(rng, count, kind="random"):
-    """uint8 [count, 8 quads, 4 channels]: random, or extreme values only (as 8-bit patterns of 255, 0, -128 or 127)."""
+    """uint8 [count, 8 quads, 4 channels]: random, or extreme values only (as 8-bit patterns of 255,
+    0, -128 or 127)."""
     if kind == "random":
         return rng.integers(0, 256, (count, 8, 4)).astype(np.uint8)
     if kind == "extreme":
@@ -54,5 +66,5 @@ PIXEL_KINDS = ("random", "extreme", "all 255", "all -128")
 def skew(values, delay):
     """Rows [T, ...] delayed by `delay` cycles, zeros before."""
     out = np.zeros_like(values)
-    out[delay:] = values[:len(values) - delay]
+    out[delay:] = values[: len(values) - delay]
     return out

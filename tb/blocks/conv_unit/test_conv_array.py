@@ -1,18 +1,31 @@
-"""Tests of rtl/conv_unit/conv_array.sv with its PEs (pe.sv, pe_pair.sv): gated sums, index waves, every width at its limits."""
+"""Tests of rtl/conv_unit/conv_array.sv with its PEs (pe.sv, pe_pair.sv): gated sums, index waves,
+every width at its limits."""
+
 import cocotb
 import numpy as np
 from cocotb.triggers import RisingEdge
 
-from model.reference.blocks import gated_sums, window_activations
 from host.harness import clocking
+from model.reference.blocks import gated_sums, window_activations
+from tb.blocks.conv_unit.streams import (
+    PIXEL_KINDS,
+    pack_rows,
+    pixel_stream,
+    play,
+    skew,
+    unpack_rows,
+)
 from tb.lib.effort import scaled
-from tb.blocks.conv_unit.streams import PIXEL_KINDS, pack_rows, pixel_stream, play, skew, unpack_rows
 
 LATENCY = 5
 SUM_W = 15
 PES = 25
 STAGE_PES = [[24]] + [[8 * s + 2 * k + i for s in range(3) for i in range(2)] for k in range(4)]
-MODE_PES = {0: range(24), 1: range(24), 2: range(25)}  # PEs that a mode uses: the weight loader gives the others index 0
+MODE_PES = {
+    0: range(24),
+    1: range(24),
+    2: range(25),
+}  # PEs that a mode uses: the weight loader gives the others index 0
 
 
 def _passes(rng, cycles, mode, full):
@@ -29,12 +42,15 @@ def _passes(rng, cycles, mode, full):
 
 
 def _index_ports(rng, starts, index, total):
-    """load_i and idx_i of each cycle: stage n loads in the cycle before its first activation; idx_i is right only where it is loaded."""
+    """load_i and idx_i of each cycle: stage n loads in the cycle before its first activation; idx_i
+    is right only where it is loaded."""
     load = np.zeros((total, 5), np.int64)
     shown = rng.integers(0, 4, (total, PES))
     for start, values in zip(starts, index):
         for stage, pes in enumerate(STAGE_PES):
-            load[start + stage, stage] = 1  # activations begin one cycle later, at start + stage + 1
+            load[start + stage, stage] = (
+                1  # activations begin one cycle later, at start + stage + 1
+            )
             shown[start + stage, pes] = values[pes]
     return load, shown
 
@@ -48,24 +64,38 @@ async def _check(dut, rng, mode, signed, kind, cycles, sums, full=False):
     starts, index = _passes(rng, cycles, mode, full)
     load, shown = _index_ports(rng, starts, index, total)
     stream = np.zeros((total, PES), np.int64)
-    stream[1:cycles + 1] = act
+    stream[1 : cycles + 1] = act
     staged = np.zeros((total, PES), np.int64)
     for stage, pes in enumerate(STAGE_PES):
         staged[:, pes] = skew(stream, stage)[:, pes]
     previous = np.zeros((total, 9), np.int64)
-    previous[1:cycles + 1] = sums(cycles)
+    previous[1 : cycles + 1] = sums(cycles)
     x, y = staged[:, 0:24:2], staged[:, 1:24:2]
-    record = await play(dut, {"load_i": pack_rows(load, 1), "idx_i": pack_rows(shown, 2), "single_i": pack_rows(staged[:, 24:], 9),
-                              "x_i": pack_rows(x, 9), "y_i": pack_rows(y, 9), "xy_i": pack_rows(x + y, 10),
-                              "sum_i": pack_rows(previous, SUM_W)}, ["sum_o"])
+    record = await play(
+        dut,
+        {
+            "load_i": pack_rows(load, 1),
+            "idx_i": pack_rows(shown, 2),
+            "single_i": pack_rows(staged[:, 24:], 9),
+            "x_i": pack_rows(x, 9),
+            "y_i": pack_rows(y, 9),
+            "xy_i": pack_rows(x + y, 10),
+            "sum_i": pack_rows(previous, SUM_W),
+        },
+        ["sum_o"],
+    )
     of_pass = np.searchsorted(starts, np.arange(cycles), side="right") - 1
-    want = previous[1:cycles + 1] + gated_sums(act, index[of_pass]).reshape(cycles, 9)
-    words = record["sum_o"][1 + LATENCY:1 + LATENCY + cycles]
+    want = previous[1 : cycles + 1] + gated_sums(act, index[of_pass]).reshape(cycles, 9)
+    words = record["sum_o"][1 + LATENCY : 1 + LATENCY + cycles]
     assert None not in words, f"mode {mode}, {kind}: position {words.index(None)}: sum_o holds X"
     got = unpack_rows(words, 9, SUM_W, signed=True)
     wrong = np.argwhere(got != want)
-    assert not len(wrong), (f"array {array}, mode {mode}, {kind}: position {wrong[0][0]} (pass {of_pass[wrong[0][0]]}), segment "
-                            f"{wrong[0][1] // 3}, plane {wrong[0][1] % 3}: got {got[tuple(wrong[0])]}, expected {want[tuple(wrong[0])]}")
+    assert not len(wrong), (
+        f"array {array}, mode {mode}, {kind}: position {wrong[0][0]} (pass "
+        f"{of_pass[wrong[0][0]]}), segment "
+        f"{wrong[0][1] // 3}, plane {wrong[0][1] % 3}: got {got[tuple(wrong[0])]}, expected "
+        f"{want[tuple(wrong[0])]}"
+    )
 
 
 async def _start(dut):
@@ -77,27 +107,40 @@ async def _start(dut):
 
 
 def _limits(dut):
-    """Sums of the arrays before this one: 8 PEs each, 9 in segment 0: (lowest, highest) for every [segment][plane]."""
+    """Sums of the arrays before this one: 8 PEs each, 9 in segment 0: (lowest, highest) for every
+    [segment][plane]."""
     count = int(dut.ARRAY.value) * np.repeat([9, 8, 8], 3)
     return -128 * count, 255 * count
 
 
 @cocotb.test(timeout_time=5, timeout_unit="ms")
 async def random_passes(dut):
-    """All modes one after the other, so that PE 24 has a stale index after the five-wide one; sums of any size before."""
+    """All modes one after the other, so that PE 24 has a stale index after the five-wide one; sums
+    of any size before."""
     rng = await _start(dut)
     low, high = _limits(dut)
     for _ in range(scaled(1, 4)):
         for mode in (2, 0, 2, 1, 0):
             for kind in PIXEL_KINDS:
-                await _check(dut, rng, mode, bool(rng.integers(2)), kind, scaled(40, 120), lambda n: rng.integers(low, high + 1, (n, 9)))
+                await _check(
+                    dut,
+                    rng,
+                    mode,
+                    bool(rng.integers(2)),
+                    kind,
+                    scaled(40, 120),
+                    lambda n: rng.integers(low, high + 1, (n, 9)),
+                )
 
 
 @cocotb.test(timeout_time=5, timeout_unit="ms")
 async def limits(dut):
-    """All activations 255 or -128, every index 3, behind arrays of the same: the widths hold the largest sums."""
+    """All activations 255 or -128, every index 3, behind arrays of the same: the widths hold the
+    largest sums."""
     rng = await _start(dut)
     low, high = _limits(dut)
     for kind, signed, sums in (("all 255", False, high), ("all -128", True, low)):
         for mode in range(3):
-            await _check(dut, rng, mode, signed, kind, 30, lambda n, s=sums: np.tile(s, (n, 1)), full=True)
+            await _check(
+                dut, rng, mode, signed, kind, 30, lambda n, s=sums: np.tile(s, (n, 1)), full=True
+            )

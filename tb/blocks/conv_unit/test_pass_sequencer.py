@@ -1,25 +1,28 @@
-"""Tests of rtl/conv_unit/pass_sequencer.sv: every window of every pass of random layers against the definition of the convolution."""
+"""Tests of rtl/conv_unit/pass_sequencer.sv: every window of every pass of random layers against the
+definition of the convolution."""
+
 from collections import deque
 
 import cocotb
 import numpy as np
 from cocotb.triggers import RisingEdge
 
-from model.reference.blocks import conv_schedule
 from host.harness import clocking
+from model.reference.blocks import conv_schedule
+from tb.blocks.conv_unit.layers import make_layer, random_layer
+from tb.lib.descriptors import random_port
 from tb.lib.effort import scaled
 from tb.lib.signals import is_high
 from tb.lib.stalls import PATTERNS, stalls
-from tb.lib.descriptors import random_port
-from tb.blocks.conv_unit.layers import make_layer, random_layer
 
-MODULES = 4         # counts output channels only
-TAG_TO_READ = 1     # a tag leaves one cycle after the read that completes its window
-TAIL = 10           # cycles after the end in which nothing may come
+MODULES = 4  # counts output channels only
+TAG_TO_READ = 1  # a tag leaves one cycle after the read that completes its window
+TAIL = 10  # cycles after the end in which nothing may come
 
 
 class Run:
-    """One layer: plays weight loader and partial-sum memory, checks reads, tags and their order in every cycle.
+    """One layer: plays weight loader and partial-sum memory, checks reads, tags and their order in
+    every cycle.
 
     weights, tiles: stall patterns. instant: weights and tiles are always there.
     """
@@ -36,14 +39,16 @@ class Run:
         self.stall = stalls(rng, pattern)
         self.rng = rng
         self.cycle = self.reads = self.tiles_taken = self.tiles_done = self.tiles_freed = 0
-        self.history = deque([None] * 6, maxlen=6)   # address of each of the last reads, None where there was none
+        self.history = deque(
+            [None] * 6, maxlen=6
+        )  # address of each of the last reads, None where there was none
         self.weights_at = 0
         self.take_cycles = deque()
         self.takes = []
         self.free_at = deque()
         self.read_cycles = []
         self.full_late = 0
-        self.buffer = None       # of tile 0
+        self.buffer = None  # of tile 0
         self.ports = {}
 
     async def run(self):
@@ -63,9 +68,15 @@ class Run:
                 assert not is_high(dut.busy_o), f"{layer}: busy again"
                 tail -= 1
             assert self.cycle < limit, f"{layer}: hangs with {len(self.schedule)} positions left"
-        assert not self.schedule and not self.passes, f"{layer}: {len(self.schedule)} positions, {len(self.passes)} passes missing"
-        assert self.tiles_done == self.tiles_taken == self.tiles, f"{layer}: {self.tiles_done} of {self.tiles} tiles done"
-        assert self.reads == layer.plan.slots, f"{layer}: {self.reads} reads, the compiler reckons with {layer.plan.slots}"
+        assert not self.schedule and not self.passes, (
+            f"{layer}: {len(self.schedule)} positions, {len(self.passes)} passes missing"
+        )
+        assert self.tiles_done == self.tiles_taken == self.tiles, (
+            f"{layer}: {self.tiles_done} of {self.tiles} tiles done"
+        )
+        assert self.reads == layer.plan.slots, (
+            f"{layer}: {self.reads} reads, the compiler reckons with {layer.plan.slots}"
+        )
 
     def offer(self):
         """Weights and tile buffers in the coming cycle."""
@@ -76,7 +87,11 @@ class Run:
             self.free_at.popleft()
             self.tiles_freed += 1
         self.tile_free = self.instant or self.tiles_taken - self.tiles_freed < 2
-        for port, value in (("weights_ready_i", self.ready), ("weights_full_i", self.full), ("tile_free_i", self.tile_free)):
+        for port, value in (
+            ("weights_ready_i", self.ready),
+            ("weights_full_i", self.full),
+            ("tile_free_i", self.tile_free),
+        ):
             if self.ports.get(port) != value:
                 self.ports[port] = value
                 getattr(dut, port).value = int(value)
@@ -93,7 +108,9 @@ class Run:
             self.history.appendleft(None)
         taken, dropped = is_high(dut.weights_take_o), is_high(dut.weights_drop_o)
         if taken or dropped:
-            assert self.passes and taken != dropped and self.passes.popleft() == taken, f"{layer}: pass taken {taken}, dropped {dropped}"
+            assert self.passes and taken != dropped and self.passes.popleft() == taken, (
+                f"{layer}: pass taken {taken}, dropped {dropped}"
+            )
             wait = 0
             while next(self.stall):
                 wait += 1
@@ -112,7 +129,9 @@ class Run:
             assert self.tile_free and (taken or dropped)
             self.tiles_taken += 1
         if is_high(dut.tag_tile_done_o):
-            assert self.tiles_done < self.tiles and self.remaining[self.tiles_done] == 0, f"{layer}: tile {self.tiles_done} done too early"
+            assert self.tiles_done < self.tiles and self.remaining[self.tiles_done] == 0, (
+                f"{layer}: tile {self.tiles_done} done too early"
+            )
             self.tiles_done += 1
             wait = 0
             while next(self.stall):
@@ -124,21 +143,45 @@ class Run:
         assert self.schedule, f"{layer}: a tag too many"
         assert is_high(dut.busy_o), f"{layer}: a tag while idle"
         tile, load, want = self.schedule.popleft()
-        where = f"{layer}: tile {tile}, pixel {want.pixel}, {len(self.schedule)} positions before the end"
+        where = (
+            f"{layer}: tile {tile}, pixel {want.pixel}, {len(self.schedule)} positions before "
+            "the end"
+        )
         window = layer.plan.window
-        got = (dut.tag_pixel_o.value.to_unsigned(), is_high(dut.tag_first_o), is_high(dut.tag_load_o), str(dut.tag_col_mask_o.value)[-window:],
-               dut.tag_row_mask_o.value.to_unsigned())
-        expected = (want.pixel, want.first, load, f"{want.col_mask:0{window}b}"[-window:], want.row_mask)
-        assert got == expected, f"{where}: (pixel, first, load, column mask, row mask) {got}, expected {expected}"
+        got = (
+            dut.tag_pixel_o.value.to_unsigned(),
+            is_high(dut.tag_first_o),
+            is_high(dut.tag_load_o),
+            str(dut.tag_col_mask_o.value)[-window:],
+            dut.tag_row_mask_o.value.to_unsigned(),
+        )
+        expected = (
+            want.pixel,
+            want.first,
+            load,
+            f"{want.col_mask:0{window}b}"[-window:],
+            want.row_mask,
+        )
+        assert got == expected, (
+            f"{where}: (pixel, first, load, column mask, row mask) {got}, expected {expected}"
+        )
         if self.buffer is None:
             self.buffer = is_high(dut.tag_buf_o)
-        assert is_high(dut.tag_buf_o) == (self.buffer ^ bool(tile & 1)), f"{where}: wrong partial-sum buffer"
+        assert is_high(dut.tag_buf_o) == (self.buffer ^ bool(tile & 1)), (
+            f"{where}: wrong partial-sum buffer"
+        )
         for tap, address in enumerate(want.addresses):
             read = self.history[TAG_TO_READ - 1 + tap]
-            assert address is None or read == address, f"{where}: tap {tap} read at {read}, expected {address}"
-        assert self.tiles_taken > tile and tile >= self.tiles_done, f"{where}: the tile has no buffer"
+            assert address is None or read == address, (
+                f"{where}: tap {tap} read at {read}, expected {address}"
+            )
+        assert self.tiles_taken > tile and tile >= self.tiles_done, (
+            f"{where}: the tile has no buffer"
+        )
         if load:
-            assert self.cycle - self.take_cycles.popleft() >= 2, f"{where}: earlier than the weight loader reckons with"
+            assert self.cycle - self.take_cycles.popleft() >= 2, (
+                f"{where}: earlier than the weight loader reckons with"
+            )
         self.remaining[tile] -= 1
 
 
@@ -146,14 +189,23 @@ async def _start(dut):
     for port in ("start_i", "desc_i", "weights_ready_i", "weights_full_i", "tile_free_i"):
         getattr(dut, port).value = 0
     await clocking.start(dut)
-    for name in ("busy_o", "rd_valid_o", "tag_valid_o", "tag_tile_done_o", "weights_take_o", "weights_drop_o", "tile_take_o"):
+    for name in (
+        "busy_o",
+        "rd_valid_o",
+        "tag_valid_o",
+        "tag_tile_done_o",
+        "weights_take_o",
+        "weights_drop_o",
+        "tile_take_o",
+    ):
         assert getattr(dut, name).value == 0, f"{name} after reset"
     return np.random.default_rng(cocotb.RANDOM_SEED)
 
 
 @cocotb.test(timeout_time=50, timeout_unit="ms")
 async def random_layers(dut):
-    """Reads of unmasked taps, masks, pixels, first flags, buffers, loads and tile ends of every pass, with stalls."""
+    """Reads of unmasked taps, masks, pixels, first flags, buffers, loads and tile ends of every
+    pass, with stalls."""
     rng = await _start(dut)
     for i in range(scaled(16, 80)):
         await Run(dut, rng, random_layer(rng, MODULES, 3000), PATTERNS[i % len(PATTERNS)]).run()
@@ -177,24 +229,40 @@ EDGES = [  # mode, vertical, input, output channels, kernel, pad
 
 @cocotb.test(timeout_time=50, timeout_unit="ms")
 async def edges(dut):
-    """One-pixel pictures, kernels larger than the picture, tile columns, padding up to the kernel's size."""
+    """One-pixel pictures, kernels larger than the picture, tile columns, padding up to the kernel's
+    size."""
     rng = await _start(dut)
     for mode, vertical, shape, out_channels, kernel, pad in EDGES:
         for pattern in scaled(("heavy",), ("none", "heavy")):
-            await Run(dut, rng, make_layer(rng, mode, vertical, MODULES, shape, out_channels, kernel, pad), pattern).run()
+            await Run(
+                dut,
+                rng,
+                make_layer(rng, mode, vertical, MODULES, shape, out_channels, kernel, pad),
+                pattern,
+            ).run()
 
 
 SAME = [  # the last one: the shortest passes that still follow each other without bubbles
-    (1, False, (40, 8, 8), 8, (3, 3), (1, 1)), (2, False, (24, 7, 9), 8, (5, 5), (2, 2)), (0, False, (64, 20, 20), 24, (1, 1), (0, 0)),
-    (2, True, (3, 32, 16), 8, (5, 5), (2, 2)), (0, False, (256, 3, 4), 24, (1, 1), (0, 0))]
+    (1, False, (40, 8, 8), 8, (3, 3), (1, 1)),
+    (2, False, (24, 7, 9), 8, (5, 5), (2, 2)),
+    (0, False, (64, 20, 20), 24, (1, 1), (0, 0)),
+    (2, True, (3, 32, 16), 8, (5, 5), (2, 2)),
+    (0, False, (256, 3, 4), 24, (1, 1), (0, 0)),
+]
 
 
 @cocotb.test(timeout_time=50, timeout_unit="ms")
 async def no_bubbles(dut):
-    """A 'same' convolution whose weights are always there reads in every cycle from its first to its last slot."""
+    """A 'same' convolution whose weights are always there reads in every cycle from its first to
+    its last slot."""
     rng = await _start(dut)
     for mode, vertical, shape, out_channels, kernel, pad in SAME:
-        run = Run(dut, rng, make_layer(rng, mode, vertical, MODULES, shape, out_channels, kernel, pad), instant=True)
+        run = Run(
+            dut,
+            rng,
+            make_layer(rng, mode, vertical, MODULES, shape, out_channels, kernel, pad),
+            instant=True,
+        )
         await run.run()
         bubbles = run.read_cycles[-1] - run.read_cycles[0] + 1 - run.reads
         assert bubbles == 0, f"{run.layer}: {bubbles} cycles without a read"
@@ -202,27 +270,52 @@ async def no_bubbles(dut):
 
 @cocotb.test(timeout_time=50, timeout_unit="ms")
 async def smallest_gaps(dut):
-    """Where a pass has a smaller delay than the one before, it begins just late enough that tags keep their order."""
+    """Where a pass has a smaller delay than the one before, it begins just late enough that tags
+    keep their order."""
     rng = await _start(dut)
-    for mode, shape, kernel, pad in ((1, (8, 12, 12), (3, 7), (1, 3)), (2, (8, 9, 12), (3, 9), (1, 4)), (1, (40, 2, 300), (1, 3), (0, 1))):
-        run = Run(dut, rng, make_layer(rng, mode, False, MODULES, shape, 2 * MODULES, kernel, pad), instant=True)
+    for mode, shape, kernel, pad in (
+        (1, (8, 12, 12), (3, 7), (1, 3)),
+        (2, (8, 9, 12), (3, 9), (1, 4)),
+        (1, (40, 2, 300), (1, 3), (0, 1)),
+    ):
+        run = Run(
+            dut,
+            rng,
+            make_layer(rng, mode, False, MODULES, shape, 2 * MODULES, kernel, pad),
+            instant=True,
+        )
         await run.run()
         plan = run.layer.plan
-        passes = [p for _ in range(plan.output_groups) for origin in plan.tile_origins() for _ in range(plan.channel_groups)
-                  for p in plan.tile_passes(*origin)]
-        assert all(p.rows * p.length >= 12 for p in passes), "a pass too short for its successor's set-up"
+        passes = [
+            p
+            for _ in range(plan.output_groups)
+            for origin in plan.tile_origins()
+            for _ in range(plan.channel_groups)
+            for p in plan.tile_passes(*origin)
+        ]
+        assert all(p.rows * p.length >= 12 for p in passes), (
+            "a pass too short for its successor's set-up"
+        )
         delays = [p.delay for p in passes]
         expected = int(np.maximum(0, -np.diff(delays)).sum())
         bubbles = run.read_cycles[-1] - run.read_cycles[0] + 1 - run.reads
-        assert expected and bubbles == expected, f"{run.layer}: {bubbles} cycles without a read, expected {expected}"
+        assert expected and bubbles == expected, (
+            f"{run.layer}: {bubbles} cycles without a read, expected {expected}"
+        )
 
 
 @cocotb.test(timeout_time=5, timeout_unit="ms")
 async def latency(dut):
-    """The first read comes 13 cycles after start_i, passes follow each other after 12; a reset within a layer leaves nothing behind."""
+    """The first read comes 13 cycles after start_i, passes follow each other after 12; a reset
+    within a layer leaves nothing behind."""
     rng = await _start(dut)
     for _ in range(3):
-        run = Run(dut, rng, make_layer(rng, 1, False, MODULES, (64, 1, 2), 8, (1, 3), (0, 1)), instant=True)
+        run = Run(
+            dut,
+            rng,
+            make_layer(rng, 1, False, MODULES, (64, 1, 2), 8, (1, 3), (0, 1)),
+            instant=True,
+        )
         await run.run()
         assert run.read_cycles[0] == 12, f"{run.read_cycles[0] + 1} cycles"
         assert min(np.diff(run.takes)) == 12, f"a pass takes {min(np.diff(run.takes))} cycles"
@@ -232,4 +325,9 @@ async def latency(dut):
         for _ in range(int(rng.integers(10, 60))):
             await RisingEdge(dut.clk_i)
         await clocking.reset(dut)
-        assert dut.busy_o.value == 0 and dut.rd_valid_o.value == 0 and dut.tag_valid_o.value == 0 and dut.tag_tile_done_o.value == 0
+        assert (
+            dut.busy_o.value == 0
+            and dut.rd_valid_o.value == 0
+            and dut.tag_valid_o.value == 0
+            and dut.tag_tile_done_o.value == 0
+        )

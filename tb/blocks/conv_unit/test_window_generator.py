@@ -1,27 +1,47 @@
-"""Tests of rtl/conv_unit/window_generator.sv: every activation at its PE and in its cycle, the pair sums and the load wave."""
+"""Tests of rtl/conv_unit/window_generator.sv: every activation at its PE and in its cycle, the pair
+sums and the load wave."""
+
 import cocotb
 import numpy as np
 from cocotb.triggers import RisingEdge
 
-from model.reference.blocks import window_activations
 from host.harness import clocking
-from tb.lib.effort import scaled
+from model.reference.blocks import window_activations
 from tb.blocks.conv_unit.streams import PIXEL_KINDS, pack_rows, pixel_stream, play, unpack_rows
+from tb.lib.effort import scaled
 
-LATENCY = 2         # data to the activation of stage 0
+LATENCY = 2  # data to the activation of stage 0
 STAGES = 20
 FLUSH = STAGES + LATENCY + 5
-OUTPUTS = {"load_o": (STAGES, 1, False), "single_o": (4, 9, True), "x_o": (48, 9, True), "y_o": (48, 9, True), "xy_o": (48, 10, True)}
+OUTPUTS = {
+    "load_o": (STAGES, 1, False),
+    "single_o": (4, 9, True),
+    "x_o": (48, 9, True),
+    "y_o": (48, 9, True),
+    "xy_o": (48, 10, True),
+}
 
 
 async def _check(dut, rng, mode, signed, kind, cycles, masks=None):
-    """Play `cycles` positions and compare everything that comes out of them. masks: (column, row) masks or None for random ones."""
+    """Play `cycles` positions and compare everything that comes out of them. masks: (column, row)
+    masks or None for random ones."""
     col, row = masks or (rng.integers(0, 32, cycles), rng.integers(0, 256, cycles))
     pixels = pixel_stream(rng, cycles, kind)
     load = (rng.random(cycles) < 0.2).astype(np.int64)
     dut.mode_i.value, dut.signed_i.value = mode, int(signed)
     tail = np.zeros(FLUSH, np.int64)
-    inputs = {"data_i": pack_rows(np.concatenate([np.zeros((5, 32), np.int64), pixels.reshape(cycles, 32), np.zeros((FLUSH, 32), np.int64)]), 8)}
+    inputs = {
+        "data_i": pack_rows(
+            np.concatenate(
+                [
+                    np.zeros((5, 32), np.int64),
+                    pixels.reshape(cycles, 32),
+                    np.zeros((FLUSH, 32), np.int64),
+                ]
+            ),
+            8,
+        )
+    }
     for port, values in (("col_mask_i", col), ("row_mask_i", row), ("load_i", load)):
         inputs[port] = [int(v) for v in np.concatenate([np.zeros(5, np.int64), values, tail])]
     record = await play(dut, inputs, OUTPUTS)
@@ -31,21 +51,35 @@ async def _check(dut, rng, mode, signed, kind, cycles, masks=None):
     for stage in range(STAGES):
         array, k = divmod(stage, 5)
         at = slice(start + LATENCY + stage, start + LATENCY + stage + cycles)
-        got = {port: unpack_rows(record[port][at], *OUTPUTS[port]) for port in (("single_o",) if k == 0 else ("x_o", "y_o", "xy_o"))}
+        got = {
+            port: unpack_rows(record[port][at], *OUTPUTS[port])
+            for port in (("single_o",) if k == 0 else ("x_o", "y_o", "xy_o"))
+        }
         if k == 0:
             _same(got["single_o"][:, array], act[:, array, 24], f"{where}: PE 24 of array {array}")
         for segment in range(3) if k else ():
             pair, pe = 12 * array + 4 * segment + k - 1, 8 * segment + 2 * (k - 1)
             _same(got["x_o"][:, pair], act[:, array, pe], f"{where}: PE {pe} of array {array}")
-            _same(got["y_o"][:, pair], act[:, array, pe + 1], f"{where}: PE {pe + 1} of array {array}")
-            _same(got["xy_o"][:, pair], act[:, array, pe] + act[:, array, pe + 1], f"{where}: sum of PEs {pe}, {pe + 1} of array {array}")
-        wave = unpack_rows(record["load_o"][start + 1 + stage:start + 1 + stage + cycles], STAGES, 1)
+            _same(
+                got["y_o"][:, pair], act[:, array, pe + 1], f"{where}: PE {pe + 1} of array {array}"
+            )
+            _same(
+                got["xy_o"][:, pair],
+                act[:, array, pe] + act[:, array, pe + 1],
+                f"{where}: sum of PEs {pe}, {pe + 1} of array {array}",
+            )
+        wave = unpack_rows(
+            record["load_o"][start + 1 + stage : start + 1 + stage + cycles], STAGES, 1
+        )
         _same(wave[:, stage], load, f"{where}: load of stage {stage}")
 
 
 def _same(got, want, what):
     wrong = np.flatnonzero(got != want)
-    assert not len(wrong), f"{what}: position {wrong[0]} of {len(want)}: got {got[wrong[0]]}, expected {want[wrong[0]]} ({len(wrong)} wrong)"
+    assert not len(wrong), (
+        f"{what}: position {wrong[0]} of {len(want)}: got {got[wrong[0]]}, expected "
+        f"{want[wrong[0]]} ({len(wrong)} wrong)"
+    )
 
 
 async def _start(dut):

@@ -1,19 +1,32 @@
-"""Tests of rtl/memory/feature_buffer.sv: random reads (channels and columns of rows) and masked writes against a linear memory."""
+"""Tests of rtl/memory/feature_buffer.sv: random reads (channels and columns of rows) and masked
+writes against a linear memory."""
+
 from collections import deque
 
 import cocotb
 import numpy as np
 from cocotb.triggers import RisingEdge
 
-from model.reference.blocks import BANKS, FeatureBuffer
 from host.harness import clocking
+from model.reference.blocks import BANKS, FeatureBuffer
 from tb.lib.effort import scaled
 from tb.lib.packing import pack
 
 RD_LATENCY = 3
-WRITE_TO_READ = 2   # cycles from a write to a request that sees it
+WRITE_TO_READ = 2  # cycles from a write to a request that sees it
 OOB_LATENCY = 2
-INPUTS = ("rd_valid_i", "rd_addr_i", "rd_count_i", "rd_vstep_i", "wr_valid_i", "wr_addr_i", "wr_mask_i", "wr_data_i", "wr_base_i", "wr_end_i")
+INPUTS = (
+    "rd_valid_i",
+    "rd_addr_i",
+    "rd_count_i",
+    "rd_vstep_i",
+    "wr_valid_i",
+    "wr_addr_i",
+    "wr_mask_i",
+    "wr_data_i",
+    "wr_base_i",
+    "wr_end_i",
+)
 
 
 class Bench:
@@ -25,13 +38,19 @@ class Bench:
         self.base, self.end, self.vstep = 0, self.size, 0
         self.reads = deque([None] * RD_LATENCY)
         self.oob = deque([False] * OOB_LATENCY)
-        self.writes = deque([set()] * WRITE_TO_READ, maxlen=WRITE_TO_READ)  # addresses touched in the last cycles
+        self.writes = deque(
+            [set()] * WRITE_TO_READ, maxlen=WRITE_TO_READ
+        )  # addresses touched in the last cycles
         self.checked = self.left_out = 0
 
     def region(self, base, end, vstep):
         """Write bounds and row step; both are stable while anything is in flight."""
         self.base, self.end, self.vstep = base, end, vstep
-        self.dut.wr_base_i.value, self.dut.wr_end_i.value, self.dut.rd_vstep_i.value = base, end, vstep
+        self.dut.wr_base_i.value, self.dut.wr_end_i.value, self.dut.rd_vstep_i.value = (
+            base,
+            end,
+            vstep,
+        )
 
     async def cycle(self, read=None, write=None):
         """read: (address, count); write: (address, mask, eight quads)."""
@@ -40,16 +59,23 @@ class Bench:
         expected = None
         if read is not None:
             dut.rd_addr_i.value, dut.rd_count_i.value = read
-            addresses = self.model.addresses(read[0], self.vstep)[:read[1]]
+            addresses = self.model.addresses(read[0], self.vstep)[: read[1]]
             assert addresses[-1] < self.size, "the test reads beyond the memory"
             expected = [(v, a, int(self.model.quads[a])) for v, a in enumerate(addresses.tolist())]
         touched, left_out = set(), False
         if write is not None:
-            dut.wr_addr_i.value, dut.wr_mask_i.value, dut.wr_data_i.value = write[0], write[1], pack(write[2], 32)
+            dut.wr_addr_i.value, dut.wr_mask_i.value, dut.wr_data_i.value = (
+                write[0],
+                write[1],
+                pack(write[2], 32),
+            )
             touched = {write[0] + v for v in range(BANKS) if write[1] >> v & 1}
-        unsure = touched | set().union(*self.writes)  # what a request sees of a write in flight is not defined
+        unsure = touched | set().union(
+            *self.writes
+        )  # what a request sees of a write in flight is not defined
         if expected is not None:
-            # The model holds the writes of the cycles before the unsure ones, so skip those entries.
+            # The model holds the writes of the cycles before the unsure ones, so skip those
+            # entries.
             expected = [e for e in expected if e[1] not in unsure]
         if write is not None:
             left_out = self.model.write(*write, self.base, self.end)
@@ -63,8 +89,10 @@ class Bench:
         if due:
             got = str(dut.rd_data_o.value)[::-1]
             for v, address, want in due:
-                bits = got[32 * v:32 * v + 32][::-1]
-                assert bits == f"{want:032b}", f"entry {v} (address {address}): read {bits}, expected {want:032b}"
+                bits = got[32 * v : 32 * v + 32][::-1]
+                assert bits == f"{want:032b}", (
+                    f"entry {v} (address {address}): read {bits}, expected {want:032b}"
+                )
                 self.checked += 1
 
 
@@ -91,7 +119,8 @@ async def _fill(bench, rng):
 
 @cocotb.test(timeout_time=5, timeout_unit="ms")
 async def random_traffic(dut):
-    """Reads of 1..8 quads across bank borders, consecutive and by rows, while masked writes go on, some of them out of bounds."""
+    """Reads of 1..8 quads across bank borders, consecutive and by rows, while masked writes go on,
+    some of them out of bounds."""
     rng = await _start(dut)
     bench = Bench(dut)
     await _fill(bench, rng)
@@ -118,7 +147,8 @@ async def random_traffic(dut):
 
 @cocotb.test(timeout_time=5, timeout_unit="ms")
 async def bounds(dut):
-    """Every offset of a write around both ends of the region with every single quad and with all eight; what is outside stays."""
+    """Every offset of a write around both ends of the region with every single quad and with all
+    eight; what is outside stays."""
     rng = await _start(dut)
     bench = Bench(dut)
     await _fill(bench, rng)

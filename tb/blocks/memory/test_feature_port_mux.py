@@ -1,4 +1,5 @@
 """Tests of rtl/memory/feature_port_mux.sv: who reads and writes, how much, and in which region."""
+
 import cocotb
 import numpy as np
 from cocotb.triggers import Timer
@@ -27,13 +28,19 @@ class Bench:
         self.fields = {name: bits(rng, DESCRIPTOR.fields[name].width) for name in FIELDS}
         self.fields["op"] = self.op
         self.inputs = {f"{unit}_rd_addr_i": bits(rng, QUAD_ADDR_W) for unit in READERS}
-        self.inputs |= {f"{unit}_wr_{what}_i": bits(rng, width)
-                        for unit in WRITERS for what, width in WR_BITS.items()}
+        self.inputs |= {
+            f"{unit}_wr_{what}_i": bits(rng, width)
+            for unit in WRITERS
+            for what, width in WR_BITS.items()
+        }
         self.inputs |= {f"{unit}_rd_valid_i": int(unit == self.reader) for unit in READERS}
         self.inputs |= {f"{unit}_wr_valid_i": int(unit == self.writer) for unit in WRITERS}
-        self.inputs |= {"conv_busy_i": bits(rng, 1), "image_enable_i": bits(rng, 1),
-                        "image_base_i": bits(rng, QUAD_ADDR_W),
-                        "image_end_addr_i": bits(rng, QUAD_ADDR_W + 1)}
+        self.inputs |= {
+            "conv_busy_i": bits(rng, 1),
+            "image_enable_i": bits(rng, 1),
+            "image_base_i": bits(rng, QUAD_ADDR_W),
+            "image_end_addr_i": bits(rng, QUAD_ADDR_W + 1),
+        }
 
     async def drive(self):
         for port, value in self.inputs.items():
@@ -45,10 +52,13 @@ class Bench:
         """{output: value}; addresses, data and counts of an unused port may be anything."""
         image, quads = self.inputs["image_enable_i"], int(self.dut.NUM_MODULES.value) // 4
         counts = {OP_CONV: self.fields["read_quads"], OP_MAXPOOL: 8, OP_AVGPOOL: quads}
-        want = {"rd_valid_o": int(self.reader != ""), "wr_valid_o": int(self.writer != ""),
-                "rd_vstep_o": self.fields["vstep"] if self.inputs["conv_busy_i"] else 0,
-                "wr_base_o": self.inputs["image_base_i"] if image else self.fields["out_base"],
-                "wr_end_o": self.inputs["image_end_addr_i"] if image else self.fields["out_end"]}
+        want = {
+            "rd_valid_o": int(self.reader != ""),
+            "wr_valid_o": int(self.writer != ""),
+            "rd_vstep_o": self.fields["vstep"] if self.inputs["conv_busy_i"] else 0,
+            "wr_base_o": self.inputs["image_base_i"] if image else self.fields["out_base"],
+            "wr_end_o": self.inputs["image_end_addr_i"] if image else self.fields["out_end"],
+        }
         if self.reader:
             want["rd_addr_o"] = self.inputs[f"{self.reader}_rd_addr_i"]
             want["rd_count_o"] = 2 if self.reader == "emit" else counts[self.op]

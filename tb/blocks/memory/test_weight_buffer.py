@@ -1,15 +1,25 @@
-"""Tests of rtl/memory/weight_buffer.sv: random pushes, reads, rewinds and commits against the model."""
+"""Tests of rtl/memory/weight_buffer.sv: random pushes, reads, rewinds and commits against the
+model."""
+
 import cocotb
 import numpy as np
 from cocotb.triggers import RisingEdge
 
-from model.reference.blocks import WeightBuffer
 from host.harness import clocking
+from model.reference.blocks import WeightBuffer
 from tb.lib.effort import scaled
 
 # Probabilities of push, read, rewind and commit.
-LARGE = 1000  # words: a buffer that the mixes alone neither fill nor go round is filled and then read to the end first, once
-MIXES = ((0.5, 0.5, 0.02, 0.1), (0.9, 0.3, 0.0, 0.03), (0.9, 0.9, 0.05, 0.02), (0.2, 0.9, 0.05, 0.2), (1.0, 1.0, 0.0, 0.3))
+# words: a buffer that the mixes alone neither fill nor go round is filled and then read to the end
+# first, once
+LARGE = 1000
+MIXES = (
+    (0.5, 0.5, 0.02, 0.1),
+    (0.9, 0.3, 0.0, 0.03),
+    (0.9, 0.9, 0.05, 0.02),
+    (0.2, 0.9, 0.05, 0.2),
+    (1.0, 1.0, 0.0, 0.3),
+)
 
 
 async def _start(dut):
@@ -36,13 +46,20 @@ async def random_operations(dut):
         filling = depth if depth > LARGE and number == 1 else 0
         for cycle in range(2 * filling + cycles):
             if not pushing:
-                pushing, word = bool(cycle < filling or rng.random() < mix[0]), int(rng.integers(2**64, dtype=np.uint64))
+                pushing, word = (
+                    bool(cycle < filling or rng.random() < mix[0]),
+                    int(rng.integers(2**64, dtype=np.uint64)),
+                )
             act = cycle >= filling
             read = act and model.level > 0 and (cycle < 2 * filling or rng.random() < mix[1])
             rewind = act and not read and rng.random() < mix[2]
             commit = act and not read and not rewind and rng.random() < mix[3]
             dut.in_valid_i.value, dut.in_data_i.value = int(pushing), word
-            dut.re_i.value, dut.rewind_i.value, dut.commit_i.value = int(read), int(rewind), int(commit)
+            dut.re_i.value, dut.rewind_i.value, dut.commit_i.value = (
+                int(read),
+                int(rewind),
+                int(commit),
+            )
             await RisingEdge(dut.clk_i)
             if due is not None:
                 assert dut.data_o.value == due, f"read {dut.data_o.value}, expected {due:064b}"

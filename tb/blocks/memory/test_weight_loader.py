@@ -1,4 +1,6 @@
-"""Tests of rtl/memory/weight_loader.sv behind the weight buffer: parameters, replay, timing of the shadow registers."""
+"""Tests of rtl/memory/weight_loader.sv behind the weight buffer: parameters, replay, timing of the
+shadow registers."""
+
 from collections import deque
 from dataclasses import dataclass
 
@@ -6,21 +8,22 @@ import cocotb
 import numpy as np
 from cocotb.triggers import FallingEdge
 
+from host.harness import clocking
 from model.compiler import weights
 from model.compiler.hardware import Hardware
 from model.compiler.program_format import ARRAYS, MAX_CHANNELS, PES
-from host.harness import clocking
 from tb.lib.effort import scaled
 from tb.lib.stalls import PATTERNS, stalls
 
-LEAD = 5       # cycles from take_i to the earliest switch_i
-HANGS = 2000   # cycles without any progress
+LEAD = 5  # cycles from take_i to the earliest switch_i
+HANGS = 2000  # cycles without any progress
 MOST_PASSES = 24  # of a group: more of them in a large buffer would only take longer
 
 
 @dataclass
 class Chunk:
-    """parameters: uint64 [n]; passes: indices uint8 [groups, passes, ARRAYS, modules, PES]; tiles: replays of a group."""
+    """parameters: uint64 [n]; passes: indices uint8 [groups, passes, ARRAYS, modules, PES]; tiles:
+    replays of a group."""
 
     parameters: np.ndarray
     passes: np.ndarray
@@ -31,7 +34,11 @@ class Chunk:
         shape = self.passes.shape
         if not shape[0]:
             return weights.chunk(self.parameters)
-        return weights.chunk(self.parameters, weights.pack_passes(self.passes.reshape(shape[0], shape[1], 1, 1, *shape[2:])), self.tiles)
+        return weights.chunk(
+            self.parameters,
+            weights.pack_passes(self.passes.reshape(shape[0], shape[1], 1, 1, *shape[2:])),
+            self.tiles,
+        )
 
     @property
     def order(self):
@@ -40,7 +47,8 @@ class Chunk:
 
 
 def random_chunk(rng, modules, depth):
-    """Conv chunk, or one of parameters only (average pool) in a quarter of the cases; groups may exceed the buffer if used once.
+    """Conv chunk, or one of parameters only (average pool) in a quarter of the cases; groups may
+    exceed the buffer if used once.
 
     In a quarter of the cases the parameters alone exceed a small buffer.
     """
@@ -48,31 +56,41 @@ def random_chunk(rng, modules, depth):
     fits = min(depth // Hardware(modules).pass_words, MOST_PASSES)
     tiles = int(rng.integers(1, 4))
     passes = int(rng.integers(1, fits + 1 if tiles > 1 else fits + 3))
-    count = min(int(rng.integers(1, 4)) * modules + (depth if rng.random() < 0.25 else 0), MAX_CHANNELS)
+    count = min(
+        int(rng.integers(1, 4)) * modules + (depth if rng.random() < 0.25 else 0), MAX_CHANNELS
+    )
     index = rng.integers(0, 4, (groups, passes, ARRAYS, modules, PES)).astype(np.uint8)
     return Chunk(rng.integers(0, 2**64, count, dtype=np.uint64), index, tiles)
 
 
 class Bench:
-    """Plays the conv unit and the controller, and checks every cycle; one call of `step` is one cycle, between two rising edges.
+    """Plays the conv unit and the controller, and checks every cycle; one call of `step` is one
+    cycle, between two rising edges.
 
-    eager: take every pass at once and switch as early as allowed. Otherwise passes are taken late, switched up to four cycles later, and
-    some are dropped.
+    eager: take every pass at once and switch as early as allowed. Otherwise passes are taken late,
+    switched up to four cycles later, and some are dropped.
     """
 
     def __init__(self, dut, rng, chunks, source, eager=False):
         self.dut, self.rng, self.eager = dut, rng, eager
         self.words = deque(int(w) for c in chunks for w in c.words)
         self.stall = stalls(rng, source)
-        self.parameters = deque((i & 1, channel, int(w), i) for i, c in enumerate(chunks) for channel, w in enumerate(c.parameters))
+        self.parameters = deque(
+            (i & 1, channel, int(w), i)
+            for i, c in enumerate(chunks)
+            for channel, w in enumerate(c.parameters)
+        )
         self.layers = deque(deque(c.order) for c in chunks)
         self.cycle = self.finished = self.dropped = 0
         self.sending = self.started = False
         self.switch_at, self.pause, self.done_in = None, 0, None
         self.current, self.waves = None, []
-        self.switches = []       # cycles
+        self.switches = []  # cycles
         modules = int(dut.NUM_MODULES.value)
-        stage_of = np.array([[0 if pe == 24 else 1 + pe % 8 // 2 for pe in range(PES)]] * ARRAYS) + 5 * np.arange(ARRAYS)[:, None]
+        stage_of = (
+            np.array([[0 if pe == 24 else 1 + pe % 8 // 2 for pe in range(PES)]] * ARRAYS)
+            + 5 * np.arange(ARRAYS)[:, None]
+        )
         self.stages = np.broadcast_to(stage_of[:, None], (ARRAYS, modules, PES))
 
     async def run(self):
@@ -82,14 +100,29 @@ class Bench:
             await FallingEdge(self.dut.clk_i)
             self.step()
             self.cycle += 1
-            now = (len(self.words), len(self.parameters), sum(len(passes) for passes in self.layers), len(self.layers), len(self.waves))
+            now = (
+                len(self.words),
+                len(self.parameters),
+                sum(len(passes) for passes in self.layers),
+                len(self.layers),
+                len(self.waves),
+            )
             left, since = now, 0 if now != left else since + 1
-            assert since < HANGS, f"hangs in layer {self.finished}: (words, parameters, passes, layers, waves) left {now}"
-        assert not self.words and not self.parameters, f"{len(self.words)} words and {len(self.parameters)} parameters left over"
+            assert since < HANGS, (
+                f"hangs in layer {self.finished}: (words, parameters, passes, layers, waves) left "
+                f"{now}"
+            )
+        assert not self.words and not self.parameters, (
+            f"{len(self.words)} words and {len(self.parameters)} parameters left over"
+        )
         for _ in range(5):
             await FallingEdge(self.dut.clk_i)
             self.quiet()
-        assert self.dut.idle_o.value == 1 and self.dut.level_o.value == 0 and self.dut.params_ready_o.value == 0
+        assert (
+            self.dut.idle_o.value == 1
+            and self.dut.level_o.value == 0
+            and self.dut.params_ready_o.value == 0
+        )
 
     def quiet(self):
         for name in ("in_valid_i", "take_i", "drop_i", "switch_i", "layer_done_i"):
@@ -119,12 +152,22 @@ class Bench:
             return
         assert self.parameters, "more parameters than the chunks have"
         bank, channel, word, chunk = self.parameters.popleft()
-        got = (int(dut.param_bank_o.value), dut.param_channel_o.value.to_unsigned(), dut.param_data_o.value.to_unsigned())
-        assert got == (bank, channel, word), f"chunk {chunk}: parameter (bank, channel, word) {got}, expected {(bank, channel, word)}"
-        assert chunk < self.finished + 2, f"chunk {chunk} overwrites the parameters of layer {chunk - 2}, which has not finished"
+        got = (
+            int(dut.param_bank_o.value),
+            dut.param_channel_o.value.to_unsigned(),
+            dut.param_data_o.value.to_unsigned(),
+        )
+        assert got == (bank, channel, word), (
+            f"chunk {chunk}: parameter (bank, channel, word) {got}, expected "
+            f"{(bank, channel, word)}"
+        )
+        assert chunk < self.finished + 2, (
+            f"chunk {chunk} overwrites the parameters of layer {chunk - 2}, which has not finished"
+        )
 
     def follow_waves(self):
-        """Stage n of the chain takes its indices n cycles after the switch: they must be the pass's until then."""
+        """Stage n of the chain takes its indices n cycles after the switch: they must be the pass's
+        until then."""
         dut = self.dut
         if self.switch_at == self.cycle:
             dut.switch_i.value = 1
@@ -140,8 +183,10 @@ class Bench:
             here = self.stages == self.cycle - at
             for position in np.flatnonzero(here):
                 pair = bits[2 * position + 1] + bits[2 * position]
-                assert pair == f"{index.flat[position]:02b}", (f"stage {self.cycle - at} of pass {len(self.switches)} takes {pair} for PE "
-                                                               f"{position} (array, module, PE), expected {index.flat[position]}")
+                assert pair == f"{index.flat[position]:02b}", (
+                    f"stage {self.cycle - at} of pass {len(self.switches)} takes {pair} for PE "
+                    f"{position} (array, module, PE), expected {index.flat[position]}"
+                )
         self.waves = [w for w in self.waves if self.cycle - w[0] < 19]
 
     def consume(self):
@@ -151,21 +196,31 @@ class Bench:
             self.started = dut.params_ready_o.value == 1
             if not self.started:
                 return
-            assert not self.parameters or self.parameters[0][3] > self.finished, "params_ready_o before the parameters are in place"
+            assert not self.parameters or self.parameters[0][3] > self.finished, (
+                "params_ready_o before the parameters are in place"
+            )
         if self.switch_at is not None:
-            assert dut.ready_o.value == 0 and dut.full_o.value == 0 or self.switch_at == self.cycle, "ready_o while a pass is being taken"
+            assert (
+                dut.ready_o.value == 0 and dut.full_o.value == 0
+            ) or self.switch_at == self.cycle, "ready_o while a pass is being taken"
             return
         if passes and self.pause:
             self.pause -= 1
         elif passes and dut.ready_o.value == 1:
-            if dut.full_o.value == 1 and not self.eager and self.rng.random() < (0.6 if len(passes) == 1 else 0.25):
+            if (
+                dut.full_o.value == 1
+                and not self.eager
+                and self.rng.random() < (0.6 if len(passes) == 1 else 0.25)
+            ):
                 dut.drop_i.value = 1
                 passes.popleft()
                 self.dropped += 1
             else:
                 dut.take_i.value = 1
                 self.current = passes.popleft()
-                self.switch_at = self.cycle + LEAD + (0 if self.eager else int(self.rng.integers(5)))
+                self.switch_at = (
+                    self.cycle + LEAD + (0 if self.eager else int(self.rng.integers(5)))
+                )
             self.pause = 0 if self.eager or self.rng.random() < 0.5 else int(self.rng.integers(100))
         elif not passes:
             self.finish_layer()
@@ -186,19 +241,27 @@ async def _start(dut):
     for name in ("in_valid_i", "in_data_i", "layer_done_i", "take_i", "drop_i", "switch_i"):
         getattr(dut, name).value = 0
     await clocking.start(dut)
-    assert dut.idle_o.value == 1 and dut.ready_o.value == 0 and dut.full_o.value == 0 and dut.params_ready_o.value == 0
+    assert (
+        dut.idle_o.value == 1
+        and dut.ready_o.value == 0
+        and dut.full_o.value == 0
+        and dut.params_ready_o.value == 0
+    )
     return np.random.default_rng(cocotb.RANDOM_SEED)
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def random_chunks(dut):
-    """Every parameter to its bank and channel, every stage's indices right when it takes them, whatever stalls; replays and drops."""
+    """Every parameter to its bank and channel, every stage's indices right when it takes them,
+    whatever stalls; replays and drops."""
     rng = await _start(dut)
     modules, depth = int(dut.NUM_MODULES.value), int(dut.DEPTH.value)
     dropped = switches = 0
     for source in PATTERNS:
         await clocking.reset(dut)
-        bench = Bench(dut, rng, [random_chunk(rng, modules, depth) for _ in range(scaled(3, 8))], source)
+        bench = Bench(
+            dut, rng, [random_chunk(rng, modules, depth) for _ in range(scaled(3, 8))], source
+        )
         await bench.run()
         switches += len(bench.switches)
         dropped += bench.dropped
@@ -211,22 +274,31 @@ async def shortest_pass(dut):
     rng = await _start(dut)
     modules, depth = int(dut.NUM_MODULES.value), int(dut.DEPTH.value)
     pass_words = Hardware(modules).pass_words
-    index = rng.integers(0, 4, (2, min(depth // pass_words, MOST_PASSES), ARRAYS, modules, PES)).astype(np.uint8)
+    index = rng.integers(
+        0, 4, (2, min(depth // pass_words, MOST_PASSES), ARRAYS, modules, PES)
+    ).astype(np.uint8)
     bench = Bench(dut, rng, [Chunk(np.zeros(modules, np.uint64), index, 3)], "none", eager=True)
     await bench.run()
     gaps = np.diff(bench.switches)
     start_delay = 6 if modules == 4 else 0
-    group_start = np.arange(1, len(gaps) + 1) % (3 * index.shape[1]) == 0  # the buffer is full of the group before: words must come first
-    assert (gaps[~group_start] == pass_words + start_delay + 4).all(), f"passes last {sorted(set(gaps[~group_start]))} cycles"
+    group_start = (
+        np.arange(1, len(gaps) + 1) % (3 * index.shape[1]) == 0
+    )  # the buffer is full of the group before: words must come first
+    assert (gaps[~group_start] == pass_words + start_delay + 4).all(), (
+        f"passes last {sorted(set(gaps[~group_start]))} cycles"
+    )
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def two_chunks_ahead(dut):
-    """With no layer finished, the parameters of two chunks are fetched and not one of the third; each finished layer lets one more in."""
+    """With no layer finished, the parameters of two chunks are fetched and not one of the third;
+    each finished layer lets one more in."""
     rng = await _start(dut)
     modules = int(dut.NUM_MODULES.value)
     empty = np.zeros((0, 0, ARRAYS, modules, PES), np.uint8)
-    chunks = [Chunk(rng.integers(0, 2**64, 2 * modules, dtype=np.uint64), empty, 1) for _ in range(5)]
+    chunks = [
+        Chunk(rng.integers(0, 2**64, 2 * modules, dtype=np.uint64), empty, 1) for _ in range(5)
+    ]
     bench = Bench(dut, rng, chunks, "none")
     bench.layers.clear()
     for finished in range(6):
@@ -258,7 +330,9 @@ async def last_word_late(dut):
             stalled = left in waited and waited[left] < 80
             if stalled:
                 waited[left] += 1
-                assert waited[left] < 40 or dut.level_o.value.to_unsigned() == pass_words - 1, "words are read although the last one is missing"
+                assert waited[left] < 40 or dut.level_o.value.to_unsigned() == pass_words - 1, (
+                    "words are read although the last one is missing"
+                )
             yield stalled
 
     bench.stall = late()

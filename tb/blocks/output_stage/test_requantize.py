@@ -1,4 +1,6 @@
-"""requantize against model/reference/requantize.py: every rounding and clamp at its edges, then random sums, with random bubbles."""
+"""requantize against model/reference/requantize.py: every rounding and clamp at its edges, then
+random sums, with random bubbles."""
+
 from __future__ import annotations
 
 import cocotb
@@ -6,9 +8,9 @@ import numpy as np
 from cocotb.triggers import RisingEdge
 
 from host.harness import clocking
-from tb.lib.stalls import PATTERNS, stalls
 from tb.blocks.output_stage import vectors
 from tb.blocks.output_stage.pipeline import Pipeline
+from tb.lib.stalls import PATTERNS, stalls
 
 
 async def _start(dut):
@@ -17,7 +19,11 @@ async def _start(dut):
     _drive(dut, 0, 0, 1, 0, 0)
     dut.out_min_i.value, dut.out_max_i.value = 0, 255
     await clocking.start(dut)
-    read = lambda: (dut.y_o.value.to_unsigned(), dut.sum_o.value.to_unsigned(), dut.tag_o.value.to_unsigned())
+    read = lambda: (
+        dut.y_o.value.to_unsigned(),
+        dut.sum_o.value.to_unsigned(),
+        dut.tag_o.value.to_unsigned(),
+    )
     return rng, Pipeline(dut.clk_i, dut.valid_o, int(dut.LATENCY.value), read)
 
 
@@ -28,7 +34,8 @@ def _drive(dut, acc, bias, mult, shift, tag):
 
 
 async def _run(dut, pipeline, rng, batch, clamp, stall):
-    """All vectors of a batch, all with one clamp; between them, cycles that are not valid but carry other numbers."""
+    """All vectors of a batch, all with one clamp; between them, cycles that are not valid but carry
+    other numbers."""
     dut.out_min_i.value, dut.out_max_i.value = clamp[0] & 0x3FF, clamp[1] & 0x3FF
     tags = rng.integers(0, 1 << len(dut.tag_i), len(batch)).tolist()
     y, total = vectors.expected(batch, clamp)
@@ -46,7 +53,8 @@ async def _run(dut, pipeline, rng, batch, clamp, stall):
 
 @cocotb.test()
 async def edges(dut):
-    """Halves of both signs, extreme sums, multipliers and shifts, results just inside and outside of each clamp."""
+    """Halves of both signs, extreme sums, multipliers and shifts, results just inside and outside
+    of each clamp."""
     rng, pipeline = await _start(dut)
     for clamp in vectors.CLAMPS:
         batch = vectors.edges(clamp)

@@ -1,4 +1,6 @@
-"""pooling_unit against model/reference/integer.py, and its reads and cycles against model/performance/pool_cycles.py."""
+"""pooling_unit against model/reference/integer.py, and its reads and cycles against
+model/performance/pool_cycles.py."""
+
 from __future__ import annotations
 
 from collections import deque
@@ -9,10 +11,10 @@ from cocotb.triggers import RisingEdge
 from cocotb.types import LogicArray
 
 from host.harness import clocking
+from tb.blocks.pooling.pool_layer import placed, random_layer
 from tb.lib.descriptors import random_port
 from tb.lib.packing import unpack
 from tb.lib.stalls import PATTERNS, stalls
-from tb.blocks.pooling.pool_layer import placed, random_layer
 
 VERILATOR = cocotb.SIM_NAME.lower().startswith("verilator")
 UNKNOWN = LogicArray("X" * 256)  # what the buffer shows without a read
@@ -27,7 +29,8 @@ class Bench:
         self.x_data = int.from_bytes(rng.bytes(32), "little") if VERILATOR else UNKNOWN
 
     async def run(self, layer, stall=None):
-        """Run one layer and check everything about it; `stall`: when the output stage has no room (None: never)."""
+        """Run one layer and check everything about it; `stall`: when the output stage has no room
+        (None: never)."""
         dut = self.dut
         x = layer.random_input(self.rng)
         buffer = layer.buffer(self.rng, x)
@@ -46,14 +49,20 @@ class Bench:
         assert cycles == predicted, f"{cycles} cycles, {predicted} predicted: {what}"
         if layer.op == "maxpool":
             expected = layer.expected_buffer(buffer, x)
-            wrong = np.argwhere((np.frombuffer(self.memory, np.uint8).reshape(-1, 4) != expected).any(1))[:, 0]
+            wrong = np.argwhere(
+                (np.frombuffer(self.memory, np.uint8).reshape(-1, 4) != expected).any(1)
+            )[:, 0]
             assert len(wrong) == 0, f"{len(wrong)} quads are wrong, the first is {wrong[0]}: {what}"
             assert self.sums == [], what
             outputs = layer.pixel_quads(layer.out_base, layer.out_row_stride, layer.out_size)
-            assert (self.written[outputs] == 1).all() and self.written.sum() == outputs.size, f"not written once: {what}"
+            assert (self.written[outputs] == 1).all() and self.written.sum() == outputs.size, (
+                f"not written once: {what}"
+            )
         else:
             expected = layer.expected_sums(x, self.modules)
-            assert self.written.sum() == 0 and len(self.sums) == len(expected), f"{len(self.sums)} sums of {len(expected)}: {what}"
+            assert self.written.sum() == 0 and len(self.sums) == len(expected), (
+                f"{len(self.sums)} sums of {len(expected)}: {what}"
+            )
             for number, (got, wanted) in enumerate(zip(self.sums, expected)):
                 assert got == wanted, f"sum {number}: {got}, expected {wanted}: {what}"
         return cycles
@@ -81,7 +90,11 @@ class Bench:
             address = 4 * dut.rd_addr_o.value.to_unsigned()
         self.pipeline.append(address)
         address = self.pipeline.popleft()
-        dut.rd_data_i.value = self.x_data if address is None else int.from_bytes(self.memory[address:address + 32], "little")
+        dut.rd_data_i.value = (
+            self.x_data
+            if address is None
+            else int.from_bytes(self.memory[address : address + 32], "little")
+        )
         if dut.wr_valid_o.value:
             self._write()
         self.sums_without_room = self.sums_without_room if blocked else 0
@@ -92,12 +105,17 @@ class Bench:
         return bool(dut.done_o.value)
 
     def _write(self):
-        address, mask = self.dut.wr_addr_o.value.to_unsigned(), self.dut.wr_mask_o.value.to_unsigned()
+        address, mask = (
+            self.dut.wr_addr_o.value.to_unsigned(),
+            self.dut.wr_mask_o.value.to_unsigned(),
+        )
         data = str(self.dut.wr_data_o.value)  # entries that are masked may be unknown
         for entry in range(8):
             if mask >> entry & 1:
-                quad = int(data[256 - 32 * (entry + 1):256 - 32 * entry], 2)
-                self.memory[4 * (address + entry):4 * (address + entry) + 4] = quad.to_bytes(4, "little")
+                quad = int(data[256 - 32 * (entry + 1) : 256 - 32 * entry], 2)
+                self.memory[4 * (address + entry) : 4 * (address + entry) + 4] = quad.to_bytes(
+                    4, "little"
+                )
                 self.written[address + entry] += 1
 
     def _take_sum(self, blocked):
@@ -106,9 +124,18 @@ class Bench:
         assert self.sums_without_room <= self.latency + 2, "too many sums without room"
         mask = int(dut.sum_mask_o.value)  # a single bit with 4 modules
         sums = unpack(dut.sum_o.value, self.modules, 32, signed=True)
-        lanes = np.repeat([mask >> quad & 1 for quad in range(self.modules // 4)], 4)  # sums of quads that are masked may be anything
-        self.sums.append(((sums * lanes).tolist(), dut.sum_word_o.value.to_unsigned(), dut.sum_addr_o.value.to_unsigned(), mask,
-                          bool(dut.sum_last_o.value)))
+        lanes = np.repeat(
+            [mask >> quad & 1 for quad in range(self.modules // 4)], 4
+        )  # sums of quads that are masked may be anything
+        self.sums.append(
+            (
+                (sums * lanes).tolist(),
+                dut.sum_word_o.value.to_unsigned(),
+                dut.sum_addr_o.value.to_unsigned(),
+                mask,
+                bool(dut.sum_last_o.value),
+            )
+        )
 
 
 async def _start(dut) -> Bench:
@@ -138,19 +165,22 @@ async def corners(dut):
         for signed in (False, True):
             for case in (
                 ((4, 1, 1), (1, 1), (1, 1), (0, 0)),
-                ((5, 1, 1), (3, 3), (1, 1), (1, 1)),       # one pixel, all else padding
+                ((5, 1, 1), (3, 3), (1, 1), (1, 1)),  # one pixel, all else padding
                 ((512, 2, 1), (2, 1), (65535, 65535), (1, 0)),  # 128 quads, the longest stride
-                ((36, 9, 9), (1, 1), (4, 4), (0, 0)),      # stride beyond the kernel
+                ((36, 9, 9), (1, 1), (4, 4), (0, 0)),  # stride beyond the kernel
                 ((36, 9, 10), (2, 3), (5, 7), (1, 1)),
-                ((8, 6, 7), (5, 5), (1, 1), (2, 2)),       # overlapping windows, clipped on all sides
-                ((33, 5, 4), (5, 4), (1, 1), (0, 0)),      # the whole map
-                ((3, 4, 5), (9, 10), (1, 2), (4, 5)),      # kernel beyond the map
-                ((4, 30, 1), (1, 1), (1, 1), (0, 0)),      # a new row in every cycle
-                ((4, 1, 30), (1, 1), (1, 1), (0, 0)),      # a new pixel in every cycle
-                ((64, 3, 3), (1, 1), (2, 2), (0, 0)),      # a new group in every cycle
+                ((8, 6, 7), (5, 5), (1, 1), (2, 2)),  # overlapping windows, clipped on all sides
+                ((33, 5, 4), (5, 4), (1, 1), (0, 0)),  # the whole map
+                ((3, 4, 5), (9, 10), (1, 2), (4, 5)),  # kernel beyond the map
+                ((4, 30, 1), (1, 1), (1, 1), (0, 0)),  # a new row in every cycle
+                ((4, 1, 30), (1, 1), (1, 1), (0, 0)),  # a new pixel in every cycle
+                ((64, 3, 3), (1, 1), (2, 2), (0, 0)),  # a new group in every cycle
             ):
                 await bench.run(placed(bench.rng, op, signed, *case))
-    for case in (((4, 2, 3), (7, 5), (3, 1), (6, 4)), ((9, 1, 1), (40, 40), (1, 1), (39, 39))):  # padding almost as wide as the kernel
+    for case in (
+        ((4, 2, 3), (7, 5), (3, 1), (6, 4)),
+        ((9, 1, 1), (40, 40), (1, 1), (39, 39)),
+    ):  # padding almost as wide as the kernel
         await bench.run(placed(bench.rng, "avgpool", True, *case))
 
 
@@ -159,19 +189,35 @@ async def longest(dut):
     """Whole maps of 65,535 pixels (fewer where that takes long): one column, one row."""
     bench = await _start(dut)
     length = 65535 if VERILATOR and bench.modules == 4 else 4099
-    await bench.run(placed(bench.rng, "avgpool", False, (2, length, 1), (length, 1), (7, 1), (0, 0)))
+    await bench.run(
+        placed(bench.rng, "avgpool", False, (2, length, 1), (length, 1), (7, 1), (0, 0))
+    )
     await bench.run(placed(bench.rng, "maxpool", True, (4, 1, length), (1, length), (1, 1), (0, 0)))
 
 
 @cocotb.test()
 async def far_windows(dut):
-    """Windows far from the first pixel, the last one clipped by the far edge; wide and high ones that wait for the one before."""
+    """Windows far from the first pixel, the last one clipped by the far edge; wide and high ones
+    that wait for the one before."""
     bench = await _start(dut)
     for number in range(16):
         stride, count = int(bench.rng.integers(3000, 16000)), int(bench.rng.integers(1, 5))
-        sizes = [(stride * count + 1, 1), (3, 1), (stride, 1), (1, 0)]  # picture, kernel, stride, padding
+        sizes = [
+            (stride * count + 1, 1),
+            (3, 1),
+            (stride, 1),
+            (1, 0),
+        ]  # picture, kernel, stride, padding
         sizes = sizes if number % 2 else [size[::-1] for size in sizes]
-        await bench.run(placed(bench.rng, ("maxpool", "avgpool")[number // 2 % 2], bool(number // 4 % 2), (4, *sizes[0]), *sizes[1:]))
+        await bench.run(
+            placed(
+                bench.rng,
+                ("maxpool", "avgpool")[number // 2 % 2],
+                bool(number // 4 % 2),
+                (4, *sizes[0]),
+                *sizes[1:],
+            )
+        )
     if VERILATOR and bench.modules == 4:
         for number in range(4):
             kernel = int(bench.rng.integers(2048, 4096))
@@ -182,14 +228,20 @@ async def far_windows(dut):
 
 @cocotb.test()
 async def random_layers(dut):
-    """Random layers one after the other without reset; the output stage has room always, seldom, or in bursts."""
+    """Random layers one after the other without reset; the output stage has room always, seldom, or
+    in bursts."""
     bench = await _start(dut)
     seen, total = set(), 0
     for number in range(120):
         layer = random_layer(bench.rng, bench.modules, 1500)
         stall = None if number % 2 else stalls(bench.rng, PATTERNS[number // 2 % 4])
         await bench.run(layer, stall)
-        kinds = {"signed": layer.signed, "padded": layer.pad != (0, 0), "last group partial": layer.quads % 8 != 0, "stalled": stall is not None}
+        kinds = {
+            "signed": layer.signed,
+            "padded": layer.pad != (0, 0),
+            "last group partial": layer.quads % 8 != 0,
+            "stalled": stall is not None,
+        }
         seen |= {(layer.op, kind, value) for kind, value in kinds.items()}
         total += bench.reads
     assert len(seen) == 16 and total > 5000, "the layers did not cover all kinds"
@@ -197,7 +249,8 @@ async def random_layers(dut):
 
 @cocotb.test()
 async def reset_in_between(dut):
-    """A reset ends a layer at any point, with no read, write or sum after it; the next layer is right."""
+    """A reset ends a layer at any point, with no read, write or sum after it; the next layer is
+    right."""
     bench = await _start(dut)
     for _ in range(12):
         layer = random_layer(bench.rng, bench.modules, 300)

@@ -1,9 +1,11 @@
-"""AXI-Stream beats and packets of the accelerator as Python values, and their way through cocotbext-axi."""
+"""AXI-Stream beats and packets of the accelerator as Python values, and their way through
+cocotbext-axi."""
+
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Iterator, Sequence
 
 import numpy as np
 from cocotbext.axi import AxiStreamBus, AxiStreamFrame, AxiStreamSink, AxiStreamSource
@@ -29,7 +31,9 @@ def with_last(words: Sequence[int]) -> list[Beat]:
     return [Beat(int(w), last=i == len(words) - 1) for i, w in enumerate(words)]
 
 
-def packet(magic: int, payload: Sequence[int], *, length: int | None = None, crc: int | None = None) -> list[Beat]:
+def packet(
+    magic: int, payload: Sequence[int], *, length: int | None = None, crc: int | None = None
+) -> list[Beat]:
     """Header, payload of 64-bit words, trailer.
 
     `length` and `crc`, the whole trailer, override what is right.
@@ -57,7 +61,7 @@ def random_words(rng: np.random.Generator, count: int) -> list[int]:
 
 def truncated(beats: Sequence[Beat], count: int) -> list[Beat]:
     """The first `count` beats, TLAST on the last of them."""
-    return [*beats[:count - 1], replace(beats[count - 1], last=True)]
+    return [*beats[: count - 1], replace(beats[count - 1], last=True)]
 
 
 def with_keep(beats: Sequence[Beat], index: int, keep: int) -> list[Beat]:
@@ -65,17 +69,28 @@ def with_keep(beats: Sequence[Beat], index: int, keep: int) -> list[Beat]:
     return [replace(b, keep=keep) if i == index else b for i, b in enumerate(beats)]
 
 
-async def send_by_hand(dut, beats: Sequence[Beat], stall: Iterator[bool], prefix: str = "s_axis") -> None:
-    """Send beats with TLAST wherever it is set, packets without a pause between them (cocotbext-axi can do neither).
+async def send_by_hand(
+    dut, beats: Sequence[Beat], stall: Iterator[bool], prefix: str = "s_axis"
+) -> None:
+    """Send beats with TLAST wherever it is set, packets without a pause between them (cocotbext-axi
+    can do neither).
 
     Only for a port without a `source`. Returns right after the last handshake.
     """
+
     def drive(beat: Beat) -> None:
         getattr(dut, f"{prefix}_tdata").value = beat.data
         getattr(dut, f"{prefix}_tkeep").value = beat.keep
         getattr(dut, f"{prefix}_tlast").value = int(beat.last)
 
-    await channel.send(dut.clk_i, getattr(dut, f"{prefix}_tvalid"), getattr(dut, f"{prefix}_tready"), drive, beats, stall)
+    await channel.send(
+        dut.clk_i,
+        getattr(dut, f"{prefix}_tvalid"),
+        getattr(dut, f"{prefix}_tready"),
+        drive,
+        beats,
+        stall,
+    )
 
 
 def idle(dut, prefix: str = "s_axis") -> None:
@@ -86,12 +101,20 @@ def idle(dut, prefix: str = "s_axis") -> None:
 
 def source(dut, prefix: str = "s_axis") -> AxiStreamSource:
     """cocotbext-axi source on the slave port `prefix` of the design, with its own chatter off."""
-    return _quiet(AxiStreamSource(AxiStreamBus.from_prefix(dut, prefix), dut.clk_i, dut.rst_ni, reset_active_level=False))
+    return _quiet(
+        AxiStreamSource(
+            AxiStreamBus.from_prefix(dut, prefix), dut.clk_i, dut.rst_ni, reset_active_level=False
+        )
+    )
 
 
 def sink(dut, prefix: str = "m_axis") -> AxiStreamSink:
     """cocotbext-axi sink on the master port `prefix` of the design, with its own chatter off."""
-    return _quiet(AxiStreamSink(AxiStreamBus.from_prefix(dut, prefix), dut.clk_i, dut.rst_ni, reset_active_level=False))
+    return _quiet(
+        AxiStreamSink(
+            AxiStreamBus.from_prefix(dut, prefix), dut.clk_i, dut.rst_ni, reset_active_level=False
+        )
+    )
 
 
 def _quiet(endpoint):
@@ -100,7 +123,10 @@ def _quiet(endpoint):
 
 
 def frame(beats: Sequence[Beat]) -> AxiStreamFrame:
-    """The frame that a source sends as these beats; only the last one may carry TLAST, and it must."""
-    assert [b.last for b in beats] == [False] * (len(beats) - 1) + [True], "a frame ends with its only TLAST"
+    """The frame that a source sends as these beats; only the last one may carry TLAST, and it
+    must."""
+    assert [b.last for b in beats] == [False] * (len(beats) - 1) + [True], (
+        "a frame ends with its only TLAST"
+    )
     data = b"".join(b.data.to_bytes(8, "little") for b in beats)
     return AxiStreamFrame(data, tkeep=[b.keep >> lane & 1 for b in beats for lane in range(8)])

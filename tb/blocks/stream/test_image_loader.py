@@ -1,4 +1,6 @@
-"""image_loader against a memory model: odd and even rows, strides, images sent ahead, every error, exact latencies."""
+"""image_loader against a memory model: odd and even rows, strides, images sent ahead, every error,
+exact latencies."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -9,10 +11,10 @@ from cocotb.triggers import ClockCycles, FallingEdge, RisingEdge
 from cocotb.utils import get_sim_time
 
 from host.harness import clocking
-from tb.lib.packing import unpack
-from tb.lib.stalls import PATTERNS, stalls
 from host.register_map import ErrorCode
 from tb.blocks.stream import beats as b
+from tb.lib.packing import unpack
+from tb.lib.stalls import PATTERNS, stalls
 
 CONTROL = ("s_axis_tready", "wr_valid_o", "first_beat_o", "done_o", "err_valid_o")
 LIMIT = 20_000  # cycles in which any image here is through
@@ -46,13 +48,17 @@ def image(rng: np.random.Generator, shape: Shape) -> tuple[list[b.Beat], dict[in
     """A random image as beats, and what the memory has to hold afterwards."""
     quads = rng.integers(0, 2**32, shape.quads + shape.quads % 2, dtype=np.uint64)
     words = [int(quads[i]) | int(quads[i + 1]) << 32 for i in range(0, len(quads), 2)]
-    memory = {shape.base + y * shape.stride + x: int(quads[y * shape.row_quads + x])
-              for y in range(shape.rows) for x in range(shape.row_quads)}
+    memory = {
+        shape.base + y * shape.stride + x: int(quads[y * shape.row_quads + x])
+        for y in range(shape.rows)
+        for x in range(shape.row_quads)
+    }
     return b.with_last(words), memory
 
 
 class Bench:
-    """Drives one loader, with cocotbext-axi or by hand, and keeps the memory behind its write port."""
+    """Drives one loader, with cocotbext-axi or by hand, and keeps the memory behind its write
+    port."""
 
     def __init__(self, dut, by_hand: bool = False):
         self.dut = dut
@@ -64,7 +70,13 @@ class Bench:
     def forget(self) -> None:
         self.memory: dict[int, int] = {}
         self.errors: list[int] = []
-        self.times: dict[str, list[int]] = {"beat": [], "wr_valid": [], "first_beat": [], "done": [], "err_valid": []}
+        self.times: dict[str, list[int]] = {
+            "beat": [],
+            "wr_valid": [],
+            "first_beat": [],
+            "done": [],
+            "err_valid": [],
+        }
 
     async def start(self) -> None:
         for name in ("clear_i", "enable_i", "base_i", "row_quads_i", "row_stride_i", "n_rows_i"):
@@ -82,7 +94,9 @@ class Bench:
             await RisingEdge(dut.clk_i)
             now = int(get_sim_time("ns")) // clocking.PERIOD_NS
             for name in CONTROL:
-                assert str(getattr(dut, name).value) in "01", f"{name} is {getattr(dut, name).value}"
+                assert str(getattr(dut, name).value) in "01", (
+                    f"{name} is {getattr(dut, name).value}"
+                )
             for name in ("wr_valid", "first_beat", "done", "err_valid"):
                 if getattr(dut, f"{name}_o").value == 1:
                     self.times[name].append(now)
@@ -94,11 +108,16 @@ class Bench:
                 self._write()
 
     def _write(self) -> None:
-        address, mask = self.dut.wr_addr_o.value.to_unsigned(), self.dut.wr_mask_o.value.to_unsigned()
+        address, mask = (
+            self.dut.wr_addr_o.value.to_unsigned(),
+            self.dut.wr_mask_o.value.to_unsigned(),
+        )
         data = unpack(self.dut.wr_data_o.value, 8, 32)
         for entry in range(8):
             if mask >> entry & 1:
-                assert address + entry not in self.memory, f"quad {address + entry} is written twice"
+                assert address + entry not in self.memory, (
+                    f"quad {address + entry} is written twice"
+                )
                 self.memory[address + entry] = int(data[entry])
 
     async def enable(self, shape: Shape) -> None:
@@ -144,7 +163,9 @@ class Bench:
         assert len(self.times["done"]) == len(self.times["first_beat"]) == 1
         assert self.times["done"][0] == self.times["wr_valid"][-1] + 1
         assert self.times["first_beat"][0] == self.times["beat"][0] + 1
-        assert len(self.times["beat"]) == (shape.quads + 1) // 2, "beats of the next image were taken"
+        assert len(self.times["beat"]) == (shape.quads + 1) // 2, (
+            "beats of the next image were taken"
+        )
         await self.disable()
 
 
@@ -157,13 +178,20 @@ async def good_images(dut):
         bench.source.set_pause_generator(stalls(bench.rng, pattern))
         for _ in range(8):
             await bench.check_good(random_shape(bench.rng))
-    for shape in (Shape(0, 1, 1, 1), Shape(9, 1, 3, 7), Shape(8, 2, 2, 1), Shape(2**17 - 6, 3, 3, 2), Shape(0, 1, 1, 2)):
+    for shape in (
+        Shape(0, 1, 1, 1),
+        Shape(9, 1, 3, 7),
+        Shape(8, 2, 2, 1),
+        Shape(2**17 - 6, 3, 3, 2),
+        Shape(0, 1, 1, 2),
+    ):
         await bench.check_good(shape)
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def images_sent_ahead(dut):
-    """Images that wait in front of the loader: not one beat of the next one is taken before its turn."""
+    """Images that wait in front of the loader: not one beat of the next one is taken before its
+    turn."""
     bench = Bench(dut, by_hand=True)
     await bench.start()
     shapes = [random_shape(bench.rng) for _ in range(8)]
@@ -177,7 +205,8 @@ async def images_sent_ahead(dut):
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def throughput_and_latency(dut):
-    """Even rows: one beat a cycle. Odd rows: one more cycle for a beat that straddles. Latencies as documented."""
+    """Even rows: one beat a cycle. Odd rows: one more cycle for a beat that straddles. Latencies as
+    documented."""
     bench = Bench(dut, by_hand=True)
     await bench.start()
     for odd in (False, True):
@@ -186,7 +215,9 @@ async def throughput_and_latency(dut):
             await bench.check_good(shape)
             straddles = sum((y * shape.row_quads) % 2 for y in range(shape.rows))
             first, writes = bench.times["beat"][0], bench.times["wr_valid"]
-            assert writes == list(range(first + 2, first + 2 + (shape.quads + 1) // 2 + straddles)), f"{shape}"
+            assert writes == list(
+                range(first + 2, first + 2 + (shape.quads + 1) // 2 + straddles)
+            ), f"{shape}"
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
@@ -198,13 +229,20 @@ async def half_beat(dut):
     beats, memory = image(bench.rng, shape)
     await bench.send(b.with_keep(beats, len(beats) - 1, 0x0F))
     await bench.check_sent(shape, memory)
-    for shape, index in ((shape, 0), (shape, 2), (shape, 6), (Shape(40, 5, 7, 4), 9), (Shape(40, 6, 7, 3), 8)):
-        beats, _ = image(bench.rng, shape)
-        await _check_error(bench, shape, b.with_keep(beats, index, 0x0F), ErrorCode.IMAGE_TKEEP)
+    for sent, index in (
+        (shape, 0),
+        (shape, 2),
+        (shape, 6),
+        (Shape(40, 5, 7, 4), 9),
+        (Shape(40, 6, 7, 3), 8),
+    ):
+        beats, _ = image(bench.rng, sent)
+        await _check_error(bench, sent, b.with_keep(beats, index, 0x0F), ErrorCode.IMAGE_TKEEP)
 
 
 async def _check_error(bench: Bench, shape: Shape, beats: list[b.Beat], code: ErrorCode) -> None:
-    """One error; everything is dropped until clear_i; only places of the image were written; then a good image passes."""
+    """One error; everything is dropped until clear_i; only places of the image were written; then a
+    good image passes."""
     bench.forget()
     await bench.send(beats)
     await bench.enable(shape)
@@ -232,10 +270,17 @@ async def every_error(dut):
         for _ in range(4):
             shape = random_shape(bench.rng)
             beats, _ = image(bench.rng, shape)
-            extra = [x.data for x in beats] + b.random_words(bench.rng, int(bench.rng.integers(1, 6)))
+            extra = [x.data for x in beats] + b.random_words(
+                bench.rng, int(bench.rng.integers(1, 6))
+            )
             await _check_error(bench, shape, b.with_last(extra), ErrorCode.IMAGE_OVERLONG)
             hole = 0xFF ^ 1 << int(bench.rng.integers(8))
-            await _check_error(bench, shape, b.with_keep(beats, int(bench.rng.integers(len(beats))), hole), ErrorCode.IMAGE_TKEEP)
+            await _check_error(
+                bench,
+                shape,
+                b.with_keep(beats, int(bench.rng.integers(len(beats))), hole),
+                ErrorCode.IMAGE_TKEEP,
+            )
             if len(beats) > 1:
                 short = b.truncated(beats, int(bench.rng.integers(1, len(beats))))
                 await _check_error(bench, shape, short, ErrorCode.IMAGE_TRUNCATED)
@@ -250,7 +295,7 @@ async def clear_in_the_middle(dut):
         shape = Shape(100, 11, 13, 9)
         beats, _ = image(bench.rng, shape)
         bench.forget()
-        await bench.send(beats[:int(bench.rng.integers(1, len(beats)))])
+        await bench.send(beats[: int(bench.rng.integers(1, len(beats)))])
         await bench.enable(shape)
         await ClockCycles(dut.clk_i, 100)
         assert bench.errors == bench.times["done"] == []
@@ -261,7 +306,8 @@ async def clear_in_the_middle(dut):
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def cancelled_before_first_beat(dut):
-    """enable_i falling around the first beat: either nothing was accepted, or the whole image is loaded; first_beat_o tells."""
+    """enable_i falling around the first beat: either nothing was accepted, or the whole image is
+    loaded; first_beat_o tells."""
     bench = Bench(dut, by_hand=True)
     await bench.start()
     outcomes = set()

@@ -1,4 +1,6 @@
-"""Tests of rtl/stream/result_packer.sv: 32-bit results and tensors as beats, none lost, TLAST on exactly the last."""
+"""Tests of rtl/stream/result_packer.sv: 32-bit results and tensors as beats, none lost, TLAST on
+exactly the last."""
+
 from collections import deque
 
 import cocotb
@@ -9,11 +11,12 @@ from host.harness import clocking
 from tb.lib.packing import pack
 from tb.lib.stalls import PATTERNS, random_pattern, stalls
 
-MARGIN = 24   # steps that may still come after room_o has fallen
+MARGIN = 24  # steps that may still come after room_o has fallen
 
 
 class Bench:
-    """Producer of steps that is MARGIN - 2 cycles long, consumer with stalls; everything taken is recorded."""
+    """Producer of steps that is MARGIN - 2 cycles long, consumer with stalls; everything taken is
+    recorded."""
 
     def __init__(self, dut, rng, sink):
         self.dut, self.rng, self.sink = dut, rng, stalls(rng, sink)
@@ -21,31 +24,54 @@ class Bench:
         self.got, self.waiting, self.held_back = [], None, 0
 
     async def cycle(self, step=None, flush=False, beat=None):
-        """One clock cycle; beat: (data, half, last) of a tensor, which must be taken in this cycle."""
+        """One clock cycle; beat: (data, half, last) of a tensor, which must be taken in this
+        cycle."""
         dut = self.dut
-        dut.raw_valid_i.value, dut.flush_i.value, dut.tensor_valid_i.value = int(step is not None), int(flush), int(beat is not None)
+        dut.raw_valid_i.value, dut.flush_i.value, dut.tensor_valid_i.value = (
+            int(step is not None),
+            int(flush),
+            int(beat is not None),
+        )
         if step is not None:
             dut.raw_i.value = pack(step, 32)
         if beat is not None:
-            dut.tensor_data_i.value, dut.tensor_half_i.value, dut.tensor_last_i.value = beat[0], int(beat[1]), int(beat[2])
+            dut.tensor_data_i.value, dut.tensor_half_i.value, dut.tensor_last_i.value = (
+                beat[0],
+                int(beat[1]),
+                int(beat[2]),
+            )
         ready = beat is not None or not next(self.sink)
         dut.beat_ready_i.value = int(ready)
         await RisingEdge(dut.clk_i)
         self.held_back += dut.room_o.value == 0
         if dut.beat_valid_o.value == 1:
-            now = (dut.beat_data_o.value.to_unsigned(), dut.beat_half_o.value == 1, dut.beat_last_o.value == 1)
-            assert self.waiting in (None, now), f"beat {len(self.got)} changed from {self.waiting} to {now} while waiting"
+            now = (
+                dut.beat_data_o.value.to_unsigned(),
+                dut.beat_half_o.value == 1,
+                dut.beat_last_o.value == 1,
+            )
+            assert self.waiting in (None, now), (
+                f"beat {len(self.got)} changed from {self.waiting} to {now} while waiting"
+            )
             self.waiting = None if ready else now
             if ready:
                 self.got.append(now)
         else:
-            assert dut.beat_valid_o.value == 0 and self.waiting is None, f"beat {len(self.got)} withdrawn"
+            assert dut.beat_valid_o.value == 0 and self.waiting is None, (
+                f"beat {len(self.got)} withdrawn"
+            )
         return dut.room_o.value == 1
 
     async def raw_tensor(self, count, source):
-        """`count` steps through a pipeline that looks at room_o at its start only, then the flush; returns the expected beats."""
+        """`count` steps through a pipeline that looks at room_o at its start only, then the flush;
+        returns the expected beats."""
         steps = [[int(x) for x in self.rng.integers(0, 2**32, self.modules)] for _ in range(count)]
-        todo, pipeline, stall, room = deque(steps), deque([None] * (MARGIN - 2)), stalls(self.rng, source), True
+        todo, pipeline, stall, room = (
+            deque(steps),
+            deque([None] * (MARGIN - 2)),
+            stalls(self.rng, source),
+            True,
+        )
         while todo or any(s is not None for s in pipeline):
             pipeline.append(todo.popleft() if todo and room and not next(stall) else None)
             room = await self.cycle(pipeline.popleft())
@@ -67,13 +93,24 @@ class Bench:
 
     def expect(self, want):
         for i, (got, beat) in enumerate(zip(self.got, want)):
-            assert got == beat, f"beat {i} of {len(want)}: (data, half, last) {got}, expected {beat}"
+            assert got == beat, (
+                f"beat {i} of {len(want)}: (data, half, last) {got}, expected {beat}"
+            )
         assert len(self.got) == len(want), f"{len(self.got)} beats, expected {len(want)}"
         self.got = []
 
 
 async def _start(dut):
-    for name in ("raw_valid_i", "raw_i", "flush_i", "tensor_valid_i", "tensor_data_i", "tensor_half_i", "tensor_last_i", "beat_ready_i"):
+    for name in (
+        "raw_valid_i",
+        "raw_i",
+        "flush_i",
+        "tensor_valid_i",
+        "tensor_data_i",
+        "tensor_half_i",
+        "tensor_last_i",
+        "beat_ready_i",
+    ):
         getattr(dut, name).value = 0
     await clocking.start(dut)
     await RisingEdge(dut.clk_i)
@@ -83,7 +120,8 @@ async def _start(dut):
 
 @cocotb.test(timeout_time=5, timeout_unit="ms")
 async def raw_results(dut):
-    """Every count of steps around the FIFO's depth, all stall patterns; a full FIFO holds the producer back in time."""
+    """Every count of steps around the FIFO's depth, all stall patterns; a full FIFO holds the
+    producer back in time."""
     rng = await _start(dut)
     held_back = 0
     for pattern in PATTERNS:
@@ -107,7 +145,9 @@ async def nothing_before_the_end(dut):
         assert len(bench.got) == 2 * bench.modules - 1 and not any(last for *_, last in bench.got)
         await bench.cycle(flush=True)
         await bench.empty()
-        bench.expect([(1 << 32 | 1, False, i == 2 * bench.modules - 1) for i in range(2 * bench.modules)])
+        bench.expect(
+            [(1 << 32 | 1, False, i == 2 * bench.modules - 1) for i in range(2 * bench.modules)]
+        )
 
 
 @cocotb.test(timeout_time=5, timeout_unit="ms")
@@ -119,7 +159,11 @@ async def tensors_between(dut):
         want = await bench.raw_tensor(int(rng.integers(1, 30)), "light")
         count = int(rng.integers(1, 20))
         for i in range(count):
-            beat = (int(rng.integers(2**64, dtype=np.uint64)), bool(rng.integers(2)), i == count - 1)
+            beat = (
+                int(rng.integers(2**64, dtype=np.uint64)),
+                bool(rng.integers(2)),
+                i == count - 1,
+            )
             want.append(beat)
             await bench.cycle(beat=beat)
             if rng.random() < 0.3:

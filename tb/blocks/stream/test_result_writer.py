@@ -1,4 +1,6 @@
-"""result_writer: beats, TKEEP and TLAST through all stalls, room_o as a promise to producers with words in flight."""
+"""result_writer: beats, TKEEP and TLAST through all stalls, room_o as a promise to producers with
+words in flight."""
+
 from __future__ import annotations
 
 from collections import deque
@@ -9,9 +11,9 @@ from cocotb.triggers import ClockCycles, FallingEdge, RisingEdge
 from cocotb.utils import get_sim_time
 
 from host.harness import clocking
-from tb.lib.stalls import PATTERNS, stalls
 from tb.blocks.stream import beats as b
 from tb.blocks.stream import channel
+from tb.lib.stalls import PATTERNS, stalls
 
 PIPELINE = 5  # words in flight of the producer that only looks at room_o
 
@@ -34,7 +36,11 @@ def _packets(rng: np.random.Generator, count: int) -> list[list[b.Beat]]:
 
 
 def _drive(dut, beat: b.Beat) -> None:
-    dut.in_data_i.value, dut.in_half_i.value, dut.in_last_i.value = beat.data, int(beat.keep == 0x0F), int(beat.last)
+    dut.in_data_i.value, dut.in_half_i.value, dut.in_last_i.value = (
+        beat.data,
+        int(beat.keep == 0x0F),
+        int(beat.last),
+    )
 
 
 def _expected(beat: b.Beat) -> tuple[int, int, int]:
@@ -43,23 +49,37 @@ def _expected(beat: b.Beat) -> tuple[int, int, int]:
 
 async def _receive(dut, count: int, stall) -> list[tuple[int, int, int]]:
     """(tdata, tkeep, tlast) of `count` beats."""
+
     def read() -> int:
-        return (dut.m_axis_tdata.value.to_unsigned() << 9 | dut.m_axis_tkeep.value.to_unsigned() << 1
-                | int(dut.m_axis_tlast.value))
-    words = await channel.receive(dut.clk_i, dut.m_axis_tvalid, dut.m_axis_tready, read, count, stall)
+        return (
+            dut.m_axis_tdata.value.to_unsigned() << 9
+            | dut.m_axis_tkeep.value.to_unsigned() << 1
+            | int(dut.m_axis_tlast.value)
+        )
+
+    words = await channel.receive(
+        dut.clk_i, dut.m_axis_tvalid, dut.m_axis_tready, read, count, stall
+    )
     return [(w >> 9, w >> 1 & 0xFF, w & 1) for w in words]
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def packets_to_axi_sink(dut):
-    """Packets arrive at cocotbext-axi's sink as they were given, the upper half of a half beat zero."""
+    """Packets arrive at cocotbext-axi's sink as they were given, the upper half of a half beat
+    zero."""
     rng = await _start(dut)
     sink = b.sink(dut)
     for pattern in PATTERNS:
         sink.set_pause_generator(stalls(rng, pattern))
         for beats in _packets(rng, 6):
-            await channel.send(dut.clk_i, dut.in_valid_i, dut.in_ready_o, lambda beat: _drive(dut, beat), beats,
-                               stalls(rng, PATTERNS[rng.integers(4)]))
+            await channel.send(
+                dut.clk_i,
+                dut.in_valid_i,
+                dut.in_ready_o,
+                lambda beat: _drive(dut, beat),
+                beats,
+                stalls(rng, PATTERNS[rng.integers(4)]),
+            )
             frame = await sink.recv(compact=False)
             assert frame.tdata == b"".join(_expected(x)[0].to_bytes(8, "little") for x in beats)
             assert list(frame.tkeep) == [x.keep >> lane & 1 for x in beats for lane in range(8)]
@@ -69,19 +89,27 @@ async def packets_to_axi_sink(dut):
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def stability_and_level(dut):
-    """All pairs of stalls; m_axis is stable while it waits; room_o counts exactly; sent_o follows every TLAST by one cycle."""
+    """All pairs of stalls; m_axis is stable while it waits; room_o counts exactly; sent_o follows
+    every TLAST by one cycle."""
     rng = await _start(dut)
     counts = {"in": 0, "last": 0, "sent": 0}
 
     async def watch():
-        inside, last = 0, False  # words in the FIFO cannot be seen: room_o has to lie between the bounds
+        inside, last = (
+            0,
+            False,
+        )  # words in the FIFO cannot be seen: room_o has to lie between the bounds
         depth = int(dut.DEPTH.value)
         while True:
             await RisingEdge(dut.clk_i)
             assert dut.sent_o.value == last
             assert inside - 2 <= depth - dut.room_o.value.to_unsigned() <= inside
             assert (dut.empty_o.value == 1) == (inside == 0)
-            last = dut.m_axis_tvalid.value == 1 and dut.m_axis_tready.value == 1 and dut.m_axis_tlast.value == 1
+            last = (
+                dut.m_axis_tvalid.value == 1
+                and dut.m_axis_tready.value == 1
+                and dut.m_axis_tlast.value == 1
+            )
             inside += int(dut.in_valid_i.value == 1 and dut.in_ready_o.value == 1)
             inside -= int(dut.m_axis_tvalid.value == 1 and dut.m_axis_tready.value == 1)
             counts["last"] += last
@@ -94,9 +122,19 @@ async def stability_and_level(dut):
             packets = _packets(rng, 4)
             n_packets += len(packets)
             beats = [beat for p in packets for beat in p]
-            cocotb.start_soon(channel.send(dut.clk_i, dut.in_valid_i, dut.in_ready_o, lambda beat: _drive(dut, beat), beats,
-                                           stalls(rng, source)))
-            assert await _receive(dut, len(beats), stalls(rng, sink)) == [_expected(x) for x in beats], f"{source}, {sink}"
+            cocotb.start_soon(
+                channel.send(
+                    dut.clk_i,
+                    dut.in_valid_i,
+                    dut.in_ready_o,
+                    lambda beat: _drive(dut, beat),
+                    beats,
+                    stalls(rng, source),
+                )
+            )
+            assert await _receive(dut, len(beats), stalls(rng, sink)) == [
+                _expected(x) for x in beats
+            ], f"{source}, {sink}"
     await ClockCycles(dut.clk_i, 3)
     assert counts["last"] == counts["sent"] == n_packets
 
@@ -117,7 +155,9 @@ async def credits(dut):
                 _drive(dut, out)
                 assert dut.in_ready_o.value == 1, "room_o promised an entry that is not there"
             on_the_way = sum(x is not None for x in flight) + (out is not None)
-            flight.append(todo.popleft() if todo and dut.room_o.value.to_unsigned() > on_the_way else None)
+            flight.append(
+                todo.popleft() if todo and dut.room_o.value.to_unsigned() > on_the_way else None
+            )
         await FallingEdge(dut.clk_i)
         dut.in_valid_i.value = 0
         assert await receiver == [_expected(x) for x in beats]
@@ -142,8 +182,14 @@ async def throughput_and_latency(dut):
                 times["out"].append(now)
 
     cocotb.start_soon(watch())
-    await channel.send(dut.clk_i, dut.in_valid_i, dut.in_ready_o, lambda beat: _drive(dut, beat), b.with_last(words),
-                       stalls(rng, "none"))
+    await channel.send(
+        dut.clk_i,
+        dut.in_valid_i,
+        dut.in_ready_o,
+        lambda beat: _drive(dut, beat),
+        b.with_last(words),
+        stalls(rng, "none"),
+    )
     await ClockCycles(dut.clk_i, 10)
     assert times["in"] == list(range(times["in"][0], times["in"][0] + len(words)))
     assert times["out"] == [t + latency for t in times["in"]]
@@ -151,13 +197,20 @@ async def throughput_and_latency(dut):
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def clear_drops_all(dut):
-    """clear_i empties the FIFO, the beats of the register slice stay as they are, and what comes after them is not touched."""
+    """clear_i empties the FIFO, the beats of the register slice stay as they are, and what comes
+    after them is not touched."""
     rng = await _start(dut)
     for _ in range(5):
         kept = int(rng.integers(1, 60))
         beats = b.with_last(b.random_words(rng, kept))
-        await channel.send(dut.clk_i, dut.in_valid_i, dut.in_ready_o, lambda beat: _drive(dut, beat), beats,
-                           stalls(rng, "none"))
+        await channel.send(
+            dut.clk_i,
+            dut.in_valid_i,
+            dut.in_ready_o,
+            lambda beat: _drive(dut, beat),
+            beats,
+            stalls(rng, "none"),
+        )
         await ClockCycles(dut.clk_i, 5)
         await FallingEdge(dut.clk_i)
         dut.clear_i.value = 1
@@ -166,8 +219,18 @@ async def clear_drops_all(dut):
         assert dut.empty_o.value == 0 and dut.m_axis_tvalid.value == 1
         assert dut.room_o.value.to_unsigned() == int(dut.DEPTH.value)
         beats = beats[:2] + [beat for p in _packets(rng, 2) for beat in p]
-        cocotb.start_soon(channel.send(dut.clk_i, dut.in_valid_i, dut.in_ready_o, lambda beat: _drive(dut, beat), beats[min(2, kept):],
-                                       stalls(rng, "light")))
-        assert await _receive(dut, len(beats), stalls(rng, "light")) == [_expected(x) for x in beats]
+        cocotb.start_soon(
+            channel.send(
+                dut.clk_i,
+                dut.in_valid_i,
+                dut.in_ready_o,
+                lambda beat: _drive(dut, beat),
+                beats[min(2, kept) :],
+                stalls(rng, "light"),
+            )
+        )
+        assert await _receive(dut, len(beats), stalls(rng, "light")) == [
+            _expected(x) for x in beats
+        ]
         await ClockCycles(dut.clk_i, 2)
         assert dut.empty_o.value == 1

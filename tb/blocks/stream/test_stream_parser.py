@@ -1,4 +1,6 @@
-"""stream_parser against a model of the packet format: good traffic, every error, recovery, exact latencies."""
+"""stream_parser against a model of the packet format: good traffic, every error, recovery, exact
+latencies."""
+
 from __future__ import annotations
 
 import cocotb
@@ -6,16 +8,26 @@ import numpy as np
 from cocotb.triggers import ClockCycles, FallingEdge, RisingEdge
 from cocotb.utils import get_sim_time
 
-from model.compiler.program_format import MAGIC_PROGRAM, MAGIC_WEIGHTS
 from host.harness import clocking
-from tb.lib.stalls import PATTERNS, stalls
 from host.register_map import ErrorCode
+from model.compiler.program_format import MAGIC_PROGRAM, MAGIC_WEIGHTS
 from tb.blocks.stream import beats as b
+from tb.lib.stalls import PATTERNS, stalls
 
 PROG_WORDS = 1040
-CONTROL = ("s_axis_tready", "prog_we_o", "prog_valid_o", "prog_start_o", "prog_done_o", "weights_valid_o", "weights_done_o",
-           "first_beat_o", "err_valid_o")
-FLUSH = 100  # cycles after the last beat in which everything has come out, also through bursts of stalls
+CONTROL = (
+    "s_axis_tready",
+    "prog_we_o",
+    "prog_valid_o",
+    "prog_start_o",
+    "prog_done_o",
+    "weights_valid_o",
+    "weights_done_o",
+    "first_beat_o",
+    "err_valid_o",
+)
+# cycles after the last beat in which everything has come out, also through bursts of stalls
+FLUSH = 100
 
 
 class Bench:
@@ -53,14 +65,25 @@ class Bench:
                 continue
             now = int(get_sim_time("ns")) // clocking.PERIOD_NS
             for name in CONTROL:
-                assert str(getattr(dut, name).value) in "01", f"{name} is {getattr(dut, name).value}"
-            for name in ("prog_done", "weights_done", "prog_start", "first_beat", "err_valid", "prog_we"):
+                assert str(getattr(dut, name).value) in "01", (
+                    f"{name} is {getattr(dut, name).value}"
+                )
+            for name in (
+                "prog_done",
+                "weights_done",
+                "prog_start",
+                "first_beat",
+                "err_valid",
+                "prog_we",
+            ):
                 if getattr(dut, f"{name}_o").value == 1:
                     self.times.setdefault(name, []).append(now)
                     if name in ("prog_start", "prog_done", "weights_done"):
                         self.events.append(name)
             if dut.prog_we_o.value == 1:
-                self.program[dut.prog_addr_o.value.to_unsigned()] = dut.prog_data_o.value.to_unsigned()
+                self.program[dut.prog_addr_o.value.to_unsigned()] = (
+                    dut.prog_data_o.value.to_unsigned()
+                )
             if dut.err_valid_o.value == 1:
                 self.errors.append(dut.err_code_o.value.to_unsigned())
             if dut.weights_valid_o.value == 1 and dut.weights_ready_i.value == 1:
@@ -139,10 +162,18 @@ async def longest_program(dut):
     await bench.start()
     words = b.random_words(bench.rng, PROG_WORDS)
     await bench.send(b.packet(MAGIC_PROGRAM, words))
-    assert bench.program == dict(enumerate(words)) and bench.errors == [] and dut.prog_valid_o.value == 1
+    assert (
+        bench.program == dict(enumerate(words))
+        and bench.errors == []
+        and dut.prog_valid_o.value == 1
+    )
     bench.forget()
     await bench.send(b.packet(MAGIC_PROGRAM, [*words, 1]))
-    assert bench.errors == [ErrorCode.PROGRAM_LENGTH] and bench.program == {} and dut.prog_valid_o.value == 0
+    assert (
+        bench.errors == [ErrorCode.PROGRAM_LENGTH]
+        and bench.program == {}
+        and dut.prog_valid_o.value == 0
+    )
 
 
 def _bad_packets(rng: np.random.Generator) -> dict[str, tuple[list[b.Beat], ErrorCode]]:
@@ -155,28 +186,61 @@ def _bad_packets(rng: np.random.Generator) -> dict[str, tuple[list[b.Beat], Erro
     position = int(rng.integers(len(good)))
     return {
         "magic of zero": (b.packet(0, words), ErrorCode.PACKET_MAGIC),
-        "magic one bit off": (b.packet(magic ^ 1 << int(rng.integers(32)), words), ErrorCode.PACKET_MAGIC),
+        "magic one bit off": (
+            b.packet(magic ^ 1 << int(rng.integers(32)), words),
+            ErrorCode.PACKET_MAGIC,
+        ),
         "TLAST on the header": (b.truncated(good, 1), ErrorCode.PACKET_TRUNCATED),
-        "TLAST in the payload": (b.truncated(good, int(rng.integers(2, len(words)))), ErrorCode.PACKET_TRUNCATED),
-        "TLAST on the last payload word": (b.truncated(good, len(good) - 1), ErrorCode.PACKET_TRUNCATED),
-        "header longer than the packet": (b.packet(magic, words, length=len(words) + 1, crc=crc), ErrorCode.PACKET_TRUNCATED),
+        "TLAST in the payload": (
+            b.truncated(good, int(rng.integers(2, len(words)))),
+            ErrorCode.PACKET_TRUNCATED,
+        ),
+        "TLAST on the last payload word": (
+            b.truncated(good, len(good) - 1),
+            ErrorCode.PACKET_TRUNCATED,
+        ),
+        "header longer than the packet": (
+            b.packet(magic, words, length=len(words) + 1, crc=crc),
+            ErrorCode.PACKET_TRUNCATED,
+        ),
         "one beat too many": (b.with_last([*(x.data for x in good), 0]), ErrorCode.PACKET_OVERLONG),
-        "header shorter than the packet": (b.packet(magic, words, length=len(words) - 1), ErrorCode.PACKET_OVERLONG),
-        "CRC one bit off": (b.packet(magic, words, crc=crc ^ 1 << int(rng.integers(32))), ErrorCode.PACKET_CRC),
-        "CRC word with upper bits": (b.packet(magic, words, crc=crc | 1 << int(rng.integers(32, 64))), ErrorCode.PACKET_CRC),
+        "header shorter than the packet": (
+            b.packet(magic, words, length=len(words) - 1),
+            ErrorCode.PACKET_OVERLONG,
+        ),
+        "CRC one bit off": (
+            b.packet(magic, words, crc=crc ^ 1 << int(rng.integers(32))),
+            ErrorCode.PACKET_CRC,
+        ),
+        "CRC word with upper bits": (
+            b.packet(magic, words, crc=crc | 1 << int(rng.integers(32, 64))),
+            ErrorCode.PACKET_CRC,
+        ),
         "payload words swapped": (b.packet(magic, swapped, crc=crc), ErrorCode.PACKET_CRC),
-        "payload bit flipped": (b.packet(magic, [words[0] ^ 1 << int(rng.integers(64)), *words[1:]], crc=crc),
-                                ErrorCode.PACKET_CRC),
-        "TKEEP with a hole": (b.with_keep(good, position, 0xFF ^ 1 << int(rng.integers(8))), ErrorCode.PACKET_TKEEP),
+        "payload bit flipped": (
+            b.packet(magic, [words[0] ^ 1 << int(rng.integers(64)), *words[1:]], crc=crc),
+            ErrorCode.PACKET_CRC,
+        ),
+        "TKEEP with a hole": (
+            b.with_keep(good, position, 0xFF ^ 1 << int(rng.integers(8))),
+            ErrorCode.PACKET_TKEEP,
+        ),
         "empty program": (b.packet(MAGIC_PROGRAM, []), ErrorCode.PROGRAM_LENGTH),
-        "program of 4096 + 3 words": (b.packet(MAGIC_PROGRAM, words, length=4099), ErrorCode.PROGRAM_LENGTH),
-        "program of 2^32 - 1 words": (b.packet(MAGIC_PROGRAM, words, length=b.MASK_32), ErrorCode.PROGRAM_LENGTH),
+        "program of 4096 + 3 words": (
+            b.packet(MAGIC_PROGRAM, words, length=4099),
+            ErrorCode.PROGRAM_LENGTH,
+        ),
+        "program of 2^32 - 1 words": (
+            b.packet(MAGIC_PROGRAM, words, length=b.MASK_32),
+            ErrorCode.PROGRAM_LENGTH,
+        ),
     }
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def every_error(dut):
-    """Each kind of bad packet: one error with its code, everything dropped until clear_i, then all is well again."""
+    """Each kind of bad packet: one error with its code, everything dropped until clear_i, then all
+    is well again."""
     bench = Bench(dut)
     await bench.start()
     for name in _bad_packets(bench.rng):
@@ -193,7 +257,9 @@ async def every_error(dut):
         is_program = b.fields(beats[0])["magic"] == MAGIC_PROGRAM and beats[0].keep == 0xFF
         assert program_began == is_program, name
         payload = _payload_before_error(beats, code)
-        assert bench.program == (dict(enumerate(payload)) if is_program else {}), f"{name}: a bad beat was written"
+        assert bench.program == (dict(enumerate(payload)) if is_program else {}), (
+            f"{name}: a bad beat was written"
+        )
         assert bench.weights == ([] if is_program else payload), f"{name}: a bad beat was handed on"
         assert dut.prog_valid_o.value == (not program_began), name
         assert "prog_done" not in bench.events and "weights_done" not in bench.events, name
@@ -204,10 +270,14 @@ async def every_error(dut):
 
 def _payload_before_error(beats: list[b.Beat], code: ErrorCode) -> list[int]:
     """The payload words in front of the beat that is wrong."""
-    if code in (ErrorCode.PACKET_MAGIC, ErrorCode.PROGRAM_LENGTH) or beats[0].last or beats[0].keep != 0xFF:
+    if (
+        code in (ErrorCode.PACKET_MAGIC, ErrorCode.PROGRAM_LENGTH)
+        or beats[0].last
+        or beats[0].keep != 0xFF
+    ):
         return []
     words = []
-    for beat in beats[1:1 + b.fields(beats[0])["length"]]:
+    for beat in beats[1 : 1 + b.fields(beats[0])["length"]]:
         if beat.last or beat.keep != 0xFF:
             break
         words.append(beat.data)
@@ -218,7 +288,9 @@ async def _nothing_comes_out(bench: Bench, name: str) -> None:
     """Good packets after an error are accepted without effect."""
     bench.forget()
     valid = bench.dut.prog_valid_o.value
-    await bench.send(b.packet(MAGIC_PROGRAM, b.random_words(bench.rng, 5)), b.packet(MAGIC_WEIGHTS, [1, 2]))
+    await bench.send(
+        b.packet(MAGIC_PROGRAM, b.random_words(bench.rng, 5)), b.packet(MAGIC_WEIGHTS, [1, 2])
+    )
     assert (bench.errors, bench.events, bench.program, bench.weights) == ([], [], {}, []), name
     assert bench.dut.prog_valid_o.value == valid
 
@@ -252,8 +324,12 @@ async def clear_in_the_middle(dut):
         await bench.send(b.packet(MAGIC_PROGRAM, [1]))
         bench.forget()
         whole = b.packet(magic, b.random_words(bench.rng, 20))
-        await bench.send(whole[:int(bench.rng.integers(1, 21))])
-        assert bench.errors == [] and "prog_done" not in bench.events and "weights_done" not in bench.events
+        await bench.send(whole[: int(bench.rng.integers(1, 21))])
+        assert (
+            bench.errors == []
+            and "prog_done" not in bench.events
+            and "weights_done" not in bench.events
+        )
         await bench.clear()
         assert dut.prog_valid_o.value == (magic == MAGIC_WEIGHTS)
         await bench.check_good(2)
@@ -261,11 +337,16 @@ async def clear_in_the_middle(dut):
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def throughput_and_latency(dut):
-    """Without stalls: one beat a cycle over packet borders, and the latencies that the header comment promises."""
+    """Without stalls: one beat a cycle over packet borders, and the latencies that the header
+    comment promises."""
     bench = Bench(dut, by_hand=True)
     await bench.start()
-    packets = [b.packet(MAGIC_WEIGHTS, b.random_words(bench.rng, 30)), b.packet(MAGIC_PROGRAM, [1, 2, 3]),
-               b.packet(MAGIC_WEIGHTS, [4]), b.packet(MAGIC_WEIGHTS, [5], crc=0)]
+    packets = [
+        b.packet(MAGIC_WEIGHTS, b.random_words(bench.rng, 30)),
+        b.packet(MAGIC_PROGRAM, [1, 2, 3]),
+        b.packet(MAGIC_WEIGHTS, [4]),
+        b.packet(MAGIC_WEIGHTS, [5], crc=0),
+    ]
     await bench.send(*packets)
     beats = bench.times["beat"]
     assert beats == list(range(beats[0], beats[0] + sum(map(len, packets)))), "the stream was held"
@@ -279,7 +360,8 @@ async def throughput_and_latency(dut):
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def error_before_next_packet(dut):
-    """A packet right behind a bad one, without a cycle between them, does nothing, not even start."""
+    """A packet right behind a bad one, without a cycle between them, does nothing, not even
+    start."""
     bench = Bench(dut, by_hand=True)
     await bench.start()
     for name in _bad_packets(bench.rng):
