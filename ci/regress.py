@@ -319,7 +319,7 @@ def plan_report(
     )
     testplan.write_coverage(hits, OUT / testplan.COVERAGE_FILE)
     plan = testplan.evaluate(entries, tests, outcomes, hits)
-    about = "Every promise has a passing test, every coverage point was hit"
+    about = "Every requirement has a passing test, every coverage point was hit"
     return Report("testplan", about, 0.0, plan.outcomes(), ".venv/bin/python -m ci.testplan"), plan
 
 

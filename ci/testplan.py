@@ -1,10 +1,10 @@
-"""Checks ci/testplan.yaml against what ran: every promise has a passing test, every test a promise,
-and every coverage point was hit.
+"""Checks ci/testplan.yaml against what ran: every requirement has a passing test, every test a
+requirement, and every coverage point was hit.
 
-It fails for an entry without a passing test, a registered test (or test function) in no entry, a
-coverage point that was not hit, and one that is in no entry. `make regress` calls it at the end;
-`python -m ci.testplan` reads the last regression's results again, and with --runs those that single
-`make sim` commands have left.
+It fails for an entry without a passing test; for a requirement of docs/requirements.md, a test (or
+test function) or a coverage point in no entry; and for a point that was not hit. `make regress`
+calls it at the end; `python -m ci.testplan` reads the last regression's results again, and with
+--runs those that single `make sim` commands have left.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ from tb.lib.cover_groups import GROUPS
 
 PLAN = ROOT / "ci" / "testplan.yaml"
 COVERAGE_FILE = "coverage.json"  # in the folder of the regression: the merged hits
-STAGES = ("block", "top", "system")
-_REQUIRED, _OPTIONAL = {"name", "about", "stage", "tests"}, {"promise", "coverage", "why"}
+REQUIREMENTS = ROOT / "docs" / "requirements.md"
+_CHOICES = {"stage": ("V1", "V2", "V3"), "level": ("block", "top", "system")}
+_REQUIRED = {"name", "requirements", "desc", "stage", "level", "tests"}
+_OPTIONAL = {"coverage", "why"}
 Outcomes = Mapping[str, Sequence[TestOutcome]]  # by name in ci/tests.yaml, of all its cases
 
 
@@ -47,18 +49,19 @@ class PlanError(UserError):
 class Entry:
     """One line of the plan.
 
-    promise: where it stands (a paragraph of the specification). stage: block (one module), top (the
-    accelerator's ports) or system (commands, models, whole networks). tests: {name in tests.yaml:
-    regular expression on its functions, or None for all}.
+    requirements: names in docs/requirements.md. stage: V1, V2 or V3 (what must hold first).
+    level: block (one module), top (the accelerator's ports) or system (commands, models, whole
+    networks). tests: {name in tests.yaml: regular expression on its functions, or None for all}.
     coverage: groups, or group.pattern with * and ?.
     why: what makes the crosses worth their runs.
     """
 
     name: str
-    about: str
+    requirements: tuple[str, ...]
+    desc: str
     stage: str
+    level: str
     tests: dict[str, str | None]
-    promise: str = ""
     coverage: tuple[str, ...] = ()
     why: str = ""
 
@@ -178,14 +181,24 @@ def _entry(raw: dict) -> Entry:
         raise PlanError(f"entry {name!r}: key {key!r} is missing")
     for key in sorted(set(raw) - _REQUIRED - _OPTIONAL):
         raise PlanError(f"entry {name!r}: unknown key {key!r}")
-    if raw["stage"] not in STAGES:
-        raise PlanError(f"entry {name!r}: stage {raw['stage']!r} (there are: {', '.join(STAGES)})")
+    for key, known in _CHOICES.items():
+        if raw[key] not in known:
+            raise PlanError(f"entry {name!r}: {key} {raw[key]!r} (there are: {', '.join(known)})")
+    if not isinstance(raw["requirements"], list) or not raw["requirements"]:
+        raise PlanError(f"entry {name!r}: requirements must be a list that is not empty")
+    if unknown := sorted(set(raw["requirements"]) - requirements()):
+        raise PlanError(f"entry {name!r}: {REQUIREMENTS.name} has no requirement {unknown[0]!r}")
     for wanted in raw.get("coverage") or []:
         if not points_of(wanted):
             raise PlanError(f"entry {name!r}: no coverage point is called {wanted!r}")
-    return Entry(
-        **{**raw, "tests": _tests(name, raw["tests"]), "coverage": tuple(raw.get("coverage") or ())}
-    )
+    lists = {key: tuple(raw.get(key) or ()) for key in ("requirements", "coverage")}
+    return Entry(**{**raw, **lists, "tests": _tests(name, raw["tests"])})
+
+
+def requirements() -> set[str]:
+    """Names of the requirements that the product's page of them defines."""
+    text = REQUIREMENTS.read_text(encoding="utf-8")
+    return set(re.findall(r"^\| `([A-Z0-9-]+)` \|", text, re.M))
 
 
 def _tests(entry: str, raw: list) -> dict[str, str | None]:
@@ -234,6 +247,11 @@ def _plan_problems(entries, known, ran, hits) -> list[str]:
     named = {name for entry in entries for name in entry.tests}
     problems = [
         f"test {name!r} of ci/tests.yaml is in no entry" for name in known if name not in named
+    ]
+    cited = {name for entry in entries for name in entry.requirements}
+    problems += [
+        f"requirement {name!r} of {REQUIREMENTS.name} is in no entry"
+        for name in sorted(requirements() - cited)
     ]
     problems += [
         f"entry {entry.name!r}: no test is called {name!r}"

@@ -15,9 +15,12 @@ from tb.lib import coverage
 GROUPS = {"op": frozenset({"conv", "pool"}), "pad": frozenset({"0", "1"})}
 PLAN = """
 entries:
-  - {name: first, about: x, stage: block, tests: [alpha, {beta: one}], coverage: [op]}
-  - {name: second, about: x, stage: system, tests: [{beta: two}], coverage: [pad.0, pad.1]}
+  - {name: first, requirements: [A-1], desc: x, stage: V1, level: block,
+     tests: [alpha, {beta: one}], coverage: [op]}
+  - {name: second, requirements: [A-1, A-2], desc: x, stage: V2, level: system,
+     tests: [{beta: two}], coverage: [pad.0, pad.1]}
 """
+REQUIREMENTS = "| name | requirement |\n|---|---|\n| `A-1` | x |\n| `A-2` | `A-3` is none |\n"
 TESTS = """
 tests:
   - {name: alpha, about: x, toplevel: top, module: m}
@@ -28,10 +31,12 @@ HITS = {"op.conv": 3, "op.pool": 1, "pad.0": 1, "pad.1": 7}
 
 
 @pytest.fixture(autouse=True)
-def small_groups(request, monkeypatch):
-    """The groups of this file instead of the project's."""
+def small_groups(request, monkeypatch, tmp_path):
+    """The groups and requirements of this file instead of the project's."""
     if "shipped" not in request.node.name and "simulation" not in request.node.name:
+        (tmp_path / "requirements.md").write_text(REQUIREMENTS)
         monkeypatch.setattr(testplan, "GROUPS", GROUPS)
+        monkeypatch.setattr(testplan, "REQUIREMENTS", tmp_path / "requirements.md")
 
 
 def judge(tmp_path, plan=PLAN, tests=TESTS, ran=RAN, hits=HITS):
@@ -83,6 +88,7 @@ def test_complete_plan_holds(tmp_path):
             "coverage group 'pad': 1 points are in no entry, first '1'",
         ),
         (dict(hits={**HITS, "op.add": 1}), "'op.add' was hit but is not declared"),
+        (dict(plan=PLAN.replace("A-1, A-2", "A-1")), "requirement 'A-2' of requirements.md is in"),
     ],
 )
 def test_what_is_missing_is_named(tmp_path, change, culprit):
@@ -112,17 +118,17 @@ def test_nightly_tests_may_be_left_out(tmp_path):
 @pytest.mark.parametrize(
     "old, new, culprit",
     [
-        ("stage: block", "stage: moon", "entry 'first': stage 'moon'"),
+        ("stage: V1", "stage: V9", "entry 'first': stage 'V9'"),
+        ("level: block", "level: moon", "entry 'first': level 'moon'"),
+        ("[A-1]", "[A-3]", "entry 'first': requirements.md has no requirement 'A-3'"),
+        ("[A-1]", "[]", "entry 'first': requirements must be"),
+        ("requirements: [A-1], ", "", "entry 'first': key 'requirements' is missing"),
         ("coverage: [op]", "coverage: [oops]", "entry 'first': no coverage point is called 'oops'"),
         ("[alpha, {beta: one}]", "[]", "entry 'first': tests must be"),
         ("{beta: one}", "{beta: '('}", "entry 'first': test 'beta': '\\('"),
         ("name: second", "name: first", "'first' appears twice"),
-        ("about: x, stage: block", "stage: block", "entry 'first': key 'about' is missing"),
-        (
-            "about: x, stage: block",
-            "about: x, colour: red, stage: block",
-            "entry 'first': unknown key 'colour'",
-        ),
+        ("desc: x, stage: V1", "stage: V1", "entry 'first': key 'desc' is missing"),
+        ("desc: x, stage: V1", "desc: x, colour: red, stage: V1", "unknown key 'colour'"),
         ("entries:", "other:", "'entries'"),
     ],
 )
@@ -185,7 +191,8 @@ def test_simulation_leaves_its_hits_unless_the_writer_is_disabled(toy, disabled)
     assert result.passed and hits == (
         {} if disabled else {"layer_op.conv signed": 2, "layer_op.maxpool signed": 1}
     )
-    entry = testplan.Entry("ops", "x", "block", {"alpha": None}, coverage=("layer_op.conv signed",))
+    point = "layer_op.conv signed"
+    entry = testplan.Entry("ops", (), "x", "V1", "block", {"alpha": None}, coverage=(point,))
     tests = registry.Registry({"alpha": registry.CocotbTest("alpha", "x", "toy", "collects")}, {})
     (verdict,) = testplan.evaluate([entry], tests, {"alpha": result.tests}, hits).verdicts
     assert verdict.status == ("failed" if disabled else "passed") and verdict.holes == (
