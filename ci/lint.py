@@ -30,6 +30,8 @@ GENERATORS = (ROOT / "ci" / "generate_regs.py", ROOT / "ci" / "generate_program.
 TIMEOUT = 600
 _TOO_WIDE = 'length > 120 {print FILENAME ":" FNR ": longer than 120 columns"}'
 _ANYTHING = re.compile(".")
+_BROKEN = re.compile("^File:")
+_NOT_OURS = ("build", "data")
 # Icarus 11 says this of correct code: it makes such a block sensitive to the whole vector, which
 # changes nothing (for the same reason its warning about whole arrays is off).
 _ICARUS_HARMLESS = re.compile(
@@ -88,6 +90,8 @@ def checks(index: RtlIndex) -> list[Check]:
         Check("ruff check", [*ruff, "check", "--quiet", "--output-format=concise"], _ANYTHING),
         Check("ruff format", [*ruff, "format", "--quiet", "--check"], _ANYTHING),
         Check("width of lines", ["awk", _TOO_WIDE, *_written_sources()], _ANYTHING),
+        Check("mdformat", [sys.executable, "-m", "mdformat", "--check", *_pages()], _ANYTHING),
+        Check("links", [sys.executable, "-m", "md_dead_link_check", "--untrack", "-nc"], _BROKEN),
     ]
     return found
 
@@ -100,6 +104,13 @@ def _written_sources() -> list[str]:
         for f in (ROOT / d).rglob("*.sv")
     ]
     return sorted(str(f) for f in files if "generated" not in f.parts)
+
+
+def _pages() -> list[str]:
+    """Markdown of the project, relative to its folder."""
+    folders = [d for d in ROOT.iterdir() if d.is_dir() and d.name not in _NOT_OURS]
+    files = [f for d in folders if d.name[0] != "." for f in d.rglob("*.md")]
+    return sorted(str(f.relative_to(ROOT)) for f in [*ROOT.glob("*.md"), *files])
 
 
 def _module_checks(index: RtlIndex, top: str) -> list[Check]:

@@ -36,9 +36,9 @@ class ErrorCode(IntEnum):
     PACKET_TKEEP = 0x05  # Program and weights stream: a beat with TKEEP other than 0xff.
     PROGRAM_LENGTH = 0x06  # The program is empty or larger than the program memory.
     PROGRAM_BUSY = 0x07  # A program arrived during a run; the loaded one was kept.
-    IMAGE_TRUNCATED = 0x08  # Image stream: TLAST before the last beat of the picture.
-    IMAGE_OVERLONG = 0x09  # Image stream: no TLAST on the last beat of the picture.
-    IMAGE_TKEEP = 0x0a  # Image stream: TKEEP other than 0xff (0x0f is allowed on the last beat of an odd picture).
+    IMAGE_TRUNCATED = 0x08  # Image stream: TLAST before the last beat of the image.
+    IMAGE_OVERLONG = 0x09  # Image stream: no TLAST on the last beat of the image.
+    IMAGE_TKEEP = 0x0a  # Image stream: TKEEP other than 0xff (0x0f is allowed on the last beat of an odd image).
     NO_PROGRAM = 0x10  # START without a valid program.
     START_BUSY = 0x11  # START during a run.
     PROGRAM_HEADER = 0x12  # Version, number of layers or image region of the program cannot be.

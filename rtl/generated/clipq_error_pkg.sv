@@ -14,9 +14,9 @@ package clipq_error_pkg;
   localparam logic [7:0] PACKET_TKEEP      = 8'h05;  // Program and weights stream: a beat with TKEEP other than 0xff.
   localparam logic [7:0] PROGRAM_LENGTH    = 8'h06;  // The program is empty or larger than the program memory.
   localparam logic [7:0] PROGRAM_BUSY      = 8'h07;  // A program arrived during a run; the loaded one was kept.
-  localparam logic [7:0] IMAGE_TRUNCATED   = 8'h08;  // Image stream: TLAST before the last beat of the picture.
-  localparam logic [7:0] IMAGE_OVERLONG    = 8'h09;  // Image stream: no TLAST on the last beat of the picture.
-  localparam logic [7:0] IMAGE_TKEEP       = 8'h0a;  // Image stream: TKEEP other than 0xff (0x0f is allowed on the last beat of an odd picture).
+  localparam logic [7:0] IMAGE_TRUNCATED   = 8'h08;  // Image stream: TLAST before the last beat of the image.
+  localparam logic [7:0] IMAGE_OVERLONG    = 8'h09;  // Image stream: no TLAST on the last beat of the image.
+  localparam logic [7:0] IMAGE_TKEEP       = 8'h0a;  // Image stream: TKEEP other than 0xff (0x0f is allowed on the last beat of an odd image).
   localparam logic [7:0] NO_PROGRAM        = 8'h10;  // START without a valid program.
   localparam logic [7:0] START_BUSY        = 8'h11;  // START during a run.
   localparam logic [7:0] PROGRAM_HEADER    = 8'h12;  // Version, number of layers or image region of the program cannot be.
