@@ -7,8 +7,9 @@ import pytest
 from model.compiler import compile_network
 from model.compiler.hardware import MODULE_COUNTS, Hardware
 from model.reference.integer import run_integer
+from tb.lib import layer_coverage
 from tb.lib.cover_groups import GROUPS
-from tb.top import corner_networks, layer_coverage
+from tb.top import corner_networks
 
 LAYER_GROUPS = [
     g

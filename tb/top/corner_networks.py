@@ -10,7 +10,7 @@ import numpy as np
 
 from model.compiler.program_format import MAX_CHANNELS
 from model.network import Network
-from tb.top.chain import Chain
+from tb.lib.chain import Chain
 
 # (low, high, both) clamps around the centre of `Chain.centred_conv` and of the average pools below;
 # signed ones with both limits on one side of zero, too

@@ -11,9 +11,10 @@ from host.harness import clocking
 from host.register_map import ErrorCode, Register, field
 from model.compiler import compile_network
 from tb.lib import coverage
+from tb.lib.accelerator import cycle_limit, expected_tensors, on_icarus, random_generator
+from tb.lib.chain import Chain
 from tb.lib.cover_groups import PACKET_ERRORS
-from tb.top.bench import Bench, compare, cycle_limit, expected_tensors, on_icarus, random_generator
-from tb.top.chain import Chain
+from tb.top.bench import Bench, compare
 
 # cycles from the fault's last beat to the interrupt; a lack of weights is noticed after 4,095
 ERROR_LIMIT = 6000

@@ -23,7 +23,7 @@ from model.compiler.program_format import (
     RECORD_WORDS,
 )
 from model.compiler.records import encode
-from tb.top.bench import on_icarus
+from tb.lib.accelerator import on_icarus
 from tb.top.fault_bench import FaultBench
 
 WORD = np.uint64

@@ -13,9 +13,10 @@ from host.harness import clocking
 from host.register_map import ErrorCode, Register, field
 from model.compiler import compile_network
 from tb.lib import coverage
+from tb.lib.accelerator import expected_tensors
+from tb.lib.chain import Chain
 from tb.lib.effort import scaled
-from tb.top.bench import compare, expected_tensors
-from tb.top.chain import Chain
+from tb.top.bench import compare
 from tb.top.fault_bench import FaultBench
 
 LEAD = 16  # cycles from the begin of a run's count to the image, from there to its weights

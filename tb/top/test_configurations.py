@@ -4,8 +4,9 @@ feature and the weight buffer."""
 import cocotb
 
 from model.compiler import compile_network
-from tb.top.bench import Bench, random_generator
-from tb.top.chain import Chain
+from tb.lib.accelerator import random_generator
+from tb.lib.chain import Chain
+from tb.top.bench import Bench
 from tb.top.test_random_networks import random_networks  # noqa: F401  cocotb runs it
 
 WIDTH = 16

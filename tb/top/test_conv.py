@@ -5,8 +5,9 @@ import os
 
 import cocotb
 
-from tb.top.bench import Bench, on_icarus, random_generator
-from tb.top.chain import EXTREME_CODEBOOKS, Chain
+from tb.lib.accelerator import on_icarus, random_generator
+from tb.lib.chain import EXTREME_CODEBOOKS, Chain
+from tb.top.bench import Bench
 
 KERNEL = int(os.environ.get("KERNEL", 3))
 

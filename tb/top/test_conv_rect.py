@@ -2,8 +2,9 @@
 
 import cocotb
 
-from tb.top.bench import Bench, on_icarus, random_generator
-from tb.top.chain import Chain
+from tb.lib.accelerator import on_icarus, random_generator
+from tb.lib.chain import Chain
+from tb.top.bench import Bench
 
 KERNELS = (
     (1, 3),

@@ -3,8 +3,9 @@ mappings, tiles, clamps, pools, orders."""
 
 import cocotb
 
+from tb.lib.accelerator import random_generator
 from tb.top import corner_networks
-from tb.top.bench import Bench, random_generator
+from tb.top.bench import Bench
 
 
 @cocotb.test()

@@ -24,7 +24,8 @@ from model.compiler.program import packet
 from model.compiler.program_format import DESCRIPTOR, MAGIC_PROGRAM, RECORD_WORDS, TILE_PIXELS
 from model.compiler.records import decode, encode
 from tb.lib import coverage
-from tb.top.bench import compare, cycle_limit, expected_tensors, random_streams
+from tb.lib.accelerator import cycle_limit, expected_tensors
+from tb.top.bench import compare, random_streams
 from tb.top.fault_bench import FaultBench
 
 BUSY = 1  # in STATUS

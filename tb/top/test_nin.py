@@ -4,8 +4,9 @@ cycles."""
 import cocotb
 import numpy as np
 
-from tb.top.bench import Bench, random_generator
-from tb.top.nin import load_nin, nin_images
+from tb.lib.accelerator import random_generator
+from tb.lib.nin import load_nin, nin_images
+from tb.top.bench import Bench
 
 CYCLE_LIMIT = {4: 579_000, 16: 155_500}  # total_cycles of an image by number of conv modules
 UTILIZATION = {

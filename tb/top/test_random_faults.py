@@ -15,7 +15,7 @@ import numpy as np
 from host.driver import Traffic
 from host.register_map import ErrorCode
 from model.compiler.program_format import PACKET, TRAILER
-from tb.top.bench import on_icarus
+from tb.lib.accelerator import on_icarus
 from tb.top.fault_bench import FaultBench
 
 MAGIC, LENGTH, CRC = PACKET.fields["magic"], PACKET.fields["length"], TRAILER.fields["crc"]

@@ -11,7 +11,8 @@ import numpy as np
 
 from model.compiler import CompileError, compile_network
 from model.network.random_networks import random_input, random_network
-from tb.top.bench import IDEAL_TRAFFIC, Bench, on_icarus, random_generator, random_streams
+from tb.lib.accelerator import on_icarus, random_generator
+from tb.top.bench import IDEAL_TRAFFIC, Bench, random_streams
 
 OPS = ("conv", "maxpool", "avgpool")
 SMALL = dict(

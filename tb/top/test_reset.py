@@ -12,9 +12,10 @@ from host.driver import START, Traffic
 from host.harness import clocking
 from host.register_map import ErrorCode, Register, field
 from model.compiler import compile_network
+from tb.lib.accelerator import on_icarus, random_generator
+from tb.lib.chain import Chain
 from tb.lib.unknowns import watch_accelerator
-from tb.top.bench import Bench, on_icarus, random_generator
-from tb.top.chain import Chain
+from tb.top.bench import Bench
 
 RESETS = 25
 

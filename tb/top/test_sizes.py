@@ -4,8 +4,9 @@ the weight buffer."""
 import cocotb
 
 from model.compiler.weights import replayed
-from tb.top.bench import Bench, random_generator
-from tb.top.chain import Chain
+from tb.lib.accelerator import random_generator
+from tb.lib.chain import Chain
+from tb.top.bench import Bench
 
 
 def wide_chains(rng):

@@ -4,8 +4,9 @@ network computes the right values."""
 import cocotb
 
 from host.driver import IDEAL, Traffic
-from tb.top.bench import Bench, random_generator
-from tb.top.chain import Chain
+from tb.lib.accelerator import random_generator
+from tb.lib.chain import Chain
+from tb.top.bench import Bench
 
 SENDERS = {
     "none": IDEAL,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyuvm import ConfigDB, uvm_root, uvm_test
 
 from host.driver import Host
-from tb.top.bench import hardware_of
+from tb.lib.accelerator import hardware_of
 from tb.uvm.config import KEY, EnvConfig
 from tb.uvm.env import AcceleratorEnv
 

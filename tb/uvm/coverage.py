@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from pyuvm import ConfigDB, uvm_subscriber
 
-from tb.lib import coverage
+from tb.lib import coverage, layer_coverage
 from tb.lib.cover_groups import GROUPS
-from tb.top import layer_coverage
 from tb.uvm.config import KEY
 from tb.uvm.items import ExpectedImage
 

@@ -8,7 +8,7 @@ from pyuvm import ConfigDB, uvm_analysis_port, uvm_subscriber
 
 from host.register_map import Register, field
 from model.compiler import Compiled
-from tb.top.bench import expected_tensors
+from tb.lib.accelerator import expected_tensors
 from tb.uvm.config import KEY
 from tb.uvm.items import Control, ExpectedImage, RegisterItem, StreamItem
 

@@ -12,7 +12,7 @@ from host.driver import IDEAL, IRQ_DONE, IRQ_ERROR, IRQ_STOPPED, START, STOP
 from host.harness import clocking
 from host.register_map import FIELDS, ErrorCode, Register, field
 from model.compiler import Compiled
-from tb.top.bench import cycle_limit
+from tb.lib.accelerator import cycle_limit
 from tb.uvm.items import RegisterItem, StallItem, StreamItem
 from tb.uvm.register_access import register_at
 

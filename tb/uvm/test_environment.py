@@ -8,9 +8,10 @@ from cocotb.triggers import ClockCycles
 from pyuvm import uvm_factory
 
 from model.compiler import compile_network
+from tb.lib.accelerator import hardware_of, random_generator
+from tb.lib.chain import Chain
 from tb.top import bench as network_bench
-from tb.top.bench import Bench, hardware_of, random_generator
-from tb.top.chain import Chain
+from tb.top.bench import Bench
 from tb.uvm.agents import RegisterMonitor, ResultMonitor, StreamMonitor
 from tb.uvm.base_test import AcceleratorTest, run
 from tb.uvm.config import PASSIVE

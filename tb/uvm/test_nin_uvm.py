@@ -3,8 +3,8 @@
 import cocotb
 
 from model.compiler import compile_network
-from tb.top.bench import hardware_of, random_generator
-from tb.top.nin import load_nin, nin_images
+from tb.lib.accelerator import hardware_of, random_generator
+from tb.lib.nin import load_nin, nin_images
 from tb.uvm.base_test import AcceleratorTest, run
 from tb.uvm.sequences import NetworkSequence
 

@@ -11,8 +11,9 @@ import cocotb
 from host.harness import clocking
 from model.compiler import compile_network
 from tb.lib import coverage
-from tb.top.bench import cycle_limit, hardware_of, on_icarus, random_generator, random_streams
-from tb.top.chain import Chain
+from tb.lib.accelerator import cycle_limit, hardware_of, on_icarus, random_generator
+from tb.lib.chain import Chain
+from tb.top.bench import random_streams
 from tb.uvm.base_test import AcceleratorTest, run
 from tb.uvm.sequences import AbortedSequence, NetworkSequence, RegisterTraffic
 

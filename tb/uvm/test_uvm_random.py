@@ -10,8 +10,9 @@ import numpy as np
 
 from model.compiler import CompileError, compile_network
 from model.network.random_networks import random_input, random_network
-from tb.top.bench import hardware_of, random_generator, random_streams
-from tb.top.layer_coverage import mapping_points
+from tb.lib.accelerator import hardware_of, random_generator
+from tb.lib.layer_coverage import mapping_points
+from tb.top.bench import random_streams
 from tb.uvm.base_test import AcceleratorTest, run
 from tb.uvm.coverage import ALL_KINDS
 from tb.uvm.sequences import NetworkSequence
