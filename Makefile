@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory
 # Paths may also stand in the environment. The others decide what a command does or tests: they count on the command
 # line only, so that a variable that is there for something else changes no result.
 PATHS   := NET IMAGES OUT CIFAR_ROOT
-CHOICES := SIM MODULES BACKEND DATASET SEED WAVES PIXELS JOBS NIGHTLY TEST N MODULE HAND MUTANT PROOF ARGS
+CHOICES := SIM MODULES TARGET BLOCK BACKEND DATASET SEED WAVES PIXELS JOBS NIGHTLY TEST N MODULE HAND MUTANT PROOF ARGS
 
 define newline
 
@@ -50,6 +50,7 @@ given  = $(if $(strip $($1)),,$(error $1 is missing: $2))
 
 $(call one_of,SIM,verilator icarus)
 $(call one_of,MODULES,4 8 16)
+$(call one_of,TARGET,xc7 ecp5)
 $(call one_of,BACKEND,int torch rtl)
 $(call one_of,DATASET,cifar10 cifar100)
 $(call one_of,WAVES,0 1)
@@ -88,7 +89,7 @@ python := $(here) && bash -p ci/setup.sh && PATH="$$PWD/.venv/bin:$$PATH" exec .
 option = $(if $($1),--$2=$(call quote,$($1)))
 flag   = $(if $(filter 1,$($1)),--$2)
 
-.PHONY: help setup demo sim regress run accuracy train vectors perf lint formal mutate clean coverage
+.PHONY: help setup demo sim regress run accuracy train vectors perf lint formal mutate synth clean coverage
 
 help: ## list the commands
 	@echo 'Commands (the first one run sets everything up in .venv):'
@@ -137,6 +138,10 @@ mutate: ## bugs planted in the RTL, and which tests find them: [N=200] [SEED=n] 
 
 formal: ## proofs: [PROOF=name] [JOBS=n] [NIGHTLY=1]
 	@$(python) ci.formal $(call option,PROOF,proof) $(call option,JOBS,jobs) $(call flag,NIGHTLY,nightly) $(ARGS)
+
+synth: ## area and clock by open tools: [TARGET=ecp5|xc7] [MODULES=] [BLOCK=quick|all|whole|name] [JOBS=] [ARGS=]
+	@$(python) syn $(call option,TARGET,target) $(call option,MODULES,modules) $(call option,BLOCK,block) \
+	    $(call option,JOBS,jobs) $(ARGS)
 
 clean: ## delete what was built (not .venv)
 	rm -rf -- $(call quote,$(root))/build

