@@ -1,5 +1,5 @@
 """`make lint`: every module of rtl/ through Verilator, Icarus and Yosys, generated files against
-their sources, and the style of the Python code.
+their sources, and the style and the types of the Python code.
 
 Verilator lints every module as a top level with all warnings on; what is waived stands, with its
 reason, in rtl/lint_waivers.vlt. Icarus elaborates every module with its warnings on. Yosys reads
@@ -89,6 +89,7 @@ def checks(index: RtlIndex) -> list[Check]:
     found += [
         Check("ruff check", [*ruff, "check", "--quiet", "--output-format=concise"], _ANYTHING),
         Check("ruff format", [*ruff, "format", "--quiet", "--check"], _ANYTHING),
+        Check("mypy", [sys.executable, "-m", "mypy", "--no-error-summary"], _ANYTHING),
         Check("width of lines", ["awk", _TOO_WIDE, *_written_sources()], _ANYTHING),
         Check("mdformat", [sys.executable, "-m", "mdformat", "--check", *_pages()], _ANYTHING),
         Check("links", [sys.executable, "-m", "md_dead_link_check", "--untrack", "-nc"], _BROKEN),

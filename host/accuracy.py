@@ -4,6 +4,10 @@ python -m host.accuracy --net model/zoo/nin-cifar10.clipq.npz --dataset cifar10 
 int|torch] [--limit N]
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import click
 import numpy as np
 from tqdm import tqdm
@@ -11,13 +15,13 @@ from tqdm import tqdm
 from model.common.command import Command
 from model.data.cifar import SETS, class_names, load_cifar
 from model.data.images import ImageError, pixels_to_input
-from model.network import load_network
+from model.network import Network, load_network
 from model.reference.integer import run_integer
 
 BATCH = 50
 
 
-def make_backend(net, backend):
+def make_backend(net: Network, backend: str) -> Callable[[np.ndarray], np.ndarray]:
     """A function from int32 images [N, C, H, W] to the last layer's int32 [N, C, H, W]; backend:
     "int" or "torch"."""
     if backend == "int":
@@ -32,7 +36,13 @@ def make_backend(net, backend):
     raise ValueError(f"unknown backend '{backend}'; there are int, torch")
 
 
-def predict(net, pixels, backend="int", batch=BATCH, progress=False):
+def predict(
+    net: Network,
+    pixels: np.ndarray,
+    backend: str = "int",
+    batch: int = BATCH,
+    progress: bool = False,
+) -> np.ndarray:
     """int64 [N]: the class (first largest output) of each image, uint8 [N, C, H, W]. Raises
     ImageError where outputs are not class scores."""
     if net.output.out_shape[1:] != (1, 1):
@@ -56,7 +66,7 @@ def predict(net, pixels, backend="int", batch=BATCH, progress=False):
 @click.option("--dataset", type=click.Choice(list(SETS)), required=True)
 @click.option("--backend", type=click.Choice(["int", "torch"]), default="int", show_default=True)
 @click.option("--limit", type=click.IntRange(min=1), help="Use the first N test images only.")
-def main(path, dataset, backend, limit):
+def main(path: str, dataset: str, backend: str, limit: int | None) -> None:
     """Top-1 accuracy of a network on the CIFAR test images."""
     net = load_network(path)
     pixels, labels = load_cifar(dataset, "test")
@@ -66,7 +76,7 @@ def main(path, dataset, backend, limit):
     click.echo(f"top-1 {100 * right / len(labels):.2f} % ({right} of {len(labels)})")
 
 
-def _check_classes(net, dataset):
+def _check_classes(net: Network, dataset: str) -> None:
     """A network of other classes would score, but nothing meaningful."""
     names = class_names(dataset)
     if net.output.out_shape[0] != len(names):

@@ -13,12 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from host import rtl_backend
+from host.simulation import runner
 from model.common.command import Command
 from model.common.errors import UserError, printable
 from model.compiler import compile_network
 from model.compiler.hardware import Hardware
 from model.data.images import ZOO, bundled_images, pixels_to_input
-from model.network import load_network
+from model.network import Network, load_network
 from model.reference.torch_net import TorchNet
 
 CLOCK_NOTE = "at 100 MHz"
@@ -26,7 +27,9 @@ CLOCK_HZ = 100e6
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
-def compare_layers(net, images, hardware, model, console) -> bool:
+def compare_layers(
+    net: Network, images: np.ndarray, hardware: Hardware, model: runner.Model, console: Console
+) -> bool:
     """Debug program: every layer's tensor of the first image against PyTorch."""
     run = rtl_backend.run_rtl(net, images[:1], hardware, debug=True, model=model, show=True)
     with torch.no_grad():
@@ -50,7 +53,14 @@ def compare_layers(net, images, hardware, model, console) -> bool:
     return good
 
 
-def compare_images(net, images, labels, hardware, model, console) -> bool:
+def compare_images(
+    net: Network,
+    images: np.ndarray,
+    labels: np.ndarray,
+    hardware: Hardware,
+    model: runner.Model,
+    console: Console,
+) -> bool:
     """All images: logits against PyTorch, classes, cycles."""
     compiled = compile_network(net, hardware)
     start = time.perf_counter()
@@ -119,7 +129,7 @@ def compare_images(net, images, labels, hardware, model, console) -> bool:
     show_default=True,
     help="a CIFAR-10 network",
 )
-def main(modules, count, path):
+def main(modules: str, count: int, path: str) -> None:
     console = Console(markup=False, emoji=False)
     net = load_network(path)
     if net.output.out_shape != (len(CLASSES), 1, 1) or net.classes != CLASSES:

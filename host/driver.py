@@ -3,8 +3,10 @@ harness's DMA engines."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from cocotb.triggers import ClockCycles, FallingEdge, First, Lock, RisingEdge, Timer
@@ -13,6 +15,7 @@ from cocotb_bus.drivers.amba import AXI4LiteMaster
 from host.harness import clocking
 from host.harness.port_flow import Flow
 from host.register_map import ErrorCode, Register, field
+from model.compiler import Compiled
 
 START, STOP, SOFT_RESET = 1, 2, 4
 IRQ_DONE, IRQ_ERROR, IRQ_STOPPED = 1, 2, 4
@@ -74,9 +77,9 @@ class Host:
     """Drives one harness. Call `start` once, `load` for a compiled network and its images,
     `run_image` for each image."""
 
-    def __init__(self, dut):
+    def __init__(self, dut: Any) -> None:
         self.dut = dut
-        self.master: AXI4LiteMaster | None = None
+        self.master: AXI4LiteMaster  # from `start` on
         self._registers = Lock()
         self.flows: list[
             tuple[str, Flow]
@@ -153,7 +156,7 @@ class Host:
         getattr(self.dut, f"{engine}_beats_i").value = beats
         await self.pulse(f"{engine}_go_i")
 
-    async def load_network(self, compiled, images: np.ndarray) -> None:
+    async def load_network(self, compiled: Compiled, images: np.ndarray) -> None:
         """Compiled network and integer images [N, C, H, W]: fill the engines, send the program,
         check that it is accepted."""
         encoded = [compiled.encode_image(image) for image in images]
@@ -233,7 +236,7 @@ class Host:
         await self.pulse("result_dump_i")
         return read_hex(RESULT_FILE, beats), total
 
-    async def abort(self, wait) -> None:
+    async def abort(self, wait: Callable[[str], Awaitable[object]]) -> None:
         """Give up in the middle of whatever there is: the engines stop, but a beat that waits is
         not withdrawn; soft reset before and after it.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 import click
 import numpy as np
@@ -18,12 +19,12 @@ from model.common.files import write_text
 from model.compiler import compile_network
 from model.compiler.hardware import Hardware
 from model.data.images import ZOO, bundled_images, pixels_to_input
-from model.network import load_network
+from model.network import Network, load_network
 from model.performance import paper_dataflow
 from model.performance.cycle_model import predict
 
 
-def measure(net, hardware, images) -> dict:
+def measure(net: Network, hardware: Hardware, images: np.ndarray) -> dict:
     """One record per layer and the totals: measured and predicted side by side."""
     compiled = compile_network(net, hardware)
     run = rtl_backend.run_rtl(net, images, hardware, compiled=compiled, show=True)
@@ -80,7 +81,7 @@ def measure(net, hardware, images) -> dict:
     }
 
 
-def show(report, console) -> None:
+def show(report: dict[str, Any], console: Console) -> None:
     table = Table(
         title=f"{report['network']}, {report['modules']} conv modules: measured in RTL | predicted"
     )
@@ -144,7 +145,7 @@ def show(report, console) -> None:
     help="conv modules of the RTL",
 )
 @click.option("--net", "path", default=str(ZOO / "nin-cifar10.clipq.npz"), show_default=True)
-def main(modules, path):
+def main(modules: str, path: str) -> None:
     console = Console(width=170, markup=False, emoji=False)
     net = load_network(path)
     pixels, _ = bundled_images("cifar10")

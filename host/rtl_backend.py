@@ -16,6 +16,7 @@ from host.simulation.progress import Heartbeat
 from model.common.errors import UserError
 from model.compiler import Compiled, compile_network
 from model.compiler.hardware import Hardware
+from model.network import Network
 
 HARNESS = "accel_harness"
 DMA_WORDS = 1 << 20  # depth of the harness's stream memories, 64-bit words
@@ -45,13 +46,13 @@ class RtlRun:
     feature reads and writes in 32-bit words, weight words of 64 bits); seconds of simulation per
     image."""
 
-    tensors: dict
+    tensors: dict[str, np.ndarray]
     total_cycles: np.ndarray
     counters: np.ndarray
     seconds: np.ndarray
 
     @property
-    def cycles(self):
+    def cycles(self) -> np.ndarray:
         """int64 [N, layers]"""
         return self.counters[:, :, 0]
 
@@ -85,7 +86,7 @@ def build_harness(
 
 
 def run_rtl(
-    net,
+    net: Network,
     images: np.ndarray,
     hardware: Hardware = Hardware(),
     *,
@@ -156,7 +157,8 @@ def _simulate(
                 timeout=timeout,
             )
         if not result.passed:
-            log = result.log.rename(folder.with_suffix(".log"))  # it stays, tens of megabytes go
+            log = folder.with_suffix(".log")  # it stays, tens of megabytes go
+            (run_dir / "sim.log").rename(log)
             raise SimulationError(f"{result.error}\n{_reason(log)}\n(log: {log})")
         with np.load(out) as data:
             return dict(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import click
 import numpy as np
@@ -15,13 +16,15 @@ from model.common.files import output
 from model.compiler import compile_network
 from model.compiler.hardware import Hardware
 from model.data.images import load_images
-from model.network import load_network
+from model.network import Network, load_network
 
 BATCH = 50
 BATCH_VALUES = 1 << 25  # of the network's largest tensor
 
 
-def run_batches(forward, net, images: np.ndarray, label: str) -> np.ndarray:
+def run_batches(
+    forward: Callable[[np.ndarray], np.ndarray], net: Network, images: np.ndarray, label: str
+) -> np.ndarray:
     """`forward` over batches of images with a progress bar; int32 [N, C, H, W]."""
     largest = max(
         math.prod(shape) for shape in (net.input_shape, *(layer.out_shape for layer in net.layers))
@@ -36,27 +39,27 @@ def run_batches(forward, net, images: np.ndarray, label: str) -> np.ndarray:
     )
 
 
-def run_int(net, images: np.ndarray) -> dict:
+def run_int(net: Network, images: np.ndarray) -> dict:
     from model.reference.integer import run_integer
 
     return {"y": run_batches(lambda part: run_integer(net, part), net, images, "int")}
 
 
-def run_torch(net, images: np.ndarray) -> dict:
+def run_torch(net: Network, images: np.ndarray) -> dict:
     import torch
 
     from model.reference.torch_net import TorchNet
 
     module = TorchNet(net).eval()
 
-    def forward(part):
+    def forward(part: np.ndarray) -> np.ndarray:
         with torch.no_grad():
             return module(torch.from_numpy(part)).numpy()
 
     return {"y": run_batches(forward, net, images, "torch")}
 
 
-def run_rtl(net, images: np.ndarray, modules: int) -> dict:
+def run_rtl(net: Network, images: np.ndarray, modules: int) -> dict:
     hardware = Hardware(num_modules=modules)
     compiled = compile_network(net, hardware)
     run = rtl_backend.run_rtl(net, images, hardware, compiled=compiled, show=True)
@@ -100,7 +103,9 @@ def run_rtl(net, images: np.ndarray, modules: int) -> dict:
     show_default=True,
     help="conv modules of the RTL",
 )
-def main(net_path, images_path, backend, out_path, pixels, modules):
+def main(
+    net_path: str, images_path: str, backend: str, out_path: str, pixels: bool, modules: str
+) -> None:
     net = load_network(net_path)
     images = load_images(images_path, net, pixels)
     if backend == "rtl":

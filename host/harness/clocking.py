@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles, FallingEdge
 
@@ -10,7 +13,7 @@ from tb.lib.unknowns import watch_block
 PERIOD_NS = 10
 
 
-async def start(dut, cycles: int = 4) -> None:
+async def start(dut: Any, cycles: int = 4) -> None:
     """Start the clock (in the simulator, not in Python) and apply one reset of `cycles` clock
     cycles.
 
@@ -24,7 +27,7 @@ async def start(dut, cycles: int = 4) -> None:
     await reset(dut, cycles)
 
 
-async def reset(dut, cycles: int = 4) -> None:
+async def reset(dut: Any, cycles: int = 4) -> None:
     """Apply a reset of `cycles` clock cycles to a running design."""
     dut.rst_ni.value = 0
     await ClockCycles(dut.clk_i, cycles)
@@ -32,7 +35,7 @@ async def reset(dut, cycles: int = 4) -> None:
     dut.rst_ni.value = 1
 
 
-async def wait_for(dut, condition, limit: int, what: str) -> int:
+async def wait_for(dut: Any, condition: Callable[[], object], limit: int, what: str) -> int:
     """Wait for `condition()` to be true just before a rising edge; returns the number of cycles
     waited.
 

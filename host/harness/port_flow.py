@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from tb.lib.stalls import measured_pattern
 
@@ -19,7 +20,7 @@ class Flow:
     longest_held: int
 
     @classmethod
-    def read(cls, signal) -> Flow:
+    def read(cls, signal: Any) -> Flow:
         """From a monitor_o port."""
         word = signal.value.to_unsigned()
         return cls(

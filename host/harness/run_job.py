@@ -5,11 +5,14 @@ The job (a pickle of host.rtl_backend.Job, written by the same user a moment bef
 CLIPQ_JOB, the results go to CLIPQ_OUT.
 """
 
+from __future__ import annotations
+
 import os
 import pickle
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import cocotb
 import numpy as np
@@ -18,7 +21,7 @@ from host.driver import Host
 
 
 @cocotb.test()
-async def run(dut):
+async def run(dut: Any) -> None:
     job = pickle.loads(Path(os.environ["CLIPQ_JOB"]).read_bytes())
     host = Host(dut)
     await host.start()

@@ -42,6 +42,9 @@ class _Watchdog:
     first one."""
 
     def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
         self._lock = threading.Lock()
         self._left: set[str] = set()
         self._pipe: IO[bytes] | None = None
@@ -67,17 +70,14 @@ class _Watchdog:
     def close(self) -> None:
         """Let the watchdog end."""
         with self._lock:
-            if self._program:
-                self._pipe.close()
-                self._program.wait()
-                self._pipe = self._program = None
+            self._stop()
 
     def forget(self) -> None:
         """In a forked process: what the parent has announced is the parent's."""
-        if self._pipe:
+        if self._pipe and self._program:
             self._pipe.close()
             self._program.returncode = 0  # not this process's child
-        self.__init__()
+        self._clear()
 
     def _write(self, sign: str, item: str) -> None:
         try:
@@ -85,13 +85,18 @@ class _Watchdog:
                 self._pipe.write(os.fsencode(f"{sign}{item}\0"))
                 return
         except BrokenPipeError:  # somebody has killed it
+            self._stop()
+        pipe = self._start()
+        for item in self._left:
+            pipe.write(os.fsencode(f"+{item}\0"))
+
+    def _stop(self) -> None:
+        if self._pipe and self._program:
             self._pipe.close()
             self._program.wait()
-        self._start()
-        for item in self._left:
-            self._pipe.write(os.fsencode(f"+{item}\0"))
+            self._pipe = self._program = None
 
-    def _start(self) -> None:
+    def _start(self) -> IO[bytes]:
         command = [sys.executable, "-I", "-S", str(Path(watchdog.__file__).resolve())]
         self._program = subprocess.Popen(
             command,
@@ -104,6 +109,8 @@ class _Watchdog:
             start_new_session=True,
         )
         self._pipe = self._program.stdin
+        assert self._pipe, "stdin=PIPE makes one"
+        return self._pipe
 
 
 _watchdog = _Watchdog()

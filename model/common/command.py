@@ -1,9 +1,12 @@
 """What every command of the project shares: errors in one line, signals that clean up, safe
 output."""
 
+from __future__ import annotations
+
 import os
 import signal
 import sys
+from typing import Any, NoReturn
 
 import click
 
@@ -21,13 +24,13 @@ class Command(click.Command):
     number. Text that the terminal cannot show is escaped.
     """
 
-    def main(self, *args, **kwargs):
+    def main(self, *args: Any, **kwargs: Any) -> Any:
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
         return super().main(*args, **kwargs)
 
-    def invoke(self, ctx):
+    def invoke(self, ctx: click.Context) -> Any:
         previous = {
             number: signal.signal(number, _end)
             for number in ENDING_SIGNALS
@@ -56,7 +59,7 @@ class OutputFile(click.ParamType):
 
     name = "file"
 
-    def convert(self, value, param, ctx):
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         try:
             check_output(value)
         except OSError as error:
@@ -64,22 +67,22 @@ class OutputFile(click.ParamType):
         return value
 
 
-def _end(number, _frame):
+def _end(number: int, _frame: object) -> NoReturn:
     for other in ENDING_SIGNALS:  # one is enough: the next would interrupt the clean-up
         signal.signal(other, signal.SIG_IGN)
     sys.exit(128 + number)
 
 
-def _abandon_output():
+def _abandon_output() -> None:
     """The reader of standard output is gone: nothing may be flushed into it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _describe(error):
+def _describe(error: OSError) -> str:
     where = f"{printable(error.filename)}: " if error.filename is not None else ""
     return where + printable(error.strerror or error)
 
 
-def _lines(error):
+def _lines(error: UserError) -> str:
     """The message's own line breaks stay; foreign text in it has been escaped where it was read."""
     return "\n".join(printable(line) for line in str(error).split("\n"))

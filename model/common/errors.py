@@ -1,5 +1,7 @@
 """Errors that are the user's to mend, and foreign text that is safe to print."""
 
+from __future__ import annotations
+
 
 class UserError(Exception):
     """A mistake in a command, a file or the machine's set-up.
@@ -8,7 +10,7 @@ class UserError(Exception):
     """
 
 
-def printable(text):
+def printable(text: object) -> str:
     """`text` on one line: characters that are not printable are written as Python escapes.
 
     Names and paths come from outside. A line break in one could fake a line of a report, an escape

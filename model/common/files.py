@@ -1,6 +1,8 @@
 """The one way in which commands open files that a user names: outputs that are whole or not there,
 and inputs that cannot block."""
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import os
@@ -8,13 +10,17 @@ import secrets
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
+
+StrPath = str | os.PathLike[str]
 
 SPECIAL = {stat.S_IFCHR: "device", stat.S_IFIFO: "FIFO"}
 REFUSED = {stat.S_IFDIR: errno.EISDIR, stat.S_IFBLK: errno.EINVAL, stat.S_IFSOCK: errno.EINVAL}
 
 
-def check_output(path):
+def check_output(path: StrPath) -> None:
     """Raise OSError, with the path, where `output` could not write: for use before a long run."""
     kind = _kind(path)
     if kind in REFUSED:
@@ -31,7 +37,7 @@ def check_output(path):
 
 
 @contextlib.contextmanager
-def output(path):
+def output(path: StrPath) -> Iterator[IO[bytes]]:
     """Open `path` for binary writing; what is written appears there as a whole at the end, or not
     at all.
 
@@ -50,13 +56,13 @@ def output(path):
         raise
 
 
-def write_text(path, text):
+def write_text(path: StrPath, text: str) -> None:
     """Write a text file in UTF-8 through `output`."""
     with output(path) as handle:
         handle.write(text.encode())
 
 
-def open_input(path):
+def open_input(path: StrPath) -> IO[bytes]:
     """Open a regular file for binary reading. Raises OSError with the path; never waits for a
     FIFO."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -70,7 +76,7 @@ def open_input(path):
 
 
 @contextlib.contextmanager
-def _replacement(path):
+def _replacement(path: StrPath) -> Iterator[IO[bytes]]:
     target = Path(os.path.realpath(path))
     part = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.part")
     try:
@@ -85,7 +91,7 @@ def _replacement(path):
 
 
 @contextlib.contextmanager
-def _into_special(path):
+def _into_special(path: StrPath) -> Iterator[IO[bytes]]:
     # Writers of archives seek, which a device or a FIFO cannot.
     with tempfile.TemporaryFile() as whole:
         yield whole
@@ -100,7 +106,7 @@ def _into_special(path):
             shutil.copyfileobj(whole, special)
 
 
-def _kind(path):
+def _kind(path: StrPath) -> int | None:
     """Type bits of what is at the end of all links, None if nothing is there."""
     try:
         return stat.S_IFMT(os.stat(path).st_mode)
@@ -108,5 +114,5 @@ def _kind(path):
         return None
 
 
-def _error(number, path):
+def _error(number: int, path: StrPath) -> OSError:
     return OSError(number, os.strerror(number), str(path))

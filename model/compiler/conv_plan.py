@@ -6,16 +6,21 @@ output-channel group, tile row, tile column, input-channel group, kernel-row ste
 (rtl/conv_unit/pass_planner.sv walks the same ones).
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import cached_property
 
+from model.compiler.hardware import Hardware
 from model.compiler.program_format import TILE_PIXELS
+from model.network.contract import Pair, Shape
+from model.network.layer import Layer
 
 WINDOW = (1, 3, 5)  # kernel columns that an array holds in conv mode 0, 1, 2
 CHANNEL_QUADS = (8, 8, 5)  # quads (four input channels) of a pass
 
 
-def ceil_div(a, b):
+def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
@@ -39,57 +44,57 @@ class ConvPlan:
         bool  # quads of a pass are vertical taps (input of at most 4 channels) instead of channels
     )
     num_modules: int
-    in_shape: tuple  # (C, H, W)
-    out_shape: tuple
-    kernel: tuple  # (Kh, Kw)
-    pad: tuple
+    in_shape: Shape
+    out_shape: Shape
+    kernel: Pair
+    pad: Pair
 
     @property
-    def window(self):
+    def window(self) -> int:
         return WINDOW[self.mode]
 
     @property
-    def quads(self):
+    def quads(self) -> int:
         """Quads read for a position."""
         return CHANNEL_QUADS[self.mode]
 
     @property
-    def steps(self):
+    def steps(self) -> int:
         """Output channels of a conv module."""
         return 3 if self.mode == 0 else 1
 
     @property
-    def kr_step(self):
+    def kr_step(self) -> int:
         return self.quads if self.vertical else 1
 
     @property
-    def kr_count(self):
+    def kr_count(self) -> int:
         return ceil_div(self.kernel[0], self.kr_step)
 
     @property
-    def pieces(self):
+    def pieces(self) -> int:
         return ceil_div(self.kernel[1], self.window)
 
     @property
-    def channel_groups(self):
+    def channel_groups(self) -> int:
         return 1 if self.vertical else ceil_div(ceil_div(self.in_shape[0], 4), self.quads)
 
     @property
-    def group_channels(self):
+    def group_channels(self) -> int:
         """Output channels of a group."""
         return self.num_modules * self.steps
 
     @property
-    def output_groups(self):
+    def output_groups(self) -> int:
         return ceil_div(self.out_shape[0], self.group_channels)
 
     @property
-    def passes(self):
+    def passes(self) -> int:
         """Passes of an output-channel group and tile, empty ones included."""
         return self.channel_groups * self.kr_count * self.pieces
 
     @cached_property
-    def tile(self):
+    def tile(self) -> Pair:
         """(rows, columns) of a tile: whole rows where they fit, of even size."""
         _, height, width = self.out_shape
         if width > TILE_PIXELS:
@@ -97,21 +102,21 @@ class ConvPlan:
         return ceil_div(height, ceil_div(height, min(height, TILE_PIXELS // width))), width
 
     @property
-    def tiles(self):
+    def tiles(self) -> int:
         (rows, cols), (_, height, width) = self.tile, self.out_shape
         return ceil_div(height, rows) * ceil_div(width, cols)
 
-    def tile_origins(self):
+    def tile_origins(self) -> list[Pair]:
         """(y0, x0) of each tile in order."""
         (rows, cols), (_, height, width) = self.tile, self.out_shape
         return [(y, x) for y in range(0, height, rows) for x in range(0, width, cols)]
 
-    def tile_size(self, y0, x0):
+    def tile_size(self, y0: int, x0: int) -> Pair:
         """(rows, columns) of the tile at (y0, x0), smaller at the picture's edge."""
         (rows, cols), (_, height, width) = self.tile, self.out_shape
         return min(rows, height - y0), min(cols, width - x0)
 
-    def tile_passes(self, y0, x0):
+    def tile_passes(self, y0: int, x0: int) -> list[Pass]:
         """The passes of a tile in order (one input-channel group: all are alike)."""
         return [
             self._pass(y0, x0, kr, piece)
@@ -119,7 +124,7 @@ class ConvPlan:
             for piece in range(self.pieces)
         ]
 
-    def _pass(self, y0, x0, kr, piece):
+    def _pass(self, y0: int, x0: int, kr: int, piece: int) -> Pass:
         height, width = self.in_shape[1:]
         tile_rows, cols = self.tile_size(y0, x0)
         row = y0 - self.pad[0] + kr * self.kr_step
@@ -131,14 +136,14 @@ class ConvPlan:
         return Pass(rows, max(cols, end - start + 1), right - start, cols)
 
     @cached_property
-    def slots(self):
+    def slots(self) -> int:
         """Cycles of all positions: the layer's compute time without stalls."""
         per_group = sum(
             p.rows * p.length for origin in self.tile_origins() for p in self.tile_passes(*origin)
         )
         return per_group * self.channel_groups * self.output_groups
 
-    def busy_cycles(self, shortest_pass):
+    def busy_cycles(self, shortest_pass: int) -> int:
         """As slots, with every pass at least as long as its weights take to load."""
         per_group = sum(
             max(p.rows * p.length, shortest_pass)
@@ -148,7 +153,7 @@ class ConvPlan:
         return per_group * self.channel_groups * self.output_groups
 
 
-def plan_conv(layer, hardware, vertical_allowed):
+def plan_conv(layer: Layer, hardware: Hardware, vertical_allowed: bool) -> ConvPlan:
     """The fastest mapping of a conv layer; the widest window, which reads least, among equals.
 
     vertical_allowed: the input's layout lets vertical taps be read at once (at most 4 channels).
@@ -161,8 +166,8 @@ def plan_conv(layer, hardware, vertical_allowed):
             hardware.num_modules,
             layer.in_shape,
             layer.out_shape,
-            tuple(layer.kernel),
-            tuple(layer.pad),
+            layer.kernel,
+            layer.pad,
         )
         for mode in (2, 1, 0)
         for vertical in ((True, False) if vertical_allowed else (False,))

@@ -1,6 +1,9 @@
 """Whether the sizes in a layer's descriptor fit together: the rules that
 rtl/control/descriptor_check.sv applies."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 from model.compiler.hardware import Hardware
@@ -48,7 +51,7 @@ COMMON = (
 )
 
 
-def sizes(words) -> SimpleNamespace:
+def sizes(words: Sequence[int]) -> SimpleNamespace:
     """The fields of a descriptor, of its sixteen words, as attributes."""
     return SimpleNamespace(**decode(DESCRIPTOR, words))
 
@@ -62,7 +65,7 @@ def problems(d: SimpleNamespace, hardware: Hardware) -> list[str]:
     return broken + _pool_problems(d)
 
 
-def _input_problems(d, hardware):
+def _input_problems(d: SimpleNamespace, hardware: Hardware) -> list[str]:
     row = d.in_w * d.in_quads
     end = d.in_base + (d.in_h - 1) * d.in_row_stride + row
     broken = []
@@ -81,7 +84,7 @@ def _covers(count: int, step: int, size: int) -> bool:
     return (count - 1) * step < size <= count * step
 
 
-def _conv_problems(d, hardware):
+def _conv_problems(d: SimpleNamespace, hardware: Hardware) -> list[str]:
     kernel_h = d.in_h + 2 * d.pad_h + 1 - d.out_h
     kernel_w = d.in_w + 2 * d.pad_w + 1 - d.out_w
     group_quads = hardware.num_modules // 4 * (3 if d.mode == MODE_1 else 1)
@@ -107,7 +110,7 @@ def _conv_problems(d, hardware):
     return broken
 
 
-def _pool_problems(d):
+def _pool_problems(d: SimpleNamespace) -> list[str]:
     broken = []
     for axis in "hw":
         names = ("in_", "out_", "pool_kernel_", "pool_stride_", "pool_pad_")

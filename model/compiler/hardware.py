@@ -1,6 +1,8 @@
 """The configuration of the accelerator that compiler and cycle model reckon with (parameters of
 rtl/clipq_accel.sv)."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 from model.compiler.errors import CompileError
@@ -17,16 +19,16 @@ class Hardware:
     bank_words: int = 11264  # feature buffer: 8 banks of so many 32-bit words
     weight_words: int = 4096  # weight buffer: 64-bit words
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.num_modules not in MODULE_COUNTS:
             raise CompileError(f"MODULES must be one of {MODULE_COUNTS}, got {self.num_modules}")
 
     @property
-    def quads(self):
+    def quads(self) -> int:
         """Capacity of the feature buffer in quads (four 8-bit channels)."""
         return 8 * self.bank_words
 
     @property
-    def pass_words(self):
+    def pass_words(self) -> int:
         """64-bit words of weight indices that a pass takes."""
         return -(-self.num_modules * ARRAYS * PES * 2 // 64)

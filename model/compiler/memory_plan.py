@@ -1,54 +1,61 @@
 """Places every tensor in the feature buffer for as long as a later layer reads it."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from model.compiler.errors import CompileError
+from model.network.contract import Shape
 
 
 @dataclass(frozen=True)
 class Tensor:
     """A tensor's place: quad q of pixel (y, x) is at base + y * row_stride + x * quads + q."""
 
-    shape: tuple  # (C, H, W)
+    shape: Shape
     signed: bool
     row_stride: int  # quads
-    base: int = None  # quad address
+    base: int = 0  # quad address, once it is placed
 
     @property
-    def quads(self):
+    def quads(self) -> int:
         """Quads (four channels) per pixel."""
         return -(-self.shape[0] // 4)
 
     @property
-    def row_quads(self):
+    def row_quads(self) -> int:
         return self.shape[2] * self.quads
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Quads from the first to the last, row padding included."""
         return (self.shape[1] - 1) * self.row_stride + self.row_quads
 
 
-def skewed_stride(width):
+def skewed_stride(width: int) -> int:
     """Row stride that puts the same column of eight successive rows into eight banks: 1 modulo 8"""
     return width + (1 - width) % 8
 
 
-def layout(shape, signed, skewed):
+def layout(shape: Shape, signed: bool, skewed: bool) -> Tensor:
     """Tensor without a place yet; skewed: rows padded so that vertical taps can be read at once (at
     most 4 channels)."""
     row = shape[2] * -(-shape[0] // 4)
-    return Tensor(tuple(shape), signed, skewed_stride(row) if skewed else row)
+    return Tensor(shape, signed, skewed_stride(row) if skewed else row)
 
 
-def place(tensors, last_use, capacity):
+def place(
+    tensors: Mapping[str, Tensor], last_use: Mapping[str, int], capacity: int
+) -> dict[str, Tensor]:
     """Bases for tensors {name: Tensor} in order of creation.
 
     last_use: {name: index of the last layer that reads it}, layers counted from 0, the input
     created before layer 0. A new tensor goes to the end of the buffer away from the one made
     before, so that two tensors that fill it together always fit.
     """
-    placed, live = {}, {}
+    placed: dict[str, Tensor] = {}
+    live: dict[str, Tensor] = {}
     at_bottom = True
     for index, (name, tensor) in enumerate(tensors.items(), start=-1):
         live = {other: placed[other] for other in live if last_use.get(other, -1) >= index}
@@ -70,7 +77,9 @@ def place(tensors, last_use, capacity):
     return placed
 
 
-def _find(taken, size, capacity, at_bottom):
+def _find(
+    taken: Sequence[tuple[int, int]], size: int, capacity: int, at_bottom: bool
+) -> int | None:
     """Base of a free region, the lowest or the highest one; None if there is none."""
     edges = [0] + [edge for region in taken for edge in region] + [capacity]
     gaps = [(start, end) for start, end in zip(edges[::2], edges[1::2]) if end - start >= size]

@@ -1,15 +1,19 @@
 """Network -> program, weight and image streams, and result stream -> tensors
 (docs/architecture.md)."""
 
+from __future__ import annotations
+
 import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from model.compiler import memory_plan, weights
-from model.compiler.conv_plan import ceil_div, plan_conv
+from model.compiler.conv_plan import ConvPlan, ceil_div, plan_conv
 from model.compiler.errors import CompileError
 from model.compiler.hardware import Hardware
+from model.compiler.memory_plan import Tensor
 from model.compiler.program_format import (
     DESCRIPTOR,
     HEADER,
@@ -26,6 +30,8 @@ from model.compiler.program_format import (
     TRAILER,
 )
 from model.compiler.records import encode
+from model.network.layer import Layer
+from model.network.network import Network
 
 OP_CODES = {"conv": OP_CONV, "maxpool": OP_MAXPOOL, "avgpool": OP_AVGPOOL}
 ADDR_MASK = (1 << QUAD_ADDR_W) - 1
@@ -40,15 +46,15 @@ class Compiled:
     plans: {conv layer: ConvPlan}. debug: every layer's tensor is sent, not only the last one's.
     """
 
-    net: object
+    net: Network
     hardware: Hardware
     program: np.ndarray
     weights: np.ndarray
-    tensors: dict
-    plans: dict
+    tensors: dict[str, Tensor]
+    plans: dict[str, ConvPlan]
     debug: bool
 
-    def encode_image(self, image):
+    def encode_image(self, image: np.ndarray) -> np.ndarray:
         """Image stream of one input: integers [C, H, W] in the input's range -> uint64 beats."""
         tensor = self.tensors["input"]
         channels, height, width = tensor.shape
@@ -60,11 +66,11 @@ class Compiled:
         return np.frombuffer(data + bytes(-len(data) % 8), "<u8")
 
     @property
-    def emitted(self):
+    def emitted(self) -> list[Layer]:
         """Layers whose tensors come back, in order."""
         return list(self.net.layers) if self.debug else [self.net.layers[-1]]
 
-    def result_beats(self, layer):
+    def result_beats(self, layer: Layer) -> int:
         """64-bit beats of a layer's tensor in the result stream."""
         if layer.out == "int32":
             return len(self._raw_order(layer)) * self.hardware.num_modules // 2
@@ -72,10 +78,10 @@ class Compiled:
         return ceil_div(height * width * ceil_div(channels, 4), 2)
 
     @property
-    def total_result_beats(self):
+    def total_result_beats(self) -> int:
         return sum(self.result_beats(layer) for layer in self.emitted)
 
-    def decode_results(self, beats):
+    def decode_results(self, beats: np.ndarray) -> dict[str, np.ndarray]:
         """Result stream of one image, uint64 beats -> {layer name: int32 [C, H, W]}."""
         tensors, at = {}, 0
         for layer in self.emitted:
@@ -95,7 +101,7 @@ class Compiled:
             )
         return tensors
 
-    def _raw_order(self, layer):
+    def _raw_order(self, layer: Layer) -> list[tuple[int, int, int]]:
         """(word, y, x) of each step of 32-bit results; word = channel / modules."""
         channels, height, width = layer.out_shape
         modules = self.hardware.num_modules
@@ -118,7 +124,7 @@ class Compiled:
                 ]
         return order
 
-    def _decode_raw(self, layer, beats):
+    def _decode_raw(self, layer: Layer, beats: np.ndarray) -> np.ndarray:
         channels, height, width = layer.out_shape
         modules = self.hardware.num_modules
         word, y, x = np.array(self._raw_order(layer)).T
@@ -127,7 +133,7 @@ class Compiled:
         return out.reshape(-1, height, width)[:channels]
 
 
-def _decode_bytes(layer, beats):
+def _decode_bytes(layer: Layer, beats: np.ndarray) -> np.ndarray:
     channels, height, width = layer.out_shape
     quads = ceil_div(channels, 4)
     data = beats.view(np.int8 if layer.out_signed else np.uint8)[: height * width * quads * 4]
@@ -136,7 +142,7 @@ def _decode_bytes(layer, beats):
     )
 
 
-def packet(magic, payload):
+def packet(magic: int, payload: np.ndarray) -> np.ndarray:
     """Header, payload and CRC-32 trailer of a packet, uint64 words."""
     payload = np.ascontiguousarray(payload, "<u8")
     header = encode(PACKET, {"magic": magic, "length": len(payload)})
@@ -145,7 +151,7 @@ def packet(magic, payload):
     )
 
 
-def compile_network(net, hardware=Hardware(), debug=False):
+def compile_network(net: Network, hardware: Hardware = Hardware(), debug: bool = False) -> Compiled:
     """Network -> Compiled for one hardware configuration. CompileError names the layer and why it
     cannot run."""
     _check_supported(net)
@@ -172,20 +178,20 @@ def compile_network(net, hardware=Hardware(), debug=False):
     )
 
 
-def _naming(layer, make):
+def _naming(layer: Layer, make: Callable[[], np.ndarray]) -> np.ndarray:
     try:
         return make()
     except CompileError as error:
         raise CompileError(f"layer {layer.name!r}: {error}") from None
 
 
-def _chunk(layer, plans, hardware):
+def _chunk(layer: Layer, plans: Mapping[str, ConvPlan], hardware: Hardware) -> np.ndarray:
     if layer.op == "avgpool":
         return weights.avgpool_chunk(layer, hardware.num_modules)
     return weights.conv_chunk(layer, plans[layer.name], hardware)
 
 
-def _check_supported(net):
+def _check_supported(net: Network) -> None:
     if len(net.layers) > MAX_LAYERS:
         raise CompileError(
             f"network {net.name!r}: {len(net.layers)} layers, the program memory holds {MAX_LAYERS}"
@@ -212,7 +218,7 @@ def _check_supported(net):
             )
 
 
-def _plan(net, hardware):
+def _plan(net: Network, hardware: Hardware) -> tuple[dict[str, ConvPlan], dict[str, Tensor]]:
     """Conv plans and placed tensors. Skewed rows cost memory; without room for them the plain
     layout is tried."""
     try:
@@ -221,13 +227,16 @@ def _plan(net, hardware):
         return _plan_layout(net, hardware, skew=False)
 
 
-def _plan_layout(net, hardware, skew):
-    readers, last_use = {}, {}
+def _plan_layout(
+    net: Network, hardware: Hardware, skew: bool
+) -> tuple[dict[str, ConvPlan], dict[str, Tensor]]:
+    readers: dict[str, list[Layer]] = {}
+    last_use: dict[str, int] = {}
     for index, layer in enumerate(net.layers):
         for name in layer.inputs:
             readers.setdefault(name, []).append(layer)
             last_use[name] = index
-    shapes = {"input": (tuple(net.input_shape), net.input_signed)}
+    shapes = {"input": (net.input_shape, net.input_signed)}
     shapes.update(
         {
             layer.name: (layer.out_shape, layer.out_signed)
@@ -254,7 +263,7 @@ def _plan_layout(net, hardware, skew):
     return plans, tensors
 
 
-def _header(image, n_layers, hardware):
+def _header(image: Tensor, n_layers: int, hardware: Hardware) -> np.ndarray:
     return encode(
         HEADER,
         {
@@ -270,7 +279,14 @@ def _header(image, n_layers, hardware):
     )
 
 
-def descriptor_values(layer, index, net, tensors, plans, debug):
+def descriptor_values(
+    layer: Layer,
+    index: int,
+    net: Network,
+    tensors: Mapping[str, Tensor],
+    plans: Mapping[str, ConvPlan],
+    debug: bool,
+) -> dict[str, int]:
     """{field: value} of the descriptor of the layer with this index."""
     source = tensors[layer.inputs[0]]
     raw = layer.out == "int32"
@@ -310,7 +326,7 @@ def descriptor_values(layer, index, net, tensors, plans, debug):
     }
 
 
-def conv_values(plan, source, target):
+def conv_values(plan: ConvPlan, source: Tensor, target: Tensor) -> dict[str, int]:
     """{field: value} of what a convolution's plan and the places of its tensors decide."""
     rows, cols = plan.tile
     pad_h, pad_w = plan.pad

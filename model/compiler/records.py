@@ -1,5 +1,8 @@
 """Records of 64-bit words with named fields."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,11 +19,11 @@ class Field(NamedTuple):
     signed: bool = False
 
     @property
-    def mask(self):
+    def mask(self) -> int:
         return (1 << self.width) - 1
 
     @property
-    def limits(self):
+    def limits(self) -> tuple[int, int]:
         """(smallest, largest) value."""
         return (-1 << self.width - 1, self.mask >> 1) if self.signed else (0, self.mask)
 
@@ -29,10 +32,12 @@ class Layout(NamedTuple):
     """Number of a record's words, and its fields by name."""
 
     words: int
-    fields: dict
+    fields: dict[str, Field]
 
 
-def encode(layout, values, words=None):
+def encode(
+    layout: Layout, values: Mapping[str, int], words: Sequence[int] | None = None
+) -> np.ndarray:
     """uint64 words of a record in which the fields {name: int} of `values` are set.
 
     words: what all other bits are; zero by default.
@@ -49,7 +54,7 @@ def encode(layout, values, words=None):
     return np.array(words, np.uint64)
 
 
-def decode(layout, words):
+def decode(layout: Layout, words: Sequence[int]) -> dict[str, int]:
     """{name: value} of all fields of a record."""
     return {
         name: _value(field, int(words[field.word]) >> field.low & field.mask)
@@ -57,5 +62,5 @@ def decode(layout, words):
     }
 
 
-def _value(field, bits):
+def _value(field: Field, bits: int) -> int:
     return bits - (1 << field.width) if bits > field.limits[1] else bits

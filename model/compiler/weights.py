@@ -1,16 +1,20 @@
 """Packs a layer's weight indices and parameters into the words of the weight stream
 (docs/program-format.md)."""
 
+from __future__ import annotations
+
 import numpy as np
 
-from model.compiler.conv_plan import ceil_div
+from model.compiler.conv_plan import ConvPlan, ceil_div
+from model.compiler.hardware import Hardware
 from model.compiler.program_format import ARRAYS, CHUNK, PARAMETER, PES
 from model.compiler.records import encode
+from model.network.layer import Layer
 
 EXTRA_PES = (5, 6, 7, 13, 14, 15, 21, 22, 23, 24)  # conv mode 2: taps 3 and 4 of channels 0..4
 
 
-def pe_indices(index, plan):
+def pe_indices(index: np.ndarray, plan: ConvPlan) -> np.ndarray:
     """Index of every PE in every pass: uint8 [groups, channel groups, row steps, pieces, ARRAYS,
     modules, PES].
 
@@ -50,7 +54,7 @@ def pe_indices(index, plan):
     return pes
 
 
-def pack_passes(pes):
+def pack_passes(pes: np.ndarray) -> np.ndarray:
     """PE indices -> uint64 [groups, passes, words], array-major, two bits a PE, the first in the
     lowest bits."""
     groups = pes.shape[0]
@@ -62,7 +66,9 @@ def pack_passes(pes):
     return np.packbits(bits, axis=-1, bitorder="little").view("<u8")
 
 
-def parameter_words(bias, mult, shift, count):
+def parameter_words(
+    bias: np.ndarray, mult: np.ndarray, shift: np.ndarray, count: int
+) -> np.ndarray:
     """One uint64 a channel, padded with zeros to `count` words."""
     words = np.zeros(count, np.uint64)
     for channel, values in enumerate(zip(bias, mult, shift)):
@@ -72,7 +78,7 @@ def parameter_words(bias, mult, shift, count):
     return words
 
 
-def chunk(parameters, blocks=None, tiles=1):
+def chunk(parameters: np.ndarray, blocks: np.ndarray | None = None, tiles: int = 1) -> np.ndarray:
     """A layer's chunk: header, parameters, and the pass blocks uint64 [groups, passes, words], each
     group to be used for `tiles` tiles."""
     groups, passes = (0, 0) if blocks is None else blocks.shape[:2]
@@ -84,7 +90,7 @@ def chunk(parameters, blocks=None, tiles=1):
     return np.concatenate(parts if blocks is None else parts + [blocks.reshape(-1)])
 
 
-def conv_chunk(layer, plan, hardware):
+def conv_chunk(layer: Layer, plan: ConvPlan, hardware: Hardware) -> np.ndarray:
     """Chunk of a conv layer; a group that the weight buffer cannot keep for its other tiles is
     repeated in the stream."""
     count = ceil_div(layer.out_shape[0], plan.num_modules) * plan.num_modules
@@ -99,12 +105,12 @@ def conv_chunk(layer, plan, hardware):
     return chunk(parameters, np.repeat(blocks, plan.tiles, axis=0))
 
 
-def replayed(plan, hardware):
+def replayed(plan: ConvPlan, hardware: Hardware) -> bool:
     """Whether the weight buffer keeps a group's weights for all its tiles."""
     return plan.tiles > 1 and plan.passes * hardware.pass_words <= hardware.weight_words
 
 
-def avgpool_chunk(layer, num_modules):
+def avgpool_chunk(layer: Layer, num_modules: int) -> np.ndarray:
     """Chunk of an average pool: the same multiplier and shift for every channel."""
     channels = layer.out_shape[0]
     raw = layer.out == "int32"

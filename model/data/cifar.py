@@ -7,6 +7,8 @@ Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 20
 https://www.cs.toronto.edu/~kriz/cifar.html
 """
 
+from __future__ import annotations
+
 import hashlib
 import http.client
 import io
@@ -14,18 +16,22 @@ import os
 import pickle
 import tarfile
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from model.common.errors import UserError, printable
-from model.common.files import check_output, open_input, output
+from model.common.files import StrPath, check_output, open_input, output
 
 SITE = "https://www.cs.toronto.edu/~kriz/"
 TIMEOUT = 60  # seconds without a byte
 LIMIT = 200_000_000  # bytes of a file; the largest, an archive, has 170,498,071
-SETS = {
+_Facts = Mapping[str, Any]  # names in the archive, of one data set
+
+SETS: dict[str, _Facts] = {
     "cifar10": {
         "folder": "cifar-10-batches-py",
         "archive": "cifar-10-python.tar.gz",
@@ -66,7 +72,9 @@ class CifarError(UserError):
     """The data set is absent and cannot be downloaded, or a file is not the official one."""
 
 
-def load_cifar(dataset, split, root=None):
+def load_cifar(
+    dataset: str, split: str, root: StrPath | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """dataset: "cifar10" or "cifar100"; split: "train" or "test"; root: folder that holds the
     official one (default cifar_root()).
 
@@ -81,13 +89,13 @@ def load_cifar(dataset, split, root=None):
     return images, np.concatenate([batch[facts["labels"]] for batch in batches]).astype(np.int64)
 
 
-def class_names(dataset, root=None):
+def class_names(dataset: str, root: StrPath | None = None) -> list[str]:
     """The data set's class names, in label order. Downloads what is absent. Raises CifarError."""
     facts = _facts(dataset)
     return [name.decode() for name in _load(dataset, facts["meta"], root)[facts["names"]]]
 
 
-def cifar_root(root=None):
+def cifar_root(root: StrPath | None = None) -> Path:
     """The folder of the official ones: ``root``, $CIFAR_ROOT or data/ in the repository.
 
     Where that path names an official folder, the folder around it is meant.
@@ -98,13 +106,13 @@ def cifar_root(root=None):
     return root.parent if official and not os.path.isdir(root / root.name) else root
 
 
-def _facts(dataset):
+def _facts(dataset: str) -> _Facts:
     if dataset not in SETS:
         raise CifarError(f"unknown data set '{dataset}'; there are {', '.join(SETS)}")
     return SETS[dataset]
 
 
-def _load(dataset, name, root):
+def _load(dataset: str, name: str, root: StrPath | None) -> dict[bytes, Any]:
     path = cifar_root(root) / SETS[dataset]["folder"] / name
     if not os.path.exists(path):
         _unpack(dataset, path)
@@ -115,7 +123,7 @@ def _load(dataset, name, root):
         raise CifarError(f"{printable(path)}: not a CIFAR file ({_reason(error)})") from error
 
 
-def _read(path, md5):
+def _read(path: StrPath, md5: str) -> bytes:
     """Contents of the official file ``path``."""
     try:
         with open_input(path) as file:
@@ -125,7 +133,7 @@ def _read(path, md5):
     return _checked(path, data, md5, ADVICE)
 
 
-def _checked(source, data, md5, advice):
+def _checked(source: object, data: bytes, md5: str, advice: str) -> bytes:
     found = hashlib.md5(data, usedforsecurity=False).hexdigest()
     if found != md5:
         what = f"more than {LIMIT:,} bytes" if len(data) > LIMIT else f"MD5 is {found}"
@@ -133,7 +141,7 @@ def _checked(source, data, md5, advice):
     return data
 
 
-def _unpack(dataset, missing):
+def _unpack(dataset: str, missing: Path) -> None:
     """Fill the gaps in the folder of ``missing`` from the archive beside it, or else the site's."""
     facts, folder = SETS[dataset], missing.parent
     archive = folder.parent / facts["archive"]
@@ -147,8 +155,10 @@ def _unpack(dataset, missing):
         with tarfile.open(fileobj=io.BytesIO(data)) as members:
             for name in (*facts["train"], *facts["test"], facts["meta"]):
                 if not os.path.exists(folder / name):
+                    member = members.extractfile(f"{facts['folder']}/{name}")
+                    assert member is not None, "the archive's MD5 says that it is a file"
                     with output(folder / name) as file:
-                        file.write(members.extractfile(f"{facts['folder']}/{name}").read())
+                        file.write(member.read())
     except OSError as error:
         raise CifarError(
             f"{printable(missing)} is missing and cannot be written "
@@ -156,7 +166,7 @@ def _unpack(dataset, missing):
         ) from error
 
 
-def _download(facts, missing):
+def _download(facts: _Facts, missing: Path) -> bytes:
     """The official archive, which holds the file ``missing``."""
     url = SITE + facts["archive"]
     advice = (
@@ -176,7 +186,7 @@ def _download(facts, missing):
     return _checked(url, data, facts["archive_md5"], advice)
 
 
-def _fetch(url):
+def _fetch(url: str) -> bytes:
     """What ``url`` holds, but no more than one byte above the limit."""
     data = bytearray()
     with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
@@ -189,10 +199,10 @@ def _fetch(url):
                 bar.update(len(chunk))
     if size and len(data) < min(size, LIMIT):
         raise OSError(f"connection closed after {len(data)} of {size} bytes")
-    return data
+    return bytes(data)
 
 
-def _reason(error):
+def _reason(error: BaseException) -> str:
     return printable(" ".join(str(error).split())) or type(error).__name__
 
 
@@ -200,7 +210,7 @@ class _Unpickler(pickle.Unpickler):
     """Builds dicts, lists, bytes, numbers and NumPy arrays, and refuses everything else a pickle
     could call."""
 
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("numpy", "ndarray"):
             return np.ndarray
         if (module, name) == ("numpy", "dtype"):
@@ -210,7 +220,7 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"the pickle asks for {module}.{name}")
 
 
-def _empty_array(kind, shape, dtype):
+def _empty_array(kind: type, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """What NumPy's own _reconstruct does for plain arrays; the contents follow in the pickle."""
     if kind is not np.ndarray:
         raise pickle.UnpicklingError("the pickle holds an array of a foreign type")

@@ -1,12 +1,15 @@
 """From image files and pixels to the integers that a network reads."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np
 
 from model.common.archive import Archive, read_array
 from model.common.errors import UserError, printable
-from model.network import check_input
+from model.common.files import StrPath
+from model.network import Network, check_input
 
 ZOO = Path(__file__).resolve().parents[1] / "zoo"
 
@@ -16,7 +19,7 @@ class ImageError(UserError, ValueError):
     image."""
 
 
-def pixels_to_input(net, pixels):
+def pixels_to_input(net: Network, pixels: np.ndarray) -> np.ndarray:
     """clamp(rint(pixel * scale + offset)) per channel in float64, halves to even.
 
     pixels: uint8 [N, C, H, W] of net.input_shape. Returns int32 of the same shape in
@@ -45,7 +48,7 @@ def pixels_to_input(net, pixels):
     return table[np.arange(net.input_shape[0])[:, None, None], pixels]
 
 
-def load_images(path, net, pixels=False):
+def load_images(path: StrPath, net: Network, pixels: bool = False) -> np.ndarray:
     """Read an .npy file of images for ``net``: any integer dtype [N, C, H, W] in net.input_range,
     or with pixels=True uint8 pixels.
 
@@ -62,7 +65,7 @@ def load_images(path, net, pixels=False):
         raise ImageError(f"{printable(path)}: {error.strerror or error}") from None
 
 
-def bundled_images(dataset):
+def bundled_images(dataset: str) -> tuple[np.ndarray, np.ndarray]:
     """The test images that ship with the project, the first 200 of the official order.
 
     dataset: "cifar10" or "cifar100". Returns (images uint8 [200, 3, 32, 32], labels int64 [200]).

@@ -1,7 +1,11 @@
 """The checks that every network passes, made in code or read from a file."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +17,8 @@ from model.network.contract import (
     MAX_TENSOR,
     OPS,
     NetworkError,
+    Pair,
+    Shape,
     bad_name,
     dims,
     is_name,
@@ -20,8 +26,11 @@ from model.network.contract import (
 )
 from model.network.layer import Layer
 
+if TYPE_CHECKING:  # it imports this module
+    from model.network.network import Network
 
-def check_header(net):
+
+def check_header(net: Network) -> None:
     """Check and normalize name, input and classes of a Network in place. Raises NetworkError."""
     if not is_name(net.name):
         raise NetworkError(f"name: must be a non-empty printable string, not {show(net.name)}")
@@ -45,7 +54,7 @@ def check_header(net):
     object.__setattr__(net, "classes", tuple(classes))
 
 
-def _floats(net, key):
+def _floats(net: Network, key: str) -> tuple[float, ...]:
     values, channels = getattr(net, key), net.input_shape[0]
     values = values.tolist() if isinstance(values, np.ndarray) else values
     if (
@@ -60,7 +69,7 @@ def _floats(net, key):
     return tuple(float(v) for v in values)
 
 
-def _is_finite(value):
+def _is_finite(value: object) -> bool:
     try:
         return (
             isinstance(value, (int, float, np.number))
@@ -71,20 +80,15 @@ def _is_finite(value):
         return False
 
 
-def checked_layers(net):
+def checked_layers(net: Network) -> tuple[Layer, ...]:
     """The layers of a Network in plain types, with the derived fields filled in. Raises
     NetworkError."""
     layers = net.layers
     if not isinstance(layers, (list, tuple)) or not layers:
         raise NetworkError("layers: there must be at least one")
-    done, names = (
-        {},
-        {
-            getattr(layer, "name", None)
-            for layer in layers
-            if isinstance(getattr(layer, "name", None), str)
-        },
-    )
+    done: dict[str, Layer] = {}
+    given = [getattr(layer, "name", None) for layer in layers]
+    names = {name for name in given if isinstance(name, str)}
     for number, layer in enumerate(layers):
         if not isinstance(layer, Layer):
             raise NetworkError(f"layers[{number}]: must be a Layer, not {type(layer).__name__}")
@@ -102,7 +106,7 @@ def checked_layers(net):
     return tuple(done.values())
 
 
-def _check_name(layer, number, done):
+def _check_name(layer: Layer, number: int, done: dict[str, Layer]) -> str:
     name = layer.name
     if not is_name(name):
         raise bad_name(number, name)
@@ -113,7 +117,9 @@ def _check_name(layer, number, done):
     return f"layer '{name}'"
 
 
-def _check_inputs(net, layer, where, done, names):
+def _check_inputs(
+    net: Network, layer: Layer, where: str, done: dict[str, Layer], names: set[str]
+) -> list[tuple[Shape, bool]]:
     """Returns [(shape, signed)] of the tensors that the layer reads."""
     if layer.op not in OPS:
         raise NetworkError(f"{where}: op: {show(layer.op)} is unknown; there are {', '.join(OPS)}")
@@ -143,11 +149,11 @@ def _check_inputs(net, layer, where, done, names):
     return tensors
 
 
-def _checked(layer, where, inputs, last):
+def _checked(layer: Layer, where: str, inputs: list[tuple[Shape, bool]], last: bool) -> Layer:
     """A copy of the layer with its fields checked, in plain types, and the derived ones filled
     in."""
     shape, signed = inputs[0]
-    clean = {"inputs": tuple(layer.inputs)}
+    clean: dict[str, Any] = {"inputs": tuple(layer.inputs)}
     _check_out(layer, where, last)
     scaled = layer.op != "maxpool" and layer.out == "int8"
     out_shape, out_signed = shape, signed
@@ -194,7 +200,7 @@ def _checked(layer, where, inputs, last):
     return result
 
 
-def _check_out(layer, where, last):
+def _check_out(layer: Layer, where: str, last: bool) -> None:
     if layer.out not in ("int8", "int32"):
         raise NetworkError(f"{where}: out: must be 'int8' or 'int32', not {show(layer.out)}")
     if layer.out == "int32" and not last:
@@ -203,7 +209,7 @@ def _check_out(layer, where, last):
         raise NetworkError(f"{where}: out: only conv and avgpool may be 'int32', not {layer.op}")
 
 
-def _check_weights(layer, where, shape, scaled):
+def _check_weights(layer: Layer, where: str, shape: Shape, scaled: bool) -> dict[str, Any]:
     index = _array(where, "index", layer.index, np.uint8, (None, shape[0], None, None))
     if index.max() > 3:
         at = [int(i) for i in np.argwhere(index > 3)[0]]
@@ -227,7 +233,7 @@ def _check_weights(layer, where, shape, scaled):
     return clean
 
 
-def _check_geometry(layer, where, kernel):
+def _check_geometry(layer: Layer, where: str, kernel: Pair) -> dict[str, Any]:
     stride = _ints(where, "stride", layer.stride, 2, 1, 2 if layer.op == "conv" else 2**31 - 1)
     pad = _ints(where, "pad", layer.pad, 2, 0, 2**31 - 1)
     for axis, p, k in zip(("vertical", "horizontal"), pad, kernel):
@@ -238,17 +244,17 @@ def _check_geometry(layer, where, kernel):
     return {"stride": stride, "pad": pad}
 
 
-def _output_size(where, shape, kernel, stride, pad):
-    size = tuple((n + 2 * p - k) // s + 1 for n, k, s, p in zip(shape[1:], kernel, stride, pad))
-    if min(size) < 1:
+def _output_size(where: str, shape: Shape, kernel: Pair, stride: Pair, pad: Pair) -> Pair:
+    height, width = ((n + 2 * p - k) // s + 1 for n, k, s, p in zip(shape[1:], kernel, stride, pad))
+    if min(height, width) < 1:
         raise NetworkError(
             f"{where}: kernel: {dims(kernel)} is larger than its padded input "
             f"{dims(n + 2 * p for n, p in zip(shape[1:], pad))}"
         )
-    return size
+    return height, width
 
 
-def _check_size(where, shape):
+def _check_size(where: str, shape: Sequence[int]) -> None:
     if math.prod(shape) > MAX_TENSOR:
         raise NetworkError(
             f"{where}: {dims(shape)} has {math.prod(shape):,} values, at most {MAX_TENSOR:,} are "
@@ -256,7 +262,7 @@ def _check_size(where, shape):
         )
 
 
-def _check_clamp(layer, where):
+def _check_clamp(layer: Layer, where: str) -> Pair:
     low, high = (_int(where, key, getattr(layer, key), -128, 255) for key in ("out_min", "out_max"))
     if low > high:
         raise NetworkError(f"{where}: out_min: {low} is larger than out_max {high}")
@@ -267,7 +273,7 @@ def _check_clamp(layer, where):
     return low, high
 
 
-def _check_sums(layer, where):
+def _check_sums(layer: Layer, where: str) -> None:
     if layer.op not in ("conv", "avgpool"):
         return
     total = layer.sum_bound + (np.abs(layer.bias.astype(np.int64)) if layer.op == "conv" else 0)
@@ -282,7 +288,7 @@ def _check_sums(layer, where):
         )
 
 
-def _int(where, key, value, low, high):
+def _int(where: str, key: str, value: Any, low: int, high: int) -> int:
     if (
         isinstance(value, bool)
         or not isinstance(value, (int, np.integer))
@@ -294,7 +300,7 @@ def _int(where, key, value, low, high):
     return int(value)
 
 
-def _ints(where, key, values, count, low, high):
+def _ints(where: str, key: str, values: Any, count: int, low: int, high: int) -> tuple[int, ...]:
     if not isinstance(values, (list, tuple)) or len(values) != count:
         raise NetworkError(
             f"{where}: {key}: must be a list of {count} integers, not {show(values)}"
@@ -302,9 +308,17 @@ def _ints(where, key, values, count, low, high):
     return tuple(_int(where, key, value, low, high) for value in values)
 
 
-def _array(where, key, array, dtype, shape, low=None, high=None):
+def _array(
+    where: str,
+    key: str,
+    array: Any,
+    kind: type[np.generic],
+    shape: tuple[int | None, ...],
+    low: int | None = None,
+    high: int | None = None,
+) -> np.ndarray:
     """A read-only native copy of ``array``; None in ``shape`` allows any size of at least 1."""
-    dtype = np.dtype(dtype)
+    dtype = np.dtype(kind)
     if not isinstance(array, np.ndarray):
         raise NetworkError(f"{where}: {key}: must be an array, not {show(array)}")
     if array.dtype.newbyteorder("=") != dtype:

@@ -1,9 +1,15 @@
 """Limits and words of the network contract (docs/arithmetic.md, docs/network-file.md), and the
 error that says what breaks it."""
 
+from __future__ import annotations
+
 import reprlib
+from collections.abc import Iterable
 
 from model.common.errors import UserError
+
+Pair = tuple[int, int]  # (vertical, horizontal), or (smallest, largest)
+Shape = tuple[int, int, int]  # (C, H, W) of one image's tensor
 
 OPS = ("conv", "maxpool", "avgpool", "add")
 MAX_KERNEL = 11
@@ -23,16 +29,16 @@ class NetworkError(UserError, ValueError):
     and why."""
 
 
-def is_name(value):
+def is_name(value: object) -> bool:
     return isinstance(value, str) and 0 < len(value) <= MAX_NAME and value.isprintable()
 
 
-def bad_name(number, name):
+def bad_name(number: int, name: object) -> NetworkError:
     """The error of layer `number` (0 is the first), whose name is none."""
     return NetworkError(
         f"layers[{number}]: name: must be a non-empty printable string, not {show(name)}"
     )
 
 
-def dims(shape):
+def dims(shape: Iterable[object]) -> str:
     return "[" + ", ".join(str(n) for n in shape) + "]"

@@ -3,12 +3,17 @@
 Every refusal is a NetworkError that names the file, the layer, the field and the reason.
 """
 
+from __future__ import annotations
+
 import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from model.common.archive import Archive, ArchiveError, write_npz
 from model.common.errors import printable
+from model.common.files import StrPath
 from model.network.contract import OPS, NetworkError, bad_name, dims, is_name, show
 from model.network.layer import Layer
 from model.network.network import Network
@@ -32,7 +37,7 @@ LAYER_KEYS = {
 CONV_ARRAYS = ("index", "codebook", "bias", "mult", "shift")
 
 
-def load_network(path):
+def load_network(path: StrPath) -> Network:
     """Read and check a ``*.clipq.npz`` file. Raises NetworkError that starts with the path, for
     unreadable files too."""
     try:
@@ -44,13 +49,13 @@ def load_network(path):
         raise NetworkError(f"{printable(path)}: {error.strerror}") from error
 
 
-def save_network(net, path):
+def save_network(net: Network, path: StrPath) -> None:
     """Write ``net``; the same content gives the same bytes on every machine.
 
     Member times are fixed. Compression is bzip2, whose one implementation is frozen, whereas the
     bytes of a deflate stream depend on the zlib that Python was built with.
     """
-    meta = {
+    meta: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "name": net.name,
@@ -58,7 +63,7 @@ def save_network(net, path):
         "input": {"shape": list(net.input_shape), "signed": net.input_signed},
         "layers": [_layer_json(layer) for layer in net.layers],
     }
-    if net.scale is not None:
+    if net.scale is not None and net.offset is not None:
         meta["input"].update(scale=list(net.scale), offset=list(net.offset))
     arrays = {"meta": np.array(json.dumps(meta, separators=(",", ":")))}
     for layer in net.layers:
@@ -73,14 +78,14 @@ def save_network(net, path):
     write_npz(path, arrays)
 
 
-def _read(archive, key, where):
+def _read(archive: Archive, key: str, where: str) -> np.ndarray:
     try:
         return archive[key]
     except ArchiveError as error:
         raise NetworkError(f"{where}: {error}") from error
 
 
-def _parse(archive):
+def _parse(archive: Archive) -> Network:
     meta = _read_meta(archive)
     if meta.get("format") != FORMAT:
         raise NetworkError(f"format: must be '{FORMAT}', not {show(meta.get('format'))}")
@@ -107,7 +112,7 @@ def _parse(archive):
     return net
 
 
-def _read_meta(archive):
+def _read_meta(archive: Archive) -> dict[str, Any]:
     if archive.size("meta") > MAX_META:
         raise NetworkError(f"meta: {archive.size('meta'):,} bytes, at most {MAX_META:,} are read")
     text = _read(archive, "meta", "meta")
@@ -124,7 +129,7 @@ def _read_meta(archive):
     return meta
 
 
-def _unique(pairs):
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = {}
     for key, value in pairs:
         if key in table:
@@ -133,7 +138,7 @@ def _unique(pairs):
     return table
 
 
-def _check_arrays(archive, ops):
+def _check_arrays(archive: Archive, ops: Mapping[str, str]) -> None:
     """Refuse arrays that a layer would need for something that this format does not have, such as
     zero points."""
     for name in archive.names:
@@ -146,21 +151,21 @@ def _check_arrays(archive, ops):
             )
 
 
-def _harmless(key):
+def _harmless(key: str) -> bool:
     return key in HARMLESS or key.startswith("x-")
 
 
-def _listed(words):
+def _listed(words: Sequence[str]) -> str:
     return ", ".join(words) or "none"
 
 
-def _need(table, key, where):
+def _need(table: dict[str, Any], key: str, where: str) -> Any:
     if key not in table:
         raise NetworkError(f"{where}: {key}: missing")
     return table[key]
 
 
-def _parse_layer(archive, number, entry):
+def _parse_layer(archive: Archive, number: int, entry: Any) -> Layer:
     if not isinstance(entry, dict):
         raise NetworkError(f"layers[{number}]: must be a JSON object")
     name = _need(entry, "name", f"layers[{number}]")
@@ -192,7 +197,7 @@ def _parse_layer(archive, number, entry):
     return Layer(name=name, op=op, out=out, **fields)
 
 
-def _check_keys(entry, op, out, where):
+def _check_keys(entry: dict[str, Any], op: str, out: str, where: str) -> None:
     """Refuse keys that this format does not have: they may change the result where they come
     from."""
     known = {"name", "op", "inputs", "out", *LAYER_KEYS[op]}
@@ -209,7 +214,7 @@ def _check_keys(entry, op, out, where):
         raise NetworkError(f"{where}: groups: only 1 is supported, not {show(entry['groups'])}")
 
 
-def _layer_json(layer):
+def _layer_json(layer: Layer) -> dict[str, Any]:
     keys = {
         "conv": ("stride", "pad"),
         "maxpool": ("kernel", "stride", "pad"),

@@ -1,12 +1,16 @@
 """A network in memory. One that exists is legal, so whoever runs, trains or compiles one need not
 check it again."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from model.network.checks import check_header, checked_layers
-from model.network.contract import dims
+from model.network.contract import Pair, Shape, dims
+from model.network.layer import Layer
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -15,28 +19,29 @@ class Network:
     the contract."""
 
     name: str
-    input_shape: tuple  # (C, H, W)
+    input_shape: Shape
     input_signed: bool  # True: -128..127, False: 0..255
-    layers: tuple  # of Layer, each after the layers it reads
-    scale: tuple = None  # per input channel: input integer = clamp(rint(pixel * scale + offset))
-    offset: tuple = None
-    classes: tuple = ()
+    layers: Sequence[Layer]  # each after the layers it reads; a tuple
+    # per input channel: input integer = clamp(rint(pixel * scale + offset))
+    scale: Sequence[float] | None = None
+    offset: Sequence[float] | None = None
+    classes: Sequence[str] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_header(self)
         object.__setattr__(self, "layers", checked_layers(self))
 
     @property
-    def output(self):
+    def output(self) -> Layer:
         """The last layer."""
         return self.layers[-1]
 
     @property
-    def input_range(self):
+    def input_range(self) -> Pair:
         """(smallest, largest) input integer."""
         return (-128, 127) if self.input_signed else (0, 255)
 
-    def layer(self, name):
+    def layer(self, name: str) -> Layer:
         """The layer called ``name``; KeyError where there is none."""
         for layer in self.layers:
             if layer.name == name:
@@ -44,7 +49,7 @@ class Network:
         raise KeyError(name)
 
 
-def check_input(net, images):
+def check_input(net: Network, images: np.ndarray) -> np.ndarray:
     """Check images against the network's input and return them as an array.
 
     images: any integer dtype, [N, C, H, W], in net.input_range. Raises ValueError that names the

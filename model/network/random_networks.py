@@ -7,11 +7,21 @@ all-zero or extreme codebooks, saturation, the largest shift) are frequent, whil
 still carry values that vary.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 
 from model.network import ACC_MAX, Layer, Network
+from model.network.contract import Pair, Shape
+from model.network.layer import ABSENT
+
+_T = TypeVar("_T")
+_Tensor = tuple[str, Shape, bool]  # name, shape, whether it is signed
 
 ALL_OPS = ("conv", "maxpool", "avgpool", "add")
 SIZES = (
@@ -33,21 +43,21 @@ ATTEMPTS = 50
 
 
 def random_network(
-    rng,
+    rng: np.random.Generator,
     *,
-    stride=(1, 2),
-    ops=ALL_OPS,
-    kernels=tuple(range(1, 12)),
-    pool_kernels=(1, 2, 3, 4, 5),
-    pool_strides=(1, 2, 3),
-    sizes=SIZES,
-    channels=CHANNELS,
-    max_layers=5,
-    max_macs=2_000_000,
-    max_tensor_bytes=200_000,
-    int32=True,
-    name="random",
-):
+    stride: Sequence[int] = (1, 2),
+    ops: Sequence[str] = ALL_OPS,
+    kernels: Sequence[int] = tuple(range(1, 12)),
+    pool_kernels: Sequence[int] = (1, 2, 3, 4, 5),
+    pool_strides: Sequence[int] = (1, 2, 3),
+    sizes: Sequence[Pair] = SIZES,
+    channels: Sequence[int] = CHANNELS,
+    max_layers: int = 5,
+    max_macs: int = 2_000_000,
+    max_tensor_bytes: int = 200_000,
+    int32: bool = True,
+    name: str = "random",
+) -> Network:
     """A random legal Network of 1 to max_layers layers.
 
     stride: those a convolution may have. ops: those it may contain. kernels: sides of convolution
@@ -91,7 +101,7 @@ def random_network(
     raise ValueError(f"found no layer within the constraints in {ATTEMPTS} attempts")
 
 
-def random_input(rng, net, n=1):
+def random_input(rng: np.random.Generator, net: Network, n: int = 1) -> np.ndarray:
     """int32 [n, C, H, W] in the range of the network's input: per image uniform, extremes only,
     sparse, or constant."""
     low, high = net.input_range
@@ -109,22 +119,22 @@ def random_input(rng, net, n=1):
     return images
 
 
-def tensor_bytes(shape):
+def tensor_bytes(shape: Shape) -> int:
     """Bytes of a [C, H, W] tensor of 8-bit values whose channels are stored in fours."""
     return 4 * -(-shape[0] // 4) * shape[1] * shape[2]
 
 
-def random_codebook(rng):
+def random_codebook(rng: np.random.Generator) -> np.ndarray:
     """int8 [4], the first entry 0: random, extreme, repeated, small or all zero."""
     kind = rng.integers(8)
     if kind == 0:
         values = rng.permutation([-128, 127, -128])
     elif kind == 1:
-        values = [rng.integers(-128, 128)] * 3
+        values = np.full(3, rng.integers(-128, 128))
     elif kind == 2:
         values = rng.choice([0, 1, -1, 127, -128], 3)
     elif kind == 3 and rng.random() < 0.3:
-        values = [0, 0, 0]
+        values = np.zeros(3, np.int64)
     elif kind <= 5:
         values = rng.integers(-20, 21, 3)
     else:
@@ -132,7 +142,7 @@ def random_codebook(rng):
     return np.array([0, *values], np.int8)
 
 
-def random_scaling(rng, spread):
+def random_scaling(rng: np.random.Generator, spread: float) -> Pair:
     """(mult, shift) that maps sums of the given standard deviation to about 40 on most draws, and
     now and then an extreme pair."""
     kind = rng.integers(12)
@@ -145,7 +155,7 @@ def random_scaling(rng, spread):
     return mult, min(max(shift, 0), 31)
 
 
-def random_clamp(rng):
+def random_clamp(rng: np.random.Generator) -> Pair:
     """(out_min, out_max): the usual full ranges most often, else any legal pair."""
     kind = rng.integers(6)
     if kind < 2:
@@ -157,12 +167,20 @@ def random_clamp(rng):
     return a, b
 
 
-def _pick(rng, options):
+def _pick(rng: np.random.Generator, options: Sequence[_T]) -> _T:
     return options[int(rng.integers(len(options)))]
 
 
 class _Limits:
-    def __init__(self, strides, kernels, pool_kernels, pool_strides, channels, max_bytes):
+    def __init__(
+        self,
+        strides: Sequence[int],
+        kernels: Sequence[int],
+        pool_kernels: Sequence[int],
+        pool_strides: Sequence[int],
+        channels: Sequence[int],
+        max_bytes: int,
+    ) -> None:
         self.strides, self.kernels, self.pool_kernels, self.pool_strides = (
             strides,
             kernels,
@@ -175,13 +193,21 @@ class _Limits:
 class _Builder:
     """Grows a network at its end; a block that would break a limit is left out."""
 
-    def __init__(self, rng, limits, shape, signed, macs_left, max_layers):
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        limits: _Limits,
+        shape: Shape,
+        signed: bool,
+        macs_left: int,
+        max_layers: int,
+    ) -> None:
         self.rng, self.limits, self.macs_left, self.max_layers = rng, limits, macs_left, max_layers
         self.input_shape, self.input_signed = shape, signed
-        self.layers = []
-        self.tensor = ("input", shape, signed)  # what the next layer reads
+        self.layers: list[Layer] = []
+        self.tensor: _Tensor = ("input", shape, signed)  # what the next layer reads
 
-    def grow(self, ops):
+    def grow(self, ops: Sequence[str]) -> None:
         weight = {"conv": 5, "maxpool": 2, "avgpool": 1, "add": 2}
         chances = np.array([weight[op] for op in ops], float)
         for _ in range(3 * self.max_layers):
@@ -197,20 +223,12 @@ class _Builder:
                     "add": lambda: self._residual(size),
                 }[op]()
 
-    def network(self, name, int32):
+    def network(self, name: str, int32: bool) -> Network:
         layers = list(self.layers)
         last = layers[-1]
         if int32 and last.op in ("conv", "avgpool"):
-            common = dict(
-                name=last.name,
-                op=last.op,
-                inputs=last.inputs,
-                stride=last.stride,
-                pad=last.pad,
-                kernel=last.kernel,
-                out="int32",
-            )
-            layers[-1] = Layer(**common, index=last.index, codebook=last.codebook, bias=last.bias)
+            unscaled = dict.fromkeys(("mult", "shift", "out_min", "out_max"), ABSENT)
+            layers[-1] = replace(last, out="int32", **unscaled)
         scale = tuple(float(s) for s in self.rng.uniform(0.2, 1.0, self.input_shape[0]))
         offset = tuple(float(o) for o in self.rng.uniform(-60, 60, self.input_shape[0]))
         return Network(
@@ -224,12 +242,12 @@ class _Builder:
 
     # -- blocks: each adds its layers, or nothing
 
-    def _conv(self):
+    def _conv(self) -> None:
         geometry = self._conv_geometry(self.tensor[1])
         if geometry and self._affordable([geometry]):
             self._append_conv(self.tensor, geometry)
 
-    def _residual(self, size):
+    def _residual(self, size: int) -> None:
         """Two convolutions of one tensor with the same geometry, added; or (size 1) a tensor added
         to itself."""
         start = self.tensor
@@ -257,7 +275,7 @@ class _Builder:
             low < 0,
         )
 
-    def _maxpool(self):
+    def _maxpool(self) -> None:
         shape = self.tensor[1]
         geometry = self._pool_geometry(shape, lambda kernel: kernel // 2)
         if geometry and self._fits(geometry["out_shape"]):
@@ -268,7 +286,7 @@ class _Builder:
                 self.tensor[2],
             )
 
-    def _avgpool(self):
+    def _avgpool(self) -> None:
         shape = self.tensor[1]
         geometry = self._pool_geometry(
             shape, lambda kernel: kernel - 1, whole=self.rng.random() < 0.4
@@ -294,18 +312,18 @@ class _Builder:
 
     # -- parts
 
-    def _name(self, stem):
+    def _name(self, stem: str) -> str:
         return f"{stem}{len(self.layers) + 1}"
 
-    def _append(self, layer, out_shape, signed):
+    def _append(self, layer: Layer, out_shape: Shape, signed: bool) -> _Tensor:
         self.layers.append(layer)
         self.tensor = (layer.name, out_shape, signed)
         return self.tensor
 
-    def _fits(self, shape):
+    def _fits(self, shape: Shape) -> bool:
         return tensor_bytes(shape) <= self.limits.max_bytes
 
-    def _affordable(self, geometries):
+    def _affordable(self, geometries: Sequence[dict[str, Any]]) -> bool:
         macs = sum(
             math.prod(g["out_shape"]) * g["in_channels"] * math.prod(g["kernel"])
             for g in geometries
@@ -315,7 +333,7 @@ class _Builder:
         self.macs_left -= macs
         return True
 
-    def _conv_geometry(self, shape):
+    def _conv_geometry(self, shape: Shape) -> dict[str, Any]:
         rng, limits = self.rng, self.limits
         whole = rng.random() < 0.1 and set(shape[1:]) <= set(limits.kernels)
         square = rng.random() < 0.5
@@ -343,7 +361,9 @@ class _Builder:
             "out_shape": (_pick(rng, limits.channels), *out),
         }
 
-    def _pool_geometry(self, shape, max_pad, whole=False):
+    def _pool_geometry(
+        self, shape: Shape, max_pad: Callable[[int], int], whole: bool = False
+    ) -> dict[str, Any] | None:
         rng, limits = self.rng, self.limits
         kernel = (
             shape[1:]
@@ -366,7 +386,7 @@ class _Builder:
             "out_shape": (shape[0], *out),
         }
 
-    def _append_conv(self, source, geometry):
+    def _append_conv(self, source: _Tensor, geometry: dict[str, Any]) -> _Tensor:
         rng = self.rng
         codebook = random_codebook(rng)
         channels = geometry["out_shape"][0]
@@ -396,7 +416,9 @@ class _Builder:
         )
         return self._append(layer, geometry["out_shape"], low < 0)
 
-    def _bias(self, index, codebook, signed, spread):
+    def _bias(
+        self, index: np.ndarray, codebook: np.ndarray, signed: bool, spread: float
+    ) -> np.ndarray:
         """int32 [O]: moderate, and in some channels as large as the 32-bit sum allows."""
         rng = self.rng
         room = ACC_MAX - (128 if signed else 255) * np.abs(codebook.astype(np.int64))[index].sum(

@@ -7,11 +7,16 @@ The host is ideal: weights and image come one beat a cycle from cycle 0 on, resu
 once.
 """
 
+from __future__ import annotations
+
 from collections import deque
 from dataclasses import dataclass
 
-from model.compiler.conv_plan import ceil_div
+from model.compiler.conv_plan import ConvPlan, ceil_div
+from model.compiler.hardware import Hardware
+from model.compiler.program import Compiled
 from model.compiler.weights import replayed
+from model.network.layer import Layer
 from model.performance.pool_cycles import pool_cycles, pool_reads
 
 FIRST_WORD = 3  # first beat of the weights packet to its first word being in the buffer
@@ -36,6 +41,9 @@ POOL_LEAD = 4
 RAW_TO_LAST = 4  # 32-bit results waiting: last beat out of the FIFO to the last result beat
 RESULT_LATENCY = {"int8": 2, "int32": 3}  # end of the last layer to the last result beat
 
+# last busy cycle of a layer, and its (reads, writes, weight words, ideal cycles)
+_Run = tuple[int, tuple[int, int, int, int]]
+
 
 @dataclass(frozen=True)
 class LayerCycles:
@@ -51,7 +59,7 @@ class LayerCycles:
     writes: int
     weight_words: int
 
-    def utilization(self, num_modules):
+    def utilization(self, num_modules: int) -> float:
         """Multiply-accumulates, padding included, per PE and cycle."""
         return self.macs / (100 * num_modules * self.cycles)
 
@@ -60,21 +68,21 @@ class LayerCycles:
 class ImageCycles:
     """Prediction for one image: total_cycles from the first beat in to the last result beat."""
 
-    layers: tuple
+    layers: tuple[LayerCycles, ...]
     total_cycles: int
 
 
 class _Stream:
     """Arrival of the weight stream's words in the buffer: one a cycle while there is room."""
 
-    def __init__(self, depth, first):
+    def __init__(self, depth: int, first: int) -> None:
         self.depth = depth
         self.first = first
-        self.arrived = []  # cycle in which word i can be read
-        self.freed = []  # (words freed in all, cycle)
+        self.arrived: list[int] = []  # cycle in which word i can be read
+        self.freed: list[tuple[int, int]] = []  # (words freed in all, cycle)
         self.read = 0  # words read and not coming back
 
-    def available(self, count, cycle):
+    def available(self, count: int, cycle: int) -> int:
         """First cycle, not before `cycle`, in which `count` words beyond those read have arrived"""
         while len(self.arrived) < self.read + count:
             index = len(self.arrived)
@@ -84,12 +92,12 @@ class _Stream:
             self.arrived.append(at)
         return max(cycle, self.arrived[self.read + count - 1])
 
-    def take(self, count, cycle):
+    def take(self, count: int, cycle: int) -> None:
         """`count` words have been read and will not be read again."""
         self.read += count
         self.freed.append((self.read, cycle))
 
-    def _free_cycle(self, index):
+    def _free_cycle(self, index: int) -> int:
         for total, cycle in reversed(self.freed):
             if total <= index:
                 break
@@ -100,16 +108,16 @@ class _Stream:
 class _Loader:
     """The weight loader: when the shadow registers are ready for each pass, in stream order."""
 
-    def __init__(self, hardware, stream):
+    def __init__(self, hardware: Hardware, stream: _Stream) -> None:
         self.beats = hardware.pass_words
         self.delay = START_DELAY[hardware.num_modules]
         self.stream = stream
         self.clock = 0  # cycle in which it waits for the next word or pass
-        self.layers_done = []  # cycles in which layers with a chunk ended
+        self.layers_done: list[int] = []  # cycles in which layers with a chunk ended
         self.held = 0  # words read that will be replayed
-        self.results = None  # 32-bit results of the last layer
+        self.results: _RawResults | None = None  # 32-bit results of the last layer
 
-    def chunk(self, n_params, number):
+    def chunk(self, n_params: int, number: int) -> int:
         """Header and parameters of chunk `number`; returns the first cycle of its layer."""
         header = self.stream.available(1, self.clock)
         self.stream.take(1, header + 1)
@@ -127,7 +135,7 @@ class _Loader:
         self.clock = at + 1  # first cycle of WAIT or HEADER
         return at + 1
 
-    def load(self):
+    def load(self) -> int:
         """Begin loading a pass whose words are not replayed after it; returns the cycle of its
         first read."""
         start = self.stream.available(self.beats, self.clock) + 1
@@ -135,7 +143,7 @@ class _Loader:
         return start
 
 
-def predict(compiled):
+def predict(compiled: Compiled) -> ImageCycles:
     """Compiled network -> ImageCycles."""
     hardware = compiled.hardware
     stream = _Stream(hardware.weight_words, FIRST_WORD)
@@ -182,22 +190,22 @@ def predict(compiled):
     )
 
 
-def _macs(layer):
+def _macs(layer: Layer) -> int:
     return layer.index.size * layer.out_shape[1] * layer.out_shape[2] if layer.op == "conv" else 0
 
 
-def _emit_reads(compiled, layer):
+def _emit_reads(compiled: Compiled, layer: Layer) -> int:
     tensor = compiled.tensors[layer.name]
     return layer.out_shape[1] * ceil_div(tensor.row_quads, 2)
 
 
-def _emit_cycles(compiled, layer):
+def _emit_cycles(compiled: Compiled, layer: Layer) -> int:
     if layer.out == "int32":
         return 1
     return _emit_reads(compiled, layer) + EMIT_LATENCY
 
 
-def _pool(compiled, layer, start, loader):
+def _pool(compiled: Compiled, layer: Layer, start: int, loader: _Loader) -> _Run:
     """Last busy cycle of a pooling layer, and its traffic."""
     hardware = compiled.hardware
     quads = compiled.tensors[layer.inputs[0]].quads
@@ -222,7 +230,7 @@ def _pool(compiled, layer, start, loader):
     return start + pool_cycles(*arguments), (reads * words, writes, 0, reads)
 
 
-def _raw_pool(hardware, layer, quads, begin, loader):
+def _raw_pool(hardware: Hardware, layer: Layer, quads: int, begin: int, loader: _Loader) -> int:
     """Last busy cycle of an average pool with 32-bit results, whose windows wait for room in the
     result FIFO."""
     raw = loader.results = _RawResults(hardware.num_modules)
@@ -240,7 +248,7 @@ def _raw_pool(hardware, layer, quads, begin, loader):
     return at
 
 
-def _conv(compiled, layer, start, loader):
+def _conv(compiled: Compiled, layer: Layer, start: int, loader: _Loader) -> _Run:
     """Last busy cycle of a conv layer that starts in cycle `start`, and its traffic."""
     hardware, plan = compiled.hardware, compiled.plans[layer.name]
     replay = replayed(plan, hardware)
@@ -297,7 +305,7 @@ def _conv(compiled, layer, start, loader):
     return drain_end + DRAIN_TO_IDLE, (plan.slots * plan.quads, writes, words, plan.slots)
 
 
-def _replay_load(loader, hardware, plan, mode):
+def _replay_load(loader: _Loader, hardware: Hardware, plan: ConvPlan, mode: str) -> int:
     if mode == "first":  # words that stay for other tiles: count them as read without freeing them
         start = loader.stream.available(loader.held + hardware.pass_words, loader.clock) + 1
         loader.held += hardware.pass_words
@@ -312,14 +320,14 @@ class _RawResults:
     """Drain of 32-bit results: the result stream takes two a cycle, and a step is read only while
     the FIFO before it has room."""
 
-    def __init__(self, num_modules):
+    def __init__(self, num_modules: int) -> None:
         self.beats = num_modules // 2
-        self.entering = deque()  # cycles from which steps count in the FIFO's level
-        self.leaving = deque()  # cycles from which they do not any more
+        self.entering: deque[int] = deque()  # cycles from which steps count in the FIFO's level
+        self.leaving: deque[int] = deque()  # cycles from which they do not any more
         self.level = 0
         self.last = 0  # cycle in which the last step's last beat left
 
-    def drain(self, begin, steps):
+    def drain(self, begin: int, steps: int) -> int:
         """Cycle of the last read of `steps` steps from cycle `begin` on."""
         at = begin - 1
         for _ in range(steps):
@@ -329,7 +337,7 @@ class _RawResults:
             self._take(at + RAW_FLIGHT)
         return at
 
-    def enter(self, at, reads):
+    def enter(self, at: int, reads: int) -> int:
         """A window of `reads` cycles from cycle `at` on, when there is room; returns its end."""
         asked = at - POOL_LEAD
         while not self._room(asked):
@@ -337,13 +345,13 @@ class _RawResults:
         self._take(asked + reads + RAW_FLIGHT)
         return asked + POOL_LEAD + reads
 
-    def _take(self, enters):
+    def _take(self, enters: int) -> None:
         """A step that enters the FIFO in cycle `enters`."""
         self.last = max(enters, self.last + 1) + self.beats - 1
         self.entering.append(enters)
         self.leaving.append(self.last + 1)
 
-    def _room(self, cycle):
+    def _room(self, cycle: int) -> bool:
         while self.entering and self.entering[0] <= cycle:
             self.entering.popleft()
             self.level += 1

@@ -7,12 +7,16 @@ many input channels), larger ones are split over ceil(K*K / 25) passes. A K-row 
 output every K cycles. This is its best case: no cycle is lost to loading, draining or pooling.
 """
 
+from __future__ import annotations
+
 from model.compiler.conv_plan import ceil_div
+from model.network.contract import Pair, Shape
+from model.network.network import Network
 
 ARRAYS = 4
 
 
-def conv_cycles(out_shape, in_channels, kernel, num_modules=4):
+def conv_cycles(out_shape: Shape, in_channels: int, kernel: Pair, num_modules: int = 4) -> int:
     """Cycles of a convolution to out_shape (O, H, W) with a kernel (Kh, Kw); kernels that are not
     square count as the square around them."""
     size = max(kernel)
@@ -33,7 +37,7 @@ def conv_cycles(out_shape, in_channels, kernel, num_modules=4):
     )
 
 
-def conv_reads(out_shape, in_shape, kernel, num_modules=4):
+def conv_reads(out_shape: Shape, in_shape: Shape, kernel: Pair, num_modules: int = 4) -> int:
     """32-bit words (four channels) of input read: every pixel once per output-channel group and
     pass."""
     size = max(kernel)
@@ -42,7 +46,7 @@ def conv_reads(out_shape, in_shape, kernel, num_modules=4):
     return ceil_div(out_shape[0], num_modules) * ceil_div(channels, 4) * height * width * passes
 
 
-def network_cycles(net, num_modules=4):
+def network_cycles(net: Network, num_modules: int = 4) -> dict[str, int]:
     """{layer name: cycles} of the convolutions."""
     return {
         layer.name: conv_cycles(layer.out_shape, layer.in_shape[0], layer.kernel, num_modules)

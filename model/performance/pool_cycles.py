@@ -1,13 +1,18 @@
 """Reads and cycles of the pooling unit (rtl/pooling/pooling_unit.sv), exactly, while the output
 stage takes every sum."""
 
+from __future__ import annotations
+
 from model.compiler.conv_plan import ceil_div
+from model.network.contract import Pair, Shape
 
 READ_LATENCY = 3  # feature buffer, request to data
 MAX_GROUP_QUADS = 8  # quads (four channels) that a read of max pooling takes
 
 
-def pool_reads(op, in_shape, kernel, stride, pad, num_modules):
+def pool_reads(
+    op: str, in_shape: Shape, kernel: Pair, stride: Pair, pad: Pair, num_modules: int
+) -> int:
     """Feature-buffer reads of one pooling layer.
 
     op: "maxpool" or "avgpool". in_shape: (C, H, W). kernel, stride, pad: (vertical, horizontal), a
@@ -23,7 +28,15 @@ def pool_reads(op, in_shape, kernel, stride, pad, num_modules):
     return groups * rows * cols
 
 
-def pool_cycles(op, in_shape, kernel, stride, pad, num_modules, read_latency=READ_LATENCY):
+def pool_cycles(
+    op: str,
+    in_shape: Shape,
+    kernel: Pair,
+    stride: Pair,
+    pad: Pair,
+    num_modules: int,
+    read_latency: int = READ_LATENCY,
+) -> int:
     """Cycles from the pooling unit's start_i to its done_o; arguments as in pool_reads.
 
     The address steps are multiplied bit by bit first, then there is a read in every cycle.
@@ -32,7 +45,7 @@ def pool_cycles(op, in_shape, kernel, stride, pad, num_modules, read_latency=REA
     return bits + pool_reads(op, in_shape, kernel, stride, pad, num_modules) + read_latency + 6
 
 
-def _covered(size, kernel, stride, pad):
+def _covered(size: int, kernel: int, stride: int, pad: int) -> int:
     """Sum over all windows of one axis of their positions inside the picture."""
     starts = range(-pad, size + pad - kernel + 1, stride)
     return sum(min(start + kernel, size) - max(start, 0) for start in starts)

@@ -6,12 +6,18 @@ docs/architecture.md. A pixel as the feature buffer delivers it is uint8 [8 quad
 activations of a position are int64 [4 arrays, 25 PEs], indices of a conv module uint8 [4, 25].
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from model.compiler.conv_plan import ConvPlan
+from model.compiler.memory_plan import Tensor
 from model.compiler.program_format import ARRAYS, PES, QUAD_ADDR_W
 from model.compiler.weights import EXTRA_PES
+from model.network.contract import Pair
 
 SEGMENTS = 3
 BANKS = 8
@@ -20,7 +26,7 @@ BANKS = 8
 # ---------------------------------------------------------------------------------------- conv unit
 
 
-def pe_sources(mode):
+def pe_sources(mode: int) -> list[tuple[int, int]]:
     """(quad, tap) that each of the 25 PEs of an array takes in a conv mode; tap 0 is the newest
     column."""
     sources = [(pe % 8, pe // 8 if mode else 0) for pe in range(24)] + [(0, 0)]
@@ -30,7 +36,9 @@ def pe_sources(mode):
     return sources
 
 
-def window_activations(pixels, col_mask, row_mask, mode, signed):
+def window_activations(
+    pixels: np.ndarray, col_mask: np.ndarray, row_mask: np.ndarray, mode: int, signed: bool
+) -> np.ndarray:
     """Activations of every PE, one position a pixel: int64 [T, 4, 25].
 
     pixels: uint8 [T, 8, 4], one a cycle, pixel t the newest of position t (older ones than the
@@ -47,7 +55,7 @@ def window_activations(pixels, col_mask, row_mask, mode, signed):
     return act
 
 
-def gated_sums(act, index):
+def gated_sums(act: np.ndarray, index: np.ndarray) -> np.ndarray:
     """Sums of an array's gated activations: int64 [..., 3 segments, 3 planes] (index bit 0, bit 1,
     both).
 
@@ -62,7 +70,9 @@ def gated_sums(act, index):
     return sums
 
 
-def module_products(act, index, codebook, mode):
+def module_products(
+    act: np.ndarray, index: np.ndarray, codebook: Sequence[int] | np.ndarray, mode: int
+) -> np.ndarray:
     """What a conv module adds to its partial sums: int64 [T, 3 lanes]; lanes 1 and 2 are 0 except
     in mode 0.
 
@@ -93,10 +103,10 @@ class Position:
     first: bool
     col_mask: int
     row_mask: int
-    addresses: tuple
+    addresses: tuple[int | None, ...]
 
 
-def conv_schedule(plan, source):
+def conv_schedule(plan: ConvPlan, source: Tensor) -> Iterator[tuple[int, list[Position]]]:
     """Passes of a layer in order: (tile number, [Position, ...]); the list of a pass without work
     is empty.
 
@@ -107,7 +117,7 @@ def conv_schedule(plan, source):
     tile = 0
     for _ in range(plan.output_groups):
         for y0, x0 in plan.tile_origins():
-            seen = set()
+            seen: set[int] = set()
             for channel_group in range(plan.channel_groups):
                 for kr in range(plan.kr_count):
                     for piece in range(plan.pieces):
@@ -128,7 +138,15 @@ def conv_schedule(plan, source):
             tile += 1
 
 
-def _positions(plan, source, origin, channel_group, kernel_row, kernel_col, seen):
+def _positions(
+    plan: ConvPlan,
+    source: Tensor,
+    origin: Pair,
+    channel_group: int,
+    kernel_row: int,
+    kernel_col: int,
+    seen: set[int],
+) -> Iterator[Position]:
     height, width = plan.in_shape[1:]
     rows, cols = plan.tile_size(*origin)
     offset = source.base + channel_group * plan.quads
@@ -164,7 +182,7 @@ class DrainStep:
     mask: int  # quads that exist
 
 
-def drain_schedule(plan, target):
+def drain_schedule(plan: ConvPlan, target: Tensor) -> Iterator[DrainStep]:
     """DrainSteps of a layer in order; target: the output's compiler Tensor."""
     per_word = plan.num_modules // 4
     tile = 0
@@ -200,32 +218,33 @@ class WeightBuffer:
     """First-in first-out memory of `depth` words that keeps what was read until `commit` and goes
     back to there with `rewind`."""
 
-    def __init__(self, depth):
-        self.depth, self.words, self.at = depth, [], 0
+    def __init__(self, depth: int) -> None:
+        self.depth, self.at = depth, 0
+        self.words: list[int] = []
 
     @property
-    def full(self):
+    def full(self) -> bool:
         return len(self.words) == self.depth
 
     @property
-    def level(self):
+    def level(self) -> int:
         """Words not yet read."""
         return len(self.words) - self.at
 
-    def push(self, word):
+    def push(self, word: int) -> None:
         if self.full:
             raise OverflowError("the buffer is full")
         self.words.append(word)
 
-    def read(self):
+    def read(self) -> int:
         word = self.words[self.at]
         self.at += 1
         return word
 
-    def rewind(self):
+    def rewind(self) -> None:
         self.at = 0
 
-    def commit(self):
+    def commit(self) -> None:
         self.words, self.at = self.words[self.at :], 0
 
 
@@ -233,10 +252,10 @@ class FeatureBuffer:
     """Quads by address, as rtl/memory/feature_buffer.sv writes and reads them; quads are integers
     of 32 bits."""
 
-    def __init__(self, bank_words):
+    def __init__(self, bank_words: int) -> None:
         self.quads = np.zeros(BANKS * bank_words, np.int64)
 
-    def write(self, address, mask, quads, base, end):
+    def write(self, address: int, mask: int, quads: Sequence[int], base: int, end: int) -> bool:
         """Store quads[v] at address + v where mask bit v is set; returns whether one lay outside
         [base, end) and was left out."""
         left_out = False
@@ -248,12 +267,14 @@ class FeatureBuffer:
                     left_out = True
         return left_out
 
-    def addresses(self, address, vstep):
+    def addresses(self, address: int, vstep: int) -> np.ndarray:
         """Addresses of the eight quads of a read, int64 [8]."""
         return address + np.arange(BANKS) * (1 + BANKS * vstep)
 
 
-def tensor_beats(quads, base, row_stride, row_quads, height):
+def tensor_beats(
+    quads: Sequence[int] | np.ndarray, base: int, row_stride: int, row_quads: int, height: int
+) -> list[tuple[int, bool, bool]]:
     """Result beats of a tensor: [(data of 64 bits, half, last), ...]. quads: feature buffer's
     content by address."""
     picture = [

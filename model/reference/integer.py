@@ -6,14 +6,18 @@ every partial sum, in whatever order BLAS adds, is an integer of magnitude at mo
 has.
 """
 
+from __future__ import annotations
+
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Literal, overload
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from threadpoolctl import ThreadpoolController
 
-from model.network import check_input
+from model.network import Layer, Network, check_input
 from model.reference.requantize import requantize, shift_round
 
 COLUMN_BYTES = (
@@ -24,7 +28,17 @@ COLUMN_BYTES = (
 BLAS = ThreadpoolController()
 
 
-def run_integer(net, images, keep=False):
+@overload
+def run_integer(net: Network, images: np.ndarray, keep: Literal[False] = False) -> np.ndarray: ...
+
+
+@overload
+def run_integer(net: Network, images: np.ndarray, keep: Literal[True]) -> dict[str, np.ndarray]: ...
+
+
+def run_integer(
+    net: Network, images: np.ndarray, keep: bool = False
+) -> np.ndarray | dict[str, np.ndarray]:
     """Run ``net`` on images, an array [N, C, H, W] of any integer dtype in the network's input
     range.
 
@@ -40,15 +54,12 @@ def run_integer(net, images, keep=False):
     shares = np.array_split(images, max(1, min(cores, len(images))))
     with BLAS.limit(limits=1, user_api="blas"), ThreadPoolExecutor(cores) as pool:
         results = list(pool.map(lambda share: _run(net, share, keep), shares))
-    if keep:
-        return {
-            layer.name: np.concatenate([result[layer.name] for result in results])
-            for layer in net.layers
-        }
-    return np.concatenate(results)
+    tensors = {name: np.concatenate([result[name] for result in results]) for name in results[0]}
+    return tensors if keep else tensors[net.output.name]
 
 
-def _run(net, images, keep):
+def _run(net: Network, images: np.ndarray, keep: bool) -> dict[str, np.ndarray]:
+    """All layers' tensors in their order, or the last one's."""
     last_use = {name: number for number, layer in enumerate(net.layers) for name in layer.inputs}
     tensors = {"input": images}
     for number, layer in enumerate(net.layers):
@@ -56,18 +67,22 @@ def _run(net, images, keep):
         for name in () if keep else set(layer.inputs):
             if last_use[name] == number:
                 del tensors[name]
-    return tensors if keep else tensors[net.output.name]
+    return {name: tensors[name] for name in tensors if name != "input"}
 
 
-def run_layer(layer, *inputs):
+def run_layer(layer: Layer, *inputs: np.ndarray) -> np.ndarray:
     """One checked Layer on its input tensors, int32 [N, C, H, W] each; returns int32 [N, C, H,
     W]."""
-    return {"conv": _conv, "maxpool": _maxpool, "avgpool": _avgpool, "add": _add}[layer.op](
-        layer, *inputs
-    )
+    operations: dict[str, Callable[..., np.ndarray]] = {
+        "conv": _conv,
+        "maxpool": _maxpool,
+        "avgpool": _avgpool,
+        "add": _add,
+    }
+    return operations[layer.op](layer, *inputs)
 
 
-def _conv(layer, x):
+def _conv(layer: Layer, x: np.ndarray) -> np.ndarray:
     dtype = np.float32 if layer.sum_bound.max() < 2**24 else np.float64
     weights = layer.weights.reshape(len(layer.index), -1).astype(dtype)
     bias = layer.bias.astype(np.int64)[:, None]
@@ -97,11 +112,11 @@ def _conv(layer, x):
     return y
 
 
-def _maxpool(layer, x):
+def _maxpool(layer: Layer, x: np.ndarray) -> np.ndarray:
     return _pool(layer, x, np.maximum)
 
 
-def _avgpool(layer, x):
+def _avgpool(layer: Layer, x: np.ndarray) -> np.ndarray:
     sums = _pool(
         layer, x, np.add
     )  # at most 2**31 - 1 in magnitude: checked when the layer was made
@@ -112,7 +127,7 @@ def _avgpool(layer, x):
     ).astype(np.int32)
 
 
-def _pool(layer, x, combine):
+def _pool(layer: Layer, x: np.ndarray, combine: np.ufunc) -> np.ndarray:
     """Combine each window, one axis after the other. Windows are clipped to the image: padding
     never wins and adds nothing."""
     for axis, kernel, stride, pad in zip((2, 3), layer.kernel, layer.stride, layer.pad):
@@ -125,12 +140,12 @@ def _pool(layer, x, combine):
     return x
 
 
-def _add(layer, a, b):
+def _add(layer: Layer, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     total = a.astype(np.int64) * layer.mult[0] + b.astype(np.int64) * layer.mult[1]
     return shift_round(total, layer.shift).clip(layer.out_min, layer.out_max).astype(np.int32)
 
 
-def _windows(layer, x):
+def _windows(layer: Layer, x: np.ndarray) -> np.ndarray:
     """View [N, C, Ho, Wo, Kh, Kw] of the tensor padded with zeros."""
     (py, px), (sy, sx) = layer.pad, layer.stride
     if py or px:

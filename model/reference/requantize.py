@@ -5,8 +5,19 @@ operators and ``.clip`` only, so that the same lines run on NumPy arrays and on 
 docs/arithmetic.md.
 """
 
+from __future__ import annotations
 
-def shift_round(x, shift):
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+if TYPE_CHECKING:  # NumPy users need no PyTorch
+    import torch
+
+_Integers = TypeVar("_Integers", np.ndarray, "torch.Tensor")
+
+
+def shift_round(x: _Integers, shift: int | _Integers) -> _Integers:
     """``(x + round) >> shift`` with ``round = 1 << (shift - 1)``, or 0 when ``shift`` is 0: halves
     go towards +infinity.
 
@@ -21,7 +32,14 @@ def shift_round(x, shift):
     return (x + ((1 << shift) >> 1)) >> shift
 
 
-def requantize(acc, bias, mult, shift, out_min, out_max):
+def requantize(
+    acc: _Integers,
+    bias: int | _Integers,
+    mult: int | _Integers,
+    shift: int | _Integers,
+    out_min: int,
+    out_max: int,
+) -> _Integers:
     """``clamp(((acc + bias) * mult + round) >> shift, out_min, out_max)``, the output stage of
     convolution and average pooling.
 

@@ -3,10 +3,13 @@
 Shares the file reader and the requantization function with the NumPy reference, nothing else.
 """
 
+from __future__ import annotations
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from model.network import Layer, Network
 from model.reference.requantize import requantize, shift_round
 
 
@@ -18,14 +21,16 @@ class TorchNet(nn.Module):
     kept as integers.
     """
 
-    def __init__(self, net):
+    def __init__(self, net: Network) -> None:
         super().__init__()
         self.net = net
         makers = {"conv": Conv, "maxpool": MaxPool, "avgpool": AvgPool, "add": Add}
         self.layers = nn.ModuleList(makers[layer.op](layer) for layer in net.layers)
 
     @torch.no_grad()
-    def forward(self, x, keep=False):
+    def forward(
+        self, x: torch.Tensor, keep: bool = False
+    ) -> torch.Tensor | dict[str, torch.Tensor]:
         """x: [N, C, H, W] of integers in net.input_range, in any real dtype.
 
         Returns the last layer's tensor, int32 [N, C, H, W], or with keep=True a dict {layer name:
@@ -45,7 +50,7 @@ class TorchNet(nn.Module):
         tensors.pop("input", None)
         return tensors if keep else tensors[self.net.output.name]
 
-    def _check(self, x):
+    def _check(self, x: torch.Tensor) -> None:
         low, high = self.net.input_range
         if x.ndim != 4 or tuple(x.shape[1:]) != self.net.input_shape:
             raise ValueError(
@@ -66,7 +71,11 @@ class TorchNet(nn.Module):
 class _Scaled(nn.Module):
     """A layer that ends in requantization (or, for an int32 output, in adding the bias)."""
 
-    def __init__(self, layer):
+    bias: torch.Tensor | None
+    mult: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(self, layer: Layer) -> None:
         super().__init__()
         self.layer = layer
         for name in ("bias", "mult", "shift"):
@@ -80,8 +89,8 @@ class _Scaled(nn.Module):
             )
             self.register_buffer(name, value)
 
-    def finish(self, sums):
-        bias = 0 if self.bias is None else self.bias
+    def finish(self, sums: torch.Tensor) -> torch.Tensor:
+        bias: int | torch.Tensor = 0 if self.bias is None else self.bias
         if self.layer.out == "int32":
             return (sums + bias).to(torch.int32)
         return requantize(
@@ -98,12 +107,14 @@ class Conv(_Scaled):
     error of a transform stays far below the 0.5 that rounding removes.
     """
 
-    def __init__(self, layer):
+    weight: torch.Tensor
+
+    def __init__(self, layer: Layer) -> None:
         super().__init__(layer)
         self.fits_float32 = bool(layer.sum_bound.max() < 2**24)
         self.register_buffer("weight", torch.tensor(layer.weights, dtype=torch.int8))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         dtype = torch.float32 if self.fits_float32 and x.device.type == "cpu" else torch.float64
         with (
             torch.autocast(x.device.type, enabled=False),
@@ -118,11 +129,11 @@ class Conv(_Scaled):
 class MaxPool(nn.Module):
     """Max pooling; 8-bit values are exact in float32, and PyTorch pads with -infinity."""
 
-    def __init__(self, layer):
+    def __init__(self, layer: Layer) -> None:
         super().__init__()
         self.layer = layer
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.max_pool2d(x.float(), self.layer.kernel, self.layer.stride, self.layer.pad).to(
             torch.int32
         )
@@ -132,7 +143,7 @@ class AvgPool(_Scaled):
     """Sums of windows as differences of running sums, exact in int64, then requantization. Any
     window costs the same."""
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         layer = self.layer
         for dim, kernel, stride, pad in zip((2, 3), layer.kernel, layer.stride, layer.pad):
             start = torch.arange(layer.out_shape[dim - 1], device=x.device) * stride - pad
@@ -151,11 +162,11 @@ class AvgPool(_Scaled):
 class Add(nn.Module):
     """Residual addition with a multiplier per input."""
 
-    def __init__(self, layer):
+    def __init__(self, layer: Layer) -> None:
         super().__init__()
         self.layer = layer
 
-    def forward(self, a, b):
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         layer = self.layer
         total = a.to(torch.int64) * layer.mult[0] + b.to(torch.int64) * layer.mult[1]
         return shift_round(total, layer.shift).clip(layer.out_min, layer.out_max).to(torch.int32)

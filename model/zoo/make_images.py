@@ -4,6 +4,8 @@ and ``labels`` uint8 [200].
 python model/zoo/make_images.py        # reads $CIFAR_ROOT; the same data gives the same bytes
 """
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from model.data.cifar import SETS, load_cifar  # noqa: E402 (needs the path abov
 COUNT = 200  # first images of the official test order
 
 
-def main():
+def main() -> None:
     for dataset in SETS:
         images, labels = load_cifar(dataset, "test")
         path = HERE / f"{dataset}-test-images.npz"

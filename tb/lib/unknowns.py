@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import cocotb
 from cocotb.handle import LogicArrayObject, LogicObject
@@ -32,7 +33,9 @@ class UnknownMonitor:
     registers changed, while `reset_n` is 1.
     """
 
-    def __init__(self, clock, reset_n, control: Sequence, payload: Mapping | None = None):
+    def __init__(
+        self, clock: Any, reset_n: Any, control: Sequence, payload: Mapping | None = None
+    ) -> None:
         self.clock, self.reset_n = clock, reset_n
         self.control, self.payload = tuple(control), dict(payload or {})
         if not self.control and not self.payload:
@@ -65,7 +68,7 @@ class UnknownMonitor:
                 yield from handles
 
 
-def control_outputs(dut) -> list:
+def control_outputs(dut: Any) -> list:
     """The outputs of top level `dut` that must be known in every cycle, by their names."""
     return [
         handle
@@ -74,7 +77,7 @@ def control_outputs(dut) -> list:
     ]
 
 
-def watch_block(dut) -> UnknownMonitor | None:
+def watch_block(dut: Any) -> UnknownMonitor | None:
     """Watch the control outputs of a block on Icarus; None on Verilator, which knows no X, and for
     a block without any."""
     if "icarus" not in cocotb.SIM_NAME.lower() or not (control := control_outputs(dut)):
@@ -82,7 +85,7 @@ def watch_block(dut) -> UnknownMonitor | None:
     return UnknownMonitor(dut.clk_i, dut.rst_ni, control).start()
 
 
-def watch_accelerator(accel) -> UnknownMonitor:
+def watch_accelerator(accel: Any) -> UnknownMonitor:
     """Watch every output of an instance of clipq_accel."""
 
     def port(*names: str) -> list:
