@@ -88,6 +88,16 @@ class Register:
     desc: str
     fields: tuple[Field, ...]
 
+    @property
+    def is_flags(self) -> bool:
+        """Whether every field is a single bit."""
+        return all(field.high == field.low for field in self.fields)
+
+    @property
+    def class_name(self) -> str:
+        """Of its flags in Python: IRQ_STATUS is IrqStatus."""
+        return "".join(word.capitalize() for word in self.name.split("_"))
+
 
 @dataclass(frozen=True)
 class Port:

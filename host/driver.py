@@ -14,11 +14,10 @@ from cocotb_bus.drivers.amba import AXI4LiteMaster
 
 from host.harness import clocking
 from host.harness.port_flow import Flow
-from host.register_map import ErrorCode, Register, field
+from host.register_map import Ctrl, ErrorCode, IrqEnable, IrqStatus, Register, Status, field
 from model.compiler import Compiled
 
-START, STOP, SOFT_RESET = 1, 2, 4
-IRQ_DONE, IRQ_ERROR, IRQ_STOPPED = 1, 2, 4
+ALL_INTERRUPTS = IrqEnable.DONE | IrqEnable.ERROR | IrqEnable.STOPPED
 RESULT_FILE = Path("result.hex")  # written by the receiving engine
 FULL_RATE = 256  # of 256 beats a cycle
 COUNTERS = (
@@ -170,34 +169,34 @@ class Host:
         for _ in range(1000):
             await ClockCycles(self.dut.clk_i, 50)
             status = await self.read(Register.STATUS)
-            if status & 4:
+            if status & Status.ERROR:
                 await self.raise_error()
             if not int(self.dut.prog_busy_o.value):
                 break
         status = await self.read(Register.STATUS)
-        assert status & 8, f"the program was not accepted: STATUS {status:#x}"
+        assert status & Status.PROG_VALID, f"the program was not accepted: STATUS {status:#x}"
         self.flows = [("program", Flow.read(self.dut.prog_monitor_o))]
 
     async def raise_error(self) -> None:
         value = await self.read(Register.ERROR)
-        code, layer = value & 0xFF, value >> 8 & 0xFF
+        code, layer = (field(value, Register.ERROR, name) for name in ("CODE", "LAYER"))
         name = ErrorCode(code).name if code in set(ErrorCode) else "unknown"
         raise AcceleratorError(f"accelerator error {code:#04x} ({name}) at layer {layer}")
 
     async def start_run(self) -> None:
-        await self.write(Register.IRQ_ENABLE, IRQ_DONE | IRQ_ERROR | IRQ_STOPPED)
-        await self.write(Register.CTRL, START)
+        await self.write(Register.IRQ_ENABLE, ALL_INTERRUPTS)
+        await self.write(Register.CTRL, Ctrl.START)
         await ClockCycles(
             self.dut.clk_i, 40
         )  # the program's header is read: not part of an image's cycles
 
     async def stop_run(self) -> None:
-        await self.write(Register.CTRL, STOP)
+        await self.write(Register.CTRL, Ctrl.STOP)
         await ClockCycles(self.dut.clk_i, 4)
-        assert not await self.read(Register.STATUS) & 1, (
+        assert not await self.read(Register.STATUS) & Status.BUSY, (
             "the accelerator is busy after STOP between images"
         )
-        await self.write(Register.IRQ_STATUS, IRQ_STOPPED)
+        await self.write(Register.IRQ_STATUS, IrqStatus.STOPPED)
 
     async def run_image(self, number: int, limit_cycles: int) -> tuple[np.ndarray, int]:
         """Send weights and image `number`, wait for the interrupt; returns (result beats,
@@ -216,10 +215,10 @@ class Host:
                 f"{await self.read(Register.STATUS):#x})"
             )
         cause = await self.read(Register.IRQ_STATUS)
-        if cause & IRQ_ERROR:
+        if cause & IrqStatus.ERROR:
             await self.raise_error()
-        assert cause == IRQ_DONE, f"interrupt status {cause:#x}"
-        await self.write(Register.IRQ_STATUS, IRQ_DONE)
+        assert cause == IrqStatus.DONE, f"interrupt status {cause:#x}"
+        await self.write(Register.IRQ_STATUS, IrqStatus.DONE)
         beats, errors = int(dut.result_beats_o.value), int(dut.result_errors_o.value)
         assert errors == 0, f"{errors} protocol errors on the result stream"
         assert beats == self.result_beats, (
@@ -247,18 +246,18 @@ class Host:
             if int(getattr(self.dut, f"{engine}_busy_o").value):
                 await self.send(engine, 0, 0)
         await wait("image")
-        await self.write(Register.CTRL, SOFT_RESET)
+        await self.write(Register.CTRL, Ctrl.SOFT_RESET)
         await wait("prog")
         await ClockCycles(self.dut.clk_i, 6)
-        await self.write(Register.CTRL, SOFT_RESET)
+        await self.write(Register.CTRL, Ctrl.SOFT_RESET)
         await self.take_leftovers()
-        await self.write(Register.IRQ_STATUS, IRQ_DONE | IRQ_ERROR | IRQ_STOPPED)
+        await self.write(Register.IRQ_STATUS, ALL_INTERRUPTS)
 
     async def take_leftovers(self, limit_cycles: int = 400) -> None:
         """After a soft reset: take the result beats that had been offered, and forget them."""
         await ClockCycles(self.dut.clk_i, 4)
         for _ in range(limit_cycles // 20):
-            if not field(await self.read(Register.STATUS), Register.STATUS, "RESULT"):
+            if not await self.read(Register.STATUS) & Status.RESULT:
                 break
             await ClockCycles(self.dut.clk_i, 20)
         else:

@@ -6,9 +6,9 @@ from __future__ import annotations
 import numpy as np
 from cocotb.triggers import ClockCycles, First, RisingEdge, Timer
 
-from host.driver import IRQ_DONE, IRQ_ERROR, IRQ_STOPPED, RESULT_FILE, SOFT_RESET, START, read_hex
+from host.driver import ALL_INTERRUPTS, RESULT_FILE, read_hex
 from host.harness import clocking
-from host.register_map import ErrorCode, Register, field
+from host.register_map import Ctrl, ErrorCode, IrqStatus, Register, Status, field
 from model.compiler import compile_network
 from tb.lib import coverage
 from tb.lib.accelerator import cycle_limit, expected_tensors, on_icarus, random_generator
@@ -48,7 +48,7 @@ class FaultBench(Bench):
         self.compiled = compile_network(self.net, self.hardware, debug=True)
         self.good_runs = 0
         self.pending: list[tuple[str, str]] = []
-        await self.host.write(Register.IRQ_ENABLE, IRQ_DONE | IRQ_ERROR | IRQ_STOPPED)
+        await self.host.write(Register.IRQ_ENABLE, ALL_INTERRUPTS)
         return self
 
     def image(self) -> np.ndarray:
@@ -97,13 +97,15 @@ class FaultBench(Bench):
                 f"no error after {ERROR_LIMIT} cycles, expected {code.name}"
             )
         cause = await self.host.read(Register.IRQ_STATUS)
-        assert cause & IRQ_ERROR, f"interrupt status {cause:#x}, expected an error ({code.name})"
+        assert cause & IrqStatus.ERROR, (
+            f"interrupt status {cause:#x}, expected an error ({code.name})"
+        )
         error, status = await self.host.read(Register.ERROR), await self.host.read(Register.STATUS)
         got = field(error, Register.ERROR, "CODE")
         assert got == code, f"error code {got:#04x}, expected {code.name} ({code:#04x})"
-        assert field(status, Register.STATUS, "ERROR") and not field(
-            status, Register.STATUS, "BUSY"
-        ), f"STATUS {status:#x} after {code.name}"
+        assert status & Status.ERROR and not status & Status.BUSY, (
+            f"STATUS {status:#x} after {code.name}"
+        )
         if layer is not None:
             assert field(error, Register.ERROR, "LAYER") == layer, (
                 f"{code.name} blames layer {field(error, Register.ERROR, 'LAYER')}, not {layer}"
@@ -112,11 +114,13 @@ class FaultBench(Bench):
 
     async def soft_reset(self) -> None:
         """Reset and check that no error, interrupt or run is left."""
-        await self.host.write(Register.CTRL, SOFT_RESET)
+        await self.host.write(Register.CTRL, Ctrl.SOFT_RESET)
         await self.host.take_leftovers()
-        await self.host.write(Register.IRQ_STATUS, IRQ_DONE | IRQ_ERROR | IRQ_STOPPED)
+        await self.host.write(Register.IRQ_STATUS, ALL_INTERRUPTS)
         status, error = await self.host.read(Register.STATUS), await self.host.read(Register.ERROR)
-        assert not status & 7, f"STATUS {status:#x} after a soft reset"
+        assert not status & (Status.BUSY | Status.DONE | Status.ERROR), (
+            f"STATUS {status:#x} after a soft reset"
+        )
         assert field(error, Register.ERROR, "CODE") == ErrorCode.NONE, (
             f"ERROR {error:#x} after a soft reset"
         )
@@ -140,7 +144,7 @@ class FaultBench(Bench):
             await self.check(self.net, image)
         else:
             await self.run_loaded(image)
-        assert not await self.host.read(Register.STATUS) & 4
+        assert not await self.host.read(Register.STATUS) & Status.ERROR
         self.good_runs += 1
         for group, point in self.pending:
             coverage.hit(group, point)
@@ -186,7 +190,7 @@ class FaultBench(Bench):
         """Run with one stream replaced, expect `code`, recover, run well; keep: as for `send`."""
         self.dut._log.info("expecting %s", code.name)
         await self.load(self.compiled.program if program is None else program)
-        await self.host.write(Register.CTRL, START)
+        await self.host.write(Register.CTRL, Ctrl.START)
         pixels = self.compiled.encode_image(self.image()[0])
         await self.send(
             prog=self.compiled.weights if weights is None else weights,
@@ -211,8 +215,10 @@ class FaultBench(Bench):
         await self.expect(code)
         self.note_packet(code, "program")
         await self.recover()
-        assert not await self.host.read(Register.STATUS) & 8, "a refused program is valid"
-        await self.host.write(Register.CTRL, START)
+        assert not await self.host.read(Register.STATUS) & Status.PROG_VALID, (
+            "a refused program is valid"
+        )
+        await self.host.write(Register.CTRL, Ctrl.START)
         await self.expect(ErrorCode.NO_PROGRAM)
         await self.soft_reset()
         await self.good_run()

@@ -7,8 +7,8 @@ import cocotb
 import numpy as np
 from cocotb.triggers import ClockCycles
 
-from host.driver import SOFT_RESET, START, Traffic
-from host.register_map import ErrorCode, Register
+from host.driver import Traffic
+from host.register_map import Ctrl, ErrorCode, Register
 from model.compiler import compile_network
 from model.compiler.hardware import MODULE_COUNTS, Hardware
 from model.compiler.program import packet
@@ -212,7 +212,7 @@ async def bad_descriptors(dut):
 async def _started_alone(bench, code, program):
     """START on a program that is refused before the first image beat."""
     await bench.load(program)
-    await bench.host.write(Register.CTRL, START)
+    await bench.host.write(Register.CTRL, Ctrl.START)
     await bench.expect(code)
     await bench.recover()
     await bench.good_run()
@@ -238,14 +238,14 @@ async def wrong_time(dut):
     """START without a program, START and a program during a run; a program that was loaded survives
     the last two."""
     bench = await FaultBench(dut).start()
-    await bench.host.write(Register.CTRL, START)
+    await bench.host.write(Register.CTRL, Ctrl.START)
     await bench.expect(ErrorCode.NO_PROGRAM)
     await bench.soft_reset()
     await bench.good_run()
     for code in (ErrorCode.START_BUSY, ErrorCode.PROGRAM_BUSY):
-        await bench.host.write(Register.CTRL, START)
+        await bench.host.write(Register.CTRL, Ctrl.START)
         if code == ErrorCode.START_BUSY:
-            await bench.host.write(Register.CTRL, START)
+            await bench.host.write(Register.CTRL, Ctrl.START)
         else:
             await bench.send(prog=flipped(bench.compiled.program, 5, 3))
         await bench.expect(code)
@@ -264,7 +264,7 @@ async def soft_resets(dut):
     for _ in range(1 if on_icarus() else 25):
         slow = Traffic(0, int(bench.rng.choice([256, 100])), int(bench.rng.choice([0, 128])))
         bench.host.set_traffic(slow, slow, 0)
-        await bench.host.write(Register.CTRL, START)
+        await bench.host.write(Register.CTRL, Ctrl.START)
         await bench.send(
             prog=bench.compiled.weights, image=bench.compiled.encode_image(bench.image()[0])
         )
@@ -288,21 +288,21 @@ async def reset_inside_packets(dut):
     for words in (program, weights):
         bench.host.set_traffic(Traffic(0, 128, 0), Traffic(0, 128, 0), 0)
         if words is weights:
-            await bench.host.write(Register.CTRL, START)
+            await bench.host.write(Register.CTRL, Ctrl.START)
         await bench.send(prog=words)
         await ClockCycles(dut.clk_i, 12)
-        await bench.host.write(Register.CTRL, SOFT_RESET)
+        await bench.host.write(Register.CTRL, Ctrl.SOFT_RESET)
         await bench.expect(rest)
         await bench.recover()
         await bench.good_run()
     if not on_icarus():
         bench.host.set_traffic(Traffic(), Traffic(0, 32, 0), 0)
-        await bench.host.write(Register.CTRL, START)
+        await bench.host.write(Register.CTRL, Ctrl.START)
         await bench.send(image=bench.compiled.encode_image(bench.image()[0]))
         await ClockCycles(dut.clk_i, 40)
-        await bench.host.write(Register.CTRL, SOFT_RESET)
+        await bench.host.write(Register.CTRL, Ctrl.SOFT_RESET)
         await ClockCycles(dut.clk_i, 40)
-        await bench.host.write(Register.CTRL, START)
+        await bench.host.write(Register.CTRL, Ctrl.START)
         await bench.expect(ErrorCode.IMAGE_TRUNCATED)
         await bench.recover()
         await bench.good_run()

@@ -8,9 +8,9 @@ import numpy as np
 from cocotb.triggers import ClockCycles
 from cocotb.utils import get_sim_time
 
-from host.driver import IRQ_DONE, IRQ_ERROR, IRQ_STOPPED, RESULT_FILE, START, STOP, read_hex
+from host.driver import RESULT_FILE, read_hex
 from host.harness import clocking
-from host.register_map import ErrorCode, Register, field
+from host.register_map import Ctrl, ErrorCode, IrqEnable, IrqStatus, Register, Status, field
 from model.compiler import compile_network
 from tb.lib import coverage
 from tb.lib.accelerator import expected_tensors
@@ -75,17 +75,20 @@ async def run(bench: FaultBench, count: int, stop: int | None) -> tuple[int, int
     pixels = np.concatenate([compiled.encode_image(image[0]) for image in images])
     await host.load_files(compiled.weights, pixels)
     await host.pulse("result_clear_i")
-    await host.write(Register.IRQ_ENABLE, IRQ_ERROR | (IRQ_DONE if stop is None else IRQ_STOPPED))
-    await host.write(Register.CTRL, START)
+    await host.write(
+        Register.IRQ_ENABLE,
+        IrqEnable.ERROR | (IrqEnable.DONE if stop is None else IrqEnable.STOPPED),
+    )
+    await host.write(Register.CTRL, Ctrl.START)
     await ClockCycles(dut.clk_i, 40)
     begin = now()
     if stop is not None:
-        cocotb.start_soon(write_control(bench, stop, STOP))
+        cocotb.start_soon(write_control(bench, stop, Ctrl.STOP))
     await ClockCycles(dut.clk_i, LEAD)
     await send(bench, count)
     cycles = await interrupt(bench, what) - begin
     if stop is None:
-        await host.write(Register.CTRL, STOP)
+        await host.write(Register.CTRL, Ctrl.STOP)
     done = await end_of_run(bench, what)
     if done < count:
         await image_left(bench, what)
@@ -98,9 +101,11 @@ async def end_of_run(bench: FaultBench, what: str) -> int:
     host = bench.host
     await ClockCycles(bench.dut.clk_i, 8)
     done, cause = await host.read(Register.IMAGES_DONE), await host.read(Register.IRQ_STATUS)
-    assert cause == IRQ_STOPPED | (IRQ_DONE if done else 0), f"interrupts {cause:#x}, {what}"
+    assert cause == IrqStatus.STOPPED | (IrqStatus.DONE if done else 0), (
+        f"interrupts {cause:#x}, {what}"
+    )
     status = await host.read(Register.STATUS)
-    assert not field(status, Register.STATUS, "BUSY"), f"the run goes on, {what}"
+    assert not status & Status.BUSY, f"the run goes on, {what}"
     await host.write(Register.IRQ_STATUS, cause)
     return done
 
@@ -108,10 +113,10 @@ async def end_of_run(bench: FaultBench, what: str) -> int:
 async def image_left(bench: FaultBench, what: str) -> None:
     """Another run over the image that waits on the streams."""
     host = bench.host
-    await host.write(Register.IRQ_ENABLE, IRQ_ERROR | IRQ_DONE)
-    await host.write(Register.CTRL, START)
+    await host.write(Register.IRQ_ENABLE, IrqEnable.ERROR | IrqEnable.DONE)
+    await host.write(Register.CTRL, Ctrl.START)
     await interrupt(bench, f"the image left, {what}")
-    await host.write(Register.IRQ_STATUS, IRQ_DONE)
+    await host.write(Register.IRQ_STATUS, IrqStatus.DONE)
     await host.stop_run()
 
 
@@ -183,14 +188,14 @@ async def start_at_the_begin_of_a_program(dut):
 async def start_beside_a_program(bench: FaultBench, delay: int) -> int:
     """Send a program in LEAD cycles and write START in `delay`; returns the error code."""
     host, program = bench.host, bench.compiled.program
-    await host.write(Register.IRQ_ENABLE, IRQ_ERROR)
+    await host.write(Register.IRQ_ENABLE, IrqEnable.ERROR)
     await host.load_files(program, np.zeros(1, "<u8"))
-    cocotb.start_soon(write_control(bench, delay, START))
+    cocotb.start_soon(write_control(bench, delay, Ctrl.START))
     await ClockCycles(bench.dut.clk_i, LEAD)
     await host.send("prog", 0, len(program))
     await interrupt(bench, f"START {delay - LEAD} cycles after a program")
     code = field(await host.read(Register.ERROR), Register.ERROR, "CODE")
     await bench.recover()
     status = await host.read(Register.STATUS)
-    assert field(status, Register.STATUS, "PROG_VALID"), f"no program is loaded after {code:#x}"
+    assert status & Status.PROG_VALID, f"no program is loaded after {code:#x}"
     return code

@@ -8,18 +8,9 @@ import numpy as np
 from cocotb.triggers import ClockCycles, First, RisingEdge
 from cocotb_bus.drivers.amba import AXIProtocolError, AXIxRESP
 
-from host.driver import (
-    IRQ_DONE,
-    IRQ_STOPPED,
-    RESULT_FILE,
-    SOFT_RESET,
-    START,
-    STOP,
-    Traffic,
-    read_hex,
-)
+from host.driver import RESULT_FILE, Traffic, read_hex
 from host.harness import clocking
-from host.register_map import FIELDS, ErrorCode, Register, field
+from host.register_map import FIELDS, Ctrl, ErrorCode, IrqStatus, Register, Status, field
 from model.compiler.program import packet
 from model.compiler.program_format import DESCRIPTOR, MAGIC_PROGRAM, RECORD_WORDS, TILE_PIXELS
 from model.compiler.records import decode, encode
@@ -28,7 +19,6 @@ from tb.lib.accelerator import cycle_limit, expected_tensors
 from tb.top.bench import compare, random_streams
 from tb.top.fault_bench import FaultBench
 
-BUSY = 1  # in STATUS
 PATIENCE = 20_000  # cycles for which a stream that stands still, or a run, is watched
 READ_ONLY = [r for r in Register if all(access == "r" for _, _, access, _ in FIELDS[r].values())]
 WRITE_ONLY = [
@@ -42,9 +32,7 @@ async def begin(bench: FaultBench) -> tuple[np.ndarray, dict]:
     image = bench.image()
     await bench.load(bench.compiled.program)
     await bench.host.start_run()
-    assert not field(await bench.host.read(Register.STATUS), Register.STATUS, "DONE"), (
-        "DONE of the run before"
-    )
+    assert not await bench.host.read(Register.STATUS) & Status.DONE, "DONE of the run before"
     await bench.host.pulse("result_clear_i")
     return image, expected_tensors(bench.net, image)
 
@@ -59,9 +47,9 @@ async def done(bench: FaultBench) -> None:
         "no interrupt at the end of the image",
     )
     cause = await host.read(Register.IRQ_STATUS)
-    assert cause & IRQ_DONE, f"interrupt status {cause:#x}"
-    await host.write(Register.IRQ_STATUS, IRQ_DONE)
-    assert field(await host.read(Register.STATUS), Register.STATUS, "DONE"), (
+    assert cause & IrqStatus.DONE, f"interrupt status {cause:#x}"
+    await host.write(Register.IRQ_STATUS, IrqStatus.DONE)
+    assert await host.read(Register.STATUS) & Status.DONE, (
         "an image is done, and STATUS does not say so"
     )
 
@@ -82,9 +70,7 @@ async def assert_waits(bench: FaultBench, what: str) -> None:
     """The accelerator stays busy, without error and without an interrupt."""
     await ClockCycles(bench.dut.clk_i, PATIENCE)
     status = await bench.host.read(Register.STATUS)
-    assert field(status, Register.STATUS, "BUSY") and not field(status, Register.STATUS, "ERROR"), (
-        f"STATUS {status:#x} while {what}"
-    )
+    assert status & Status.BUSY and not status & Status.ERROR, f"STATUS {status:#x} while {what}"
     assert not int(bench.dut.irq_o.value), f"an interrupt while {what}"
 
 
@@ -98,7 +84,7 @@ async def stopped_streams(dut):
             await bench.host.load_files(compiled.program, np.zeros(1, "<u8"))
             await stop_after(bench, "prog", len(compiled.program))
             await ClockCycles(dut.clk_i, PATIENCE)
-            assert not await bench.host.read(Register.STATUS) & 0xF, (
+            assert not await bench.host.read(Register.STATUS) & ~Status.RESULT, (
                 "half a program is valid, or an error"
             )
         else:
@@ -144,9 +130,9 @@ async def blocked_results(dut):
             await results(bench, expected)
             await bench.host.stop_run()
         else:
-            await bench.host.write(Register.CTRL, SOFT_RESET)
+            await bench.host.write(Register.CTRL, Ctrl.SOFT_RESET)
             await ClockCycles(dut.clk_i, 4)
-            assert field(await bench.host.read(Register.STATUS), Register.STATUS, "RESULT"), (
+            assert await bench.host.read(Register.STATUS) & Status.RESULT, (
                 "the beat that was offered is gone"
             )
             dut.result_stall_i.value = 0
@@ -154,7 +140,7 @@ async def blocked_results(dut):
             assert 1 <= int(dut.result_beats_o.value) <= 2, (
                 "not the beats of the register slice came out after a soft reset"
             )
-            assert not field(await bench.host.read(Register.STATUS), Register.STATUS, "RESULT")
+            assert not await bench.host.read(Register.STATUS) & Status.RESULT
             await bench.stop_engines()
         bench.pending.append(("run", "after a blocked result stream"))
         await bench.good_run()
@@ -223,12 +209,12 @@ async def stop_in_an_image(dut):
         image, expected = await begin(bench)
         await bench.send(prog=bench.compiled.weights, image=bench.compiled.encode_image(image[0]))
         await ClockCycles(dut.clk_i, int(bench.rng.integers(20, whole - 100)))
-        await bench.host.write(Register.CTRL, STOP)
+        await bench.host.write(Register.CTRL, Ctrl.STOP)
         await results(bench, expected)
         await ClockCycles(dut.clk_i, 4)
-        assert await bench.host.read(Register.IRQ_STATUS) == IRQ_STOPPED
-        await bench.host.write(Register.IRQ_STATUS, IRQ_STOPPED)
-        assert not await bench.host.read(Register.STATUS) & BUSY, "busy after STOP"
+        assert await bench.host.read(Register.IRQ_STATUS) == IrqStatus.STOPPED
+        await bench.host.write(Register.IRQ_STATUS, IrqStatus.STOPPED)
+        assert not await bench.host.read(Register.STATUS) & Status.BUSY, "busy after STOP"
         coverage.hit("run", "stop in an image")
     await begin(bench)
     await bench.host.stop_run()
@@ -284,7 +270,7 @@ async def access_all(bench: FaultBench, state: str) -> None:
         assert register != Register.IRQ_ENABLE or value == enable, (
             f"IRQ_ENABLE {value}, written {enable}"
         )
-        assert register != Register.STATUS or value & BUSY == (state == "running"), (
+        assert register != Register.STATUS or value & Status.BUSY == (state == "running"), (
             f"STATUS {value:#x} while {state}"
         )
         coverage.hit("register_access", f"{register.name} read {state}")
@@ -337,7 +323,7 @@ async def weights_before_start(dut):
     await bench.host.pulse("result_clear_i")
     await bench.send(prog=bench.compiled.weights, image=bench.compiled.encode_image(image[0]))
     await ClockCycles(dut.clk_i, 200)
-    await bench.host.write(Register.CTRL, START)
+    await bench.host.write(Register.CTRL, Ctrl.START)
     await results(bench, expected)
     await bench.host.stop_run()
     await bench.good_run()
@@ -362,14 +348,16 @@ async def random_descriptors(dut):
         )
         bench.host.set_traffic(Traffic(), Traffic(), 0)
         await bench.load(program)
-        await bench.host.write(Register.CTRL, START)
+        await bench.host.write(Register.CTRL, Ctrl.START)
         await bench.send(
             prog=bench.compiled.weights, image=bench.compiled.encode_image(bench.image()[0])
         )
         if not int(dut.irq_o.value):
             await First(RisingEdge(dut.irq_o), ClockCycles(dut.clk_i, PATIENCE))
         status = await bench.host.read(Register.STATUS)
-        outcomes["error" if status & 4 else "done" if status & 2 else "computing"] += 1
+        outcomes[
+            "error" if status & Status.ERROR else "done" if status & Status.DONE else "computing"
+        ] += 1
         await bench.stop_engines()
         await bench.good_run()
     dut._log.info("random descriptors: %s", outcomes)

@@ -8,9 +8,9 @@ and Z after reset; on Verilator they start with random values that depend on the
 import cocotb
 from cocotb.triggers import ClockCycles, FallingEdge
 
-from host.driver import START, Traffic
+from host.driver import Traffic
 from host.harness import clocking
-from host.register_map import ErrorCode, Register, field
+from host.register_map import Ctrl, ErrorCode, Register, field
 from model.compiler import compile_network
 from tb.lib.accelerator import on_icarus, random_generator
 from tb.lib.chain import Chain
@@ -142,7 +142,7 @@ async def _begin(bench, compiled, image, rng, span) -> None:
         await bench.host.send("prog", 0, len(compiled.program))
         return
     await bench.host.load_network(compiled, image[None])
-    await bench.host.write(Register.CTRL, START)
+    await bench.host.write(Register.CTRL, Ctrl.START)
     await ClockCycles(bench.dut.clk_i, int(rng.integers(1, 40)))
     bench.dut.prog_base_i.value, bench.dut.prog_beats_i.value = (
         len(compiled.program),
@@ -173,7 +173,7 @@ async def _after_reset(bench) -> None:
         Register.LAYER_SEL,
     ):
         assert await host.read(register) == 0, f"{register.name} after a reset"
-    await host.write(Register.CTRL, START)
+    await host.write(Register.CTRL, Ctrl.START)
     await ClockCycles(dut.clk_i, 40)
     error = field(await host.read(Register.ERROR), Register.ERROR, "CODE")
     assert error == ErrorCode.NO_PROGRAM, "the program outlived a reset"

@@ -8,9 +8,9 @@ import numpy as np
 from cocotb.triggers import ClockCycles, First, RisingEdge, Timer
 from pyuvm import uvm_sequence, uvm_status_e
 
-from host.driver import IDEAL, IRQ_DONE, IRQ_ERROR, IRQ_STOPPED, START, STOP
+from host.driver import ALL_INTERRUPTS, IDEAL
 from host.harness import clocking
-from host.register_map import FIELDS, ErrorCode, Register, field
+from host.register_map import FIELDS, Ctrl, ErrorCode, IrqStatus, Register, Status, field
 from model.compiler import Compiled
 from tb.lib.accelerator import cycle_limit
 from tb.uvm.items import RegisterItem, StallItem, StreamItem
@@ -121,10 +121,8 @@ class NetworkSequence(uvm_sequence):
             self.env.program.sequencer
         )
         await ClockCycles(self.dut.clk_i, 8)
-        assert field(await self.read(Register.STATUS), Register.STATUS, "PROG_VALID"), (
-            "the program was not accepted"
-        )
-        await self.write(Register.IRQ_ENABLE, IRQ_DONE | IRQ_ERROR | IRQ_STOPPED)
+        assert await self.read(Register.STATUS) & Status.PROG_VALID, "the program was not accepted"
+        await self.write(Register.IRQ_ENABLE, ALL_INTERRUPTS)
         await self.read(Register.IRQ_ENABLE)
 
     def send(self, image: np.ndarray) -> list:
@@ -139,16 +137,16 @@ class NetworkSequence(uvm_sequence):
 
     async def body(self):
         await self.load()
-        await self.write(Register.CTRL, START)
+        await self.write(Register.CTRL, Ctrl.START)
         for image in self.images:
             tasks = self.send(image)
-            await self.interrupt(IRQ_DONE)
+            await self.interrupt(IrqStatus.DONE)
             for task in tasks:
                 await task
             self.total_cycles.append(await self.read(Register.TOTAL_CYCLES))
         assert await self.read(Register.IMAGES_DONE) == len(self.images)
-        await self.write(Register.CTRL, STOP)
-        await self.interrupt(IRQ_STOPPED)
+        await self.write(Register.CTRL, Ctrl.STOP)
+        await self.interrupt(IrqStatus.STOPPED)
         await ClockCycles(self.dut.clk_i, 8)  # the last packet on its way to the scoreboard
 
     async def interrupt(self, expected: int):
@@ -159,7 +157,7 @@ class NetworkSequence(uvm_sequence):
                 f"no interrupt after {cycle_limit(self.compiled)} cycles"
             )
         cause = await self.read(Register.IRQ_STATUS)
-        if cause & IRQ_ERROR:
+        if cause & IrqStatus.ERROR:
             code = field(await self.read(Register.ERROR), Register.ERROR, "CODE")
             raise AssertionError(
                 f"accelerator error {code:#04x} "
@@ -204,7 +202,7 @@ class AbortedSequence(NetworkSequence):
 
     async def body(self):
         await self.load()
-        await self.write(Register.CTRL, START)
+        await self.write(Register.CTRL, Ctrl.START)
         tasks = self.send(self.images[0])
         await ClockCycles(self.dut.clk_i, self.moment)
         await self.env.result.config.host.abort(self.engines_empty)
