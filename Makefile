@@ -101,21 +101,21 @@ setup: ## install everything, run nothing
 	@$(here) && bash -p ci/setup.sh
 
 demo: ## CIFAR-10 images through the RTL, every layer compared with PyTorch
-	@$(python) host.demo $(call option,MODULES,modules) $(call option,NET,net) $(ARGS)
+	@$(python) host demo $(call option,MODULES,modules) $(call option,NET,net) $(ARGS)
 
 sim: ## one test: TEST=name [SIM=] [SEED=n] [WAVES=1] [MODULES=]; without TEST it lists them
-	@$(python) ci.sim $(call option,TEST,test) $(call option,SIM,sim) $(call option,SEED,seed) $(call flag,WAVES,waves) \
+	@$(python) ci sim $(call option,TEST,test) $(call option,SIM,sim) $(call option,SEED,seed) $(call flag,WAVES,waves) \
 	    $(call option,MODULES,modules)
 
 regress: ## all tests: [SIM=] [JOBS=n] [SEED=n|random] [NIGHTLY=1]
-	@$(python) ci.regress $(call option,SIM,sim) $(call option,JOBS,jobs) $(call option,SEED,seed) $(call flag,NIGHTLY,nightly)
+	@$(python) ci regress $(call option,SIM,sim) $(call option,JOBS,jobs) $(call option,SEED,seed) $(call flag,NIGHTLY,nightly)
 
 run: ## any network on any input: NET= IMAGES= BACKEND=int|torch|rtl OUT= [PIXELS=1] [MODULES=]
-	@$(python) host.run $(call option,NET,net) $(call option,IMAGES,images) $(call option,BACKEND,backend) \
+	@$(python) host run $(call option,NET,net) $(call option,IMAGES,images) $(call option,BACKEND,backend) \
 	    $(call option,OUT,out) $(call flag,PIXELS,pixels) $(call option,MODULES,modules)
 
 accuracy: ## top-1 on the 10,000 test images: NET= DATASET=cifar10|cifar100 [BACKEND=int|torch]
-	@$(python) host.accuracy $(call option,NET,net) $(call option,DATASET,dataset) $(call option,BACKEND,backend)
+	@$(python) host accuracy $(call option,NET,net) $(call option,DATASET,dataset) $(call option,BACKEND,backend)
 
 train: ## CLIP-Q training: [DATASET=cifar10|cifar100] [SEED=n] [ARGS=--help lists more]
 	@$(python) train.train $(call option,DATASET,dataset) $(call option,SEED,seed) $(ARGS)
@@ -124,20 +124,20 @@ vectors: ## shipped networks and weight vectors again from the shipped checkpoin
 	@$(python) train.export $(ARGS)
 
 perf: ## cycles, utilization and memory accesses per layer, measured and predicted
-	@$(python) host.perf $(call option,MODULES,modules) $(call option,NET,net) $(ARGS)
+	@$(python) host perf $(call option,MODULES,modules) $(call option,NET,net) $(ARGS)
 
 lint: ## Verilator, Icarus and Yosys over all RTL, generated files up to date
-	@$(python) ci.lint $(call option,JOBS,jobs)
+	@$(python) ci lint $(call option,JOBS,jobs)
 
 coverage: ## line, branch and toggle coverage of rtl/ against the gates: [JOBS=n] [SEED=n] [ARGS=--missed]
-	@$(python) ci.code_coverage $(call option,JOBS,jobs) $(call option,SEED,seed) $(ARGS)
+	@$(python) ci coverage $(call option,JOBS,jobs) $(call option,SEED,seed) $(ARGS)
 
 mutate: ## bugs planted in the RTL, and which tests find them: [N=200] [SEED=n] [MODULE=name] [HAND=1] [MUTANT=id] [ARGS=]
-	@$(python) ci.mutate $(call option,N,count) $(call option,SEED,seed) $(call option,MODULE,module) $(call flag,HAND,hand) \
+	@$(python) ci mutate $(call option,N,count) $(call option,SEED,seed) $(call option,MODULE,module) $(call flag,HAND,hand) \
 	    $(call option,MUTANT,mutant) $(ARGS)
 
 formal: ## proofs: [PROOF=name] [JOBS=n] [NIGHTLY=1]
-	@$(python) ci.formal $(call option,PROOF,proof) $(call option,JOBS,jobs) $(call flag,NIGHTLY,nightly) $(ARGS)
+	@$(python) ci formal $(call option,PROOF,proof) $(call option,JOBS,jobs) $(call flag,NIGHTLY,nightly) $(ARGS)
 
 synth: ## area and clock by open tools: [TARGET=ecp5|xc7] [MODULES=] [BLOCK=quick|all|whole|name] [JOBS=] [ARGS=]
 	@$(python) syn $(call option,TARGET,target) $(call option,MODULES,modules) $(call option,BLOCK,block) \

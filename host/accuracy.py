@@ -1,6 +1,6 @@
 """Top-1 accuracy of a network on the CIFAR test images.
 
-python -m host.accuracy --net model/zoo/nin-cifar10.clipq.npz --dataset cifar10 [--backend
+python -m host accuracy --net model/zoo/nin-cifar10.clipq.npz --dataset cifar10 [--backend
 int|torch] [--limit N]
 """
 
@@ -88,7 +88,3 @@ def _check_classes(net: Network, dataset: str) -> None:
         raise ImageError(
             f"the classes of network '{net.name}' are not those of {dataset}, in its order"
         )
-
-
-if __name__ == "__main__":
-    main()

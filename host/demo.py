@@ -156,7 +156,3 @@ def main(modules: str, count: int, path: str) -> None:
         else "FAILED: the RTL and PyTorch differ."
     )
     sys.exit(0 if good else 1)
-
-
-if __name__ == "__main__":
-    main()

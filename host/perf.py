@@ -162,7 +162,3 @@ def main(modules: str, path: str) -> None:
     if wrong:
         sys.exit(f"the cycle model is wrong in: {', '.join(wrong)}")
     console.print(f"Written: {target.relative_to(runner.ROOT)}")
-
-
-if __name__ == "__main__":
-    main()

@@ -122,7 +122,3 @@ def main(
         f"{net.name}: {len(images)} images with {backend}, results {shape}{cycles}: "
         f"{printable(out_path)}"
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -77,7 +77,7 @@ def test_what_is_no_file_is_refused_and_kept(job, tmp_path, make, words):
 
 def test_runs_with_the_same_target_at_once(job, tmp_path):
     arguments, expected = job
-    command = [sys.executable, "-m", "host.run", *arguments, "--out", str(tmp_path / "same.npz")]
+    command = [sys.executable, "-m", "host", "run", *arguments, "--out", str(tmp_path / "same.npz")]
     runs = [
         subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -99,7 +99,7 @@ def test_a_terminal_without_the_letters_does_not_break_a_run(job, tmp_path):
     arguments, expected = job
     out = tmp_path / "Ergebnis-ü\n.npz"
     done = subprocess.run(
-        [sys.executable, "-m", "host.run", *arguments, "--out", str(out)],
+        [sys.executable, "-m", "host", "run", *arguments, "--out", str(out)],
         cwd=ROOT,
         text=True,
         check=False,

@@ -312,7 +312,7 @@ STUB = """#!/bin/sh
 case "$*" in
   "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python && echo made >>"$LOG" ;;
   *"pip install"*) env | grep ^PIP_ >>"$LOG" || true ;;
-  "-m ci.sim") pwd ;;
+  "-m ci sim") pwd ;;
 esac
 """
 

@@ -3,9 +3,12 @@ output."""
 
 from __future__ import annotations
 
+import importlib
+import io
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import click
@@ -25,9 +28,7 @@ class Command(click.Command):
     """
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="backslashreplace")
+        _escape_output()
         return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -54,6 +55,29 @@ class Command(click.Command):
                 signal.signal(number, handler)
 
 
+class CommandGroup(click.Group):
+    """The commands of a folder: `python -m FOLDER COMMAND`.
+
+    modules: {command: module whose `main` it is}. A module is imported when its command is called.
+    """
+
+    def __init__(self, *args: Any, modules: Mapping[str, str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._modules = modules
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        _escape_output()
+        return super().main(*args, **kwargs)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self._modules)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self._modules:
+            return None
+        return importlib.import_module(self._modules[cmd_name]).main
+
+
 class OutputFile(click.ParamType):
     """Path of a file that the command will write; checked before the command runs."""
 
@@ -71,6 +95,13 @@ def _end(number: int, _frame: object) -> NoReturn:
     for other in ENDING_SIGNALS:  # one is enough: the next would interrupt the clean-up
         signal.signal(other, signal.SIG_IGN)
     sys.exit(128 + number)
+
+
+def _escape_output() -> None:
+    """Let no text fail that the terminal cannot show."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a test may put another kind there
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _abandon_output() -> None:

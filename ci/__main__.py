@@ -1,0 +1,22 @@
+"""The commands of the flow; `make` calls them with its variables."""
+
+from __future__ import annotations
+
+from model.common.command import CommandGroup
+
+main = CommandGroup(
+    "ci",
+    help=__doc__,
+    modules={
+        "sim": "ci.sim",
+        "regress": "ci.regress",
+        "testplan": "ci.testplan",
+        "lint": "ci.lint",
+        "coverage": "ci.code_coverage",
+        "mutate": "ci.mutate",
+        "formal": "ci.formal",
+    },
+)
+
+if __name__ == "__main__":
+    main()
