@@ -1,9 +1,10 @@
 // CLIP-Q accelerator: the top level.
 //
-// Purpose: runs codebook-quantized convolutional networks.  The host loads a program over AXI-Stream, starts it over
-// AXI4-Lite, and then sends, for each image, a weights packet on the program stream and the image on the image stream;
-// results come back on the result stream (docs/architecture.md). Latency and throughput:
-// model/performance/cycle_model.py predicts the cycles of every layer exactly.
+// Purpose: runs codebook-quantized convolutional networks. The host loads a program over AXI-Stream and starts it over
+// AXI4-Lite. For each image it then sends a weights packet on the program stream and the image on the image stream. The
+// results leave on the result stream (docs/architecture.md).
+// Latency: model/performance/cycle_model.py predicts the cycles of every layer and image exactly.
+// Throughput: one image at a time; the weights of a layer are loaded while the layers before it run.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps

@@ -1,7 +1,7 @@
-// Constants of the datapath, shared by its blocks.
+// Constants of the datapath.
 //
-// Purpose: widths and latencies that no program knows of, in one place; program_pkg has those of the program format.
-// Referred to by scope (cq_pkg::NAME), never imported.
+// Purpose: the widths and latencies that do not depend on the program; program_pkg has those of the program format.
+// Users name them by scope (cq_pkg::NAME) and do not import the package.
 `default_nettype none
 `timescale 1ns / 1ps
 

@@ -1,8 +1,10 @@
-// Next CRC-32 (zlib, IEEE 802.3, reflected polynomial 0xEDB88320) after one 64-bit little-endian word. Combinational.
+// CRC-32 step: the next CRC (zlib, IEEE 802.3, reflected polynomial 0xEDB88320) after a 64-bit little-endian word.
 //
-// The whole CRC of a message: start with 32'hffffffff, one step a word (byte 0 in bits 7:0 comes first), invert the
-// result. CRC is linear over GF(2), so every output bit is the parity of a fixed subset of the 64 bits data ^ crc:
-// three levels of LUTs instead of the 64 of the bit-serial loop.
+// Purpose: the CRC of a message starts with 32'hffffffff, takes one step a word (byte 0 is bits 7:0) and ends with an
+// inversion. CRC is linear over GF(2), so every output bit is the parity of a fixed subset of the 64 bits data ^ crc.
+// This takes three levels of LUTs instead of the 64 of the bit-serial loop.
+// Latency: combinational.
+// Throughput: one word a cycle.
 `default_nettype none
 `timescale 1ns / 1ps
 
@@ -14,7 +16,7 @@ module crc32_word (
 
   localparam logic [31:0] POLY = 32'hedb88320;
 
-  // Bits 64*j +: 64 select the inputs of output bit j. Input bit i ends up as the polynomial shifted 63 - i times.
+  // Bits 64*j +: 64 select the inputs of output bit j.  Input bit i contributes the polynomial shifted 63 - i times.
   function automatic logic [2047:0] parity_masks(input logic [31:0] poly);
     logic [31:0] column;
     column = poly;

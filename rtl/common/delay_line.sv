@@ -1,8 +1,9 @@
-// Fixed delay of a word by DEPTH cycles (DEPTH = 0 is a wire).
+// Delay line: delays a word by DEPTH cycles (DEPTH = 0 is a wire).
 //
-// Purpose: aligns activations, masks and tags with the adder chain.  No reset and no taps, so that it maps to
+// Purpose: aligns activations, masks and tags with the adder chain. It has no reset and no taps, so that it maps to
 // shift-register LUTs.
-// Latency: DEPTH cycles.  Throughput: one word a cycle.
+// Latency: DEPTH cycles.
+// Throughput: one word a cycle.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps

@@ -1,11 +1,11 @@
 // Simple dual-port memory: one write port, one read port, one clock.
 //
-// Latency:    read data one cycle after re_i; rdata_o holds its value while re_i is low.
+// Purpose: a read of the address that is written in the same cycle returns the old word with READ_OLD = 1 and an
+// undefined one (X) with READ_OLD = 0. Users that never do so set 0: ECP5 block RAM has no old-data mode between its
+// ports, and its emulation costs about two flip-flops and a LUT a bit. The array has no reset, as block RAM has none,
+// so a word that was never written reads as X in simulation.
+// Latency: 1 cycle from re_i to the data; rdata_o keeps its value while re_i is low.
 // Throughput: one read and one write a cycle.
-// A read of the address that is written in the same cycle returns the old word with READ_OLD = 1 and an undefined one
-// (X) with READ_OLD = 0. Users that never do it set 0: ECP5 block RAM has no old-data mode between its ports and pays
-// some two flip-flops and a LUT a bit to imitate one. The array has no reset (block RAM has none), so a word that was
-// never written reads as X in simulation.
 `default_nettype none
 `timescale 1ns / 1ps
 

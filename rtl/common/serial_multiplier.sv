@@ -1,15 +1,14 @@
-// Serial multiplier: product of two unsigned numbers by shifting and adding, clamped to the largest number that
-// PRODUCT_W bits hold.
+// Serial multiplier: the product of two unsigned numbers by shift and add, clamped to PRODUCT_W bits.
 //
-// Purpose: products of sizes that are known long before they are needed, without a DSP block.
-// Latency: product_o is right COUNT_W + 1 cycles after start_i, and stays.  Throughput: one product in COUNT_W + 1
-// cycles.
+// Purpose: computes products of sizes that are known long before they are needed, without a DSP block.
+// Latency: product_o is valid COUNT_W + 1 cycles after start_i and keeps its value.
+// Throughput: one product in COUNT_W + 1 cycles.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps
 
 module serial_multiplier #(
-    parameter COUNT_W   = 16,  // bits of the factor that is taken apart, one a cycle
+    parameter COUNT_W   = 16,  // bits of the factor that is shifted out, one a cycle
     parameter FACTOR_W  = 16,
     parameter PRODUCT_W = 18
 ) (
@@ -27,7 +26,7 @@ module serial_multiplier #(
 
   logic [COUNT_W-1:0] count_q;
   logic [PRODUCT_W-1:0] factor_q, sum_q;
-  logic large_q;    // the shifted factor has lost bits: it is too large for a product
+  logic large_q;    // the shifted factor has lost bits: the product is clamped
   logic clamped_q;
   logic [PRODUCT_W:0] sum;
   assign sum = {1'b0, sum_q} + {1'b0, factor_q};

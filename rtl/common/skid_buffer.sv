@@ -1,8 +1,9 @@
-// Register slice for a valid/ready channel: no combinational path from one side to the other in either direction.
+// Skid buffer: register slice for a valid/ready channel.
 //
-// Latency:    one cycle.
+// Purpose: removes every combinational path between the two sides, in both directions. As in AXI, out_valid_o does not
+// wait for out_ready_i, and out_data_o is stable until it is taken.
+// Latency: 1 cycle.
 // Throughput: one word a cycle, also directly after a stall (two words of storage).
-// As in AXI, out_valid_o does not wait for out_ready_i, and out_data_o is stable until it is taken.
 `default_nettype none
 `timescale 1ns / 1ps
 
@@ -35,7 +36,7 @@ module skid_buffer #(
   assign out_data_o  = out_data_q;
   assign out_free    = !out_valid_q || out_ready_i;
 
-  // ready is low in reset, so that no sender believes that a word was taken there
+  // ready is low in reset, so that no word is accepted there
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
       ready_q      <= 1'b0;

@@ -1,10 +1,10 @@
-// First-word-fall-through FIFO with valid/ready on both sides.
+// Synchronous FIFO: first-word fall-through, with valid/ready on both sides.
 //
-// DEPTH <= LUTRAM_MAX: distributed RAM, asynchronous read. Latency one cycle.
-// DEPTH >  LUTRAM_MAX: block RAM with registered read and an output register (the word is prefetched). Latency three
-// cycles.
-// Throughput: one word in and one word out a cycle. Holds exactly DEPTH words, prefetched ones included.
-// level_o counts the words inside, from the cycle after a word is taken in to the cycle in which it leaves.
+// Purpose: holds exactly DEPTH words, prefetched ones included. DEPTH <= LUTRAM_MAX uses distributed RAM with an
+// asynchronous read. A larger DEPTH uses block RAM with a registered read and an output register: words are prefetched.
+// level_o counts the words inside, from the cycle after a word enters to the cycle in which it leaves.
+// Latency: 1 cycle with distributed RAM, 3 cycles with block RAM.
+// Throughput: one word in and one word out a cycle.
 `default_nettype none
 `timescale 1ns / 1ps
 
@@ -37,14 +37,14 @@ module sync_fifo #(
   logic [LEVEL_W-1:0] level_q;
   logic               ready_q;
   logic               push, pop;
-  logic               fetch;  // the memory is read: rd_ptr_q moves on
+  logic               fetch;  // the memory is read: rd_ptr_q advances
 
   assign push       = in_valid_i && ready_q;
   assign pop        = out_valid_o && out_ready_i;
   assign in_ready_o = ready_q;
   assign level_o    = level_q;
 
-  // ready is a register of its own, so that the sender does not see the level comparison
+  // ready is a register, so that the sender does not see the level comparison
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
       wr_ptr_q <= '0;
@@ -70,7 +70,7 @@ module sync_fifo #(
     assign fetch       = pop;
   end else begin : g_block_ram
     // two elastic stages behind the array: its read register and the output register
-    logic [LEVEL_W-1:0] stored_q;  // words in the array that were not fetched yet
+    logic [LEVEL_W-1:0] stored_q;  // words in the array that have not been fetched
     logic               read_valid_q, out_valid_q;
     logic [WIDTH-1:0]   read_data, out_data_q;
     logic               out_free;

@@ -1,11 +1,11 @@
-// AXI4-Lite slave in front of a register block with a simple request port; all paths between the two are registered.
+// AXI4-Lite slave in front of a register block with a simple request port.
 //
-// One access at a time; reads and writes that wait together take turns. An address beyond the block is answered with
-// SLVERR.
-// Latency:    request one cycle after the last of AW and W (or AR) was accepted, answer on B or R two cycles
-// after that.
-// Throughput: an access every four cycles. The register block answers in the cycle of the request:
-// rsp_err_i and rsp_rdata_i belong to the request shown.
+// Purpose: registers all paths between the bus and the block. It handles one access at a time; simultaneous reads and
+// writes take turns. An address beyond the block is answered with SLVERR. The register block answers in the cycle of
+// the request: rsp_err_i and rsp_rdata_i belong to the current request.
+// Latency: 1 cycle from the last handshake of AW and W (or from that of AR) to the request, 2 more to the answer on B
+// or R.
+// Throughput: one access in four cycles.
 `default_nettype none
 `timescale 1ns / 1ps
 
@@ -60,8 +60,7 @@ module axil_slave #(
       $fatal(1, "axil_slave: ADDR_W %0d must be >= 3 and AXIL_ADDR_W %0d larger", ADDR_W, AXIL_ADDR_W);
 `endif
 
-  // ------------------------------------------------------------------------------------------------- accepted, not yet
-  // done
+  // -------------------------------------------------------------------------------------------- accepted, not done
   logic                   aw_full_q, w_full_q, ar_full_q;
   logic [AXIL_ADDR_W-1:2] aw_addr_q, ar_addr_q;
   logic [31:0]            w_data_q;
@@ -101,8 +100,7 @@ module axil_slave #(
     end
   end
 
-  // --------------------------------------------------------------------------------------------------- one access at a
-  // time
+  // ------------------------------------------------------------------------------------------ one access at a time
   logic [1:0]             state_q;
   logic                   write_q, last_write_q;
   logic                   write_waits, read_waits;

@@ -1,11 +1,11 @@
-// Main controller: runs a program, layer after layer, image after image.
+// Main controller: runs a program, layer after layer and image after image.
 //
-// Purpose: from START to STOP it takes one image after the other: reads the program header, lets the image in, then
-// fetches each layer's descriptor, starts the unit that computes it, waits until its results are written, and has
-// tensors sent that the program asks for.  It checks descriptors before anything is started, counts cycles, and turns
-// every error into a code with the layer.
-// Latency: RECORD_WORDS + 3 cycles to the first image beat and from layer to
-// layer, SETTLE after a layer's last result.
+// Purpose: from START to STOP it takes one image after the other. It reads the program header, enables the image
+// loader, and then, for each layer, fetches the descriptor, starts the unit that computes the layer, waits until the
+// results are written, and has the tensor sent if the program asks for it. It checks descriptors before a unit starts,
+// counts cycles, and turns every error into a code and the number of the layer.
+// Latency: RECORD_WORDS + 3 cycles to the first image beat and from layer to layer, SETTLE cycles after the last result
+// of a layer.
 // Throughput: one image at a time.
 `resetall
 `default_nettype none

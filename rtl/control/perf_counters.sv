@@ -1,10 +1,10 @@
-// Performance counters: cycles, stalls and memory traffic of every layer, and the cycles of the whole image.
+// Performance counters: cycles, stalls and memory traffic of every layer, and the cycles of the image.
 //
-// Purpose: counts while a layer is active and stores the sums at its end, readable by layer number.  The image's count
-// runs from the first beat accepted on an input stream to the last result beat.  A layer that has not run since reset
-// and START reads as zero.
-// Latency: a layer's words are readable 2 cycles after sel_i.  Throughput: one layer end every
-// 3 cycles.
+// Purpose: counts while a layer is active and stores the counts at its end, readable by layer number. The cycles of an
+// image are counted from the first beat accepted on an input stream to the last result beat. A layer that has not run
+// since reset and START reads as zero.
+// Latency: 2 cycles from sel_i to the counts of a layer.
+// Throughput: one layer end in 3 cycles.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps

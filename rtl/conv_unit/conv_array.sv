@@ -1,12 +1,13 @@
-// Reconfigurable convolutional array: 25 PEs in three segments of eight (four pairs each) and one single PE.
+// Reconfigurable convolutional array: 25 PEs in three segments of eight (four pairs each) and a single PE.
 //
-// Purpose: adds its 25 gated activations to the sums of the arrays before it.  What a segment stands for depends on the
-// conv mode (window_generator): a horizontal tap of eight channels, or one of three output channels.  The arrays of a
-// conv module form one chain, so each stage's activations arrive one cycle later than those of the stage before
-// (window_generator skews them, and load_i with them). Stages: 0 = single PE (PE 24, added to segment 0), 1..4 = pairs
-// 0..3 of each segment. PE numbering: PE 8*segment + channel, PE 24 the single one; idx_i holds two bits a PE in that
-// order.
-// Latency: 5 cycles from sum_i to sum_o.  Throughput: one position a cycle.
+// Purpose: adds its 25 gated activations to the sums of the upstream arrays. The conv mode gives a segment its meaning
+// (window_generator): one horizontal tap of eight channels, or one of three output channels. The arrays of a conv
+// module form one chain, so the activations of each stage arrive one cycle after those of the stage before.
+// window_generator skews them, and load_i with them. Stage 0 is the single PE, which adds to segment 0; stages 1..4 are
+// pairs 0..3 of each segment. PEs are numbered 8*segment + channel; PE 24 is the single one. idx_i holds two bits a PE,
+// in the order of the PE numbers.
+// Latency: 5 cycles from sum_i to sum_o.
+// Throughput: one position a cycle.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps

@@ -1,7 +1,7 @@
-// Conv module: four reconfigurable arrays in a chain, the weight decoders of its three segments, and its partial sums.
+// Conv module: four reconfigurable arrays in a chain, the weight decoders of the three segments, and the partial sums.
 //
-// Purpose: computes one output channel (modes 1 and 2: the three segments add up) or three (mode 0: one a segment) of a
-// tile.
+// Purpose: computes one output channel of a tile (modes 1 and 2: the segments are added) or three (mode 0: one a
+// segment).
 // Latency: 20 cycles from the activations of stage 0 to the segment sums, 6 more to the product that enters the
 // partial-sum memory.
 // Throughput: one position a cycle.

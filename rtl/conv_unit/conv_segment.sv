@@ -1,9 +1,9 @@
-// Segment of an array: four pairs of PEs in a chain, in segment 0 with the array's single PE before them.
+// Conv segment: four pairs of PEs in a chain; in segment 0 the array's single PE comes before them.
 //
-// Purpose: adds its gated activations to the sums of the same segment in the arrays before; without the single PE the
-// first stage is a register, so that all segments keep step.  The widths of the sums grow along the chain.
-// Latency: 5
-// cycles from sum_i to sum_o.  Throughput: one position a cycle.
+// Purpose: accumulates onto the upstream array's partial sums. Segments without the single PE register the sum once, so
+// all three have equal latency. The widths of the sums grow along the chain.
+// Latency: 5 cycles from sum_i to sum_o.
+// Throughput: one position a cycle.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps

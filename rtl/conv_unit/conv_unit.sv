@@ -1,12 +1,11 @@
-// Conv unit: NUM_MODULES conv modules side by side, the window generator that feeds them all, and their sequencers.
+// Conv unit: NUM_MODULES conv modules side by side, their common window generator, and the sequencers.
 //
-// Purpose: computes a whole conv layer: reads pixels from the feature buffer, takes the passes' weight indices from the
-// weight loader's shadow registers, and hands finished partial sums (NUM_MODULES a cycle) with their destination to the
-// output stage.
-// Latency: READ_TO_WRITE cycles from a slot's read request to its partial sum; sums leave 3 cycles after
-// their drain read.
-// Throughput: one output position of NUM_MODULES (3 * NUM_MODULES for 1-wide kernels) channels a
-// cycle.
+// Purpose: computes a whole conv layer. It reads pixels from the feature buffer and takes the weight indices of the
+// passes from the weight loader's shadow registers. Finished partial sums, NUM_MODULES a cycle, go to the output stage
+// with their destination.
+// Latency: READ_TO_WRITE cycles from the read request of a slot to its partial sum; 3 cycles from a drain read to its
+// sums.
+// Throughput: one output position of NUM_MODULES channels a cycle, of 3 * NUM_MODULES channels for kernels 1 wide.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps

@@ -1,12 +1,12 @@
-// Drain sequencer: reads finished tiles out of the partial-sum memory and says where their results go.
+// Drain sequencer: reads finished tiles from the partial-sum memory and generates the destination of their results.
 //
-// Purpose: follows the pass sequencer tile by tile (output-channel group, tile row, tile column), pixel by pixel, and
-// for 1-wide kernels step by step (three output channels a module).  Steps beyond the tensor's last quad are left out.
-// With early_i the buffer is handed back when its drain begins: the next tile's first sums are written 32 cycles behind
-// the reads, pixel by pixel in the same order.  Allowed if a pixel takes one step, results are always taken, and a
-// tile's first pass starts at its first pixel.
-// Latency: 3 cycles from a finished tile to its first read.  Throughput:
-// one step (NUM_MODULES results) a cycle; 2 idle cycles a tile.
+// Purpose: follows the pass sequencer tile by tile (output-channel group, tile row, tile column) and pixel by pixel.
+// Kernels 1 wide take three steps a pixel (three output channels a module). Steps beyond the tensor's last quad are
+// skipped. With early_i the buffer is released when its drain begins: the first sums of the next tile are written 32
+// cycles behind the reads, in the same pixel order. This is allowed if a pixel takes one step, results are always
+// accepted, and the first pass of a tile starts at its first pixel.
+// Latency: 3 cycles from a finished tile to its first read.
+// Throughput: one step (NUM_MODULES results) a cycle; 2 idle cycles a tile.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps

@@ -1,10 +1,11 @@
-// Pass planner: walks the loops of a conv layer and prepares pass after pass.
+// Pass planner: iterates the loops of a conv layer and prepares one pass after the other.
 //
-// Purpose: the loops are, from the outside, output-channel group, tile row, tile column, input-channel group, kernel
-// row (or group of unrolled vertical taps), row piece.  One iteration is a pass: one weight set over the pixels of one
-// tile.  While a pass runs the next one is prepared, with additions only: its part inside the image, its first address
-// and the masks of its first position.  Kernel rows outside the image are skipped; columns outside it are masked.
-// Latency: 12 cycles from start_i or consumed_i to ready_o.  Throughput: a pass in 12 cycles.
+// Purpose: the loops are, outermost first: output-channel group, tile row, tile column, input-channel group, kernel row
+// (or group of vertical taps), row piece. One iteration is a pass: one weight set over the pixels of one tile. The next
+// pass is prepared while a pass runs, with additions only: the part of it inside the image, its first address and the
+// masks of its first position. Kernel rows outside the image are skipped; columns outside it are masked.
+// Latency: 12 cycles from start_i or consumed_i to ready_o.
+// Throughput: one pass in 12 cycles.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps
@@ -245,7 +246,7 @@ module pass_planner #(
   assign left_over_h = out_h_s - y0_q;
   assign left_over_w = out_w_s - x0_q;
 
-  logic outside_left;  // even the rightmost column of the first window lies left of the picture
+  logic outside_left;  // even the rightmost column of the first window lies left of the image
   assign outside_left = right_q < 0;
 
   logic signed [S_W-1:0] length;
@@ -256,8 +257,8 @@ module pass_planner #(
       BOUNDS: begin
         tile_h_q <= (left_over_h < rows_s) ? left_over_h : rows_s;
         tile_w_q <= (left_over_w < cols_s) ? left_over_w : cols_s;
-        above_q  <= (row_q < 0 && !vertical) ? -row_q : '0;  // rows of the tile above the picture
-        below_q  <= in_h_s - row_q;                            // rows of the tile above the picture's lower edge
+        above_q  <= (row_q < 0 && !vertical) ? -row_q : '0;  // rows of the tile above the image
+        below_q  <= in_h_s - row_q;                            // rows of the tile above the image's lower edge
         right_q  <= col_q + window_s - S_W'(1);                // rightmost column of the first window
       end
       LIMITS: begin

@@ -1,9 +1,10 @@
-// Pass sequencer: walks a conv layer pass by pass, one pixel read a cycle, with the tag of its output position.
+// Pass sequencer: runs a conv layer pass by pass, one pixel read a cycle, each with the tag of its output position.
 //
-// Purpose: pass_planner prepares pass after pass, pass_walker reads the pixels of one, tag_delay holds the tags of its
-// output positions back until the windows are complete, d = 0..4 slots later.
-// Latency: 13 cycles from start_i to the first read when nothing is waited for; a tag leaves d + 1 cycles after the
-// read of its slot.  Throughput: one slot a cycle; set-up of a pass takes 12 cycles.
+// Purpose: pass_planner prepares the passes, pass_walker reads the pixels of one, and tag_delay delays the tags of the
+// output positions until their windows are complete, d = 0..4 slots later.
+// Latency: 13 cycles from start_i to the first read when nothing stalls; d + 1 cycles from the read of a slot to its
+// tag.
+// Throughput: one slot a cycle; the set-up of a pass takes 12 cycles.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps

@@ -1,11 +1,12 @@
-// Pass walker: issues the reads of a pass, one pixel a cycle, and says which output position each slot is for.
+// Pass walker: issues the reads of a pass, one pixel a cycle, and the output position of each slot.
 //
-// Purpose: takes prepared passes one after the other.  The columns that the window of a row's first output needs are
-// read during the last outputs of the row before, so a position's tag trails its slot by delay_o = 0..4 slots.
-//   slots of a row = max(output columns, columns to read)
-// A pass starts when its weights are (nearly) in the shadow registers, a partial-sum buffer is free (first pass of a
-// tile), and its tags cannot overtake those of the pass before.
-// Latency: 1 cycle from a pass to its first read.  Throughput: one slot a cycle, no gap between rows and passes.
+// Purpose: takes prepared passes one after the other. Row prefetch: the left-edge columns of the next row are read
+// while the current row finishes, so the tag of a position trails its slot by delay_o = 0..4 slots. A row takes
+// max(output columns, columns to read) slots. A pass starts when three conditions hold: its weights are in the shadow
+// registers (or nearly), a partial-sum buffer is free (first pass of a tile), and its tags cannot overtake those of the
+// pass before.
+// Latency: 1 cycle from a pass to its first read.
+// Throughput: one slot a cycle, without a gap between rows and passes.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps

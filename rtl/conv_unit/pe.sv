@@ -1,8 +1,8 @@
-// One processing element (PE): the 25th of an array, which has no partner.
+// Single processing element (PE): the 25th of an array, which has no partner.
 //
-// Purpose: as pe_pair, for a single activation.
-// Latency: 1 cycle from x_i/sum_i to sum_o; an index loaded with load_i acts from the next cycle on.  Throughput: one
-// position a cycle.
+// Purpose: does the same as pe_pair for one activation.
+// Latency: 1 cycle from x_i/sum_i to sum_o; an index loaded with load_i takes effect in the next cycle.
+// Throughput: one position a cycle.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps

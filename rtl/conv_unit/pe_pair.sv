@@ -1,10 +1,10 @@
-// Two processing elements (PEs) that share one adder per plane.
+// PE pair: two processing elements (PEs) that share one adder per plane.
 //
-// Purpose: a PE gates its activation with its 2-bit weight index; codebook values are multiplied in after the adder
-// chain (see weight_decoder), so that a PE holds no multiplier.  The index of a PE yields three planes: bit 0, bit 1,
-// and both.  In each plane a pair adds 0, x, y or x + y to the running sum; x + y is computed once for all conv
-// modules.  The sum is registered in every stage, which lets synthesis fold multiplexer and adder into one LUT6 a bit.
-// Latency: 1 cycle from x_i/y_i/xy_i/sum_i to sum_o; an index loaded with load_i acts from the next cycle on.
+// Purpose: a PE gates its activation with its 2-bit weight index. The codebook is applied after the adder chain
+// (weight_decoder), so a PE has no multiplier. The index of a PE yields three planes: bit 0, bit 1, and both. In each
+// plane a pair adds 0, x, y or x + y to the running sum; x + y is computed once for all conv modules. The sum is
+// registered in every stage, so synthesis folds multiplexer and adder into one LUT6 a bit.
+// Latency: 1 cycle from x_i/y_i/xy_i/sum_i to sum_o; an index loaded with load_i takes effect in the next cycle.
 // Throughput: one position a cycle.
 `resetall
 `default_nettype none

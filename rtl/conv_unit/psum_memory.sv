@@ -1,10 +1,10 @@
-// Partial-sum memory of one conv module: three lanes (one per output channel) of two tile buffers.
+// Partial-sum memory of a conv module: three lanes (one per output channel) of two tile buffers.
 //
-// Purpose: adds the products of a pass to the partial sums of a tile while the other buffer is drained.
-// Each lane has one simple dual-port RAM per buffer: the accumulating buffer reads and writes, the draining one only
-// reads. Timing: a position's read address is given with acc_ren_i; its products follow 2 cycles later, the sum is
-// written in the cycle after.  The same pixel must not return within 4 cycles (passes are longer).  drain data: 2
-// cycles after drain_addr_i, both buffers.
+// Purpose: adds the products of a pass to the partial sums of a tile while the other buffer is drained. Each lane has
+// one simple dual-port RAM per buffer: the accumulating buffer reads and writes, the draining buffer only reads. The
+// same pixel must not return within 4 cycles; passes are longer.
+// Latency: the products of a position follow its acc_ren_i after 2 cycles, and the sum is written 1 cycle later; drain
+// data comes 2 cycles after drain_addr_i, from both buffers.
 // Throughput: one position and one drain read a cycle.
 `resetall
 `default_nettype none

@@ -1,9 +1,10 @@
-// Tag delay: holds a word back for as many cycles as are asked for with it.
+// Tag delay: delays a word by the number of cycles given with it.
 //
-// Purpose: the pass walker's tags trail their slots by 0 to 4.  A word enters the line at the register that lies its
-// delay away from the end; the sender takes care that none meets another one there.  done_i takes the longest way, so
-// that it never overtakes a word.
-// Latency: delay_i + 1 cycles; done_o 5 cycles.  Throughput: one word a cycle.
+// Purpose: the tags of the pass walker trail their slots by 0..4 cycles. A word enters the delay line at the register
+// that is its delay away from the end; the sender ensures that this register is free. done_i passes through the whole
+// line, so it never overtakes a word.
+// Latency: delay_i + 1 cycles; done_o 5 cycles.
+// Throughput: one word a cycle.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps

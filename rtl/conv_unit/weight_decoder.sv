@@ -1,8 +1,8 @@
 // Weight decoder: applies the layer's codebook to the three plane sums of a segment.
 //
-// Purpose: a weight index i selects codebook entry w_i (w_0 = 0).  The PEs summed the activations by index bit: S0
-// where bit 0 is set, S1 where bit 1 is set, S2 where both are.  Then sum(a * w_i) = w1*S0 + w2*S1 + (w3 - w1 - w2)*S2.
-// Latency: 4 cycles from sum_i to product_o (two in the multipliers).  codebook_i must be stable two cycles before the
+// Purpose: weight index i selects codebook entry w_i (w_0 = 0). The PEs add the activations by index bit: S0 where bit
+// 0 is set, S1 where bit 1 is set, S2 where both are. The weighted sum is therefore w1*S0 + w2*S1 + (w3 - w1 - w2)*S2.
+// Latency: 4 cycles from sum_i to product_o (two in the multipliers); codebook_i must be stable two cycles before the
 // first sum.
 // Throughput: one position a cycle.
 `resetall

@@ -1,15 +1,15 @@
 // Window generator: turns the stream of pixels (eight quads each) into the activations of every PE.
 //
-// Purpose: slides pixels through a horizontal window of five (the first five quads) or three columns, selects for each
-// PE its channel and tap by conv mode, zeroes taps that lie in the padding, and skews the activations to the stages of
-// the adder chain.  All conv modules share it, and the pair sums x + y with it.
+// Purpose: shifts pixels through a horizontal window of five columns (the first five quads) or three.  It selects the
+// channel and tap of each PE by conv mode, zeroes taps that lie in the padding, and skews the activations to the stages
+// of the adder chain.  All conv modules share it, and the pair sums x + y with it.
 //   mode 0: PE 8*s + c gets channel c of the newest pixel (s = output channel of the module)
 //   mode 1: PE 8*s + c gets channel c, tap s (0 = newest = rightmost)
-//   mode 2: PE 8*s + c, c < 5: channel c, tap s; the ten others, in order 5 6 7 13 14 15 21 22 23 24, hold taps 3 and 4
-//   of channels 0..4.
+//   mode 2: PE 8*s + c, c < 5, gets channel c, tap s; the ten others, in order 5 6 7 13 14 15 21 22 23 24, get taps 3
+//           and 4 of channels 0..4
 // Array a takes byte a of each quad.
-// Latency: stage 0 outputs 2 cycles after data_i; stage n another n cycles.  load_o[n] is asserted one cycle before
-// stage n's first activation.
+// Latency: 2 cycles from data_i to stage 0, n more to stage n; load_o[n] rises one cycle before the first activation
+// of stage n.
 // Throughput: one position a cycle.
 `resetall
 `default_nettype none
@@ -20,9 +20,9 @@ module window_generator (
     input  wire logic [1:0]                                mode_i,
     input  wire logic                                      signed_i,    // activations are signed
     input  wire logic [7:0][31:0]                          data_i,      // newest pixel
-    // with data_i: tap t lies inside the picture (0 = newest)
+    // with data_i: tap t lies inside the image (0 = newest)
     input  wire logic [4:0]                                col_mask_i,
-    input  wire logic [7:0]                                row_mask_i,  // with data_i: quad v lies inside the picture
+    input  wire logic [7:0]                                row_mask_i,  // with data_i: quad v lies inside the image
     input  wire logic                                      load_i,      // with data_i: first position of a pass
     output wire logic [cq_pkg::STAGES-1:0]                 load_o,
     output wire logic [program_pkg::ARRAYS-1:0][8:0]       single_o,

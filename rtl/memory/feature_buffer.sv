@@ -1,11 +1,10 @@
-// Feature buffer: eight banks of 32 bits that hold the pictures between the layers.
+// Feature buffer: eight banks of 32 bits that hold the feature maps between the layers.
 //
-// Purpose: quad address a (four channels of a pixel) lies in bank a mod 8, word a / 8.  A read returns eight quads at
-// once, a + v * (1 + 8 * vstep): consecutive channels (vstep 0), or one column of eight picture rows (row stride 8 *
-// vstep + 1).  Either way each quad is in a bank of its own.  A write stores up to eight consecutive quads; what lies
-// outside [wr_base_i, wr_end_i) is left out.
-// Latency: read data RD_LATENCY = 3 cycles after the request; a write is
-// readable by requests 2 cycles after it.
+// Purpose: quad address a (four channels of a pixel) lies in bank a mod 8, word a / 8. A read returns the eight quads
+// a + v * (1 + 8 * vstep), v = 0..7. With vstep = 0 they are consecutive channels. Otherwise they are one column of
+// eight rows, whose row stride is 8 * vstep + 1. Each of the eight quads lies in a bank of its own in both cases. A
+// write stores up to eight consecutive quads. Quads outside [wr_base_i, wr_end_i) are not written; oob_o reports it.
+// Latency: 3 cycles (RD_LATENCY) from a read request to its data; a written quad can be requested 2 cycles later.
 // Throughput: one read and one write of eight quads a cycle.
 `resetall
 `default_nettype none
@@ -18,7 +17,7 @@ module feature_buffer #(
     input  wire logic                                rst_ni,
     input  wire logic                                rd_valid_i,
     input  wire logic [program_pkg::QUAD_ADDR_W-1:0] rd_addr_i,
-    input  wire logic [3:0]                          rd_count_i,  // quads wanted, 1..8: the other banks rest
+    input  wire logic [3:0]                          rd_count_i,  // quads needed, 1..8: the other banks stay idle
     input  wire logic [program_pkg::VSTEP_W-1:0]     rd_vstep_i,  // stable during a layer
     output wire logic [7:0][31:0]                    rd_data_o,
     input  wire logic                                wr_valid_i,
@@ -27,7 +26,7 @@ module feature_buffer #(
     input  wire logic [7:0][31:0]                    wr_data_i,
     input  wire logic [program_pkg::QUAD_ADDR_W-1:0] wr_base_i,
     input  wire logic [program_pkg::QUAD_ADDR_W:0]   wr_end_i,
-    output wire logic                                oob_o        // a write was left out
+    output wire logic                                oob_o        // a quad was not written
 );
 
   localparam int A_W = program_pkg::QUAD_ADDR_W;
@@ -39,7 +38,7 @@ module feature_buffer #(
 `endif
 
   // ---------------------------------------------------------------- addresses
-  // Multiples of vstep; it changes only between layers, a cycle late does not matter.
+  // Multiples of vstep.  It changes only between layers, so a cycle of delay is harmless.
   logic [7:0][program_pkg::VSTEP_W-1:0] vrow_q;
   always_ff @(posedge clk_i) begin
     vrow_q[0] <= '0;

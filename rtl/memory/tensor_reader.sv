@@ -1,10 +1,9 @@
-// Tensor reader: sends a tensor of the feature buffer to the result stream.
+// Tensor reader: sends a tensor from the feature buffer to the result stream.
 //
-// Purpose: reads the tensor row by row, two quads a beat in picture order, also across row ends, and marks the last
-// beat.
-// Latency: RD_LATENCY + 1 cycles from a read to its beat.  Throughput: one beat a cycle when a row has an even
-// number of quads; a row with an odd number costs one cycle more, because the quad left over waits for the next row's
-// first.
+// Purpose: reads the tensor row by row and packs two quads into a beat, across row ends too. The last beat is marked.
+// Latency: RD_LATENCY + 1 cycles from a read to its beat.
+// Throughput: one beat a cycle for rows with an even number of quads. A row with an odd number costs one more cycle,
+// because its last quad waits for the first quad of the next row.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps
@@ -31,7 +30,7 @@ module tensor_reader #(
 );
 
   localparam int A_W = program_pkg::QUAD_ADDR_W;
-  localparam int FLIGHT = cq_pkg::RD_LATENCY + 3;  // beats that may still come after room_i is read
+  localparam int FLIGHT = cq_pkg::RD_LATENCY + 3;  // beats in flight when room_i is read
 
   localparam logic [1:0] IDLE = 2'd0, RUN = 2'd1, FLUSH = 2'd2;
 
@@ -87,8 +86,8 @@ module tensor_reader #(
   assign rd_valid_o = issue;
   assign rd_addr_o  = addr_q;
 
-  // Pairs of quads: a quad that a row left over is kept for the next one.  Only rows of odd length leave one, and their
-  // last read is a single one: the tensor's last read never brings two quads while one is kept.
+  // Pairs of quads: the last quad of a row with an odd number is kept for the next row.  The last read of such a row
+  // brings one quad, so the tensor's last read never brings two quads while one is kept.
   logic held_q, in_valid, in_single, in_last;
   logic [31:0] keep_q;
   assign in_valid  = valid_q[cq_pkg::RD_LATENCY-1];

@@ -1,10 +1,9 @@
-// Weight buffer: a first-in first-out memory that can replay.
+// Weight buffer: a FIFO that can replay words.
 //
-// Purpose: holds the weight stream ahead of use.  Words stay in the buffer until commit_i; rewind_i goes back to the
-// last commit, so that the weights of an output-channel group serve every tile of a picture although they were received
-// once.
-// Latency: data 1 cycle after re_i.  Throughput: one word in and one word out a cycle.  level_o counts words not
-// yet read.
+// Purpose: holds the weight stream ahead of its use. A word stays in the buffer until commit_i; rewind_i moves the read
+// pointer back to the last commit. The weights of an output-channel group are thus received once and serve every tile.
+// Latency: 1 cycle from re_i to the data; level_o counts the words that have not been read.
+// Throughput: one word in and one word out a cycle.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps
@@ -21,7 +20,7 @@ module weight_buffer #(
     output wire logic [63:0]               data_o,
     output wire logic [$clog2(DEPTH):0]    level_o,
     input  wire logic                      rewind_i,   // not together with re_i
-    input  wire logic                      commit_i    // frees all that was read, not together with re_i
+    input  wire logic                      commit_i    // frees all words read; not together with re_i
 );
 
   localparam int A_W = $clog2(DEPTH);
@@ -31,7 +30,7 @@ module weight_buffer #(
       DEPTH);
 `endif
 
-  // One bit more than an address, so that full and empty differ.
+  // One bit more than an address distinguishes full from empty.
   logic [A_W:0] write_q, read_q, base_q;
   logic push, full;
 

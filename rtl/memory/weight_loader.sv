@@ -1,13 +1,14 @@
-// Weight loader: unpacks the weight stream into parameter memory and the shadow registers of the PEs' indices.
+// Weight loader: unpacks the weight stream into the parameter memory and the shadow registers of the PEs' indices.
 //
-// Purpose: reads chunk after chunk out of the weight buffer, ahead of the layers that use them: the parameters of the
-// output channels into the parameter memory's other bank, then pass by pass BEATS words of 2-bit indices into the
-// shadow registers.  A pass is begun only when the buffer holds all its words, so that loading takes exactly BEATS
-// cycles and the end can be foretold: ready_o rises LEAD cycles before the last word is in place.  Groups are replayed
-// n_tiles times. The index waves through the chain one stage a cycle, and words arrive array by array; loading of the
-// next pass starts START_DELAY cycles after the switch, which keeps it behind the wave.
-// Latency: BEATS + START_DELAY +
-// 4 cycles from the switch to the next complete shadow, which is also the shortest pass.
+// Purpose: reads chunk after chunk from the weight buffer, ahead of the layers that use them. The parameters of the
+// output channels go into the free bank of the parameter memory. Then each pass takes BEATS words of 2-bit indices into
+// the shadow registers. A pass begins only when the buffer holds all its words, so it takes exactly BEATS cycles and
+// ready_o rises LEAD cycles before the last word is in place. Each group is replayed n_tiles times. The indices move
+// along the chain one stage a cycle, and the words arrive array by array. Loading of the next pass starts START_DELAY
+// cycles after the switch, so that it stays behind that wave.
+// Latency: BEATS + START_DELAY + 4 cycles from the switch to the next complete set of shadow registers. It is also the
+// length of the shortest pass.
+// Throughput: one word a cycle while a pass is loaded.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps
@@ -42,7 +43,7 @@ module weight_loader #(
     // the pass has begun: its switch will follow
     input  wire logic                                                          take_i,
     input  wire logic                                                          drop_i,          // skip this pass
-    // first stage takes the indices over in this cycle
+    // the first stage takes the indices in this cycle
     input  wire logic                                                          switch_i
 );
 
@@ -79,20 +80,20 @@ module weight_loader #(
   assign last_group = group_left_q == 20'd1;
   assign chunk_end  = pass_over && last_pass && last_tile && last_group;
 
-  // A chunk without parameters, which no program needs, waits for a free bank like any other.
+  // A chunk without parameters also waits for a free bank; no program needs one.
   logic params_end;
   assign params_end = state_q == PARAMS && param_left_q == '0 && pending_q != 2'd2;
 
-  // Reading: parameters and indices word after word, data one cycle later.
+  // Reads of parameters and indices, one word after the other; the data follows one cycle later.
   logic reading, header_read, param_read;
   assign header_read = state_q == HEADER && level_i != '0;
   assign param_read  = state_q == PARAMS && param_left_q != '0 && level_i != '0 && pending_q != 2'd2;
   assign reading     = state_q == LOAD && beat_q != 7'(BEATS);
   assign re_o        = header_read || param_read || reading;
 
-  // Pointers move when a pass's words have been read, and never together with a read.  The last tile frees them pass by
-  // pass, so that a group larger than the buffer streams through it; parameters are freed whenever the buffer runs
-  // empty, for the same reason.
+  // The pointers move when the words of a pass have been read, and never together with a read.  The last tile frees its
+  // words pass by pass, so a group larger than the buffer streams through it.  Parameters are freed whenever the buffer
+  // runs empty, for the same reason.
   logic pass_read_q;
   assign rewind_o = pass_read_q && last_pass && !last_tile;
   assign commit_o = (pass_read_q && last_tile) || state_q == PARSE || params_end ||
@@ -166,7 +167,7 @@ module weight_loader #(
   assign params_ready_o  = pending_q != '0;
   assign idle_o          = state_q == HEADER;
 
-  // Shadow registers: word w arrives in the cycle after it was read.
+  // Shadow registers: a word arrives in the cycle after its read.
   logic [IDX_W-1:0] shadow_q;
   logic [6:0] word_q;
   logic word_valid_q;

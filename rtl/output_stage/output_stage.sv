@@ -1,11 +1,11 @@
-// Output stage: NUM_MODULES 32-bit sums a cycle become 8-bit activations, each with the parameters of its channel.
+// Output stage: turns NUM_MODULES 32-bit sums a cycle into 8-bit activations, each with the parameters of its channel.
 //
-// Purpose: looks up bias, multiplier and shift of a parameter word (NUM_MODULES channels) and requantizes.  sum_o is
-// acc + bias beside it, for layers whose output is int32.  A tag (destination of the results) travels with the data.
-// The clamps are constants of the layer: they must not change while a result is in flight.
-// Latency: LATENCY = 9 cycles:
-// 1 memory, 1 register behind it (block RAM is slow to come out), 7 requantize.  Throughput: one step of NUM_MODULES
-// results a cycle, no stall.
+// Purpose: looks up bias, multiplier and shift of a parameter word (NUM_MODULES channels) and requantizes. sum_o is acc
+// + bias, for layers whose output is int32. A tag (the destination of the results) travels with the data. The clamps
+// are constants of the layer: they must not change while a result is in flight.
+// Latency: LATENCY = 9 cycles: 1 in the memory, 1 in the register behind it (block RAM has a long clock-to-output
+// delay), 7 in requantize.
+// Throughput: one step of NUM_MODULES results a cycle, without stalls.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps

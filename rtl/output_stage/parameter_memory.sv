@@ -1,10 +1,10 @@
 // Parameter memory: bias, multiplier and shift of every output channel, for NUM_MODULES lanes at once.
 //
-// Purpose: channel o lives in lane o mod NUM_MODULES, word o / NUM_MODULES.  Two banks of 512 channels: one is read by
-// the running layer while the weight loader fills the other with the next layer's.  Words arrive as in the weights
-// stream.
-// Latency: 1 cycle from re_i to the parameters, which stay while re_i is low.  Throughput: one read and one
-// write a cycle. A word that is written and read in the same cycle reads as X; the banks keep that from happening.
+// Purpose: channel o is in lane o mod NUM_MODULES, word o / NUM_MODULES. There are two banks of 512 channels: the
+// running layer reads one while the weight loader fills the other for the next layer. Words arrive in the order of the
+// weight stream. A word that is written and read in the same cycle reads as X; the banks prevent that.
+// Latency: 1 cycle from re_i to the parameters, which keep their value while re_i is low.
+// Throughput: one read and one write a cycle.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps

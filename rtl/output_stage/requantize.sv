@@ -1,12 +1,13 @@
-// Requantization of one lane: a 32-bit sum becomes an 8-bit activation (docs/arithmetic.md).
+// Requantization of one lane: turns a 32-bit sum into an 8-bit activation (docs/arithmetic.md).
 //
 // Purpose: y = clamp(((acc + bias) * mult + round) >> shift, out_min, out_max) with round = 1 << (shift - 1), 0 for
-// shift 0.  It computes the equal form (p >> shift) + p[shift - 1] with p = (acc + bias) * mult: an adder of 10 bits
-// instead of 48. Ranges: acc and bias int32 (their sum has 33 bits here; sum_o is its low 32), mult 0..32767, shift
-// 0..31, out_min <= out_max inside [-128, 127] or [0, 255].  The two clamps are constants of the layer: they must not
-// change while a result is in flight.
-// Latency: LATENCY = 7 cycles.  Throughput: one result a cycle, no stall. The
-// product is cut into 17 + 16 bits times 15, so that every piece fits one DSP of either family (25 x 18 and 18 x 18).
+// shift 0. It computes the equal form (p >> shift) + p[shift - 1] with p = (acc + bias) * mult, which takes an adder of
+// 10 bits instead of 48. acc and bias are int32 (their sum has 33 bits; sum_o is its low 32), mult is 0..32767, shift
+// is 0..31, and out_min <= out_max lie inside [-128, 127] or [0, 255]. The clamps are constants of the layer: they must
+// not change while a result is in flight. The product is split into 17 + 16 bits times 15, so that each part fits one
+// DSP of either family (25 x 18 and 18 x 18).
+// Latency: LATENCY = 7 cycles.
+// Throughput: one result a cycle, without stalls.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps

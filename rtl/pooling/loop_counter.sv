@@ -1,9 +1,10 @@
-// Down counter of one loop: tells beforehand which round is the last one.
+// Loop counter: a down counter that announces the last iteration of a loop.
 //
-// Purpose: last_o comes out of a register, so that several nested loops can be decided within one cycle.
-// The caller also says whether there is just one round, which it can find out earlier than count_i is chosen.
-// Latency: 1 cycle.  load_i starts count_i rounds (1 or more; it wins over step_i), step_i ends one; last_o is high
-// during the last round.
+// Purpose: last_o is a register, so several nested loops can be decided in one cycle. load_i starts count_i iterations
+// (1 or more; it wins over step_i), and step_i ends one. last_o is high during the last iteration. one_i tells that
+// count_i is 1: the caller knows this earlier than it selects count_i.
+// Latency: 1 cycle.
+// Throughput: one iteration a cycle.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps

@@ -1,10 +1,10 @@
-// Pool planner: for every output pixel, the part of its window that lies inside the picture.
+// Pool planner: computes, for every output pixel, the part of its window that lies inside the feature map.
 //
-// Purpose: walks over the output picture in raster order and clips each window: quad address of its first pixel, rows
-// and columns left. Every legal window keeps at least one pixel (padding is smaller than the kernel). Addresses advance
-// by sums only; the four products that this needs (strides and paddings times address steps) are made first, bit by
-// bit.
-// Latency: start_i to the first window 5 + bit length of (stride_h | stride_w | pad_h | pad_w) cycles.
+// Purpose: walks over the output in raster order and clips each window to the quad address of its first pixel, and its
+// rows and columns. Every legal window keeps at least one pixel, as the padding is smaller than the kernel. Addresses
+// advance by additions only. The four products that they need (strides and paddings times address steps) are computed
+// first, bit by bit.
+// Latency: 5 + bit length of (stride_h | stride_w | pad_h | pad_w) cycles from start_i to the first window.
 // Throughput: one window a cycle.
 `resetall
 `default_nettype none
@@ -81,8 +81,7 @@ module pool_planner (
     end
   end
 
-  // ---------------------------------------------------------------- 1: position of the window's first pixel, outside
-  // included
+  // ---------------------------------------------------------------- 1: the window's first pixel, also outside
   logic advance, first, step, row_end, picture_end, last_row;
   logic p1_valid_q, p2_valid_q, p3_valid_q;
   logic [D_W:0] y_q, x_q;  // signed
@@ -131,8 +130,7 @@ module pool_planner (
     end
   end
 
-  // ---------------------------------------------------------------- 2: kernel rows and columns after the padding;
-  // pixels up to the far edge
+  // ---------------------------------------------------------------- 2: kernel beyond padding, pixels to the far edge
   logic above, left;
   logic [D_W-1:0] kernel_rows_q, kernel_cols_q, rows_below_q, cols_right_q;
   logic [A_W-1:0] row_addr_q, col_addr_q;

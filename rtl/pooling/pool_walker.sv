@@ -1,9 +1,9 @@
-// Pool walker: reads the windows out of the feature buffer, one read a cycle.
+// Pool walker: reads the windows from the feature buffer, one read a cycle.
 //
-// Purpose: for each window: group of quads by group, row by row, pixel by pixel.  Windows, groups and rows follow each
-// other without a gap. room_i is asked for once a group: in the cycle before the first read of its window.
-// Latency: 1
-// cycle from a window to its first read.  Throughput: one read a cycle.
+// Purpose: reads each window group of quads by group, row by row, pixel by pixel. Windows, groups and rows follow each
+// other without a gap. room_i is sampled once a group, in the cycle before the first read of its window.
+// Latency: 1 cycle from a window to its first read.
+// Throughput: one read a cycle.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps

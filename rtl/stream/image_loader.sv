@@ -1,16 +1,15 @@
-// Receiver of the image stream: writes two quads a beat into the feature buffer.
+// Image loader: receives the image stream and writes two quads a beat into the feature buffer.
 //
-// An image is n_rows_i rows of row_quads_i quads, sent without padding between rows; row y goes to base_i +
-// y*row_stride_i. It takes exactly ceil(n_rows_i * row_quads_i / 2) beats with TLAST on the last.
-// Latency:    handshake
-// to wr_valid_o two cycles; done_o one cycle after the last wr_valid_o; err_valid_o two cycles after the
-//             handshake of the wrong beat; first_beat_o one cycle after its handshake, always.
+// Purpose: an image is n_rows_i rows of row_quads_i quads, sent without padding between the rows. Row y goes to
+// base_i + y * row_stride_i. The image takes exactly ceil(n_rows_i * row_quads_i / 2) beats, with TLAST on the last.
+// base_i .. n_rows_i are sampled in the first cycle of enable_i. The stream is stalled (tready low) unless an image is
+// expected, from the rising edge of enable_i to TLAST. enable_i must fall before the next image. If enable_i falls
+// before the first beat, no image is loaded: no beat is accepted while enable_i is low, and first_beat_o shows in the
+// next cycle whether one was accepted before. An image that has begun is loaded to its end, whatever enable_i does.
+// After an error every beat is accepted and dropped until clear_i.
+// Latency: 2 cycles from the handshake to wr_valid_o, and to err_valid_o for a wrong beat; 1 cycle from the last
+// wr_valid_o to done_o; exactly 1 cycle from the first handshake to first_beat_o.
 // Throughput: one beat a cycle; a beat that straddles a row end (odd row_quads_i) takes two.
-// The stream is held (tready low) unless an image is expected: from enable_i rising to TLAST; enable_i has to go low
-// before the next image. base_i .. n_rows_i are taken over in the first cycle of enable_i. enable_i falling before the
-// first beat cancels: that beat is not accepted in a cycle with enable_i low, and first_beat_o tells in the cycle after
-// whether it was before. An image that has begun is loaded to its end whatever enable_i does. After an error every beat
-// is taken and dropped until clear_i.
 `default_nettype none
 `timescale 1ns / 1ps
 
@@ -58,14 +57,13 @@ module image_loader #(
       ROWS_W);
 `endif
 
-  // ------------------------------------------------------------------------------------------------ input register
-  // slice
+  // ------------------------------------------------------------------------------------------------ input slice
   logic        rst_n;
   logic [1:0]  state_q, state_d;
   logic        starting, cancelled;
   logic        gate;
-  logic        open_q;   // beats are accepted: until TLAST, so that no beat of the next image is
-  logic        first_q;  // no beat was accepted yet
+  logic        open_q;   // beats are accepted: until TLAST, so that none of the next image is
+  logic        first_q;  // no beat has been accepted
   logic        first_beat_q;
   logic        skid_ready, handshake;
   logic        beat_valid, beat_ready, beat_last, beat_keep_both, beat_keep_half;
@@ -107,16 +105,14 @@ module image_loader #(
       .out_data_o ({beat_last, beat_keep_both, beat_keep_half, beat_data})
   );
 
-  // ---------------------------------------------------------------------------------------------- position in the
-  // picture
+  // ------------------------------------------------------------------------------------------- position in the image
   logic [ADDR_W-1:0] addr_q;      // of the next quad
   logic [ADDR_W-1:0] next_row_q;  // address of the row after this one
   logic [ADDR_W-1:0] left_q;      // quads left in this row
   logic [ROWS_W-1:0] rows_left_q; // this row included
   logic              second_q;    // quad 0 of the beat is written, quad 1 begins this row
   logic              step;        // a write takes place
-  // left_q == 1, left_q == 2 and rows_left_q == 1 as registers, and the first two for a fresh row: they decide
-  // everything
+  // left_q == 1, left_q == 2 and rows_left_q == 1 as registers, and the first two for a new row: all decisions use them
   logic              one_left_q, two_left_q, last_row_q, row_one_q, row_two_q;
   logic              pair;        // both quads of the beat belong to this row
   logic              row_ends, straddles, final_beat;
@@ -159,13 +155,12 @@ module image_loader #(
     end
   end
 
-  // ----------------------------------------------------------------------------------------------------- errors and
-  // state
+  // ------------------------------------------------------------------------------------------- errors and state
   logic       error;
   logic [7:0] error_code;
   logic       keep_ok;
 
-  // an odd image ends in half a beat, which the sender may mark or not
+  // an odd image ends in half a beat; the sender may mark it or not
   assign keep_ok = beat_keep_both || (beat_keep_half && final_beat && !pair && !second_q);
 
   always_comb begin
@@ -196,8 +191,7 @@ module image_loader #(
     else state_q <= state_d;
   end
 
-  // -------------------------------------------------------------------------------------------------------------
-  // outputs
+  // ---------------------------------------------------------------------------------------------------- outputs
   logic       wr_valid_q, last_write_q, done_q, err_valid_q;
   logic [7:0] err_code_q;
 

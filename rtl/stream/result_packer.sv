@@ -1,10 +1,11 @@
-// Result packer: brings 32-bit results and tensors of the feature buffer into the form of the result stream.
+// Result packer: packs 32-bit results and tensors of the feature buffer into beats of the result stream.
 //
-// Purpose: a step of NUM_MODULES 32-bit results becomes NUM_MODULES / 2 beats.  The last beat of such a tensor is known
-// only when the layer has ended, so one beat is always held back until another follows or flush_i says that none will.
-// room_o tells the producer that MARGIN more steps can be taken, whatever is in flight.  Tensor beats pass through
-// (never at the same time).
-// Latency: 3 cycles.  Throughput: one beat a cycle.
+// Purpose: a step of NUM_MODULES 32-bit results becomes NUM_MODULES / 2 beats. The last beat of such a tensor is known
+// only when the layer has ended. One beat is therefore held until another follows or flush_i says that none will.
+// room_o tells the producer that MARGIN more steps can be taken in addition to those in flight. Beats of the tensor
+// reader pass through; both sources never send at the same time.
+// Latency: 3 cycles.
+// Throughput: one beat a cycle.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps

@@ -1,11 +1,11 @@
-// Sender of the result stream: a FIFO behind a register slice, so that back-pressure on m_axis never reaches a producer
-// that counts its free entries.
+// Result writer: sends the result stream through a FIFO and a register slice.
 //
-// Latency:    in_valid_i to m_axis_tvalid two cycles (four with DEPTH > 64, block RAM); sent_o one cycle after the
-// handshake.
-// Throughput: one beat a cycle. A producer with words in flight may rely on room_o: it counts the entries
-// free for words that come from this cycle on. clear_i drops what is in the FIFO. A beat that is offered on m_axis may
-// not be withdrawn, so the register slice keeps its one or two.
+// Purpose: back-pressure on m_axis never reaches a producer that counts the free entries. room_o counts the entries
+// that are free for words that arrive from this cycle on, so a producer may have words in flight. clear_i empties the
+// FIFO. A beat offered on m_axis may not be withdrawn, so the register slice keeps its one or two beats.
+// Latency: 2 cycles from in_valid_i to m_axis_tvalid (4 with DEPTH > 64, block RAM); 1 cycle from the handshake to
+// sent_o.
+// Throughput: one beat a cycle.
 `default_nettype none
 `timescale 1ns / 1ps
 

@@ -1,15 +1,13 @@
-// Receiver of the program and weights stream: takes the packets apart and checks magic, length, CRC-32, TKEEP and
-// TLAST.
+// Stream parser: receives the program and weights stream and checks magic, length, CRC-32, TKEEP and TLAST.
 //
-// A packet is a header beat, as many payload beats as it says and a trailer beat with TLAST (docs/program-format.md).
-// Latency:    from the handshake on s_axis: payload at weights_* one cycle, prog_we_o, prog_start_o and err_valid_o two
-//             cycles (PACKET_CRC: three), *_done_o three cycles, so that prog_done_o may coincide with prog_start_o of
-//             the
-//             next packet; first_beat_o one cycle, always exactly (it is taken before the skid buffer).
-// Throughput: one beat a cycle, packets back to back; only weights_ready_i low holds the stream.
-// The payload is handed on before its CRC is known: whoever uses it must wait for prog_valid_o, or abort at
-// err_valid_o. After an error every beat is taken and dropped, without a second error, until clear_i; clear_i also
-// drops a packet that was begun, so that the next beat is a header. A loaded program survives clear_i.
+// Purpose: a packet is a header beat, as many payload beats as the header says, and a trailer beat with TLAST
+// (docs/program-format.md). The payload is forwarded before its CRC is known: its user waits for prog_valid_o, or
+// aborts at err_valid_o. After an error every beat is accepted and dropped, without a second error, until clear_i.
+// clear_i also drops a packet that has begun, so the next beat is a header. A loaded program survives clear_i.
+// Latency: from the handshake on s_axis, 1 cycle to the payload at weights_*; 2 cycles to prog_we_o, prog_start_o and
+// err_valid_o (PACKET_CRC: 3); 3 cycles to *_done_o, so prog_done_o may coincide with prog_start_o of the next packet.
+// first_beat_o follows exactly 1 cycle after the handshake: it is taken before the skid buffer.
+// Throughput: one beat a cycle, packets back to back; only weights_ready_i low stalls the stream.
 `default_nettype none
 `timescale 1ns / 1ps
 
@@ -57,12 +55,11 @@ module stream_parser #(
       PROG_WORDS);
 `endif
 
-  // ------------------------------------------------------------------------------------------------ input register
-  // slice
+  // ------------------------------------------------------------------------------------------------ input slice
   logic        rst_n;
   logic        beat_valid, beat_ready, beat_last, beat_keep_ok;
   logic [63:0] beat_data;
-  // What a beat means if it is a header, decided before the slice so that no wide comparison is left behind it.
+  // What a beat means if it is a header: decoded before the slice, so that no wide comparison follows it.
   logic [31:0] in_length;
   logic        in_program, in_weights, in_empty, in_single, in_fits;
   logic        header_program, header_weights, length_empty, length_single, length_fits;
@@ -90,7 +87,7 @@ module stream_parser #(
       })
   );
 
-  // Packet borders at the pins, so that first_beat_o has a fixed latency even when the skid buffer is full.
+  // Packet boundaries at the pins: first_beat_o has a fixed latency even when the skid buffer is full.
   logic packet_start_q, first_beat_q;
 
   always_ff @(posedge clk_i) begin
@@ -105,10 +102,9 @@ module stream_parser #(
 
   assign first_beat_o = first_beat_q;
 
-  // ------------------------------------------------------------------------------------------------------ packet
-  // machine
+  // --------------------------------------------------------------------------------------------- packet machine
   logic [2:0]  state_q, state_d;
-  logic        is_program_q, is_program_d;  // what the trailer belongs to
+  logic        is_program_q, is_program_d;  // the packet is a program
   logic [31:0] left_q;                      // payload beats still to come
   logic        left_one_q;                  // left_q == 1, a register because it steers the state machine
   logic [31:0] crc_q, crc_next;
@@ -116,7 +112,7 @@ module stream_parser #(
   logic        take, payload_ok;
   logic        beat_error;
   logic [7:0]  error_code;
-  logic        check_q, crc_wrong_q, check_program_q;  // a trailer was taken in the cycle before
+  logic        check_q, crc_wrong_q, check_program_q;  // a trailer was accepted in the cycle before
   logic        crc_error;
 
   assign take       = beat_valid && beat_ready;
@@ -132,7 +128,7 @@ module stream_parser #(
       .crc_o (crc_next)
   );
 
-  // the error of this beat, the first that applies; the CRC comes later
+  // the error of this beat, the first that applies; the CRC is checked later
   always_comb begin
     error_code = clipq_error_pkg::NONE;
     if (state_q != ST_DROP) begin
@@ -150,8 +146,7 @@ module stream_parser #(
 
   assign beat_error = take && error_code != clipq_error_pkg::NONE;
 
-  // The CRC is compared in one cycle and acted upon in the next one, where it overrules what the next packet's header
-  // does.
+  // The CRC is compared in one cycle and takes effect in the next one, where it overrides the next packet's header.
   always_ff @(posedge clk_i) begin
     if (!rst_n) check_q <= 1'b0;
     else check_q <= take && state_q == ST_TRAILER && !beat_error;
@@ -202,13 +197,12 @@ module stream_parser #(
     end
   end
 
-  // -------------------------------------------------------------------------------------------------------------
-  // outputs
+  // ---------------------------------------------------------------------------------------------------- outputs
   logic       prog_we_q, prog_valid_q, prog_start_q, prog_done_q, weights_done_q, err_valid_q;
   logic [7:0] err_code_q;
   logic       program_begins, packet_ends;
 
-  // a program that is too long or empty also replaces the old one; one that comes while busy does not
+  // a program that is too long or empty also invalidates the old one; one that arrives while busy does not
   assign program_begins = take && state_q == ST_HEADER && !crc_error && beat_keep_ok && header_program && !busy_i;
   assign packet_ends    = check_q && !crc_wrong_q;
 
