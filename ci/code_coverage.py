@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import concurrent.futures as futures
 import json
+import logging
 import os
 import shutil
 import sys
@@ -37,6 +38,8 @@ from host.simulation.progress import Heartbeat
 from host.simulation.rtl_index import ROOT, RtlIndex, SourceError
 from model.common.command import Command
 from model.common.files import write_text
+
+log = logging.getLogger(__name__)
 
 PLAN = ROOT / "ci" / "code_coverage.yaml"
 EXCLUSIONS = ROOT / "rtl" / "coverage_exclusions.yaml"
@@ -297,7 +300,7 @@ def main(jobs: int, seed: int, only: tuple[str, ...], missed: bool) -> None:
     start = time.monotonic()
     try:
         plan, exclusions = load_plan(only=only), load_exclusions(EXCLUSIONS)
-        print(f"coverage: {len(plan.cases)} cases, {jobs} at a time, seed {seed}", flush=True)
+        log.info("coverage: %d cases, %d at a time, seed %d", len(plan.cases), jobs, seed)
         counts = collect(Campaign(plan.cases, seed, jobs).run())
     except (CoverageError, registry.RegistryError, runner.RunnerError, SourceError) as error:
         raise SystemExit(f"error: {error}") from None

@@ -10,6 +10,7 @@ result.
 from __future__ import annotations
 
 import concurrent.futures as futures
+import logging
 import os
 import re
 import shutil
@@ -23,6 +24,8 @@ from host.simulation import process, runner
 from host.simulation.progress import Heartbeat
 from host.simulation.rtl_index import ROOT, RtlIndex, SourceError
 from model.common.command import Command
+
+log = logging.getLogger(__name__)
 
 RTL = ROOT / "rtl"
 WAIVERS = RTL / "lint_waivers.vlt"
@@ -213,7 +216,7 @@ def main(jobs: int, only: str) -> None:
                     flush=True,
                 )
     if not shutil.which("iverilog"):
-        print("not checked: Icarus Verilog is not installed")
+        log.warning("not checked: Icarus Verilog is not installed")
     print(
         f"lint: {len(todo) - len(failed)} of {len(todo)} checks clean"
         + (f"; FAILED: {', '.join(sorted(failed))}" if failed else "")

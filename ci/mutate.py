@@ -12,6 +12,7 @@ from __future__ import annotations
 import datetime
 import itertools
 import json
+import logging
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -30,6 +31,8 @@ from host.simulation.progress import Heartbeat
 from host.simulation.rtl_index import ROOT, RtlIndex
 from model.common.command import Command
 from model.common.files import write_text
+
+log = logging.getLogger(__name__)
 
 OUT = ROOT / "build" / "mutate"
 EQUIVALENT = Path(__file__).parent / "mutation" / "equivalent.yaml"
@@ -87,15 +90,7 @@ def main(
         if again:
             (OUT / "results.json").unlink(missing_ok=True)
         results = trial.Results(OUT / "results.json")
-        trials = trial.Trials(
-            results,
-            registry.load(),
-            seed,
-            reach,
-            jobs,
-            sim=sim,
-            say=lambda line: print(line, flush=True),
-        )
+        trials = trial.Trials(results, registry.load(), seed, reach, jobs, sim=sim, say=log.info)
         index = RtlIndex()
         arguments = load_arguments(EQUIVALENT)
         findings: list[Finding] = []

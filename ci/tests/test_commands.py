@@ -2,13 +2,17 @@
 what is wrong."""
 
 import subprocess
+import sys
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from ci import registry
+from ci.__main__ import main as ci_commands
 from ci.sim import main as sim
+from host.__main__ import main as host_commands
 from host.run import main as run_network
 from host.simulation import runner
 from host.simulation.rtl_index import ROOT
@@ -137,3 +141,40 @@ def test_help_lists_the_commands():
             "lint",
         )
     )
+
+
+@pytest.mark.parametrize("group", [ci_commands, host_commands], ids=lambda group: group.name)
+def test_every_command_of_a_folder_explains_itself(group):
+    names = group.list_commands(click.Context(group))
+    shown = CliRunner().invoke(group, ["--help"])
+    assert names and shown.exit_code == 0 and all(f"\n  {name} " in shown.output for name in names)
+    for name in names:
+        result = CliRunner().invoke(group, [name, "--help"])
+        assert result.exit_code == 0 and f" {name} [OPTIONS]" in result.output, result.output
+
+
+def test_an_unknown_command_is_named():
+    result = CliRunner().invoke(host_commands, ["walk"])
+    assert result.exit_code == 2 and "No such command 'walk'" in result.output
+
+
+PROGRESS = """
+import time, click
+from host.simulation.progress import Heartbeat
+from model.common.command import Command
+
+@click.command(cls=Command)
+def main():
+    with Heartbeat(lambda: "halfway", 0.05):
+        time.sleep(0.5)
+    print("result")
+
+main()
+"""
+
+
+def test_progress_is_logged_to_standard_error():
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRESS], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "result\n" and "s: halfway\n" in done.stderr

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
 
+log = logging.getLogger(__name__)
+
 
 class Heartbeat:
-    """Context manager: prints `describe()` and the elapsed time every `interval` seconds until it
-    is left."""
+    """Context manager: logs the elapsed time and `describe()` every `interval` seconds until it is
+    left."""
 
     def __init__(self, describe: Callable[[], str], interval: float = 10.0):
         self._describe, self._interval = describe, interval
@@ -27,4 +30,4 @@ class Heartbeat:
 
     def _beat(self) -> None:
         while not self._stop.wait(self._interval):
-            print(f"  ... {time.monotonic() - self._start:4.0f} s: {self._describe()}", flush=True)
+            log.info("  ... %4.0f s: %s", time.monotonic() - self._start, self._describe())

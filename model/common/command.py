@@ -1,10 +1,11 @@
-"""What every command of the project shares: errors in one line, signals that clean up, safe
-output."""
+"""What every command of the project shares: errors in one line, signals that clean up, safe output,
+progress on standard error."""
 
 from __future__ import annotations
 
 import importlib
 import io
+import logging
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ import click
 from model.common.errors import UserError, printable
 from model.common.files import check_output
 
+LOGGING_FOLDERS = ("ci", "host", "model")  # whose progress and diagnostics are shown
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -28,7 +30,7 @@ class Command(click.Command):
     """
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        _escape_output()
+        _set_up_output()
         return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -66,7 +68,7 @@ class CommandGroup(click.Group):
         self._modules = modules
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        _escape_output()
+        _set_up_output()
         return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -97,11 +99,14 @@ def _end(number: int, _frame: object) -> NoReturn:
     sys.exit(128 + number)
 
 
-def _escape_output() -> None:
-    """Let no text fail that the terminal cannot show."""
+def _set_up_output() -> None:
+    """Escape text that the terminal cannot show; log what the project says to standard error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a test may put another kind there
             stream.reconfigure(errors="backslashreplace")
+    logging.basicConfig(format="%(message)s")
+    for folder in LOGGING_FOLDERS:
+        logging.getLogger(folder).setLevel(logging.INFO)
 
 
 def _abandon_output() -> None:

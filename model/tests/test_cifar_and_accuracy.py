@@ -470,8 +470,6 @@ def test_the_reference_needs_no_torch():
         "host.accuracy, model.network.random_networks; sys.exit('torch' in sys.modules)"
     )
     assert (
-        subprocess.run(
-            [sys.executable, "-c", code], cwd=Path(cifar.__file__).parents[2]
-        ).returncode
+        subprocess.run([sys.executable, "-c", code], cwd=Path(cifar.__file__).parents[2]).returncode
         == 0
     )
