@@ -87,7 +87,7 @@ def test_all_three_files_say_the_same():
             assert (int(word), int(low), width) == field[:3], f"{record}.{name}"
             high = field.low + field.width - 1
             bits = f"{field.low}" if field.width == 1 else f"{high}:{field.low}"
-            assert f"| {field.word} | {bits} | `{name}` |" in section
+            assert f"| {field.word}[{bits}] | `{name}` |" in section
 
 
 def test_stale_files_are_found(tmp_path):
