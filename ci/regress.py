@@ -320,7 +320,7 @@ def plan_report(
     testplan.write_coverage(hits, OUT / testplan.COVERAGE_FILE)
     plan = testplan.evaluate(entries, tests, outcomes, hits)
     about = "Every requirement has a passing test, every coverage point was hit"
-    return Report("testplan", about, 0.0, plan.outcomes(), ".venv/bin/python -m ci.testplan"), plan
+    return Report("testplan", about, 0.0, plan.outcomes(), ".venv/bin/python -m ci testplan"), plan
 
 
 # ---------------------------------------------------------------------------------------- reporting

@@ -3,7 +3,7 @@ requirement, and every coverage point was hit.
 
 It fails for an entry without a passing test; for a requirement of docs/requirements.md, a test (or
 test function) or a coverage point in no entry; and for a point that was not hit. `make regress`
-calls it at the end; `python -m ci.testplan` reads the last regression's results again, and with
+calls it at the end; `python -m ci testplan` reads the last regression's results again, and with
 --runs those that single `make sim` commands have left.
 """
 
