@@ -17,6 +17,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import jinja2
@@ -97,7 +98,8 @@ class Campaign:
         groups = sorted(
             models.values(), key=lambda cases: -sum(case.test.seconds for case in cases)
         )
-        results = []
+        results: list[tuple[registry.Case, runner.Result]] = []
+        todo: dict[futures.Future[Any], list[registry.Case] | None]  # None: a simulation
         with (
             process.pool(self.jobs) as pool,
             Heartbeat(lambda: "running " + ", ".join(sorted(self.running)), 20.0),
@@ -151,6 +153,7 @@ def collect(results: list[tuple[registry.Case, runner.Result]]) -> Counts:
         raise CoverageError(f"{len(failed)} of {len(results)} cases failed: {', '.join(failed)}")
     counts = Counts(ROOT)
     for _, result in results:
+        assert result.log, "what has passed has a log"
         counts.read(result.log.parent / "coverage.dat")
     return counts
 
@@ -192,7 +195,7 @@ def _cell(tally: tuple[int, int]) -> str:
     return f"{f'{tally[0]}/{tally[1]}':>14} {percent(tally):7.2f} %"
 
 
-def write_json(files: list[FileCoverage], path: Path, **facts) -> None:
+def write_json(files: list[FileCoverage], path: Path, **facts: Any) -> None:
     """Totals, files, missed items and exclusions for other programs."""
 
     def record(tallies: dict[str, tuple[int, int]]) -> dict:
@@ -216,7 +219,7 @@ def write_json(files: list[FileCoverage], path: Path, **facts) -> None:
     write_text(path, json.dumps(data, indent=1) + "\n")
 
 
-def write_html(files: list[FileCoverage], folder: Path, **facts) -> None:
+def write_html(files: list[FileCoverage], folder: Path, **facts: Any) -> None:
     """index.html with a table of the files, and a page with the annotated source of each."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),

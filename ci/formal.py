@@ -67,7 +67,7 @@ class Proof:
     mode: str
     depth: int
     seconds: float
-    parameters: dict[str, int] = field(default_factory=dict)
+    parameters: dict[str, object] = field(default_factory=dict)
     matrix: dict | list = field(default_factory=dict)
     cover: int | None = None
     engine: str = "bitwuzla"
@@ -76,7 +76,7 @@ class Proof:
     memory: dict[str, str] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for key, known in (("mode", ("prove", "bmc")), ("engine", ("bitwuzla", "z3"))):
             if getattr(self, key) not in known:
                 raise ProofError(
@@ -228,11 +228,12 @@ opt_clean
 
 def _memory_words(proof: Proof, path: str) -> str:
     """The words of a memory as one vector, word 0 in the lowest bits."""
-    if "DEPTH" not in proof.parameters:
+    depth = proof.parameters.get("DEPTH")
+    if not isinstance(depth, int):
         raise ProofError(
             f"proof {proof.name}: memory needs the parameter DEPTH, the number of its words"
         )
-    return ",".join(f"{path}[{i}]" for i in reversed(range(proof.parameters["DEPTH"])))
+    return ",".join(f"{path}[{i}]" for i in reversed(range(depth)))
 
 
 def check_planted(proofs: dict[str, Proof], name: str, out: Path) -> bool:

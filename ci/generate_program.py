@@ -98,7 +98,7 @@ class Record:
 class _Loader(yaml.SafeLoader):
     """YAML in which no key stands twice."""
 
-    def construct_mapping(self, node, deep=False):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         names = [self.construct_object(key) for key, _ in node.value]
         if twice := sorted({str(name) for name in names if names.count(name) > 1}):
             raise FormatError(f"line {node.start_mark.line + 1}: {', '.join(twice)} stands twice")

@@ -31,7 +31,7 @@ from systemrdl.node import AddrmapNode, FieldNode
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "rtl" / "control" / "clipq_regs.rdl"
-ERROR_ENUM_FIELD = ("ERROR", "CODE")
+ERROR_ENUM_FIELD = "ERROR.CODE"
 AXIL_ADDRESS_WIDTH = (
     12  # one 4 KiB page, so that there are unmapped addresses to answer with SLVERR
 )
@@ -143,13 +143,10 @@ def registers(top: AddrmapNode) -> list[Register]:
 
 
 def _field(node: FieldNode) -> Field:
+    reset = node.get_property("reset")
+    assert reset is None or isinstance(reset, int), f"{node.inst_name}: a reset value is a number"
     return Field(
-        node.inst_name,
-        node.high,
-        node.low,
-        _access(node),
-        node.get_property("reset"),
-        node.get_property("desc") or "",
+        node.inst_name, node.high, node.low, _access(node), reset, node.get_property("desc") or ""
     )
 
 
@@ -163,9 +160,11 @@ def _access(node: FieldNode) -> str:
 
 def error_codes(top: AddrmapNode) -> list[ErrorCode]:
     """The values of the enum that encodes ERROR.CODE."""
-    register, field = ERROR_ENUM_FIELD
-    enum = top.get_child_by_name(register).get_child_by_name(field).get_property("encode")
-    return [ErrorCode(m.name, m.value, m.rdl_desc) for m in enum]
+    field = top.find_by_path(ERROR_ENUM_FIELD)
+    assert isinstance(field, FieldNode), f"there is no field {ERROR_ENUM_FIELD}"
+    enum = field.get_property("encode")
+    assert enum is not None, f"{ERROR_ENUM_FIELD} is not encoded by an enum"
+    return [ErrorCode(m.name, m.value, m.rdl_desc or "") for m in enum]
 
 
 def generate(top: AddrmapNode) -> dict[str, str]:

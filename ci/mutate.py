@@ -17,6 +17,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import jinja2
@@ -260,7 +261,7 @@ def print_summary(findings: list[Finding]) -> None:
 def write_reports(findings: list[Finding], setting: dict) -> None:
     """Write mutate.json and report.html."""
     OUT.mkdir(parents=True, exist_ok=True)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "key": f.key,
             "kind": f.kind,

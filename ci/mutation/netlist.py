@@ -114,7 +114,8 @@ def elaborate(folder: Path, index: RtlIndex, top: str = TOP) -> list[Variant]:
 
 
 def _variants(modules: dict) -> list[Variant]:
-    found, counts = [], {}
+    found: list[Variant] = []
+    counts: dict[str, int] = {}
     for yosys_name, data in sorted(modules.items()):
         module = data["attributes"].get("hdlname", yosys_name).lstrip("\\")
         number = counts[module] = counts.get(module, -1) + 1

@@ -372,7 +372,7 @@ class _Watch:
         self.log.unlink(missing_ok=True)
         self._thread.start()
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._done.set()
         self._thread.join()
 

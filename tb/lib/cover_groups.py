@@ -7,6 +7,7 @@ that they follow a change of the design.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import product
 
 from host.register_map import FIELDS, ErrorCode, Register
@@ -75,7 +76,7 @@ _STEPS = {
 }
 
 
-def cross(*parts) -> tuple[str, ...]:
+def cross(*parts: Iterable[object]) -> tuple[str, ...]:
     """All combinations of the words, joined by spaces."""
     return tuple(" ".join(map(str, words)) for words in product(*parts))
 
@@ -106,8 +107,9 @@ def register_bits() -> tuple[str, ...]:
         for high, low, access, reset in fields.values():
             for bit in range(low, high + 1):
                 name = f"{register.name}[{bit}]"
-                constant = access == "r" and reset is not None
-                values = (reset >> (bit - low) & 1,) if constant else (0, 1)
+                values: tuple[int, ...] = (0, 1)
+                if access == "r" and reset is not None:  # a constant
+                    values = (reset >> (bit - low) & 1,)
                 if access in ("r", "rw", "w1c"):
                     points += [f"{name} read {v}" for v in values]
                 if access != "r":
