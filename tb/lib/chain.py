@@ -1,5 +1,4 @@
-"""Builds networks of given shapes layer by layer, with random weights that keep the tensors
-alive."""
+"""Builds networks of given shapes layer by layer; their random weights keep the tensors varied."""
 
 from __future__ import annotations
 
@@ -18,9 +17,9 @@ ATTEMPTS = 50  # draws of a convolution until its output is alive
 
 
 def alive(tensor: np.ndarray) -> bool:
-    """Whether enough varies in a tensor [N, C, H, W] for a comparison to prove something: in some
-    channel of a picture, over all channels of
-    a few pixels. Tensors of less than 64 values always pass."""
+    """Whether a tensor [N, C, H, W] varies enough for a comparison to mean something: within a
+    channel of an image, or over all channels of a few pixels. Tensors of fewer than 64 values
+    always pass."""
     if tensor.size < 64:
         return True
     parts = tensor.swapaxes(0, 1) if tensor.shape[2] * tensor.shape[3] >= 16 else [tensor]

@@ -1,8 +1,8 @@
-"""All functional coverage points: {group: its points}. What each group is for, and why a cross is
-worth it, stands in ci/testplan.yaml.
+"""All functional coverage points: {group: its points}. ci/testplan.yaml says what each group is for
+and why a cross is useful.
 
 Registers, error codes and remainders come from the register map and the compiler's grouping, so
-that they follow a change of the design.
+they follow changes of the design.
 """
 
 from __future__ import annotations

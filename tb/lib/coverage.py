@@ -1,13 +1,12 @@
-"""Functional coverage: counts the points that a simulation hit and leaves them as coverage.json in
+"""Functional coverage: counts the points that a simulation hits and writes them to coverage.json in
 its folder.
 
-A point is `group.point`; tb/lib/cover_groups.py declares all there are, and hitting another one is
-an error. Test benches call `hit` after they have compared what the RTL did, never when they merely
-send something; only cases that passed are merged.
+A point is `group.point`. tb/lib/cover_groups.py declares all points, and a hit of any other one is
+an error. Test benches call `hit` after they have compared the RTL's results, not when they send a
+stimulus. Only cases that passed are merged.
 
-Why not the cocotb-coverage package: its release for cocotb 2 needs Python 3.11 (this project runs
-on 3.10), and its points are decorators that exist only once their test bench is imported, so that a
-point which nobody samples is not missed.
+The cocotb-coverage package does not fit: its points are decorators, which exist only once their
+test bench is imported, so a point that nobody samples is not reported as missed.
 """
 
 from __future__ import annotations

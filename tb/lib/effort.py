@@ -1,4 +1,5 @@
-"""How much a test does on each simulator: Icarus, the slower one, gets fewer and smaller cases."""
+"""The amount of work of a test on each simulator: Icarus is slower and gets fewer and smaller
+cases."""
 
 import cocotb
 

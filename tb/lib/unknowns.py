@@ -1,9 +1,8 @@
-"""Watches ports for unknown (X) and floating (Z) values after reset; of use on Icarus, where
+"""Watches ports for unknown (X) and floating (Z) values after reset. Only Icarus shows them: its
 registers and memories start as X.
 
 Control ports must be known in every cycle after a reset. Payload ports must be known while their
-valid is high: what a memory or a pipeline holds before it was written may be X as long as nobody is
-told to look at it.
+valid is high: an unwritten memory or pipeline register may be X while valid is low.
 """
 
 from __future__ import annotations
@@ -25,8 +24,7 @@ _CONTROL = re.compile(
 
 
 class UnknownMonitor:
-    """Counts the cycles in which all watched ports were known; the first that is not fails the
-    test.
+    """Counts the cycles in which all watched ports are known; the first other one fails the test.
 
     control: handles that must be known in every cycle after reset; payload: {valid: handles that
     must be known while it is 1}. Sampled at the falling edge of `clock`, half a cycle after the

@@ -1,5 +1,4 @@
-"""serial_multiplier: products and clamped ones, right from COUNT_W + 1 cycles after the start on,
-whatever ran before."""
+"""serial_multiplier: exact and clamped products, valid COUNT_W + 1 cycles after any start."""
 
 import cocotb
 import numpy as np

@@ -126,7 +126,7 @@ async def verdict(dut, words):
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def verdicts(dut):
-    """The same verdict as the rules, on every kind of descriptor; every rule is broken, and each
+    """The verdict is that of the rules, on every kind of descriptor; every rule is broken, and each
     field alone decides a verdict."""
     rng, hardware = await _start(dut)
     good = descriptors(rng, hardware, 40)

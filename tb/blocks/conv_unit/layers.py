@@ -68,16 +68,16 @@ def make_layer(rng, mode, vertical, modules, in_shape, out_channels, kernel, pad
 
 
 def random_tile(rng, height, width):
-    """(rows, columns) of any tile that the hardware takes, whatever the compiler would choose:
-    whole rows, or a part of one."""
+    """(rows, columns) of any tile that the hardware accepts, not only the compiler's choice: whole
+    rows, or a part of one."""
     if rng.random() < 0.5 or width > TILE_PIXELS:
         return 1, int(rng.integers(1, min(width, TILE_PIXELS) + 1))
     return int(rng.integers(1, min(height, TILE_PIXELS // width) + 1)), width
 
 
 def random_layer(rng, modules, max_slots):
-    """Any mode, kernels 1..11, pads, 1 x 1 pictures and pictures wider than a tile, tiles of any
-    legal shape; at most `max_slots` reads in all."""
+    """Any mode, kernels 1..11, any padding, 1 x 1 feature maps and ones wider than a tile, tiles of
+    any legal shape; at most `max_slots` reads in all."""
     while True:
         mode = int(rng.integers(3))
         vertical = bool(rng.random() < 0.3)

@@ -115,8 +115,8 @@ def _limits(dut):
 
 @cocotb.test(timeout_time=5, timeout_unit="ms")
 async def random_passes(dut):
-    """All modes one after the other, so that PE 24 has a stale index after the five-wide one; sums
-    of any size before."""
+    """All modes one after the other, so that PE 24 has a stale index after the five-wide one;
+    upstream sums of any size."""
     rng = await _start(dut)
     low, high = _limits(dut)
     for _ in range(scaled(1, 4)):
@@ -135,7 +135,7 @@ async def random_passes(dut):
 
 @cocotb.test(timeout_time=5, timeout_unit="ms")
 async def limits(dut):
-    """All activations 255 or -128, every index 3, behind arrays of the same: the widths hold the
+    """All activations 255 or -128 and every index 3, as in the upstream arrays: the widths hold the
     largest sums."""
     rng = await _start(dut)
     low, high = _limits(dut)

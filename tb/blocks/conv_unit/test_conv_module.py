@@ -1,5 +1,5 @@
 """Tests of rtl/conv_unit/conv_module.sv and psum_memory.sv: tiles of several passes, one drained
-while the next is summed up."""
+while the next accumulates."""
 
 from dataclasses import dataclass
 
@@ -74,7 +74,7 @@ class Script:
         self.loads, self.accesses = loads, accesses
 
     def inputs(self):
-        """{port: word of each cycle}; what nobody may look at is random."""
+        """{port: word of each cycle}; words that the design must ignore are random."""
         staged = np.zeros_like(self.act)
         for array in range(4):
             for stage, pes in enumerate(
@@ -116,8 +116,8 @@ class Script:
         }
 
     def drain_address(self):
-        """Every tile is drained, pixel by pixel, right after it is complete: the next one is being
-        summed up meanwhile."""
+        """Every tile is drained, pixel by pixel, as soon as it is complete; meanwhile the next one
+        accumulates."""
         addresses = [int(a) for a in self.rng.integers(0, 256, self.total)]
         for tile in self.tiles:
             for pixel in range(len(tile.sums)):
@@ -172,8 +172,8 @@ async def _prepare(dut):
 
 @cocotb.test(timeout_time=5, timeout_unit="ms")
 async def tiles(dut):
-    """Sums of random passes in all modes, first flags, both buffers at work at once, three lanes in
-    mode 0, extreme values."""
+    """Sums of random passes in all modes, first flags, both buffers at once, three lanes in mode 0,
+    extreme values."""
     rng = np.random.default_rng(cocotb.RANDOM_SEED)
     await _prepare(dut)
     for mode in (2, 0, 1):

@@ -1,5 +1,5 @@
-"""Tests of rtl/conv_unit/conv_unit.sv: every partial sum of random layers, its place and its order;
-weights as late and as short-lived as the loader's contract allows."""
+"""Tests of rtl/conv_unit/conv_unit.sv: every partial sum of random layers, its destination and
+order; weights as late and as short as the loader may give them."""
 
 from collections import deque
 from itertools import cycle as repeat
@@ -114,10 +114,10 @@ class Weights:
 
 
 class Run:
-    """One layer with random data: plays weight loader, feature buffer and output stage, checks
+    """One layer with random data: models weight loader, feature buffer and output stage, and checks
     every result.
 
-    weights, room: stall patterns; room "always": results are never held up, which the unit is told.
+    weights, room: stall patterns; room "always": results never stall, and the unit is told so.
     """
 
     def __init__(self, dut, rng, layer, weights="none", room="always", extreme=False):
@@ -182,7 +182,7 @@ class Run:
             yield step, padded[step.word * modules : (step.word + 1) * modules, y0 + y, x0 + x]
 
     def _fill(self, rng, image):
-        """Random bytes everywhere, and the picture in its place."""
+        """Random bytes everywhere, and the feature map in its place."""
         source = self.layer.source
         self.buffer = FeatureBuffer(MAX_QUADS // 8)
         self.buffer.quads[:] = rng.integers(0, 1 << 32, MAX_QUADS)

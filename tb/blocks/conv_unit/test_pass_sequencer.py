@@ -21,8 +21,8 @@ TAIL = 10  # cycles after the end in which nothing may come
 
 
 class Run:
-    """One layer: plays weight loader and partial-sum memory, checks reads, tags and their order in
-    every cycle.
+    """One layer: models weight loader and partial-sum memory, and checks reads, tags and their
+    order in every cycle.
 
     weights, tiles: stall patterns. instant: weights and tiles are always there.
     """
@@ -229,8 +229,8 @@ EDGES = [  # mode, vertical, input, output channels, kernel, pad
 
 @cocotb.test(timeout_time=50, timeout_unit="ms")
 async def edges(dut):
-    """One-pixel pictures, kernels larger than the picture, tile columns, padding up to the kernel's
-    size."""
+    """Feature maps of one pixel, kernels larger than the feature map, tile columns, padding up to
+    the kernel's size."""
     rng = await _start(dut)
     for mode, vertical, shape, out_channels, kernel, pad in EDGES:
         for pattern in scaled(("heavy",), ("none", "heavy")):

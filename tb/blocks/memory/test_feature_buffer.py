@@ -147,8 +147,8 @@ async def random_traffic(dut):
 
 @cocotb.test(timeout_time=5, timeout_unit="ms")
 async def bounds(dut):
-    """Every offset of a write around both ends of the region with every single quad and with all
-    eight; what is outside stays."""
+    """Every offset of a write around both ends of the region, with each single quad and with all
+    eight: quads outside keep their value."""
     rng = await _start(dut)
     bench = Bench(dut)
     await _fill(bench, rng)

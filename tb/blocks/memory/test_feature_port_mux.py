@@ -1,4 +1,5 @@
-"""Tests of rtl/memory/feature_port_mux.sv: who reads and writes, how much, and in which region."""
+"""Tests of rtl/memory/feature_port_mux.sv: the active reader and writer, the number of quads, the
+region."""
 
 import cocotb
 import numpy as np
@@ -49,7 +50,7 @@ class Bench:
         await Timer(1, "ns")
 
     def expected(self):
-        """{output: value}; addresses, data and counts of an unused port may be anything."""
+        """{output: value}; addresses, data and counts of an unused port are not compared."""
         image, quads = self.inputs["image_enable_i"], int(self.dut.NUM_MODULES.value) // 4
         counts = {OP_CONV: self.fields["read_quads"], OP_MAXPOOL: 8, OP_AVGPOOL: quads}
         want = {
@@ -69,7 +70,7 @@ class Bench:
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")
 async def random_inputs(dut):
-    """One reader and one writer, or nobody, under descriptors of all operations: every output."""
+    """One reader and one writer, or none, with descriptors of all operations: every output."""
     rng = np.random.default_rng(cocotb.RANDOM_SEED)
     seen = set()
     for _ in range(scaled(500, 2000)):

@@ -1,4 +1,4 @@
-"""Tests of rtl/memory/tensor_reader.sv: tensors of every row parity as beats, with a result FIFO
+"""Tests of rtl/memory/tensor_reader.sv: tensors with even and odd rows as beats, with a result FIFO
 that fills up."""
 
 import cocotb

@@ -64,7 +64,7 @@ def random_chunk(rng, modules, depth):
 
 
 class Bench:
-    """Plays the conv unit and the controller, and checks every cycle; one call of `step` is one
+    """Models the conv unit and the controller, and checks every cycle; one call of `step` is one
     cycle, between two rising edges.
 
     eager: take every pass at once and switch as early as allowed. Otherwise passes are taken late,
@@ -252,8 +252,8 @@ async def _start(dut):
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def random_chunks(dut):
-    """Every parameter to its bank and channel, every stage's indices right when it takes them,
-    whatever stalls; replays and drops."""
+    """Every parameter reaches its bank and channel, and every stage takes the right indices, under
+    all stalls, replays and drops."""
     rng = await _start(dut)
     modules, depth = int(dut.NUM_MODULES.value), int(dut.DEPTH.value)
     dropped = switches = 0
@@ -270,7 +270,8 @@ async def random_chunks(dut):
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def shortest_pass(dut):
-    """Without stalls a pass follows the other after exactly the time that the header promises."""
+    """Without stalls the passes follow each other at exactly the interval that the header of the
+    module states."""
     rng = await _start(dut)
     modules, depth = int(dut.NUM_MODULES.value), int(dut.DEPTH.value)
     pass_words = Hardware(modules).pass_words
@@ -317,7 +318,7 @@ async def two_chunks_ahead(dut):
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def last_word_late(dut):
-    """No word of a pass is read while one of them is missing, however long it takes."""
+    """No word of a pass is read while one of its words is missing, however late that one is."""
     rng = await _start(dut)
     modules = int(dut.NUM_MODULES.value)
     index = rng.integers(0, 4, (1, 2, ARRAYS, modules, PES)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""AXI-Stream beats and packets of the accelerator as Python values, and their way through
+"""AXI-Stream beats and packets of the accelerator as Python values, and their transfer by
 cocotbext-axi."""
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def packet(
 ) -> list[Beat]:
     """Header, payload of 64-bit words, trailer.
 
-    `length` and `crc`, the whole trailer, override what is right.
+    `length` and `crc` (the whole trailer) override the right values.
     """
     if crc is None:
         crc = int(encode(TRAILER, {"crc": zlib.crc32(np.array(payload, dtype="<u8").tobytes())})[0])
@@ -100,7 +100,7 @@ def idle(dut, prefix: str = "s_axis") -> None:
 
 
 def source(dut, prefix: str = "s_axis") -> AxiStreamSource:
-    """cocotbext-axi source on the slave port `prefix` of the design, with its own chatter off."""
+    """cocotbext-axi source on the slave port `prefix` of the design, with its log messages off."""
     return _quiet(
         AxiStreamSource(
             AxiStreamBus.from_prefix(dut, prefix), dut.clk_i, dut.rst_ni, reset_active_level=False
@@ -109,7 +109,7 @@ def source(dut, prefix: str = "s_axis") -> AxiStreamSource:
 
 
 def sink(dut, prefix: str = "m_axis") -> AxiStreamSink:
-    """cocotbext-axi sink on the master port `prefix` of the design, with its own chatter off."""
+    """cocotbext-axi sink on the master port `prefix` of the design, with its log messages off."""
     return _quiet(
         AxiStreamSink(
             AxiStreamBus.from_prefix(dut, prefix), dut.clk_i, dut.rst_ni, reset_active_level=False

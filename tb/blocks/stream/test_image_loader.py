@@ -149,7 +149,7 @@ class Bench:
         self.dut.clear_i.value = 0
 
     async def check_good(self, shape: Shape) -> None:
-        """One image, sent by now or later, and everything that comes of it."""
+        """Send one image, unless it is under way, and check all that follows from it."""
         beats, memory = image(self.rng, shape)
         await self.send(beats)
         await self.check_sent(shape, memory)
@@ -190,8 +190,7 @@ async def good_images(dut):
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def images_sent_ahead(dut):
-    """Images that wait in front of the loader: not one beat of the next one is taken before its
-    turn."""
+    """Images that wait at the loader: no beat of the next image is accepted before its turn."""
     bench = Bench(dut, by_hand=True)
     await bench.start()
     shapes = [random_shape(bench.rng) for _ in range(8)]
@@ -241,8 +240,8 @@ async def half_beat(dut):
 
 
 async def _check_error(bench: Bench, shape: Shape, beats: list[b.Beat], code: ErrorCode) -> None:
-    """One error; everything is dropped until clear_i; only places of the image were written; then a
-    good image passes."""
+    """One error: everything is dropped until clear_i, nothing outside the image's region is
+    written, and the next good image passes."""
     bench.forget()
     await bench.send(beats)
     await bench.enable(shape)
@@ -288,7 +287,7 @@ async def every_error(dut):
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def clear_in_the_middle(dut):
-    """An image that just stops is waited for; clear_i forgets it."""
+    """The loader waits for the rest of an image that stops; clear_i discards it."""
     bench = Bench(dut, by_hand=True)
     await bench.start()
     for _ in range(10):
@@ -306,8 +305,8 @@ async def clear_in_the_middle(dut):
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def cancelled_before_first_beat(dut):
-    """enable_i falling around the first beat: either nothing was accepted, or the whole image is
-    loaded; first_beat_o tells."""
+    """enable_i falls around the first beat: either nothing is accepted or the whole image is
+    loaded, as first_beat_o says."""
     bench = Bench(dut, by_hand=True)
     await bench.start()
     outcomes = set()

@@ -1,5 +1,5 @@
 """Tests of rtl/stream/result_packer.sv: 32-bit results and tensors as beats, none lost, TLAST on
-exactly the last."""
+the last one only."""
 
 from collections import deque
 
@@ -134,7 +134,7 @@ async def raw_results(dut):
 
 @cocotb.test(timeout_time=5, timeout_unit="ms")
 async def nothing_before_the_end(dut):
-    """The last beat waits for the flush, however long it takes, and only then carries TLAST."""
+    """The last beat waits for the flush, however late that is, and then carries TLAST."""
     rng = await _start(dut)
     bench = Bench(dut, rng, "none")
     for _ in range(3):

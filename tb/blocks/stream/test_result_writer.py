@@ -65,8 +65,7 @@ async def _receive(dut, count: int, stall) -> list[tuple[int, int, int]]:
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def packets_to_axi_sink(dut):
-    """Packets arrive at cocotbext-axi's sink as they were given, the upper half of a half beat
-    zero."""
+    """Packets arrive unchanged at cocotbext-axi's sink; the upper half of a half beat is zero."""
     rng = await _start(dut)
     sink = b.sink(dut)
     for pattern in PATTERNS:
@@ -197,8 +196,7 @@ async def throughput_and_latency(dut):
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def clear_drops_all(dut):
-    """clear_i empties the FIFO, the beats of the register slice stay as they are, and what comes
-    after them is not touched."""
+    """clear_i empties the FIFO; the beats of the register slice and all later ones stay."""
     rng = await _start(dut)
     for _ in range(5):
         kept = int(rng.integers(1, 60))

@@ -157,7 +157,7 @@ async def good_packets(dut):
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def longest_program(dut):
-    """A program that fills the memory is taken; one word more is not."""
+    """A program that fills the memory is accepted; one with another word is refused."""
     bench = Bench(dut)
     await bench.start()
     words = b.random_words(bench.rng, PROG_WORDS)
@@ -239,8 +239,8 @@ def _bad_packets(rng: np.random.Generator) -> dict[str, tuple[list[b.Beat], Erro
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def every_error(dut):
-    """Each kind of bad packet: one error with its code, everything dropped until clear_i, then all
-    is well again."""
+    """Each kind of bad packet: one error with its code, everything is dropped until clear_i, and
+    later packets pass."""
     bench = Bench(dut)
     await bench.start()
     for name in _bad_packets(bench.rng):
@@ -297,7 +297,7 @@ async def _nothing_comes_out(bench: Bench, name: str) -> None:
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def program_while_busy(dut):
-    """During a run weights are welcome, a program is an error and the loaded one stays."""
+    """During a run weights are accepted; a program is an error, and the loaded one stays."""
     bench = Bench(dut)
     await bench.start()
     await bench.send(b.packet(MAGIC_PROGRAM, [5, 6]))
@@ -316,7 +316,7 @@ async def program_while_busy(dut):
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def clear_in_the_middle(dut):
-    """A packet that just stops is waited for; clear_i makes the next beat a header."""
+    """The parser waits for the rest of a packet; clear_i makes the next beat a header."""
     bench = Bench(dut, by_hand=True)
     await bench.start()
     for _ in range(20):
@@ -360,8 +360,7 @@ async def throughput_and_latency(dut):
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def error_before_next_packet(dut):
-    """A packet right behind a bad one, without a cycle between them, does nothing, not even
-    start."""
+    """A packet directly behind a bad one has no effect; it does not even start."""
     bench = Bench(dut, by_hand=True)
     await bench.start()
     for name in _bad_packets(bench.rng):
