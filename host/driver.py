@@ -1,5 +1,5 @@
-"""The host of the accelerator in simulation: registers over AXI4-Lite, streams through the
-harness's DMA engines."""
+"""The driver of the simulated accelerator: registers over AXI4-Lite, streams through the DMA
+engines of the harness."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ IDEAL = Traffic()
 
 
 def random_traffic(rng: np.random.Generator) -> Traffic:
-    """From an ideal engine to one that mostly waits."""
+    """Anything from an ideal engine to one that mostly stalls."""
     return Traffic(
         int(rng.choice([0, 3, 200])),
         int(rng.choice([256, 200, 64])),
@@ -73,8 +73,8 @@ def read_hex(path: Path, count: int) -> np.ndarray:
 
 
 class Host:
-    """Drives one harness. Call `start` once, `load` for a compiled network and its images,
-    `run_image` for each image."""
+    """Drives one harness. Call `start` once, `load_network` for a compiled network and its images,
+    `start_run`, and `run_image` for each image."""
 
     def __init__(self, dut: Any) -> None:
         self.dut = dut
@@ -124,8 +124,8 @@ class Host:
         self.dut.result_stall_i.value = result_stall
 
     async def read(self, register: int) -> int:
-        """Value at a byte offset. Raises AXIProtocolError. One access at a time: the master mixes
-        up the answers of several."""
+        """Value at a byte offset. Raises AXIProtocolError. Accesses are serialized: the master
+        confuses the answers of simultaneous ones."""
         async with self._registers:
             return int(await self.master.read(int(register)))
 
@@ -236,8 +236,8 @@ class Host:
         return read_hex(RESULT_FILE, beats), total
 
     async def abort(self, wait: Callable[[str], Awaitable[object]]) -> None:
-        """Give up in the middle of whatever there is: the engines stop, but a beat that waits is
-        not withdrawn; soft reset before and after it.
+        """Abort at any point. The engines stop, but a beat that is offered is not withdrawn: a soft
+        reset comes before and after it.
 
         wait(engine): waits until an engine ("prog", "image") has sent its last beat. The loaded
         program stays.
@@ -254,7 +254,7 @@ class Host:
         await self.write(Register.IRQ_STATUS, ALL_INTERRUPTS)
 
     async def take_leftovers(self, limit_cycles: int = 400) -> None:
-        """After a soft reset: take the result beats that had been offered, and forget them."""
+        """After a soft reset: accept the result beats that are still offered, and discard them."""
         await ClockCycles(self.dut.clk_i, 4)
         for _ in range(limit_cycles // 20):
             if not await self.read(Register.STATUS) & Status.RESULT:

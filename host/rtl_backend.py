@@ -1,5 +1,4 @@
-"""The RTL as a backend: compile a network, simulate the accelerator on images, decode what comes
-back."""
+"""The RTL backend: compiles a network, simulates the accelerator and decodes the results."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ class SimulationError(UserError):
 
 @dataclass(frozen=True)
 class Job:
-    """What host/harness/run_job.py gets: streams, images [N, C, H, W] and the behaviour of the
+    """The input of host/harness/run_job.py: streams, images [N, C, H, W] and the behaviour of the
     host."""
 
     compiled: Compiled
@@ -60,10 +59,10 @@ class RtlRun:
 def build_harness(
     hardware: Hardware, sim: str = "verilator", jobs: int = 2, stream_words: int = 0
 ) -> runner.Model:
-    """The simulation model of an accelerator with these parameters, built if it is not there yet
-    (then it says so every ten seconds).
+    """The simulation model of an accelerator with these parameters, built if there is none
+    (progress is logged every ten seconds).
 
-    stream_words: program and weights that the modelled DMA must hold; more than usual takes a model
+    stream_words: words of program and weights in the DMA memory; more than DMA_WORDS needs a model
     of its own.
     """
     parameters = {"NUM_MODULES": hardware.num_modules}
@@ -101,9 +100,9 @@ def run_rtl(
 ) -> RtlRun:
     """Simulate the accelerator on integer images [N, C, H, W].
 
-    debug   every layer's tensor comes back, not only the last one's
+    debug   every layer's tensor is returned, not only the last one's
     traffic (program and weights engine, image engine, result stall of 256)
-    show    say every ten seconds how many images are done
+    show    log the number of finished images every ten seconds
     Raises CompileError if the network does not fit, SimulationError if the simulation fails.
     """
     compiled = compiled or compile_network(net, hardware, debug)

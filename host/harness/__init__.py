@@ -1,2 +1,1 @@
-"""The simulated accelerator's surroundings: DMA engines, clock, the job that runs in the
-simulator."""
+"""The harness of the simulated accelerator: DMA engines, clock, the job in the simulator."""

@@ -1,7 +1,7 @@
 """The environment of the commands that the flow starts: simulators, compilers, tools, suites.
 
-It is built from what stands here, so that no other variable of the caller decides what is built,
-what is tested or how it ends.
+It contains only what this module defines, so no other variable of the caller changes a build or a
+result.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Runs commands so that nothing of them is left, in whatever way they or this process end.
+"""Runs commands so that no process or folder of theirs remains, however they or this process end.
 
 A command gets a session of its own and the environment of host/simulation/environment.py, with a
 folder of its own for temporary files. At its end every process of the session is killed and the

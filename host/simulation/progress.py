@@ -1,4 +1,4 @@
-"""A sign of life for work that takes longer than a few seconds."""
+"""Progress messages of work that takes more than a few seconds."""
 
 from __future__ import annotations
 

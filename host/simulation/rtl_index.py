@@ -1,8 +1,8 @@
 """Which SystemVerilog file defines which module, and what each module needs.
 
 A file under `rtl/` holds one module or package. The index finds the files of a top level and orders
-them (packages first), so that no list of files has to be kept by hand and an edit rebuilds only
-what it can affect.
+them (packages first). No list of files is kept by hand, and an edit rebuilds only the models that
+it affects.
 """
 
 from __future__ import annotations

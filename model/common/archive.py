@@ -1,5 +1,5 @@
-"""Reading of .npy and .npz files that anybody may have written: nothing is executed, and no size is
-believed before it has been compared with what is there."""
+"""Reads .npy and .npz files of unknown origin: nothing is executed, and every size is compared with
+the bytes that are there before it is used. Writes .npz files that depend on their content only."""
 
 from __future__ import annotations
 

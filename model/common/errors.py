@@ -1,10 +1,10 @@
-"""Errors that are the user's to mend, and foreign text that is safe to print."""
+"""Errors that the user can correct, and foreign text in a form that is safe to print."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """A mistake in a command, a file or the machine's set-up.
+    """A mistake in a command, a file or the set-up of the machine.
 
     The message is complete: it names what is wrong, where, and where possible the remedy.
     """

@@ -1,5 +1,4 @@
-"""The one way in which commands open files that a user names: outputs that are whole or not there,
-and inputs that cannot block."""
+"""Opens the files that a user names: outputs are complete or absent, inputs cannot block."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Pass:
     """Geometry of one pass: rows and slots it reads, and the delay from a slot to the output whose
     window it completes."""
 
-    rows: int  # output rows that meet the picture; 0: nothing to do
+    rows: int  # output rows whose input row is in the feature map; 0: nothing to do
     length: int  # slots (pixels read) per row
     delay: int  # 0..4 slots
     cols: int  # output columns
@@ -112,7 +112,7 @@ class ConvPlan:
         return [(y, x) for y in range(0, height, rows) for x in range(0, width, cols)]
 
     def tile_size(self, y0: int, x0: int) -> Pair:
-        """(rows, columns) of the tile at (y0, x0), smaller at the picture's edge."""
+        """(rows, columns) of the tile at (y0, x0), smaller at the edge of the feature map."""
         (rows, cols), (_, height, width) = self.tile, self.out_shape
         return min(rows, height - y0), min(cols, width - x0)
 

@@ -1,4 +1,4 @@
-"""The configuration of the accelerator that compiler and cycle model reckon with (parameters of
+"""The configuration of the accelerator for the compiler and the cycle model (parameters of
 rtl/clipq_accel.sv)."""
 
 from __future__ import annotations

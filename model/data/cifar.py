@@ -1,8 +1,8 @@
-"""CIFAR-10 and CIFAR-100 from the official "python version" folders, every file checked against its
-published MD5.
+"""CIFAR-10 and CIFAR-100 from the official "python version" folders. Every file is checked against
+its published MD5.
 
-The folders are looked for in ``$CIFAR_ROOT`` (default: ``data/`` in the repository). What is absent
-comes from the official archive: the one that lies there, or else the site's.
+The folders are looked for in ``$CIFAR_ROOT`` (default: ``data/`` in the repository). A missing file
+comes from the official archive: the local one, or else a download.
 Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009,
 https://www.cs.toronto.edu/~kriz/cifar.html
 """
@@ -142,7 +142,8 @@ def _checked(source: object, data: bytes, md5: str, advice: str) -> bytes:
 
 
 def _unpack(dataset: str, missing: Path) -> None:
-    """Fill the gaps in the folder of ``missing`` from the archive beside it, or else the site's."""
+    """Extract the missing files of the folder of ``missing`` from the archive beside it, or from a
+    download."""
     facts, folder = SETS[dataset], missing.parent
     archive = folder.parent / facts["archive"]
     try:

@@ -1,4 +1,4 @@
-"""From image files and pixels to the integers that a network reads."""
+"""Converts image files and pixels to the integers that a network reads."""
 
 from __future__ import annotations
 

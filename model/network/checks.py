@@ -1,4 +1,4 @@
-"""The checks that every network passes, made in code or read from a file."""
+"""The checks of every network, built in code or read from a file."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Limits and words of the network contract (docs/arithmetic.md, docs/network-file.md), and the
-error that says what breaks it."""
+"""Limits and names of the network contract (docs/arithmetic.md, docs/network-file.md), and its
+error."""
 
 from __future__ import annotations
 

@@ -139,8 +139,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_arrays(archive: Archive, ops: Mapping[str, str]) -> None:
-    """Refuse arrays that a layer would need for something that this format does not have, such as
-    zero points."""
+    """Refuse arrays for features that this format does not have, such as zero points."""
     for name in archive.names:
         layer, _, key = name.rpartition(".")
         known = CONV_ARRAYS if ops.get(layer) == "conv" else ()
@@ -198,8 +197,7 @@ def _parse_layer(archive: Archive, number: int, entry: Any) -> Layer:
 
 
 def _check_keys(entry: dict[str, Any], op: str, out: str, where: str) -> None:
-    """Refuse keys that this format does not have: they may change the result where they come
-    from."""
+    """Refuse keys that this format does not have: they may change the result elsewhere."""
     known = {"name", "op", "inputs", "out", *LAYER_KEYS[op]}
     if out == "int32":
         known |= {"mult", "shift", "out_min", "out_max"}

@@ -1,5 +1,4 @@
-"""A network in memory. One that exists is legal, so whoever runs, trains or compiles one need not
-check it again."""
+"""A network in memory. Its constructor checks it, so its users need no checks of their own."""
 
 from __future__ import annotations
 

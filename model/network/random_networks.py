@@ -1,5 +1,4 @@
-"""Random legal networks and inputs, for comparing the backends where hand-written tests do not
-look.
+"""Random legal networks and inputs, which compare the backends beyond the hand-written tests.
 
 Everything comes from the given numpy Generator: a seed reproduces a network. Sizes, channel counts,
 kernels, padding, codebooks and scaling are drawn so that corners (1x1 maps, whole-map kernels,

@@ -2,9 +2,8 @@
 
 The model replays the events of the hardware pass by pass: the pass sequencer's set-up, the weight
 loader's shadow registers and buffer, the two partial-sum buffers and their drain. The constants are
-the pipeline depths of rtl/; host/perf.py and the network tests hold both against each other.
-The host is ideal: weights and image come one beat a cycle from cycle 0 on, results are taken at
-once.
+the pipeline depths of rtl/; host/perf.py and the network tests compare model and RTL. The host is
+ideal: weights and image arrive one beat a cycle from cycle 0 on, and results are accepted at once.
 """
 
 from __future__ import annotations
@@ -48,8 +47,8 @@ _Run = tuple[int, tuple[int, int, int, int]]
 @dataclass(frozen=True)
 class LayerCycles:
     """Prediction for one layer. reads and writes: 32-bit words of the feature buffer; weight_words:
-    64-bit words that its chunk takes out of
-    the weight buffer, replays included; ideal: cycles in which positions are computed."""
+    64-bit words read from the weight buffer for it, replays included; ideal: cycles in which
+    positions are computed."""
 
     name: str
     cycles: int

@@ -1,10 +1,9 @@
-"""Cycles of the paper's own dataflow, in the units of model/performance/cycle_model.py, for
-comparison.
+"""Cycles of the paper's dataflow, in the units of model/performance/cycle_model.py, for comparison.
 
 W. Cheng, I.-C. Lin, Y.-Y. Shih, IEEE TCAS-I 69(10), 2022. A conv module of four arrays computes one
 output channel; an array holds twenty-five 1x1 kernels, two 3x3 kernels or one 5x5 kernel (of as
 many input channels), larger ones are split over ceil(K*K / 25) passes. A K-row kernel yields an
-output every K cycles. This is its best case: no cycle is lost to loading, draining or pooling.
+output every K cycles. This is the best case: loading, draining and pooling take no cycle.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Golden functions of single blocks of the accelerator: what a block computes, without its
-pipeline. NumPy only.
+"""Golden functions of single blocks of the accelerator: the values that a block computes, without
+its pipeline.
 
 The blocks are those of rtl/conv_unit and rtl/memory; names and numbering are those of
 docs/architecture.md. A pixel as the feature buffer delivers it is uint8 [8 quads, 4 channels]; the
@@ -92,11 +92,10 @@ def module_products(
 
 @dataclass(frozen=True)
 class Position:
-    """One output position of a pass: what its tag must say and where its window lies in the feature
-    buffer.
+    """One output position of a pass: its tag, and the place of its window in the feature buffer.
 
     addresses: quad address of each tap, tap 0 (rightmost) first; None where the tap lies outside
-    the picture's columns.
+    the columns of the feature map.
     """
 
     pixel: int
@@ -215,8 +214,8 @@ def drain_schedule(plan: ConvPlan, target: Tensor) -> Iterator[DrainStep]:
 
 
 class WeightBuffer:
-    """First-in first-out memory of `depth` words that keeps what was read until `commit` and goes
-    back to there with `rewind`."""
+    """FIFO of `depth` words that keeps the words read until `commit`; `rewind` goes back to the
+    last commit."""
 
     def __init__(self, depth: int) -> None:
         self.depth, self.at = depth, 0
@@ -256,8 +255,8 @@ class FeatureBuffer:
         self.quads = np.zeros(BANKS * bank_words, np.int64)
 
     def write(self, address: int, mask: int, quads: Sequence[int], base: int, end: int) -> bool:
-        """Store quads[v] at address + v where mask bit v is set; returns whether one lay outside
-        [base, end) and was left out."""
+        """Store quads[v] at address + v where mask bit v is set; returns whether one lies outside
+        [base, end) and is not written."""
         left_out = False
         for v in range(BANKS):
             if mask >> v & 1:

@@ -1,4 +1,4 @@
-"""The NumPy reference: runs a Network in integer arithmetic, independently of PyTorch.
+"""The NumPy reference: runs a Network in integer arithmetic, independent of PyTorch.
 
 Convolutions are matrix products in floating point, chosen so that they are exact: every operand and
 every partial sum, in whatever order BLAS adds, is an integer of magnitude at most
@@ -46,8 +46,8 @@ def run_integer(
     tensor} of all layers, in their order. Needs memory for N images of the network's largest
     tensors (with keep of all): call it in batches. Raises ValueError for input out of range.
 
-    Images are shared out over the cores, one thread each: BLAS's own threads wait for each other
-    after every small product and, on a busy machine, were measured 13 times slower.
+    Images are distributed over the cores, one thread each. BLAS's own threads wait for each other
+    after every small product, which is 13 times slower on a busy machine.
     """
     images = check_input(net, images).astype(np.int32)
     cores = os.cpu_count() or 1

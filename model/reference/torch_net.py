@@ -1,4 +1,5 @@
-"""A Network as a PyTorch module: what training evaluates, equal to the integers.
+"""A Network as a PyTorch module, which training evaluates; equal to the NumPy reference in every
+value.
 
 Shares the file reader and the requantization function with the NumPy reference, nothing else.
 """

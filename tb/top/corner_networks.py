@@ -1,5 +1,5 @@
-"""Networks made to hit every coverage point of layers, whatever the seed: the mapping follows from
-shapes alone."""
+"""Networks that hit every coverage point of layers with any seed: the mapping follows from shapes
+alone."""
 
 from __future__ import annotations
 
@@ -142,8 +142,8 @@ def _deep_chains(rng) -> Iterator[Chain]:
 
 
 def order_chains(rng) -> Iterator[Chain]:
-    """Every kind of layer first, and after every kind: what one leaves in the PEs and units must
-    not disturb the next."""
+    """Every kind of layer first, and after every kind: the state that one leaves in the PEs and
+    units must not affect the next."""
     add = (
         lambda c: c.conv(CHANNELS, (1, 1)),
         lambda c: c.conv(CHANNELS, (1, 3), (0, 1)),
@@ -183,7 +183,7 @@ def clamp_chains(rng) -> Iterator[Chain]:
 
 
 def _average(rng, signed: bool, low: int, high: int, clamp: tuple) -> Chain:
-    """Means of four pixels of a picture with values low..high."""
+    """Means of four pixels of a feature map with values low..high."""
     chain = Chain(rng, (6, 9, 8), signed, f"average {clamp}")
     chain.images[:] = rng.integers(low, high + 1, chain.images.shape)
     return chain.avgpool((2, 2), (1, 1), clamp=clamp, shift=2)

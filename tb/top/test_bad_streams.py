@@ -1,5 +1,5 @@
-"""Everything that can be wrong with the streams and the host's timing: each ends in its error code,
-and the next good run is right."""
+"""Every fault of the streams and of the host's timing ends in its error code, and the next good run
+is right."""
 
 from __future__ import annotations
 

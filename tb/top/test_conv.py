@@ -21,7 +21,7 @@ def same():
 
 
 def channel_counts(rng):
-    """1, 3, 7, 20, 33 and 70 channels on an odd picture."""
+    """1, 3, 7, 20, 33 and 70 channels on a feature map of odd size."""
     chain = Chain(rng, (1, 13, 9), True, "channel counts")
     for channels in (3, 7, 20, 33, 70, 1):
         chain.conv(channels, kernel(), same())
@@ -29,7 +29,7 @@ def channel_counts(rng):
 
 
 def paddings(rng):
-    """No, one and the most padding, on a picture just larger than the kernel."""
+    """No, one and the most padding, on a feature map just larger than the kernel."""
     chain = Chain(rng, (3, KERNEL + 4, KERNEL + 2), False, "paddings")
     for channels, pad in ((7, 0), (5, KERNEL - 1), (12, min(1, KERNEL - 1))):
         chain.conv(channels, kernel(), (pad, pad))
@@ -37,7 +37,7 @@ def paddings(rng):
 
 
 def single_pixel(rng):
-    """A picture of one pixel, which also makes fully connected layers of the larger maps."""
+    """A feature map of one pixel, which also makes fully connected layers of the larger maps."""
     return (
         Chain(rng, (20, 1, 1), False, "single pixel")
         .conv(33, kernel(), same())

@@ -23,7 +23,7 @@ async def remainders(dut):
 
 @cocotb.test()
 async def corners(dut):
-    """Mappings, tiles, paddings, orders, clamps, arithmetic, pools and pictures, one after the
+    """Mappings, tiles, paddings, orders, clamps, arithmetic, pools and feature maps, one after the
     other without a reset."""
     rng = random_generator()
     bench = await Bench(dut).start()

@@ -76,7 +76,7 @@ async def assert_waits(bench: FaultBench, what: str) -> None:
 
 @cocotb.test()
 async def stopped_streams(dut):
-    """A program, weights or an image that just stops is waited for; a soft reset recovers."""
+    """The accelerator waits for the rest of a packet or an image; a soft reset recovers."""
     bench = await FaultBench(dut).start()
     compiled = bench.compiled
     for which in ("program", "weights", "image"):
@@ -116,8 +116,8 @@ async def stop_after(bench: FaultBench, engine: str, count: int) -> None:
 
 @cocotb.test()
 async def blocked_results(dut):
-    """Results that nobody takes are waited for: they are complete when someone takes them at last,
-    and a soft reset drops all but those offered."""
+    """Results wait until the receiver takes them, and are then complete; a soft reset drops all but
+    those offered."""
     bench = await FaultBench(dut).start()
     for released in (True, False):
         image, expected = await begin(bench)
@@ -149,8 +149,8 @@ async def blocked_results(dut):
 
 @cocotb.test()
 async def packets_sent_ahead(dut):
-    """Weights and image of the next picture are offered while one is still computed: they wait,
-    nothing of them is lost, and every picture is right."""
+    """Weights and pixels of the next image are offered while one is computed: they wait, nothing is
+    lost, and every image is right."""
     bench = await FaultBench(dut).start()
     compiled, images = bench.compiled, [bench.image() for _ in range(4)]
     await bench.load(compiled.program)
@@ -333,9 +333,8 @@ async def weights_before_start(dut):
 @cocotb.test()
 async def random_descriptors(dut):
     """Programs with random bits of descriptors inverted and a CRC that fits: done, refused or still
-    computing after a bounded time, and
-    the next good run is right. Overlapping regions and kernels larger than picture and padding are
-    among them."""
+    computing after a bounded time, and the next good run is right. Overlapping regions are among
+    them, and kernels larger than feature map and padding."""
     bench = await FaultBench(dut).start()
     outcomes = {"done": 0, "error": 0, "computing": 0}
     for number in range(24):
@@ -381,8 +380,8 @@ def overlapping(bench: FaultBench) -> np.ndarray:
 
 
 def large_kernel(bench: FaultBench) -> np.ndarray:
-    """The program whose first layer has fifteen kernel-row steps and pieces: more than picture and
-    padding together."""
+    """The program whose first layer has fifteen kernel-row steps and pieces: more than feature map
+    and padding together."""
     return first_layer_with(bench, lambda values: {"kr_count": 15, "pieces": 15})
 
 

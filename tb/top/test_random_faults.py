@@ -20,7 +20,7 @@ from tb.top.fault_bench import FaultBench
 
 MAGIC, LENGTH, CRC = PACKET.fields["magic"], PACKET.fields["length"], TRAILER.fields["crc"]
 WORD_BITS = 64
-TKEEPS = [keep for keep in range(0xFF) if keep != 0x0F]  # half a beat may end an odd picture
+TKEEPS = [keep for keep in range(0xFF) if keep != 0x0F]  # half a beat may end an odd image
 
 
 def flip(words: np.ndarray, at: int, bit: int) -> np.ndarray:
@@ -92,12 +92,12 @@ def bad_keep(words, rng):
 
 
 def image_truncated(words, rng):
-    """A picture that ends early."""
+    """An image that ends early."""
     return words[: int(rng.integers(1, len(words)))], ErrorCode.IMAGE_TRUNCATED, 0xFF
 
 
 def image_prolonged(words, rng):
-    """A picture that goes on."""
+    """An image that goes on."""
     return (
         np.concatenate([words, words[: int(rng.integers(1, len(words) + 1))]]),
         ErrorCode.IMAGE_OVERLONG,
@@ -106,7 +106,7 @@ def image_prolonged(words, rng):
 
 
 def image_keep(words, rng):
-    """TKEEP of the picture's last beat."""
+    """TKEEP of the image's last beat."""
     return words, ErrorCode.IMAGE_TKEEP, int(rng.choice(TKEEPS))
 
 

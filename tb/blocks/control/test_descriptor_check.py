@@ -221,8 +221,8 @@ async def max_pools_write(dut):
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def exact_fits(dut):
-    """Pools whose last window ends at the padded picture's edge, one pixel before it, or one
-    beyond, with strides and sizes of many bits."""
+    """Pools whose last window ends at the edge of the padded feature map, one pixel before it, or
+    one beyond, with strides and sizes of many bits."""
     rng, hardware = await _start(dut)
     verdicts = Counter()
     for number in range(80):

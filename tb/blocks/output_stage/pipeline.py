@@ -8,7 +8,7 @@ from cocotb.triggers import RisingEdge
 
 
 class Pipeline:
-    """Keeps what must come out `latency` cycles after it went in; `step` is one clock cycle.
+    """Holds the results expected `latency` cycles after their inputs; `step` is one clock cycle.
 
     read() returns what the outputs hold, to be compared with what `step` was told to expect.
     valid_o is compared in every cycle, so that a result that comes early, late, twice or never is

@@ -1,5 +1,5 @@
-"""A pooling layer in a feature buffer: the unit's configuration, the buffer's contents and what
-must become of them."""
+"""A pooling layer in a feature buffer: the unit's configuration, the buffer's contents and the
+expected results."""
 
 from __future__ import annotations
 
@@ -94,12 +94,12 @@ class PoolLayer:
         return values
 
     def pixel_quads(self, base: int, row_stride: int, size: tuple[int, int]) -> np.ndarray:
-        """Quad addresses int64 [H, W, Q] of a picture."""
+        """Quad addresses int64 [H, W, Q] of a feature map."""
         y, x, q = np.ogrid[: size[0], : size[1], : self.quads]
         return base + y * row_stride + x * self.quads + q
 
     def random_input(self, rng: np.random.Generator) -> np.ndarray:
-        """int32 [C, H, W] in the input's range; in some pictures mostly extremes and neighbours of
+        """int32 [C, H, W] in the input's range; in some of them mostly extremes and neighbours of
         zero."""
         low, high = (-128, 127) if self.signed else (0, 255)
         x = rng.integers(low, high + 1, self.shape)
@@ -117,8 +117,8 @@ class PoolLayer:
         return x.astype(np.int32)
 
     def buffer(self, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
-        """uint8 [BUFFER_QUADS, 4]: random contents, the picture, zeros in the channels that it does
-        not have."""
+        """uint8 [BUFFER_QUADS, 4]: random contents, the feature map, zeros in the channels that it
+        does not have."""
         buffer = rng.integers(0, 256, (BUFFER_QUADS, 4), dtype=np.uint8)
         buffer[self.pixel_quads(self.in_base, self.in_row_stride, self.shape[1:])] = self._as_quads(
             x
