@@ -1,8 +1,8 @@
 // Drain: the results of a layer go, group by group, tile by tile, pixel by pixel, to base + y * stride + x * quads +
 // quad; with the mask, none lies outside its pixel; the partial sums are read in the tile's order.
 //
-// By induction, for narrow addresses (constants of program_pkg replaced), 4 modules and pictures of up to 3 x 3 pixels,
-// 4 quads, in tiles of any size. Products are written as sums: those of free operands keep a solver busy for long.
+// By induction, for narrow addresses (constants of program_pkg replaced), 4 modules and feature maps of up to 3 x 3
+// pixels, 4 quads, in tiles of any size. Products are written as sums: products of free operands are slow in a solver.
 `default_nettype none
 
 module drain_sequencer_proof (

@@ -1,8 +1,8 @@
-// Image stream: every quad of the picture is written once, in order, at base + row * stride + column, and nothing else
-// is; done_o comes when all are; at most the picture's beats are taken.
+// Image stream: every quad of the image is written once, in order, at base + row * stride + column, and nothing else
+// is; done_o comes when all are; at most the image's beats are taken.
 //
-// ORDER = 0: the addresses, by induction, for every picture of the narrow widths that lies in the buffer.  ORDER = 1:
-// order and data, for pictures up to MOST rows of MOST quads: what decides, odd rows, one-quad rows, row ends inside a
+// ORDER = 0: the addresses, by induction, for every image of the narrow widths that lies in the buffer.  ORDER = 1:
+// order and data, for images up to MOST rows of MOST quads: what decides, odd rows, one-quad rows, row ends inside a
 // beat, occurs there.
 `default_nettype none
 
@@ -110,7 +110,7 @@ module image_loader_proof #(
   logic [ADDR_W-1:0] wr_column_q, wr_row_addr_q;
   always_ff @(posedge clk_i) {wr_row_q, wr_column_q, wr_row_addr_q} <= {at_row_q, at_column_q, at_row_addr_q};
 
-  logic [ADDR_W+ROWS_W:0] last_quad;  // end of the picture, without wrapping
+  logic [ADDR_W+ROWS_W:0] last_quad;  // end of the image, without wrapping
   logic [4:0] total;
   assign last_quad = (ADDR_W + ROWS_W + 1)'(base) + (ADDR_W + ROWS_W + 1)'(row_stride) * (ADDR_W + ROWS_W
       + 1)'(n_rows - 1'b1) +
@@ -122,7 +122,7 @@ module image_loader_proof #(
     // two bits of a quad tell it from others: nothing depends on its value
     assume ((s_axis_tdata & 64'h7ffffffe_7ffffffe) == '0);
     assume (row_quads != '0 && n_rows != '0);
-    // the picture lies in the buffer
+    // the image lies in the buffer
     assume (row_stride >= row_quads && last_quad <= (ADDR_W + ROWS_W + 1)'(1 << ADDR_W));
     if (past_q && rst_ni && !clear_i && wr_valid) begin
       assert (wr_mask == 8'h01 || wr_mask == 8'h03);
@@ -150,7 +150,7 @@ module image_loader_proof #(
     end
   end
 
-  // order and data, for small pictures
+  // order and data, for small images
   always @(*) if (ORDER != 0) begin
     assume (!chosen[4]);
     assume (row_quads != '0 && row_quads <= ADDR_W'(MOST) && n_rows != '0 && n_rows <= ROWS_W'(MOST));

@@ -1,10 +1,10 @@
 // Pooling's address generators (planner and walker): for every output pixel, channel group by group, exactly the pixels
-// of its window that lie in the picture are read, in order, at base + y * stride + x * quads + group; none outside the
-// picture; first, last and picture end are marked.
+// of its window that lie in the feature map are read, in order, at base + y * stride + x * quads + group.  No pixel
+// outside the feature map is read.  The first and last read of a window and the end of the feature map are marked.
 //
-// Narrow addresses (constants of program_pkg replaced) and one small picture a run, at every base and stride, with
+// Narrow addresses (constants of program_pkg replaced) and one small feature map a run, at every base and stride, with
 // every number of output pixels whose windows the compiler allows: the padding is smaller than the kernel, each window
-// meets the picture. Sizes that are constants keep products out of the solver.
+// meets the feature map. Sizes that are constants keep products out of the solver.
 `default_nettype none
 
 module pool_proof #(
@@ -66,10 +66,10 @@ module pool_proof #(
       .picture_end_o(picture_end)
   );
 
-  // reference: output pixel, group, row and column of the picture that come next
+  // reference: output pixel, group, row and column of the feature map that come next
   logic past_q = 1'b0, busy_q = 1'b0, started_q = 1'b0;
   logic [7:0] oy_q, ox_q, g_q, y_q, x_q;
-  logic [7:0] y_from, y_to, x_from, x_to;  // of the window, inside the picture; to: exclusive
+  logic [7:0] y_from, y_to, x_from, x_to;  // of the window, inside the feature map; to: exclusive
   function automatic logic [7:0] from(input logic [7:0] o, input logic [7:0] stride, input logic [7:0] pad);
     from = (o * stride > pad) ? o * stride - pad : 8'd0;
   endfunction
@@ -118,7 +118,7 @@ module pool_proof #(
     assume (8'(out_w - 1'b1) * 8'(stride_w) + 8'(kernel_w) <= 8'(in_w) + 8'd2 * 8'(pad_w));
     assume (8'(out_h - 1'b1) * 8'(stride_h) + 8'(kernel_h) <= 8'(in_h) + 8'd2 * 8'(pad_h));
     assume (8'(row_stride) >= 8'(in_w) * 8'(quads));
-    // the picture lies in the buffer
+    // the feature map lies in the buffer
     assume (8'(base) + 8'(row_stride) * 8'(in_h - 1'b1) + 8'(in_w) * 8'(quads) <= 8'(1 << A_W));
     if (past_q && rst_ni && rd_valid) begin
       assert (busy_q);

@@ -371,7 +371,7 @@ def test_root_defaults_to_the_repository(monkeypatch):
 
 
 def label_reader(outputs=10, **fields):
-    """Reads the label p hidden in channel 0 of a picture: score[o] = 2*o*p - o*o is largest at o =
+    """Reads the label p hidden in channel 0 of an image: score[o] = 2*o*p - o*o is largest at o =
     p. Ten copies of p, o of them with weight 2."""
     copies = np.zeros((10, 3, 1, 1), np.uint8)
     copies[:, 0] = 1

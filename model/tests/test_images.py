@@ -107,6 +107,6 @@ def test_bundled_images(dataset, labels, classes):
     images, got = bundled_images(dataset)
     assert images.shape == (200, 3, 32, 32) and images.dtype == np.uint8 and got.dtype == np.int64
     assert got[: len(labels)].tolist() == labels and got.max() < classes
-    assert 80 < images.mean() < 160 and images.std() > 40  # pictures, not zeros
+    assert 80 < images.mean() < 160 and images.std() > 40  # photographs, not zeros
     with pytest.raises(ImageError, match="there are images of cifar10 and cifar100"):
         bundled_images("mnist")
