@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import zlib
 from collections.abc import Mapping
 
 from ci import netlist, registry
@@ -9,31 +11,29 @@ from host.simulation import runner
 from host.simulation.rtl_index import RtlIndex
 
 
-def run_test(
-    name: str,
-    sim: str = "verilator",
-    params: Mapping[str, object] | None = None,
-    seed: int = 1,
-    waves: bool = False,
-    *,
-    jobs: int = 1,
-) -> runner.Result:
-    """Build and run one registered test with one set of parameters (None: the first of its matrix
-    on that simulator).
+def seed_of(case: registry.Case, seed: int) -> int:
+    """The seed that `make regress SEED=seed` gives the case: 0 <= seed < 2^31."""
+    return zlib.crc32(f"{seed} {case.key}".encode()) >> 1
 
-    Raises RunnerError if the test or simulator is unknown; a model that does not build is a failed
-    Result.
-    """
-    tests = registry.load().tests
-    if name not in tests:
-        raise runner.RunnerError(f"no test named {name!r}")
-    cases = tests[name].cases(sim)
-    if not cases:
-        raise runner.RunnerError(
-            f"test {name!r} does not run on {sim} (only on: {', '.join(tests[name].simulators)})"
-        )
-    parameters = cases[0].parameters if params is None else dict(params)
-    return run_case(registry.Case(tests[name], sim, parameters), seed, waves, jobs=jobs)
+
+def command(case: registry.Case, seed: int, settings: Mapping[str, str]) -> str:
+    """The `make sim` command that runs the case again."""
+    modules = case.parameters.get("NUM_MODULES")
+    words = [f"make sim TEST={case.test.name} SIM={case.sim} SEED={seed}"]
+    words += [f"MODULES={modules}"] if modules else []
+    return " ".join([*words, *(f"{name}={shlex.quote(v)}" for name, v in settings.items())])
+
+
+def model_key(case: registry.Case) -> str:
+    """Equal for cases that share a model."""
+    test = case.test
+    facts = (test.toplevel, case.sim, case.parameters, test.defines, test.public, test.sources)
+    return repr((*facts, test.netlist))
+
+
+def covered_modules(tests: registry.Registry, index: RtlIndex) -> set[str]:
+    """Modules in the hierarchies of all tests. Raises SourceError for a missing top level."""
+    return set().union(*(index.closure(test.toplevel) for test in tests.tests.values()))
 
 
 def build_case(
@@ -82,24 +82,16 @@ def run_case(
     test = case.test
     try:
         model = model or build_case(case, waves, jobs=jobs)
-    except (
-        Exception
-    ) as error:  # a missing module or a syntax error is this case's failure, not its caller's
-        return runner.Result(
-            False, str(error), 0.0, 0.0, seed, getattr(error, "log", None), None, ()
-        )
-    run_dir = (
-        runner.BUILD
-        / "run"
-        / runner.slug(test.name, case.sim, case.parameters, waves, model.coverage)
-    )
-    env = {**(env or {}), **{k: str(v) for k, v in case.parameters.items()}, **test.env}
+    except Exception as error:  # this case's failure, not its caller's
+        log = getattr(error, "log", None)
+        return runner.Result(False, str(error), 0.0, 0.0, seed, log, None, ())
+    name = runner.slug(test.name, case.sim, case.parameters, waves, model.coverage)
     return runner.simulate(
         model,
         test.module,
         seed=seed,
-        env=env,
+        env={**(env or {}), **{k: str(v) for k, v in case.parameters.items()}, **test.env},
         filter=test.filter,
-        run_dir=run_dir,
+        run_dir=runner.BUILD / "run" / name,
         timeout=test.timeout,
     )

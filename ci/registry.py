@@ -137,6 +137,15 @@ def load(path: Path = REGISTRY) -> Registry:
     return Registry({t.name: t for t in tests}, {s.name: s for s in suites})
 
 
+def named(tests: Registry, name: str) -> CocotbTest:
+    """The test of this name. Raises RegistryError, which lists those there are."""
+    if name not in tests.tests:
+        known = "\n".join(f"  {t.name:24} {t.about}" for t in tests.tests.values()) or "  (none)"
+        reason = f"no test named {name!r}" if name else "which test? Give TEST=name"
+        raise RegistryError(f"{reason}. Tests there are:\n{known}")
+    return tests.tests[name]
+
+
 def _test(entry: dict) -> CocotbTest:
     _check_keys(entry, _TEST_KEYS, {"name", "about", "toplevel", "module"})
     name = entry["name"]

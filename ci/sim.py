@@ -1,19 +1,15 @@
-"""`make sim`: runs one registered test on one simulator and says how to run it again."""
+"""`make sim`: runs one bench of ci/tests.yaml on one simulator and says how to run it again."""
 
 from __future__ import annotations
 
 import secrets
-import shlex
 import sys
 
 import click
 
-from ci import cases, registry
-from host.simulation import environment, runner
-from host.simulation.progress import Heartbeat
+from ci import registry, results
+from host.simulation import environment, process, runner
 from model.common.command import Command
-
-TAIL_LINES = 40
 
 
 @click.command(cls=Command, help=__doc__)
@@ -29,65 +25,30 @@ TAIL_LINES = 40
 )
 def main(name: str, sim: str, seed: int | None, waves: bool, modules: str | None) -> None:
     try:
-        cases = _cases(registry.load(), name, sim, modules)
-    except (registry.RegistryError, runner.RunnerError) as error:
+        test = registry.named(registry.load(), name)
+    except registry.RegistryError as error:
         raise SystemExit(f"error: {error}") from None
-    seed = secrets.randbelow(2**31) if seed is None else seed
-    settings = environment.bench_settings()
-    again = " ".join(
-        [
-            f"make sim TEST={name} SIM={sim} SEED={seed}",
-            *([f"MODULES={modules}"] if modules else []),
-            *(f"{variable}={shlex.quote(value)}" for variable, value in settings.items()),
-        ]
-    )
-    print(f"{name}: {cases[0].test.about}\nseed {seed}; to run it again: {again}", flush=True)
-    failed = sum(not _run(case, seed, waves, settings) for case in cases)
-    if failed:
-        print(f"to reproduce: {again} WAVES=1")
-    print(f"{len(cases) - failed} passed, {failed} failed")
-    sys.exit(failed > 0)
-
-
-def _cases(
-    tests: registry.Registry, name: str, sim: str, modules: str | None
-) -> list[registry.Case]:
-    if name not in tests.tests:
-        known = "\n".join(f"  {t.name:24} {t.about}" for t in tests.tests.values()) or "  (none)"
-        reason = f"no test named {name!r}" if name else "which test? Give TEST=name"
-        raise runner.RunnerError(f"{reason}. Tests there are:\n{known}")
-    test = tests.tests[name]
     if sim not in test.simulators:
-        raise runner.RunnerError(
-            f"test {name!r} does not run on {sim}, only on {', '.join(test.simulators)}"
-        )
+        only = ", ".join(test.simulators)
+        raise SystemExit(f"error: test {name!r} does not run on {sim}, only on {only}")
     if reason := runner.missing(sim):
-        raise runner.RunnerError(reason)
+        raise SystemExit(f"error: {reason}")
     if modules and not test.has_modules:
         print(
             f"note: {test.toplevel} has no parameter NUM_MODULES; MODULES={modules} changes nothing"
         )
-    return test.cases(sim, int(modules)) if modules else test.usual_cases(sim)
-
-
-def _run(case: registry.Case, seed: int, waves: bool, settings: dict[str, str]) -> bool:
-    with Heartbeat(lambda: f"{case.key} builds or runs"):
-        result = cases.run_case(case, seed, waves, jobs=2, env=settings)
-    for test in result.tests:
-        print(f"  {test.status:7} {test.name} ({test.seconds:.1f} s)")
-    times = f"build {result.build_seconds:.1f} s, simulation {result.seconds:.1f} s"
-    print(
-        f"{'pass' if result.passed else 'FAIL'} {case.key}: {times}"
-        + (f"; {result.error}" if result.error else "")
-    )
-    if not result.passed and result.log:
-        lines = result.log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
-        print(f"----- last {len(lines)} lines of {result.log}", *lines, "-----", sep="\n")
-    elif result.log:
-        print(f"log: {result.log}")
-    if result.waves:
-        print(f"waves: {result.waves}")
-    return result.passed
+    seed = secrets.randbelow(2**31) if seed is None else seed
+    print(f"{name}: {test.about}\nseed {seed}", flush=True)
+    arguments = ["ci/test_benches.py", f"--bench={name}", f"--sim={sim}", f"--case-seed={seed}"]
+    arguments += ["-s", *[f"--modules={modules}"] * bool(modules), *["--waves"] * waves]
+    with process.folder() as folder:
+        settings = environment.bench_settings()
+        reports = results.run_pytest(arguments, folder / "junit.xml", settings)
+    failed = sum(report.count("failed") > 0 for report in reports)
+    for again in sorted({report.again for report in reports}):
+        print(f"to run it again: {again}")
+    print(f"{len(reports) - failed} passed, {failed} failed")
+    sys.exit(failed > 0)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from pathlib import Path
 import click
 import yaml
 
-from ci import registry
+from ci import registry, results
 from host.simulation import runner
 from host.simulation.rtl_index import ROOT
 from host.simulation.runner import TestOutcome
@@ -336,19 +335,19 @@ def summary(report: PlanReport) -> str:
 # ------------------------------------------------------------------------------------------ results
 
 
+def by_test(reports: Sequence[results.Report]) -> dict[str, list[TestOutcome]]:
+    """Outcomes of all cases of each test or suite of ci/tests.yaml."""
+    outcomes: dict[str, list[TestOutcome]] = {}
+    for report in reports:
+        outcomes.setdefault(report.key.partition("[")[0], []).extend(report.tests)
+    return outcomes
+
+
 def read_regression(folder: Path) -> tuple[dict[str, list[TestOutcome]], Counter]:
     """Outcomes and hits that `make regress` left in its folder."""
-    outcomes: dict[str, list[TestOutcome]] = {}
-    for suite in ET.parse(folder / "junit.xml").iter("testsuite"):
-        name = suite.get("name", "").partition("[")[0]
-        outcomes.setdefault(name, []).extend(_outcome(case) for case in suite.iter("testcase"))
-    return outcomes, Counter(json.loads((folder / COVERAGE_FILE).read_text(encoding="utf-8")))
-
-
-def _outcome(case: ET.Element) -> TestOutcome:
-    words = {"failure": "failed", "error": "failed", "skipped": "skipped"}
-    status = next((word for tag, word in words.items() if case.find(tag) is not None), "passed")
-    return TestOutcome(case.get("name", ""), status, float(case.get("time") or 0))
+    reports = results.read(folder / "junit.xml", registry.load())
+    hits = json.loads((folder / COVERAGE_FILE).read_text(encoding="utf-8"))
+    return by_test(reports), Counter(hits)
 
 
 def read_runs(folder: Path) -> tuple[dict[str, list[TestOutcome]], Counter]:
@@ -373,6 +372,7 @@ def write_coverage(hits: Mapping[str, int], path: Path) -> None:
 @click.command(cls=Command, help=__doc__)
 @click.option(
     "--results",
+    "folder",
     type=click.Path(file_okay=False, path_type=Path),
     default=ROOT / "build" / "regress",
     help="folder of a regression",
@@ -383,15 +383,15 @@ def write_coverage(hits: Mapping[str, int], path: Path) -> None:
     help="folder of single runs (build/run) instead",
 )
 @click.option("--entry", default="", help="regular expression: only these entries")
-def main(results: Path, runs: Path | None, entry: str) -> None:
+def main(folder: Path, runs: Path | None, entry: str) -> None:
     try:
         entries = tuple(e for e in load() if re.search(entry, e.name))
-        outcomes, hits = read_runs(runs) if runs else read_regression(results)
+        outcomes, hits = read_runs(runs) if runs else read_regression(folder)
         tests = registry.load()
     except (PlanError, registry.RegistryError) as error:
         raise SystemExit(f"error: {error}") from None
-    except (OSError, ValueError, ET.ParseError) as error:
-        raise SystemExit(f"error: no results of a regression in {results}: {error}") from None
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"error: no results of a regression in {folder}: {error}") from None
     report = evaluate(entries, tests, outcomes, hits)
     if runs:  # single runs: say what they lack
         holes = [

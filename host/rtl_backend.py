@@ -9,13 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from host.driver import IDEAL, Traffic
-from host.simulation import process, runner
+from host.simulation import environment, process, runner
 from host.simulation.progress import Heartbeat
 from model.common.errors import UserError
 from model.compiler import Compiled, compile_network
 from model.compiler.hardware import Hardware
 from model.network import Network
+
+with environment.applied():  # cocotb reads its variables as it is imported
+    from host.driver import IDEAL, Traffic
 
 HARNESS = "accel_harness"
 DMA_WORDS = 1 << 20  # depth of the harness's stream memories, 64-bit words

@@ -12,7 +12,6 @@ import re
 import shutil
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -142,11 +141,6 @@ def cases_for(
                     ((stage, case.sim == "verilator", len(closure), test.seconds, number), case)
                 )
     return [case for _, case in sorted(found, key=lambda item: item[0])]
-
-
-def seed_of(case: registry.Case, seed: int) -> int:
-    """The seed that `make regress SEED=seed` gives the case."""
-    return zlib.crc32(f"{seed} {case.key}".encode()) >> 1
 
 
 def bench_hash(case: registry.Case) -> str:
@@ -290,7 +284,7 @@ class Trials:
             result = runner.simulate(
                 model,
                 case.test.module,
-                seed=seed_of(case, self.seed),
+                seed=cases.seed_of(case, self.seed),
                 env=_environment(case),
                 filter=case.test.filter,
                 run_dir=run_dir,
@@ -315,7 +309,7 @@ class Trials:
         result = runner.simulate(
             model,
             f"{case.test.module},ci.mutation.forked",
-            seed=seed_of(case, self.seed),
+            seed=cases.seed_of(case, self.seed),
             filter=case.test.filter,
             env={**_environment(case), "CLIPQ_MUTANTS": job},
             run_dir=_run_dir(case),

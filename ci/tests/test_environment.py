@@ -163,20 +163,20 @@ def test_make_sim_runs_every_function(tmp_path):
         text=True,
     )
     assert done.stdout.endswith("2 passed, 0 failed\n"), done.stdout + done.stderr
-    assert done.stdout.count("  passed  tb.skid_buffer.") == 2 * 4
+    assert done.stdout.count("  passed  tb.blocks.common.test_skid_buffer.") == 2 * 4
 
 
 def test_commands_start_whatever_cocotb_reads_at_import():
     commands = [
         subprocess.Popen(
-            [sys.executable, "-m", f"tb.{name}", "--help"],
+            [sys.executable, "-m", name, "--help"],
             cwd=ROOT,
             env={**os.environ, **COCOTB, **TOOLS},
             text=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
-        for name in ("sim", "run_network", "testplan", "mutate")
+        for name in ("ci.sim", "host.run", "ci.testplan", "ci.mutate")
     ]
     assert [c.communicate()[1] for c in commands] == [""] * len(commands)
 

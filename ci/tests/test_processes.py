@@ -116,6 +116,23 @@ def test_command_that_itself_runs_commands_leaves_nothing(tmp_path, number):
         found.check_end()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_to_a_regression_ends_pytest_and_what_it_runs(tmp_path, number):
+    test = f"{PARENT}\ndef test_it():\n    run('sh', '-c', {CHILD!r})"
+    (tmp_path / "test_long.py").write_text(test)
+    code = """
+import sys
+from pathlib import Path
+from ci import results
+results.run_pytest([sys.argv[1], "-n2"], Path(sys.argv[2]), {})
+"""
+    names = [str(tmp_path / name) for name in ("test_long.py", "junit.xml")]
+    with family(tmp_path, *PYTHON, code, *names) as found:
+        found.wait_for("sleep", "60")
+        os.kill(found.parent.pid, number)
+        found.check_end()
+
+
 def test_killed_before_the_watchdog_knows_the_child(tmp_path):
     code = f"""{PARENT}
 import os, signal

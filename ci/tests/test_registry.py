@@ -3,9 +3,8 @@ holds."""
 
 import pytest
 
-from ci import registry, regress
-from host.simulation.rtl_index import RtlIndex, SourceError
-from host.simulation.runner import TestOutcome as Outcome
+from ci import cases, registry
+from host.simulation.rtl_index import ROOT, RtlIndex, SourceError
 
 ENTRY = "{name: a, about: x, toplevel: top, module: m"
 
@@ -70,24 +69,19 @@ def test_hierarchy_is_followed(tmp_path):
         index.files("aunt")
 
 
-def test_untested_module_and_missing_top_fail_the_regression(tmp_path, monkeypatch):
-    (tmp_path / "rtl").mkdir()
-    (tmp_path / "rtl" / "lonely.sv").write_text("module lonely; endmodule")
-    monkeypatch.setattr(regress, "ROOT", tmp_path)
-    tests = load(tmp_path, "tests: [" + ENTRY + "}]")
-    report = regress.registry_report(tests, RtlIndex(tmp_path / "rtl"))
-    assert [t.name for t in report.tests if t.status == "failed"] == [
-        "a has a top level",
-        "rtl/lonely.sv is tested",
-    ]
+INDEX = RtlIndex()
 
 
-def test_closing_line_counts_single_tests():
-    def report(*statuses):
-        return regress.Report("k", "", 0.0, tuple(Outcome("t", s, 0.0) for s in statuses), "")
+@pytest.mark.parametrize("module", [unit.name for unit in INDEX.modules_in(ROOT / "rtl")])
+def test_module_lies_in_a_bench(module):
+    assert module in cases.covered_modules(registry.load(), INDEX)
 
-    assert regress.closing_line([report("passed", "passed")]) == "2 passed, 0 failed"
-    assert (
-        regress.closing_line([report("passed", "failed"), report("skipped")])
-        == "1 passed, 1 failed, 1 skipped"
-    )
+
+def test_untested_module_and_missing_top_are_noticed(tmp_path):
+    (tmp_path / "top.sv").write_text("module top; endmodule")
+    (tmp_path / "lonely.sv").write_text("module lonely; endmodule")
+    index = RtlIndex(tmp_path)
+    assert cases.covered_modules(load(tmp_path, "tests: [" + ENTRY + "}]"), index) == {"top"}
+    wrong = load(tmp_path, "tests: [" + ENTRY.replace("top,", "no_top,") + "}]")
+    with pytest.raises(SourceError, match="no_top"):
+        cases.covered_modules(wrong, index)

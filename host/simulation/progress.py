@@ -11,11 +11,16 @@ log = logging.getLogger(__name__)
 
 
 class Heartbeat:
-    """Context manager: logs the elapsed time and `describe()` every `interval` seconds until it is
-    left."""
+    """Context manager: hands the elapsed time and `describe()` to `say` every `interval` seconds
+    until it is left."""
 
-    def __init__(self, describe: Callable[[], str], interval: float = 10.0):
-        self._describe, self._interval = describe, interval
+    def __init__(
+        self,
+        describe: Callable[[], str],
+        interval: float = 10.0,
+        say: Callable[[str], None] = log.info,
+    ):
+        self._describe, self._interval, self._say = describe, interval, say
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
@@ -30,4 +35,4 @@ class Heartbeat:
 
     def _beat(self) -> None:
         while not self._stop.wait(self._interval):
-            log.info("  ... %4.0f s: %s", time.monotonic() - self._start, self._describe())
+            self._say(f"  ... {time.monotonic() - self._start:4.0f} s: {self._describe()}")

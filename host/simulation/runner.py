@@ -590,10 +590,11 @@ def read_results(path: Path) -> tuple[TestOutcome, ...]:
         cases = list(ET.parse(path).iter("testcase"))
     except (OSError, ET.ParseError):
         return ()
-    return tuple(_outcome(case) for case in cases)
+    return tuple(outcome(case) for case in cases)
 
 
-def _outcome(case: ET.Element) -> TestOutcome:
+def outcome(case: ET.Element) -> TestOutcome:
+    """A testcase of a JUnit file."""
     name = ".".join(filter(None, (case.get("classname"), case.get("name"))))
     status, message = "passed", ""
     for child in case:
