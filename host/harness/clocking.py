@@ -8,7 +8,7 @@ from typing import Any
 from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles, FallingEdge
 
-from tb.lib.unknowns import watch_block
+from host.harness.unknowns import watch_block
 
 PERIOD_NS = 10
 

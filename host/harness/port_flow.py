@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tb.lib.stalls import measured_pattern
-
 
 @dataclass(frozen=True)
 class Flow:
@@ -32,10 +30,23 @@ class Flow:
 
     @property
     def sender(self) -> str:
-        """Stall pattern (tb.lib.stalls.PATTERNS) of the sending side."""
+        """Stall pattern (as in `measured_pattern`) of the sending side."""
         return measured_pattern(self.beats, self.gaps, self.longest_gap)
 
     @property
     def receiver(self) -> str:
         """Stall pattern of the receiving side."""
         return measured_pattern(self.beats, self.held, self.longest_held)
+
+
+def measured_pattern(beats: int, pauses: int, longest: int, burst: int = 32) -> str:
+    """The stall pattern of `beats` with `pauses` cycles between them, at most `longest` in a row.
+
+    none: no pause; bursts: one of `burst` cycles or more; heavy: as many pauses as beats; else
+    light.
+    """
+    if not pauses:
+        return "none"
+    if longest >= burst:
+        return "bursts"
+    return "heavy" if pauses >= beats else "light"

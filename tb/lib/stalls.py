@@ -22,20 +22,6 @@ def stalls(rng: np.random.Generator, pattern: str) -> Iterator[bool]:
     return _coin(rng, {"none": 0.0, "light": 0.1, "heavy": 2 / 3}[pattern])
 
 
-def measured_pattern(beats: int, pauses: int, longest: int, burst: int = 32) -> str:
-    """The one of PATTERNS that `beats` with `pauses` cycles between them follow, the longest of
-    them `longest` cycles.
-
-    none: no pause; bursts: one of `burst` cycles or more; heavy: as many pauses as beats; else
-    light.
-    """
-    if not pauses:
-        return "none"
-    if longest >= burst:
-        return "bursts"
-    return "heavy" if pauses >= beats else "light"
-
-
 def random_pattern(rng: np.random.Generator) -> str:
     """One of PATTERNS."""
     return PATTERNS[rng.integers(len(PATTERNS))]

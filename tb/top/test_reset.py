@@ -10,11 +10,11 @@ from cocotb.triggers import ClockCycles, FallingEdge
 
 from host.driver import Traffic
 from host.harness import clocking
+from host.harness.unknowns import watch_accelerator
 from host.register_map import Ctrl, ErrorCode, Register, field
 from model.compiler import compile_network
 from tb.lib.accelerator import on_icarus, random_generator
 from tb.lib.chain import Chain
-from tb.lib.unknowns import watch_accelerator
 from tb.top.bench import Bench
 
 RESETS = 25

@@ -14,10 +14,11 @@ from cocotb.triggers import ClockCycles, FallingEdge, RisingEdge
 from cocotb_bus.drivers.amba import AXI4LiteMaster, AXIProtocolError, AXIxRESP
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster, AxiResp
 
+from host.harness.port_flow import measured_pattern
 from host.register_map import FIELDS, Register
 from tb.lib import coverage
 from tb.lib.cover_groups import AXIL_CHANNELS
-from tb.lib.stalls import PATTERNS, measured_pattern, stalls
+from tb.lib.stalls import PATTERNS, stalls
 
 PULSES = {0: "hwif_out_ctrl_start", 1: "hwif_out_ctrl_stop", 2: "hwif_out_ctrl_soft_reset"}
 IRQ_INPUTS = ("hwif_in_irq_status_done", "hwif_in_irq_status_error", "hwif_in_irq_status_stopped")
