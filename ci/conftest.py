@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
+from collections.abc import Generator
+from typing import Any
 
 import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling
@@ -35,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long tests first, so that the last ones are short; models that several need earliest."""
     tests = registry.load()
-    models: Counter = Counter()
+    models: defaultdict[str, float] = defaultdict(float)  # seconds of all benches of a model
     for case in filter(None, map(_case, items)):
         models[cases.model_key(case)] += case.test.seconds
     first: set[str] = set()
@@ -68,7 +70,7 @@ class _Units(LoadScopeScheduling):
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log) -> _Units:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Units:
     config.option.loadscopereorder = False
     return _Units(config, log)
 
@@ -85,7 +87,7 @@ def pytest_runtest_logfinish(nodeid: str) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtestloop(session: pytest.Session):
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
     terminal = session.config.pluginmanager.get_plugin("terminalreporter")
     if hasattr(session.config, "workerinput") or terminal is None:
         return (yield)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -130,7 +131,7 @@ def load(path: Path = REGISTRY) -> Registry:
         raise RegistryError(f"{path.name}: top-level keys must be 'tests' and 'suites'")
     tests = [_test(entry) for entry in data.get("tests") or []]
     suites = [_suite(entry) for entry in data.get("suites") or []]
-    names = [entry.name for entry in [*tests, *suites]]
+    names = [t.name for t in tests] + [s.name for s in suites]
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
         raise RegistryError(f"{path.name}: name used twice: {', '.join(twice)}")
@@ -186,7 +187,7 @@ def _suite(entry: dict) -> PytestSuite:
 
 
 def _common(entry: dict) -> dict:
-    common = {"tags": tuple(entry.get("tags") or ())}
+    common: dict[str, Any] = {"tags": tuple(entry.get("tags") or ())}
     for key in ("timeout", "seconds"):
         if key in entry:
             common[key] = float(entry[key])

@@ -16,6 +16,7 @@ import time
 import xml.etree.ElementTree as ET
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import click
 import jinja2
@@ -70,9 +71,8 @@ def add_to_junit(report: Report, path: Path) -> None:
     tree = ET.parse(path)
     numbers = {"failures": "failed", "skipped": "skipped"}
     counts = {name: str(report.count(status)) for name, status in numbers.items()}
-    suite = ET.SubElement(
-        tree.getroot(), "testsuite", name=report.key, tests=str(len(report.tests)), **counts
-    )
+    facts = {"name": report.key, "tests": str(len(report.tests)), **counts}
+    suite = ET.SubElement(tree.getroot(), "testsuite", facts)
     for test in report.tests:
         case = ET.SubElement(suite, "testcase", classname=report.key, name=test.name, time="0")
         if test.status != "passed":
@@ -81,7 +81,7 @@ def add_to_junit(report: Report, path: Path) -> None:
     write_text(path, ET.tostring(tree.getroot(), encoding="unicode"))
 
 
-def write_html(reports: list[Report], path: Path, **facts) -> None:
+def write_html(reports: list[Report], path: Path, **facts: Any) -> None:
     """One self-contained page."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     templates = jinja2.Environment(

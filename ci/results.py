@@ -58,7 +58,8 @@ def read(junit: Path, tests: registry.Registry) -> list[Report]:
         found = list(ET.parse(junit).iter("testcase"))
     except (OSError, ET.ParseError):
         return []
-    reports, others = [], {}
+    reports: list[Report] = []
+    others: dict[registry.PytestSuite, list[TestOutcome]] = {}
     for element in found:
         name = element.get("name", "")
         if element.get("file") == BENCHES and name.startswith("test_bench["):

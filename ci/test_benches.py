@@ -7,6 +7,8 @@ cocotb functions are properties of the test in JUnit files.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from ci import cases, registry
@@ -27,7 +29,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("case", found, ids=lambda case: case.key)
 
 
-def test_bench(case: registry.Case, request: pytest.FixtureRequest, record_property) -> None:
+def test_bench(
+    case: registry.Case,
+    request: pytest.FixtureRequest,
+    record_property: Callable[[str, object], None],
+) -> None:
     if reason := runner.missing(case.sim):
         pytest.skip(reason)
     option, settings = request.config.option, environment.bench_settings()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from pathlib import Path
 
 import pytest
 
@@ -13,11 +14,11 @@ QUICK = [p for p in formal.load().values() if "nightly" not in p.tags]
 
 
 @pytest.mark.parametrize("proof", QUICK, ids=lambda p: p.name)
-def test_proof(proof):
+def test_proof(proof: formal.Proof) -> None:
     assert formal.prove(proof, out=OUT).error == ""
 
 
-def test_a_false_statement_is_not_proven(tmp_path):
+def test_a_false_statement_is_not_proven(tmp_path: Path) -> None:
     """The runner itself: a proof on broken RTL fails and names the assertion."""
     for source in (formal.ROOT / "rtl").rglob("*.sv"):
         text = source.read_text(encoding="utf-8")
@@ -29,14 +30,14 @@ def test_a_false_statement_is_not_proven(tmp_path):
     assert re.search(r"Assert failed in loop_counter_proof", error)
 
 
-def test_excluded_cases_are_noticed():
+def test_excluded_cases_are_noticed() -> None:
     """A harness that cannot reach what it covers fails: here within too few cycles."""
     proof = formal.load()["loop_counter"]
     error = formal.prove(formal.Proof(**{**vars(proof), "cover": 2}), out=OUT / "excluded").error
     assert error.startswith("cover: FAIL")
 
 
-def test_matrix_is_proven_point_by_point():
+def test_matrix_is_proven_point_by_point() -> None:
     """Each point is a case with its parameters; the first that fails is named."""
     reader = formal.load()["tensor_reader"]
     assert len({case.name for case in reader.cases}) == len(reader.matrix) == 8

@@ -38,6 +38,7 @@ _CHOICES = {"stage": ("V1", "V2", "V3"), "level": ("block", "top", "system")}
 _REQUIRED = {"name", "requirements", "desc", "stage", "level", "tests"}
 _OPTIONAL = {"coverage", "why"}
 Outcomes = Mapping[str, Sequence[TestOutcome]]  # by name in ci/tests.yaml, of all its cases
+Known = Mapping[str, registry.CocotbTest | registry.PytestSuite]  # all of ci/tests.yaml
 
 
 class PlanError(UserError):
@@ -228,7 +229,7 @@ def evaluate(
     not held against its entries; coverage is judged only if no other test than nightly ones was
     left out, since any test may hit any point.
     """
-    known = {**tests.tests, **tests.suites}
+    known: Known = {**tests.tests, **tests.suites}
     ran = {name: [o for o in found if o.status != "skipped"] for name, found in outcomes.items()}
     left_out = tuple(name for name, test in known.items() if not ran.get(name))
     judge_coverage = all("nightly" in known[name].tags for name in left_out)
@@ -242,7 +243,9 @@ def evaluate(
     return PlanReport(verdicts, tuple(_plan_problems(entries, known, ran, hits)), left_out, groups)
 
 
-def _plan_problems(entries, known, ran, hits) -> list[str]:
+def _plan_problems(
+    entries: Sequence[Entry], known: Known, ran: Outcomes, hits: Mapping[str, int]
+) -> list[str]:
     named = {name for entry in entries for name in entry.tests}
     problems = [
         f"test {name!r} of ci/tests.yaml is in no entry" for name in known if name not in named
@@ -259,8 +262,8 @@ def _plan_problems(entries, known, ran, hits) -> list[str]:
         if name not in known
     ]
     for name, found in ran.items():
-        patterns = [entry.tests[name] for entry in entries if name in entry.tests]
-        if patterns and None not in patterns:
+        patterns = [entry.tests[name] or "" for entry in entries if name in entry.tests]
+        if patterns:
             problems += [
                 f"function {f} of test {name!r} is in no entry"
                 for f in sorted({o.name for o in found})
@@ -279,7 +282,7 @@ def _plan_problems(entries, known, ran, hits) -> list[str]:
     ]
 
 
-def _verdict(entry: Entry, known, ran, hits: Mapping[str, int] | None) -> Verdict:
+def _verdict(entry: Entry, known: Known, ran: Outcomes, hits: Mapping[str, int] | None) -> Verdict:
     """hits: None if coverage cannot be judged."""
     problems, counts, judged = [], [], 0
     for name, pattern in entry.tests.items():
