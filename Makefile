@@ -126,7 +126,7 @@ vectors: ## shipped networks and weight vectors again from the shipped checkpoin
 perf: ## cycles, utilization and memory accesses per layer, measured and predicted
 	@$(python) host perf $(call option,MODULES,modules) $(call option,NET,net) $(ARGS)
 
-lint: ## Verilator, Icarus and Yosys over all RTL, generated files up to date
+lint: ## Verilator, Icarus and Yosys over all RTL, style and types of Python, Markdown, generated files
 	@$(python) ci lint $(call option,JOBS,jobs)
 
 coverage: ## line, branch and toggle coverage of rtl/ against the gates: [JOBS=n] [SEED=n] [ARGS=--missed]
