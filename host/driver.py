@@ -85,6 +85,8 @@ class Host:
         ] = []  # (port, how it flowed) of the loaded program and its images
 
     async def start(self) -> None:
+        """Drive all inputs of the harness, start clock and reset, and connect the register
+        master."""
         dut = self.dut
         for name in (
             "load_i",
@@ -117,6 +119,7 @@ class Host:
         await RisingEdge(dut.clk_i)
 
     def set_traffic(self, prog: Traffic, image: Traffic, result_stall: int) -> None:
+        """Behaviour of the two sending engines; the result engine stalls with result_stall/256."""
         for name, traffic in (("prog", prog), ("image", image)):
             getattr(self.dut, f"{name}_latency_i").value = traffic.latency
             getattr(self.dut, f"{name}_rate_i").value = traffic.rate
@@ -151,6 +154,7 @@ class Host:
         await self.pulse("load_i")
 
     async def send(self, engine: str, base: int, beats: int) -> None:
+        """Start an engine ("prog", "image"): `beats` words of its memory from word `base` on."""
         getattr(self.dut, f"{engine}_base_i").value = base
         getattr(self.dut, f"{engine}_beats_i").value = beats
         await self.pulse(f"{engine}_go_i")
@@ -178,12 +182,14 @@ class Host:
         self.flows = [("program", Flow.read(self.dut.prog_monitor_o))]
 
     async def raise_error(self) -> None:
+        """Raise AcceleratorError with the code and layer of the ERROR register."""
         value = await self.read(Register.ERROR)
         code, layer = (field(value, Register.ERROR, name) for name in ("CODE", "LAYER"))
         name = ErrorCode(code).name if code in set(ErrorCode) else "unknown"
         raise AcceleratorError(f"accelerator error {code:#04x} ({name}) at layer {layer}")
 
     async def start_run(self) -> None:
+        """Enable all interrupts and START; returns when the program's header has been read."""
         await self.write(Register.IRQ_ENABLE, ALL_INTERRUPTS)
         await self.write(Register.CTRL, Ctrl.START)
         await ClockCycles(
@@ -191,6 +197,7 @@ class Host:
         )  # the program's header is read: not part of an image's cycles
 
     async def stop_run(self) -> None:
+        """STOP between images: check that the run ends at once, and clear the interrupt."""
         await self.write(Register.CTRL, Ctrl.STOP)
         await ClockCycles(self.dut.clk_i, 4)
         assert not await self.read(Register.STATUS) & Status.BUSY, (

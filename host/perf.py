@@ -82,6 +82,7 @@ def measure(net: Network, hardware: Hardware, images: np.ndarray) -> dict:
 
 
 def show(report: dict[str, Any], console: Console) -> None:
+    """Print the report of `measure` as a table."""
     table = Table(
         title=f"{report['network']}, {report['modules']} conv modules: measured in RTL | predicted"
     )

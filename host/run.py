@@ -40,12 +40,14 @@ def run_batches(
 
 
 def run_int(net: Network, images: np.ndarray) -> dict:
+    """{"y": int32 [N, C, H, W]} of the NumPy reference."""
     from model.reference.integer import run_integer
 
     return {"y": run_batches(lambda part: run_integer(net, part), net, images, "int")}
 
 
 def run_torch(net: Network, images: np.ndarray) -> dict:
+    """{"y": int32 [N, C, H, W]} of the PyTorch module."""
     import torch
 
     from model.reference.torch_net import TorchNet
@@ -60,6 +62,8 @@ def run_torch(net: Network, images: np.ndarray) -> dict:
 
 
 def run_rtl(net: Network, images: np.ndarray, modules: int) -> dict:
+    """{"y": int32 [N, C, H, W], "cycles": int64 [N, layers], "total_cycles": int64 [N]} of the
+    RTL."""
     hardware = Hardware(num_modules=modules)
     compiled = compile_network(net, hardware)
     run = rtl_backend.run_rtl(net, images, hardware, compiled=compiled, show=True)

@@ -505,6 +505,7 @@ def _locked(path: Path) -> Iterator[None]:
 def slug(
     toplevel: str, sim: str, parameters: Mapping[str, object], waves: bool, coverage: bool = False
 ) -> str:
+    """Name of a folder for a model or a run."""
     words = [
         toplevel,
         sim,

@@ -21,6 +21,7 @@ CHANNEL_QUADS = (8, 8, 5)  # quads (four input channels) of a pass
 
 
 def ceil_div(a: int, b: int) -> int:
+    """a / b, rounded up."""
     return -(-a // b)
 
 
@@ -51,6 +52,7 @@ class ConvPlan:
 
     @property
     def window(self) -> int:
+        """Kernel columns that a pass computes."""
         return WINDOW[self.mode]
 
     @property
@@ -65,18 +67,22 @@ class ConvPlan:
 
     @property
     def kr_step(self) -> int:
+        """Kernel rows that a pass computes."""
         return self.quads if self.vertical else 1
 
     @property
     def kr_count(self) -> int:
+        """Kernel-row steps of the kernel."""
         return ceil_div(self.kernel[0], self.kr_step)
 
     @property
     def pieces(self) -> int:
+        """Row pieces of the kernel."""
         return ceil_div(self.kernel[1], self.window)
 
     @property
     def channel_groups(self) -> int:
+        """Input-channel groups."""
         return 1 if self.vertical else ceil_div(ceil_div(self.in_shape[0], 4), self.quads)
 
     @property
@@ -86,6 +92,7 @@ class ConvPlan:
 
     @property
     def output_groups(self) -> int:
+        """Output-channel groups."""
         return ceil_div(self.out_shape[0], self.group_channels)
 
     @property
@@ -103,6 +110,7 @@ class ConvPlan:
 
     @property
     def tiles(self) -> int:
+        """Tiles of the output."""
         (rows, cols), (_, height, width) = self.tile, self.out_shape
         return ceil_div(height, rows) * ceil_div(width, cols)
 

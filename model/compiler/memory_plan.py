@@ -25,6 +25,7 @@ class Tensor:
 
     @property
     def row_quads(self) -> int:
+        """Quads of a row, without its padding."""
         return self.shape[2] * self.quads
 
     @property

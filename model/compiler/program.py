@@ -79,6 +79,7 @@ class Compiled:
 
     @property
     def total_result_beats(self) -> int:
+        """64-bit beats of the result stream of one image."""
         return sum(self.result_beats(layer) for layer in self.emitted)
 
     def decode_results(self, beats: np.ndarray) -> dict[str, np.ndarray]:

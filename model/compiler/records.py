@@ -20,6 +20,7 @@ class Field(NamedTuple):
 
     @property
     def mask(self) -> int:
+        """The largest unsigned value."""
         return (1 << self.width) - 1
 
     @property

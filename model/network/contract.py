@@ -30,6 +30,7 @@ class NetworkError(UserError, ValueError):
 
 
 def is_name(value: object) -> bool:
+    """Whether a value may be the name of a network, class or layer."""
     return isinstance(value, str) and 0 < len(value) <= MAX_NAME and value.isprintable()
 
 
@@ -41,4 +42,5 @@ def bad_name(number: int, name: object) -> NetworkError:
 
 
 def dims(shape: Iterable[object]) -> str:
+    """A shape as messages show it: [3, 32, 32]."""
     return "[" + ", ".join(str(n) for n in shape) + "]"

@@ -223,6 +223,7 @@ class WeightBuffer:
 
     @property
     def full(self) -> bool:
+        """Whether no word fits."""
         return len(self.words) == self.depth
 
     @property
@@ -231,19 +232,23 @@ class WeightBuffer:
         return len(self.words) - self.at
 
     def push(self, word: int) -> None:
+        """Append a word. Raises OverflowError if the buffer is full."""
         if self.full:
             raise OverflowError("the buffer is full")
         self.words.append(word)
 
     def read(self) -> int:
+        """The next word."""
         word = self.words[self.at]
         self.at += 1
         return word
 
     def rewind(self) -> None:
+        """Read again from the last commit on."""
         self.at = 0
 
     def commit(self) -> None:
+        """Free all words that have been read."""
         self.words, self.at = self.words[self.at :], 0
 
 

@@ -116,6 +116,7 @@ class Conv(_Scaled):
         self.register_buffer("weight", torch.tensor(layer.weights, dtype=torch.int8))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x: [N, I, H, W], integers; returns int32 [N, O, Ho, Wo]."""
         dtype = torch.float32 if self.fits_float32 and x.device.type == "cpu" else torch.float64
         with (
             torch.autocast(x.device.type, enabled=False),
@@ -135,6 +136,7 @@ class MaxPool(nn.Module):
         self.layer = layer
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x: [N, C, H, W], integers; returns int32 [N, C, Ho, Wo]."""
         return F.max_pool2d(x.float(), self.layer.kernel, self.layer.stride, self.layer.pad).to(
             torch.int32
         )
@@ -145,6 +147,7 @@ class AvgPool(_Scaled):
     window costs the same."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x: [N, C, H, W], integers; returns int32 [N, C, Ho, Wo]."""
         layer = self.layer
         for dim, kernel, stride, pad in zip((2, 3), layer.kernel, layer.stride, layer.pad):
             start = torch.arange(layer.out_shape[dim - 1], device=x.device) * stride - pad
@@ -168,6 +171,7 @@ class Add(nn.Module):
         self.layer = layer
 
     def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """a, b: [N, C, H, W], integers; returns int32 of this shape."""
         layer = self.layer
         total = a.to(torch.int64) * layer.mult[0] + b.to(torch.int64) * layer.mult[1]
         return shift_round(total, layer.shift).clip(layer.out_min, layer.out_max).to(torch.int32)
