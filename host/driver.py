@@ -28,6 +28,16 @@ COUNTERS = (
     Register.LAYER_WEIGHTS,
 )
 
+INPUTS = {  # of the harness besides clock and reset, by prefix
+    "": "pins_i arm_i result_clear_i result_dump_i result_stall_i",
+    "prog_": "load_i go_i base_i beats_i latency_i rate_i stall_i keep_i",
+    "image_": "load_i go_i base_i beats_i latency_i rate_i stall_i keep_i",
+    "s_axil_": "awprot awvalid awaddr wvalid wdata wstrb bready arprot arvalid araddr rready",
+    "s_axis_prog_": "tdata tkeep tvalid tlast",
+    "s_axis_image_": "tdata tkeep tvalid tlast",
+    "m_axis_result_": "tready",
+}
+
 
 class AcceleratorError(AssertionError):
     """The accelerator reported an error; the message gives its code and layer."""
@@ -72,6 +82,15 @@ def read_hex(path: Path, count: int) -> np.ndarray:
     return np.array([int(line, 16) for line in lines[:count]], "<u8")
 
 
+def rest(dut: Any) -> None:
+    """Drive all inputs of the harness so that nothing happens; to be called before the reset."""
+    for prefix, names in INPUTS.items():
+        for name in names.split():
+            getattr(dut, prefix + name).value = 0
+    dut.prog_rate_i.value = dut.image_rate_i.value = FULL_RATE
+    dut.prog_keep_i.value = dut.image_keep_i.value = 0xFF
+
+
 class Host:
     """Drives one harness. Call `start` once, `load_network` for a compiled network and its images,
     `start_run`, and `run_image` for each image."""
@@ -88,32 +107,7 @@ class Host:
         """Drive all inputs of the harness, start clock and reset, and connect the register
         master."""
         dut = self.dut
-        for name in (
-            "load_i",
-            "prog_go_i",
-            "image_go_i",
-            "result_clear_i",
-            "result_dump_i",
-            "arm_i",
-            "prog_base_i",
-            "prog_beats_i",
-            "image_base_i",
-            "image_beats_i",
-            "s_axil_awprot",
-            "s_axil_arprot",
-            "s_axil_awvalid",
-            "s_axil_wvalid",
-            "s_axil_bready",
-            "s_axil_arvalid",
-            "s_axil_rready",
-            "s_axil_awaddr",
-            "s_axil_araddr",
-            "s_axil_wdata",
-            "s_axil_wstrb",
-        ):
-            getattr(dut, name).value = 0
-        dut.prog_keep_i.value = dut.image_keep_i.value = 0xFF
-        self.set_traffic(IDEAL, IDEAL, 0)
+        rest(dut)
         await clocking.start(dut)
         self.master = AXI4LiteMaster(dut, "s_axil", dut.clk_i, case_insensitive=True)
         await RisingEdge(dut.clk_i)
@@ -151,7 +145,7 @@ class Host:
         memories."""
         write_hex(Path("prog.hex"), prog)
         write_hex(Path("image.hex"), images)
-        await self.pulse("load_i")
+        await self.pulse("prog_load_i", "image_load_i")
 
     async def send(self, engine: str, base: int, beats: int) -> None:
         """Start an engine ("prog", "image"): `beats` words of its memory from word `base` on."""

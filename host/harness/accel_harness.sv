@@ -1,9 +1,11 @@
 // The accelerator between models of the host's DMA engines (test bench only).
 //
 // Purpose: runs whole networks at the simulator's full speed: Python loads the streams' files, starts the engines, and
-// waits for edges.  cycles_o counts from the first beat accepted on an input stream of weights or images to the last
-// result beat, as the product defines total_cycles, independently of the accelerator's own counter.  The program is
-// sent by the same engine as the weights, but before arm_i.
+// waits for edges.  With pins_i the streams belong to s_axis_* and m_axis_result_* instead, and the engines rest.
+// axis_* are the accelerator's stream ports for monitors, whoever drives them.  cycles_o counts from the first beat
+// accepted on an input stream of weights or images to the last result beat, as the product defines total_cycles,
+// independently of the accelerator's own counter.  The program is sent by the same engine as the weights, but before
+// arm_i.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps
@@ -40,7 +42,39 @@ module accel_harness #(
     output wire logic [31:0] s_axil_rdata,
     output wire logic [1:0]  s_axil_rresp,
 
-    input  wire logic        load_i,           // rising: read the streams' files
+    input  wire logic        pins_i,           // constant in a run
+    input  wire logic [63:0] s_axis_prog_tdata,
+    input  wire logic [7:0]  s_axis_prog_tkeep,
+    input  wire logic        s_axis_prog_tvalid,
+    output wire logic        s_axis_prog_tready,
+    input  wire logic        s_axis_prog_tlast,
+    input  wire logic [63:0] s_axis_image_tdata,
+    input  wire logic [7:0]  s_axis_image_tkeep,
+    input  wire logic        s_axis_image_tvalid,
+    output wire logic        s_axis_image_tready,
+    input  wire logic        s_axis_image_tlast,
+    output wire logic [63:0] m_axis_result_tdata,
+    output wire logic [7:0]  m_axis_result_tkeep,
+    output wire logic        m_axis_result_tvalid,
+    input  wire logic        m_axis_result_tready,
+    output wire logic        m_axis_result_tlast,
+    output wire logic [63:0] axis_prog_tdata,
+    output wire logic [7:0]  axis_prog_tkeep,
+    output wire logic        axis_prog_tvalid,
+    output wire logic        axis_prog_tready,
+    output wire logic        axis_prog_tlast,
+    output wire logic [63:0] axis_image_tdata,
+    output wire logic [7:0]  axis_image_tkeep,
+    output wire logic        axis_image_tvalid,
+    output wire logic        axis_image_tready,
+    output wire logic        axis_image_tlast,
+    output wire logic [63:0] axis_result_tdata,
+    output wire logic [7:0]  axis_result_tkeep,
+    output wire logic        axis_result_tvalid,
+    output wire logic        axis_result_tready,
+    output wire logic        axis_result_tlast,
+
+    input  wire logic        prog_load_i,      // rising: read the stream's file
     input  wire logic        prog_go_i,
     input  wire logic [31:0] prog_base_i,
     input  wire logic [31:0] prog_beats_i,
@@ -50,6 +84,7 @@ module accel_harness #(
     input  wire logic [7:0]  prog_keep_i,      // TKEEP of a packet's last beat
     output wire logic        prog_busy_o,
     output wire logic [127:0] prog_monitor_o,  // since prog_go_i: see port_monitor
+    input  wire logic        image_load_i,
     input  wire logic        image_go_i,
     input  wire logic [31:0] image_base_i,
     input  wire logic [31:0] image_beats_i,
@@ -70,10 +105,23 @@ module accel_harness #(
     output wire logic [31:0] cycles_o
 );
 
-  logic [63:0] prog_tdata, image_tdata, result_tdata;
-  logic [7:0] prog_tkeep, image_tkeep, result_tkeep;
-  logic prog_tvalid, prog_tready, prog_tlast, image_tvalid, image_tready, image_tlast, result_tvalid, result_tready,
-      result_tlast;
+  logic [63:0] dma_prog_tdata, dma_image_tdata;
+  logic [7:0] dma_prog_tkeep, dma_image_tkeep;
+  logic dma_prog_tvalid, dma_prog_tlast, dma_image_tvalid, dma_image_tlast, dma_result_tready;
+
+  assign {axis_prog_tlast, axis_prog_tkeep, axis_prog_tdata, axis_prog_tvalid} = pins_i ?
+      {s_axis_prog_tlast, s_axis_prog_tkeep, s_axis_prog_tdata, s_axis_prog_tvalid} :
+      {dma_prog_tlast, dma_prog_tkeep, dma_prog_tdata, dma_prog_tvalid};
+  assign {axis_image_tlast, axis_image_tkeep, axis_image_tdata, axis_image_tvalid} = pins_i ?
+      {s_axis_image_tlast, s_axis_image_tkeep, s_axis_image_tdata, s_axis_image_tvalid} :
+      {dma_image_tlast, dma_image_tkeep, dma_image_tdata, dma_image_tvalid};
+  assign axis_result_tready   = pins_i ? m_axis_result_tready : dma_result_tready;
+  assign s_axis_prog_tready   = axis_prog_tready;
+  assign s_axis_image_tready  = axis_image_tready;
+  assign m_axis_result_tdata  = axis_result_tdata;
+  assign m_axis_result_tkeep  = axis_result_tkeep;
+  assign m_axis_result_tvalid = axis_result_tvalid;
+  assign m_axis_result_tlast  = axis_result_tlast;
 
   dma_source #(
       .FILE ("prog.hex"),
@@ -82,7 +130,7 @@ module accel_harness #(
   ) u_prog (
       .clk_i        (clk_i),
       .rst_ni       (rst_ni),
-      .load_i       (load_i),
+      .load_i       (prog_load_i),
       .go_i         (prog_go_i),
       .base_i       (prog_base_i),
       .beats_i      (prog_beats_i),
@@ -91,11 +139,11 @@ module accel_harness #(
       .stall_i      (prog_stall_i),
       .keep_i       (prog_keep_i),
       .busy_o       (prog_busy_o),
-      .m_axis_tdata (prog_tdata),
-      .m_axis_tkeep (prog_tkeep),
-      .m_axis_tvalid(prog_tvalid),
-      .m_axis_tready(prog_tready),
-      .m_axis_tlast (prog_tlast)
+      .m_axis_tdata (dma_prog_tdata),
+      .m_axis_tkeep (dma_prog_tkeep),
+      .m_axis_tvalid(dma_prog_tvalid),
+      .m_axis_tready(axis_prog_tready && !pins_i),
+      .m_axis_tlast (dma_prog_tlast)
   );
 
   dma_source #(
@@ -105,7 +153,7 @@ module accel_harness #(
   ) u_image (
       .clk_i        (clk_i),
       .rst_ni       (rst_ni),
-      .load_i       (load_i),
+      .load_i       (image_load_i),
       .go_i         (image_go_i),
       .base_i       (image_base_i),
       .beats_i      (image_beats_i),
@@ -114,11 +162,11 @@ module accel_harness #(
       .stall_i      (image_stall_i),
       .keep_i       (image_keep_i),
       .busy_o       (image_busy_o),
-      .m_axis_tdata (image_tdata),
-      .m_axis_tkeep (image_tkeep),
-      .m_axis_tvalid(image_tvalid),
-      .m_axis_tready(image_tready),
-      .m_axis_tlast (image_tlast)
+      .m_axis_tdata (dma_image_tdata),
+      .m_axis_tkeep (dma_image_tkeep),
+      .m_axis_tvalid(dma_image_tvalid),
+      .m_axis_tready(axis_image_tready && !pins_i),
+      .m_axis_tlast (dma_image_tlast)
   );
 
   dma_sink #(
@@ -134,11 +182,11 @@ module accel_harness #(
       .beats_o      (result_beats_o),
       .packets_o    (result_packets_o),
       .errors_o     (result_errors_o),
-      .s_axis_tdata (result_tdata),
-      .s_axis_tkeep (result_tkeep),
-      .s_axis_tvalid(result_tvalid),
-      .s_axis_tready(result_tready),
-      .s_axis_tlast (result_tlast)
+      .s_axis_tdata (axis_result_tdata),
+      .s_axis_tkeep (axis_result_tkeep),
+      .s_axis_tvalid(axis_result_tvalid && !pins_i),
+      .s_axis_tready(dma_result_tready),
+      .s_axis_tlast (axis_result_tlast)
   );
 
   clipq_accel #(
@@ -168,30 +216,30 @@ module accel_harness #(
       .s_axil_rready       (s_axil_rready),
       .s_axil_rdata        (s_axil_rdata),
       .s_axil_rresp        (s_axil_rresp),
-      .s_axis_prog_tdata   (prog_tdata),
-      .s_axis_prog_tkeep   (prog_tkeep),
-      .s_axis_prog_tvalid  (prog_tvalid),
-      .s_axis_prog_tready  (prog_tready),
-      .s_axis_prog_tlast   (prog_tlast),
-      .s_axis_image_tdata  (image_tdata),
-      .s_axis_image_tkeep  (image_tkeep),
-      .s_axis_image_tvalid (image_tvalid),
-      .s_axis_image_tready (image_tready),
-      .s_axis_image_tlast  (image_tlast),
-      .m_axis_result_tdata (result_tdata),
-      .m_axis_result_tkeep (result_tkeep),
-      .m_axis_result_tvalid(result_tvalid),
-      .m_axis_result_tready(result_tready),
-      .m_axis_result_tlast (result_tlast)
+      .s_axis_prog_tdata   (axis_prog_tdata),
+      .s_axis_prog_tkeep   (axis_prog_tkeep),
+      .s_axis_prog_tvalid  (axis_prog_tvalid),
+      .s_axis_prog_tready  (axis_prog_tready),
+      .s_axis_prog_tlast   (axis_prog_tlast),
+      .s_axis_image_tdata  (axis_image_tdata),
+      .s_axis_image_tkeep  (axis_image_tkeep),
+      .s_axis_image_tvalid (axis_image_tvalid),
+      .s_axis_image_tready (axis_image_tready),
+      .s_axis_image_tlast  (axis_image_tlast),
+      .m_axis_result_tdata (axis_result_tdata),
+      .m_axis_result_tkeep (axis_result_tkeep),
+      .m_axis_result_tvalid(axis_result_tvalid),
+      .m_axis_result_tready(axis_result_tready),
+      .m_axis_result_tlast (axis_result_tlast)
   );
 
   port_monitor u_prog_monitor (
       .clk_i    (clk_i),
       .rst_ni   (rst_ni),
       .clear_i  (prog_go_i),
-      .valid_i  (prog_tvalid),
-      .ready_i  (prog_tready),
-      .last_i   (prog_tlast),
+      .valid_i  (axis_prog_tvalid),
+      .ready_i  (axis_prog_tready),
+      .last_i   (axis_prog_tlast),
       .monitor_o(prog_monitor_o)
   );
 
@@ -199,9 +247,9 @@ module accel_harness #(
       .clk_i    (clk_i),
       .rst_ni   (rst_ni),
       .clear_i  (image_go_i),
-      .valid_i  (image_tvalid),
-      .ready_i  (image_tready),
-      .last_i   (image_tlast),
+      .valid_i  (axis_image_tvalid),
+      .ready_i  (axis_image_tready),
+      .last_i   (axis_image_tlast),
       .monitor_o(image_monitor_o)
   );
 
@@ -209,17 +257,17 @@ module accel_harness #(
       .clk_i    (clk_i),
       .rst_ni   (rst_ni),
       .clear_i  (result_clear_i),
-      .valid_i  (result_tvalid),
-      .ready_i  (result_tready),
-      .last_i   (result_tlast),
+      .valid_i  (axis_result_tvalid),
+      .ready_i  (axis_result_tready),
+      .last_i   (axis_result_tlast),
       .monitor_o(result_monitor_o)
   );
 
   logic armed_q, counting_q;
   logic [31:0] now_q, cycles_q;
   logic beat_in, beat_out;
-  assign beat_in  = (prog_tvalid && prog_tready) || (image_tvalid && image_tready);
-  assign beat_out = result_tvalid && result_tready;
+  assign beat_in  = (axis_prog_tvalid && axis_prog_tready) || (axis_image_tvalid && axis_image_tready);
+  assign beat_out = axis_result_tvalid && axis_result_tready;
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
       armed_q    <= 1'b0;

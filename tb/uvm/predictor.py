@@ -1,20 +1,39 @@
-"""Predictor: from the packets that were sent to the tensors that must come back, through PyTorch
-(checked against NumPy)."""
+"""Predictor: from the packets on the input streams to the tensors that must come back."""
 
 from __future__ import annotations
 
-import numpy as np
-from pyuvm import ConfigDB, uvm_analysis_port, uvm_subscriber
+from dataclasses import dataclass
 
-from host.register_map import Register, field
+import numpy as np
+from pyuvm import uvm_analysis_port, uvm_subscriber
+
+from host.register_map import Ctrl, Register
 from model.compiler import Compiled
 from tb.lib.accelerator import expected_tensors
-from tb.uvm.config import KEY
-from tb.uvm.items import Control, ExpectedImage, RegisterItem, StreamItem
+from tb.uvm.axi_lite import RegisterItem
+from tb.uvm.axi_stream import PacketItem
+
+
+@dataclass(frozen=True)
+class ExpectedImage:
+    """What the accelerator has to send for one image: {layer: int32 [1, C, H, W]} in the order of
+    the program."""
+
+    number: int
+    compiled: Compiled
+    tensors: dict
+
+
+@dataclass(frozen=True)
+class Control:
+    """CTRL was written: a run begins, or a soft reset ends what there was."""
+
+    started: bool
+    aborted: bool
 
 
 def decode_image(compiled: Compiled, words: np.ndarray) -> np.ndarray:
-    """The image that a stream of uint64 beats carries: int32 [1, C, H, W]. Raises ValueError for a
+    """The image that a packet of uint64 words carries: int32 [1, C, H, W]. Raises ValueError for a
     wrong length."""
     tensor = compiled.tensors["input"]
     channels, height, width = tensor.shape
@@ -28,66 +47,72 @@ def decode_image(compiled: Compiled, words: np.ndarray) -> np.ndarray:
 
 
 class Predictor(uvm_subscriber):
-    """Listens to the monitors of both input streams and of the registers; publishes ExpectedImages,
-    and Controls on `control_ap`."""
+    """Listens to the monitors of both input streams and of the registers; publishes ExpectedImages
+    on `ap` and Controls on `control_ap`.
+
+    A packet that nothing calls for fails the test, unless a soft reset follows: the rest of a
+    packet that was given up is one for the accelerator too.
+    """
 
     def build_phase(self):
         super().build_phase()
-        self.config = ConfigDB().get(self, "", KEY)
+        self.networks = self.cdb_get("NETWORKS")
         self.ap = uvm_analysis_port("ap", self)
         self.control_ap = uvm_analysis_port("control_ap", self)
         self.compiled: Compiled | None = None
         self.problems: list[str] = []
+        self.unfit: list[str] = []  # packets since the last soft reset that nothing calls for
         self.images = self.weights = 0
 
-    def write(self, tt: StreamItem | RegisterItem):
-        if isinstance(tt, StreamItem):
+    def write(self, tt: PacketItem | RegisterItem):
+        if isinstance(tt, PacketItem):
             getattr(self, f"_{tt.kind}")(tt.words)
         elif tt.write and tt.register == Register.CTRL:
             self._control(tt.value)
 
-    def _control(self, value):
-        control = Control(
-            *(bool(field(value, Register.CTRL, name)) for name in ("START", "SOFT_RESET"))
-        )
-        if control.aborted:
+    def _control(self, value: int):
+        started, aborted = bool(value & Ctrl.START), bool(value & Ctrl.SOFT_RESET)
+        if aborted:
             self.images = self.weights = 0
-        self.control_ap.write(control)
+        elif started:
+            self.problems += self.unfit
+        if aborted or started:
+            self.unfit = []
+            self.control_ap.write(Control(started, aborted))
 
     def expected(self, compiled: Compiled, image: np.ndarray) -> dict:
         """{layer: int32 [1, C, H, W]} of the layers that the program emits, in order."""
         tensors = expected_tensors(compiled.net, image)
         return {layer.name: tensors[layer.name] for layer in compiled.emitted}
 
-    def _program(self, words):
-        self.compiled = self.config.network_of(words)
+    def _program(self, words: np.ndarray):
+        self.compiled = next((c for c in self.networks if np.array_equal(c.program, words)), None)
         if self.compiled is None:
-            self.problems.append("a program was sent that the configuration does not know")
+            self.unfit.append("a program was sent that is of none of the test's networks")
 
-    def _weights(self, words):
+    def _weights(self, words: np.ndarray):
         self.weights += 1
         if self.compiled is None or not np.array_equal(words, self.compiled.weights):
-            self.problems.append(
+            self.unfit.append(
                 f"weights packet {self.weights} does not belong to the loaded program"
             )
 
-    def _image(self, words):
+    def _image(self, words: np.ndarray):
         self.images += 1
         if self.compiled is None:
-            self.problems.append(f"image {self.images} was sent without a program")
-        else:
-            self.ap.write(
-                ExpectedImage(
-                    self.images,
-                    self.compiled,
-                    self.expected(self.compiled, decode_image(self.compiled, words)),
-                )
-            )
+            self.unfit.append(f"image {self.images} was sent without a program")
+            return
+        try:
+            image = decode_image(self.compiled, words)
+        except ValueError as error:
+            self.unfit.append(f"image {self.images}: {error}")
+            return
+        tensors = self.expected(self.compiled, image)
+        self.ap.write(ExpectedImage(self.images, self.compiled, tensors))
 
     def check_phase(self):
         super().check_phase()
+        problems = self.problems + self.unfit
         if self.weights != self.images:
-            self.problems.append(
-                f"{self.images} images but {self.weights} weights packets were sent"
-            )
-        assert not self.problems, f"{len(self.problems)} problems, first: {self.problems[0]}"
+            problems.append(f"{self.images} images but {self.weights} weights packets were sent")
+        assert not problems, f"{len(problems)} problems, first: {problems[0]}"

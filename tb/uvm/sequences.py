@@ -1,5 +1,5 @@
-"""Sequences: register accesses, packets, and virtual sequences of runs: whole ones, disturbed ones,
-and ones that a soft reset ends."""
+"""Virtual sequences: random register accesses, whole runs, and runs that a soft reset ends. They
+know items and sequencers only, so they run on any kind of driver."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ import numpy as np
 from cocotb.triggers import ClockCycles, First, RisingEdge, Timer
 from pyuvm import uvm_sequence, uvm_status_e
 
-from host.driver import ALL_INTERRUPTS, IDEAL
+from host.driver import ALL_INTERRUPTS
 from host.harness import clocking
-from host.register_map import FIELDS, Ctrl, ErrorCode, IrqStatus, Register, Status, field
+from host.register_map import Ctrl, ErrorCode, IrqStatus, Register, Status, field
 from model.compiler import Compiled
 from tb.lib.accelerator import cycle_limit
-from tb.uvm.items import RegisterItem, StallItem, StreamItem
-from tb.uvm.register_access import register_at
+from tb.uvm.axi_lite import RegisterItem
+from tb.uvm.axi_stream import PacketItem, StallItem
+from tb.uvm.registers import register_at
+
+RESET_CYCLES = 8  # after a soft reset until STATUS shows what is left
+LEFTOVER_READS = 20
 
 
 class ItemSequence(uvm_sequence):
@@ -31,29 +35,21 @@ class ItemSequence(uvm_sequence):
 
 class RegisterTraffic(uvm_sequence):
     """Random register accesses until `stop` is set: all that can be read, through the register
-    model; LAYER_SEL; what is refused.
+    model; LAYER_SEL; what is refused. It leaves alone what would change the run."""
 
-    It leaves alone what would change the run. done: kinds of access that were finished, for
-    coverage.
-    """
-
-    def __init__(self, env, rng: np.random.Generator):
+    def __init__(self, seed: int):
         super().__init__("register_traffic")
-        self.env, self.rng, self.stop, self.done = env, rng, False, set()
-        self.model = env.registers.config.registers
+        self.rng, self.stop = np.random.default_rng(seed), False
 
     async def body(self):
+        self.model = self.sequencer.model
         kinds = (
-            self.read,
-            self.read,
-            self.select,
-            self.write_read_only,
-            self.read_write_only,
-            self.unmapped,
+            *(self.read, self.read, self.select),
+            *(self.write_read_only, self.read_write_only, self.unmapped),
         )
         while not self.stop:
             await kinds[self.rng.integers(len(kinds))]()
-            await ClockCycles(self.env.registers.dut.clk_i, int(self.rng.integers(0, 40)))
+            await ClockCycles(self.sequencer.dut.clk_i, int(self.rng.integers(0, 40)))
 
     def pick(self, write: bool, allowed: bool = True):
         """A random register that may (or may not) be accessed in this direction."""
@@ -69,7 +65,6 @@ class RegisterTraffic(uvm_sequence):
         register = self.pick(write=False)
         status, _ = await register.read()
         assert status == uvm_status_e.UVM_IS_OK, f"{register.get_name()} cannot be read"
-        self.done.add(f"{register.get_name()} read")
 
     async def select(self):
         """LAYER_SEL, written through the model's front door."""
@@ -77,92 +72,97 @@ class RegisterTraffic(uvm_sequence):
 
     async def write_read_only(self):
         """A write that is refused; the register scoreboard sees that it is."""
-        await self.raw(self.pick(write=True, allowed=False).get_offset(), True, "read-only written")
+        await self.raw(self.pick(write=True, allowed=False).get_offset(), write=True)
 
     async def read_write_only(self):
         """A read that is refused."""
-        await self.raw(self.pick(write=False, allowed=False).get_offset(), False, "write-only read")
+        await self.raw(self.pick(write=False, allowed=False).get_offset(), write=False)
 
     async def unmapped(self):
         """An address without a register."""
-        address, write = 4 * int(self.rng.integers(len(Register), 1024)), bool(self.rng.integers(2))
-        await self.raw(address, write, "unmapped written" if write else "unmapped read")
+        address = 4 * int(self.rng.integers(len(Register), 1024))
+        await self.raw(address, write=bool(self.rng.integers(2)))
 
-    async def raw(self, address: int, write: bool, kind: str):
+    async def raw(self, address: int, write: bool):
         """An access past the register model."""
-        await ItemSequence(RegisterItem(address, 0xFFFFFFFF if write else None, write)).start(
-            self.env.registers.sequencer
-        )
-        self.done.add(kind)
+        item = RegisterItem(address, 0xFFFFFFFF if write else None, write)
+        await ItemSequence(item).start(self.sequencer.registers)
 
 
 class NetworkSequence(uvm_sequence):
-    """Virtual sequence: program, START, weights and image for each image, interrupts, STOP.
+    """Program, START, weights and image for each image, interrupts, STOP.
 
-    env: the environment whose sequencers it uses. images: integers [N, C, H, W]. traffic: (program
-    and weights, image, result stall of 256).
+    images: integers [N, C, H, W]. seed: of the senders' and the receiver's pauses; without one
+    there are none.
     """
 
-    def __init__(
-        self, env, compiled: Compiled, images: np.ndarray, traffic: tuple = (IDEAL, IDEAL, 0)
-    ):
+    def __init__(self, compiled: Compiled, images: np.ndarray, seed: int | None = None):
         super().__init__("network_sequence")
-        self.env, self.compiled, self.images, self.traffic = env, compiled, images, traffic
-        self.dut = env.result.dut
-        self.total_cycles: list[int] = []
-
-    async def load(self):
-        """Stalls of the results, program, interrupts."""
-        prog_traffic, _, stall = self.traffic
-        await ItemSequence(StallItem(stall)).start(self.env.result.sequencer)
-        assert field(await self.read(Register.ID), Register.ID, "ID") == 0x51504C43
-        await self.read(Register.PARAMS)
-        await ItemSequence(StreamItem(self.compiled.program, prog_traffic)).start(
-            self.env.program.sequencer
-        )
-        await ClockCycles(self.dut.clk_i, 8)
-        assert await self.read(Register.STATUS) & Status.PROG_VALID, "the program was not accepted"
-        await self.write(Register.IRQ_ENABLE, ALL_INTERRUPTS)
-        await self.read(Register.IRQ_ENABLE)
-
-    def send(self, image: np.ndarray) -> list:
-        """Tasks that send weights and an image at once."""
-        prog_traffic, image_traffic, _ = self.traffic
-        weights = ItemSequence(StreamItem(self.compiled.weights, prog_traffic))
-        pixels = ItemSequence(StreamItem(self.compiled.encode_image(image), image_traffic))
-        return [
-            cocotb.start_soon(weights.start(self.env.program.sequencer)),
-            cocotb.start_soon(pixels.start(self.env.image.sequencer)),
-        ]
+        self.compiled, self.images, self.seed = compiled, images, seed
+        self.rng = None if seed is None else np.random.default_rng(seed)
 
     async def body(self):
         await self.load()
         await self.write(Register.CTRL, Ctrl.START)
         for image in self.images:
-            tasks = self.send(image)
+            tasks = [self.send(item) for item in self.packets(image)]
             await self.interrupt(IrqStatus.DONE)
             for task in tasks:
                 await task
-            self.total_cycles.append(await self.read(Register.TOTAL_CYCLES))
+            await self.read(Register.TOTAL_CYCLES)
         assert await self.read(Register.IMAGES_DONE) == len(self.images)
         await self.write(Register.CTRL, Ctrl.STOP)
         await self.interrupt(IrqStatus.STOPPED)
-        await ClockCycles(self.dut.clk_i, 8)  # the last packet on its way to the scoreboard
+        await ClockCycles(self.sequencer.dut.clk_i, 8)  # the last packet reaches the scoreboard
+
+    async def load(self):
+        """The receiver's pauses, the program, the interrupts' enables."""
+        self.sequencer.logger.info(
+            "network %s, %d layers, %d images, pauses of seed %s",
+            self.compiled.net.name,
+            len(self.compiled.net.layers),
+            len(self.images),
+            self.seed,
+        )
+        await self.send(self.randomized(StallItem()))
+        await self.read(Register.ID)  # the register scoreboard knows what it must be
+        await self.read(Register.PARAMS)
+        await self.send(self.randomized(PacketItem(self.compiled.program)))
+        await ClockCycles(self.sequencer.dut.clk_i, 8)
+        assert await self.read(Register.STATUS) & Status.PROG_VALID, "the program was not accepted"
+        await self.write(Register.IRQ_ENABLE, ALL_INTERRUPTS)
+        await self.read(Register.IRQ_ENABLE)
+
+    def packets(self, image: np.ndarray) -> list[PacketItem]:
+        """Weights and image."""
+        words = (self.compiled.weights, self.compiled.encode_image(image))
+        return [self.randomized(PacketItem(w)) for w in words]
+
+    def randomized(self, item):
+        """The item, with random pauses if the sequence has a seed."""
+        if self.rng is not None:
+            item.randomize(self.rng)
+        return item
+
+    def send(self, item: PacketItem | StallItem) -> cocotb.task.Task:
+        """The task that has an item sent by the agent that it is for."""
+        if isinstance(item, StallItem):
+            sequencer = self.sequencer.result
+        else:
+            sequencer = self.sequencer.image if item.kind == "image" else self.sequencer.program
+        return cocotb.start_soon(ItemSequence(item).start(sequencer))
 
     async def interrupt(self, expected: int):
         """Wait for the interrupt line, check its only cause, clear it."""
-        irq, limit = self.dut.irq_o, Timer(cycle_limit(self.compiled) * clocking.PERIOD_NS, "ns")
-        if not int(irq.value):
-            assert await First(RisingEdge(irq), limit) is not limit, (
-                f"no interrupt after {cycle_limit(self.compiled)} cycles"
-            )
+        irq, cycles = self.sequencer.dut.irq_o, cycle_limit(self.compiled)
+        limit = Timer(cycles * clocking.PERIOD_NS, "ns")
+        if not int(irq.value) and await First(RisingEdge(irq), limit) is limit:
+            raise AssertionError(f"no interrupt after {cycles} cycles")
         cause = await self.read(Register.IRQ_STATUS)
         if cause & IrqStatus.ERROR:
             code = field(await self.read(Register.ERROR), Register.ERROR, "CODE")
-            raise AssertionError(
-                f"accelerator error {code:#04x} "
-                f"({ErrorCode(code).name if code in set(ErrorCode) else 'unknown'})"
-            )
+            name = ErrorCode(code).name if code in set(ErrorCode) else "unknown"
+            raise AssertionError(f"accelerator error {code:#04x} ({name})")
         assert cause == expected, f"interrupt status {cause:#x}, expected {expected:#x}"
         await self.write(Register.IRQ_STATUS, expected)
         assert not int(irq.value), "the interrupt line stays high after its cause was cleared"
@@ -170,46 +170,46 @@ class NetworkSequence(uvm_sequence):
     async def read(self, register: Register) -> int:
         """Value of a register through the register agent."""
         item = RegisterItem(register)
-        await ItemSequence(item).start(self.env.registers.sequencer)
+        await ItemSequence(item).start(self.sequencer.registers)
         return item.value
 
     async def write(self, register: Register, value: int):
         """Write a register through the register agent."""
-        await ItemSequence(RegisterItem(register, value, write=True)).start(
-            self.env.registers.sequencer
-        )
+        item = RegisterItem(register, value, write=True)
+        await ItemSequence(item).start(self.sequencer.registers)
 
 
 class AbortedSequence(NetworkSequence):
-    """As a network's run, but a soft reset comes `moment` cycles after START, wherever the run is
-    then.
+    """As a network's run, but `moment` cycles after START both packets are given up and a soft
+    reset ends the run, wherever it is. The program stays loaded; nothing of the run is left."""
 
-    The program stays loaded; nothing of the run is left. engines_empty(engine): waits until an
-    engine has sent its last beat.
-    """
-
-    def __init__(
-        self,
-        env,
-        compiled: Compiled,
-        image: np.ndarray,
-        moment: int,
-        engines_empty,
-        traffic: tuple = (IDEAL, IDEAL, 0),
-    ):
-        super().__init__(env, compiled, image, traffic)
-        self.moment, self.engines_empty = moment, engines_empty
+    def __init__(self, compiled: Compiled, image: np.ndarray, moment: int, seed: int | None = None):
+        super().__init__(compiled, image, seed)
+        self.moment = moment
 
     async def body(self):
         await self.load()
         await self.write(Register.CTRL, Ctrl.START)
-        tasks = self.send(self.images[0])
-        await ClockCycles(self.dut.clk_i, self.moment)
-        await self.env.result.config.host.abort(self.engines_empty)
-        for task in tasks:
-            await task
+        packets = self.packets(self.images[0])
+        weights_task, image_task = [self.send(item) for item in packets]
+        await ClockCycles(self.sequencer.dut.clk_i, self.moment)
+        for item in packets:
+            item.give_up.set()
+        await image_task
+        await self.write(Register.CTRL, Ctrl.SOFT_RESET)  # lets go of a beat that still waits
+        await weights_task
+        await ClockCycles(self.sequencer.dut.clk_i, RESET_CYCLES)
+        await self.write(Register.CTRL, Ctrl.SOFT_RESET)
+        await self.take_leftovers()
+        await self.write(Register.IRQ_STATUS, ALL_INTERRUPTS)
         status = await self.read(Register.STATUS)
-        assert status == 1 << FIELDS[Register.STATUS]["PROG_VALID"][1], (
-            f"STATUS {status:#x} after a soft reset"
-        )
-        assert not int(self.dut.irq_o.value), "an interrupt after a soft reset"
+        assert status == Status.PROG_VALID, f"STATUS {status:#x} after a soft reset"
+        assert not int(self.sequencer.dut.irq_o.value), "an interrupt after a soft reset"
+
+    async def take_leftovers(self):
+        """Wait until the result beats that had been offered are taken."""
+        for _ in range(LEFTOVER_READS):
+            await ClockCycles(self.sequencer.dut.clk_i, RESET_CYCLES)
+            if not await self.read(Register.STATUS) & Status.RESULT:
+                return
+        raise AssertionError("a result beat is offered long after a soft reset")

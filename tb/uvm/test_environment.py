@@ -1,53 +1,207 @@
-"""The environment itself: it must fail when it saw nothing, a tensor differs, a part of it is
-disabled, or coverage has holes."""
+"""The environment itself: the same sequence on both kinds of drivers, passive use, and failure when
+it saw nothing, a tensor differs, a monitor drops a beat, a part is disabled, coverage has holes."""
 
-from unittest import mock
+from __future__ import annotations
 
 import cocotb
-from cocotb.triggers import ClockCycles
-from pyuvm import uvm_factory
+import pytest
+import pyuvm
+from cocotb.triggers import ClockCycles, FallingEdge
+from pyuvm import uvm_active_passive_enum, uvm_factory, uvm_root
 
+from host.driver import Host, rest
+from host.harness import clocking
 from model.compiler import compile_network
-from tb.lib.accelerator import hardware_of, random_generator
+from tb.lib.accelerator import cycle_limit, random_generator
 from tb.lib.chain import Chain
-from tb.top import bench as network_bench
-from tb.top.bench import Bench
-from tb.uvm.agents import RegisterMonitor, ResultMonitor, StreamMonitor
-from tb.uvm.base_test import AcceleratorTest, run
-from tb.uvm.config import PASSIVE
-from tb.uvm.coverage import LayerCoverage
+from tb.lib.handshake import ProtocolError, transfer
+from tb.uvm.axi_lite import RegisterMonitor
+from tb.uvm.axi_stream import StreamMonitor
+from tb.uvm.dma import DmaPacketDriver, DmaReadyDriver, use_dma
+from tb.uvm.env import AcceleratorTest
 from tb.uvm.predictor import Predictor
-from tb.uvm.scoreboards import ResultScoreboard
+from tb.uvm.scoreboard import LayerCoverage, ResultScoreboard
 from tb.uvm.sequences import NetworkSequence
 
 
-def small_chain():
-    """Two layers that even Icarus simulates in seconds."""
-    return (
-        Chain(random_generator(), (3, 3, 2), True, "small")
-        .conv(5, (1, 3), (0, 1))
-        .maxpool((2, 1), (1, 1))
-    )
-
-
-def small_network(dut):
-    """The chain, compiled with the debug bit."""
-    return compile_network(small_chain().network(), hardware_of(dut), debug=True)
-
-
 class OneImage(AcceleratorTest):
-    """One image of the only network."""
+    """One image of a network that even Icarus simulates in seconds.
+
+    pauses: random ones of senders and receiver. replaced: what the factory makes of a class. at:
+    only at this path.
+    """
+
+    pauses = False
+    replaced: dict[type, type] = {}
+    at: str | None = None
+
+    def networks(self):
+        self.chain = Chain(random_generator(), (3, 3, 2), True, "small")
+        self.chain.conv(5, (1, 3), (0, 1)).maxpool((2, 1), (1, 1))
+        return [compile_network(self.chain.network(), self.hardware, debug=True)]
+
+    def build_phase(self):
+        factory = uvm_factory()
+        for original, replacement in self.replaced.items():
+            if self.at:
+                factory.set_inst_override_by_type(original, replacement, self.at)
+            else:
+                factory.set_type_override_by_type(original, replacement)
+        super().build_phase()
 
     async def stimulus(self):
-        (compiled,) = self.config.networks
-        await NetworkSequence(self.env, compiled, small_chain().images[:1]).start()
+        (compiled,) = self.compiled
+        seed = int(random_generator().integers(2**31)) if self.pauses else None
+        await self.start(NetworkSequence(compiled, self.chain.images[:1], seed))
 
 
-class Silent(AcceleratorTest):
-    """Sends nothing."""
+def must_fail(pattern: str):
+    """A UVM test that has to fail with a message in which the pattern is found."""
+    return pyuvm.test(expect_error=(pytest.RaisesExc(AssertionError, match=pattern),))
+
+
+# ---------------------------------------------------------------------------- both kinds of drivers
+
+
+class Witness(ResultScoreboard):
+    """Writes down what reaches the scoreboard, in its order."""
+
+    def build_phase(self):
+        super().build_phase()
+        self.seen = []
+
+    def control(self, item):
+        self.seen.append(item)
+        super().control(item)
+
+    def packet(self, packet):
+        self.seen.append((packet.words.tolist(), packet.keep))
+        super().packet(packet)
+
+    def compare(self, expected, packets):
+        self.seen.append({name: tensor.tolist() for name, tensor in expected.tensors.items()})
+        super().compare(expected, packets)
+
+
+class OnPins(OneImage):
+    """The usual drivers, on the pins; the clock runs."""
+
+    pauses = True
+    replaced = {ResultScoreboard: Witness}
+
+    async def reset(self):
+        rest(self.dut)
+        await clocking.reset(self.dut)
+
+
+class OnEngines(OnPins):
+    """The harness's engines."""
+
+    def build_phase(self):
+        use_dma()
+        super().build_phase()
+
+
+@cocotb.test()
+async def same_sequence_on_both_drivers(dut):
+    """One sequence on the pins and through the engines: the scoreboards saw the same."""
+    seen = []
+    rest(dut)
+    await clocking.start(dut)
+    for test in (OnPins, OnEngines):
+        await uvm_root().run_test(test)
+        env = uvm_root().uvm_test_top.env
+        engines = isinstance(env.program.driver, DmaPacketDriver)
+        assert engines == isinstance(env.result.driver, DmaReadyDriver) == (test is OnEngines)
+        seen.append((list(env.scoreboard.seen), env.scoreboard.values))
+    assert seen[0] == seen[1] and len(seen[0][0]) >= 4, "the scoreboards saw different things"
+
+
+# ---------------------------------------------------------------------------------------- good runs
+
+
+@pyuvm.test()
+class GoodRun(OneImage):
+    """The control: the same network, predictor and scoreboard without any sabotage."""
+
+    pauses = True
+
+
+@pyuvm.test()
+class Passive(OneImage):
+    """Passive agents drive nothing, yet the scoreboard checks what somebody else does."""
+
+    is_active = uvm_active_passive_enum.UVM_PASSIVE
+
+    async def reset(self):
+        self.host = Host(self.dut)
+        await self.host.start()
 
     async def stimulus(self):
-        await ClockCycles(self.config.dut.clk_i, 10)
+        (compiled,) = self.compiled
+        await self.host.load_network(compiled, self.chain.images[:2])
+        await self.host.start_run()
+        for number in range(2):
+            await self.host.run_image(number, cycle_limit(compiled))
+        await self.host.stop_run()
+        await self.host.read(0)
+        await ClockCycles(self.dut.clk_i, 10)
+        assert not hasattr(self.env.program, "driver"), "a passive agent has a driver"
+        assert self.env.scoreboard.images == 2
+
+
+@pyuvm.test()
+class CoverageReached(OneImage):
+    """A goal that the network reaches: its kinds of layers."""
+
+    @property
+    def coverage_goal(self):
+        return frozenset(
+            f"layer_op.{layer.op} {'signed' if layer.in_signed else 'unsigned'}"
+            for layer in self.compiled[0].net.layers
+        )
+
+
+@cocotb.test()
+@cocotb.parametrize(
+    (
+        ("steps", "problem"),
+        [
+            (((1, 0, 5), (1, 0, 5), (1, 1, 5)), None),
+            (((1, 0, 5), (0, 0, 5)), "fell before its offer was taken"),
+            (((1, 0, 5), (1, 1, 6)), "changed before it was taken"),
+        ],
+    )
+)
+async def handshakes_are_checked(dut, steps, problem):
+    """What the monitors stand on: an offer (valid, ready, data) stays until it is taken. The pins
+    are without effect here."""
+    valid, ready, data = dut.s_axis_prog_tvalid, dut.s_axis_prog_tlast, dut.s_axis_prog_tdata
+    rest(dut)
+    await clocking.start(dut)
+
+    async def drive():
+        for valid.value, ready.value, data.value in steps:
+            await FallingEdge(dut.clk_i)
+
+    cocotb.start_soon(drive())
+    taken = transfer(dut.clk_i, valid, ready, [data])
+    if problem is None:
+        assert await taken == (5,)
+    else:
+        with pytest.raises(ProtocolError, match=problem):
+            await taken
+
+
+# ----------------------------------------------------------------------------------- planted errors
+
+
+@must_fail("checked nothing")
+class Silent(OneImage):
+    """No stimulus: scoreboards that checked nothing fail."""
+
+    async def stimulus(self):
+        await ClockCycles(self.dut.clk_i, 10)
 
 
 class LyingPredictor(Predictor):
@@ -61,46 +215,85 @@ class LyingPredictor(Predictor):
         return tensors
 
 
-class Corrupted(OneImage):
-    """Uses the lying predictor."""
+@must_fail(r"layer '\w+': 1 of .* channel 4, row 2, column 1: expected -?\d+, got")
+class WrongValue(OneImage):
+    """One wrong value is found and located."""
 
-    def build_phase(self):
-        uvm_factory().set_type_override_by_type(Predictor, LyingPredictor)
-        super().build_phase()
-
-
-class DeafScoreboard(ResultScoreboard):
-    """Never takes anything out of its fifos."""
-
-    async def run_phase(self):
-        pass
+    replaced = {Predictor: LyingPredictor}
 
 
-class Deaf(OneImage):
-    """Uses the deaf scoreboard."""
+class DroppingMonitor(StreamMonitor):
+    """Does not see the second beat."""
 
-    def build_phase(self):
-        uvm_factory().set_type_override_by_type(ResultScoreboard, DeafScoreboard)
-        super().build_phase()
+    beats = 0
+
+    def beat(self, word, keep, last):
+        self.beats += 1
+        if self.beats != 2:
+            super().beat(word, keep, last)
+
+
+class BeatDropped(OneImage):
+    """The monitor of one stream drops a beat."""
+
+    replaced = {StreamMonitor: DroppingMonitor}
+
+
+@must_fail("a program was sent that is of none of the test's networks")
+class ProgramBeatDropped(BeatDropped):
+    """On the stream of programs and weights."""
+
+    at = "uvm_test_top.env.program.monitor"
+
+
+@must_fail(r"image 1: \d+ beats, an image of 'small' has \d+")
+class ImageBeatDropped(BeatDropped):
+    """On the stream of images."""
+
+    at = "uvm_test_top.env.image.monitor"
+
+
+@must_fail(r"a packet of \d+ beats, the last with TKEEP \w+, expected \d+")
+class ResultBeatDropped(BeatDropped):
+    """On the stream of results."""
+
+    at = "uvm_test_top.env.result.monitor"
+
+
+class FlippingMonitor(StreamMonitor):
+    """Reads one bit of the first beat wrongly."""
+
+    def beat(self, word, keep, last):
+        super().beat(word if self.words else word ^ 1, keep, last)
+
+
+@must_fail("1 of .* values differ")
+class ResultBitFlipped(OneImage):
+    """What the result monitor reads is what is compared."""
+
+    replaced, at = {StreamMonitor: FlippingMonitor}, "uvm_test_top.env.result.monitor"
+
+
+# ----------------------------------------------------------------------------------- disabled parts
 
 
 class Mute:
-    """Mixin of a monitor that sees nothing."""
+    """Mixin of a part that does nothing."""
 
     async def run_phase(self):
         pass
 
 
-class MuteResultMonitor(Mute, ResultMonitor):
-    """Publishes no result packet."""
-
-
 class MuteStreamMonitor(Mute, StreamMonitor):
-    """Publishes no packet that was sent."""
+    """Publishes no packet."""
 
 
 class MuteRegisterMonitor(Mute, RegisterMonitor):
     """Publishes no access."""
+
+
+class DeafScoreboard(Mute, ResultScoreboard):
+    """Never takes anything out of its fifos."""
 
 
 class LazyPredictor(Predictor):
@@ -113,7 +306,7 @@ class LazyPredictor(Predictor):
 class BlindScoreboard(ResultScoreboard):
     """Takes everything and compares nothing."""
 
-    def _compare(self, expected, packets):
+    def compare(self, expected, packets):
         pass
 
 
@@ -124,146 +317,64 @@ class SilentCoverage(LayerCoverage):
         pass
 
 
-def disabled(original, replacement):
-    """The one-image test with a part replaced."""
+@must_fail("an expected image never came back")
+class NoResultMonitor(OneImage):
+    """Results that nobody saw."""
 
-    class Disabled(OneImage):
-        """One image with a part that does not work."""
-
-        def build_phase(self):
-            uvm_factory().set_type_override_by_type(original, replacement)
-            super().build_phase()
-
-    return Disabled
+    replaced, at = {StreamMonitor: MuteStreamMonitor}, "uvm_test_top.env.result.monitor"
 
 
-class Watching(AcceleratorTest):
-    """A passive environment beside another test bench that does the work."""
+@must_fail("images but")
+class NoImageMonitor(OneImage):
+    """Images that nobody saw."""
 
-    async def stimulus(self):
-        (compiled,) = self.config.networks
-        bench = Bench(self.config.dut)
-        bench.host = self.config.host
-        await bench.check(compiled.net, small_chain().images[:2])
-        await bench.host.read(0)
-        assert not hasattr(self.env.program, "driver"), "a passive agent has a driver"
-        await ClockCycles(self.config.dut.clk_i, 10)
+    replaced, at = {StreamMonitor: MuteStreamMonitor}, "uvm_test_top.env.image.monitor"
 
 
-async def must_fail(test, dut, *words, **options):
-    """Run a test that has to fail with a message that holds all `words`."""
-    try:
-        await run(test, dut, networks=[small_network(dut)], **options)
-    except AssertionError as error:
-        message = str(error)
-        assert all(word in message for word in words), (
-            f"{test.__name__} failed with another message: {message}"
-        )
-        dut._log.info("%s failed as it must: %s", test.__name__, message.splitlines()[0])
-        return
-    raise AssertionError(f"{test.__name__} passed although it must fail")
+@must_fail("image 1 was sent without a program")
+class NoProgramMonitor(OneImage):
+    """A program that nobody saw."""
+
+    replaced, at = {StreamMonitor: MuteStreamMonitor}, "uvm_test_top.env.program.monitor"
 
 
-@cocotb.test()
-async def good_run_passes(dut):
-    """The control: the same network, predictor and scoreboard without any sabotage."""
-    await run(OneImage, dut, networks=[small_network(dut)])
+@must_fail("the register scoreboard checked nothing")
+class NoRegisterMonitor(OneImage):
+    """Accesses that nobody saw."""
+
+    replaced = {RegisterMonitor: MuteRegisterMonitor}
 
 
-@cocotb.test()
-async def nothing_seen_fails(dut):
-    """No stimulus: scoreboards that checked nothing fail."""
-    await must_fail(Silent, dut, "checked nothing")
+@must_fail("an expected image never came back")
+class Deaf(OneImage):
+    """Results that the scoreboard never looked at."""
+
+    replaced = {ResultScoreboard: DeafScoreboard}
 
 
-@cocotb.test()
-async def corrupted_expectation_is_reported(dut):
-    """One wrong value is found and located."""
-    layer = small_network(dut).net.layers[0].name
-    await must_fail(
-        Corrupted, dut, f"layer {layer!r}", "1 of ", "channel 4, row 2, column 1", "expected", "got"
-    )
-
-
-@cocotb.test()
-async def unread_results_fail(dut):
-    """Results that the scoreboard never looked at do not pass."""
-    await must_fail(Deaf, dut, "problems")
-
-
-@cocotb.test()
-async def coverage_hole_fails(dut):
-    """A kind of layer that was never run is named."""
-    await must_fail(
-        OneImage,
-        dut,
-        "coverage holes",
-        "layer_op.avgpool signed",
-        coverage_goal=frozenset({"layer_op.avgpool signed"}),
-    )
-
-
-@cocotb.test()
-async def disabled_monitors_fail(dut):
-    """Each monitor that sees nothing turns the run red."""
-    await must_fail(
-        disabled(ResultMonitor, MuteResultMonitor), dut, "an expected image never came back"
-    )
-    await must_fail(disabled(StreamMonitor, MuteStreamMonitor), dut, "no image calls for")
-    await must_fail(
-        disabled(RegisterMonitor, MuteRegisterMonitor),
-        dut,
-        "the register scoreboard checked nothing",
-    )
-
-
-@cocotb.test()
-async def disabled_reference_fails(dut):
+@must_fail("the scoreboard checked nothing")
+class NoReference(OneImage):
     """A predictor that expects nothing of an image."""
-    await must_fail(disabled(Predictor, LazyPredictor), dut, "checked nothing")
+
+    replaced = {Predictor: LazyPredictor}
 
 
-@cocotb.test()
-async def disabled_comparison_fails(dut):
+@must_fail("the scoreboard checked nothing")
+class NoComparison(OneImage):
     """A scoreboard that takes everything and compares nothing."""
-    await must_fail(
-        disabled(ResultScoreboard, BlindScoreboard), dut, "the scoreboard checked nothing"
-    )
+
+    replaced = {ResultScoreboard: BlindScoreboard}
 
 
-@cocotb.test()
-async def disabled_bench_fails(dut):
-    """The bench of the tests without UVM: a reference that knows nothing, or a comparison that
-    compares nothing."""
-    bench = await Bench(dut).start()
-    for part, replacement in (
-        ("expected_tensors", lambda net, images: {}),
-        ("compare", lambda expected, got: 0),
-    ):
-        with mock.patch.object(network_bench, part, replacement):
-            try:
-                await bench.check(small_network(dut).net, small_chain().images[:1])
-            except (AssertionError, KeyError) as error:
-                dut._log.info("without %s the bench failed as it must: %r", part, error)
-            else:
-                raise AssertionError(f"the bench passed without {part}")
-    assert not bench.values_checked
+@must_fail(r"coverage holes: layer_op\.avgpool signed")
+class CoverageHole(OneImage):
+    """A kind of layer that was never run is named."""
+
+    coverage_goal = frozenset({"layer_op.avgpool signed"})
 
 
-@cocotb.test()
-async def disabled_coverage_fails(dut):
-    """A collector that samples nothing leaves holes; the same goal is reached with it."""
-    goal = frozenset(
-        f"layer_op.{layer.op} {'signed' if layer.in_signed else 'unsigned'}"
-        for layer in small_network(dut).net.layers
-    )
-    await must_fail(
-        disabled(LayerCoverage, SilentCoverage), dut, "coverage holes", *goal, coverage_goal=goal
-    )
-    await run(OneImage, dut, networks=[small_network(dut)], coverage_goal=goal)
+@must_fail(r"coverage holes: layer_op\.conv signed, layer_op\.maxpool")
+class NoCoverage(CoverageReached):
+    """A collector that samples nothing leaves holes."""
 
-
-@cocotb.test()
-async def passive_environment_checks(dut):
-    """Passive agents drive nothing, yet the scoreboard checks what another test bench does."""
-    await run(Watching, dut, networks=[small_network(dut)], is_active=PASSIVE)
+    replaced = {LayerCoverage: SilentCoverage}

@@ -7,14 +7,15 @@ Environment: UVM_RUNS the number of runs (default 8, on Icarus 2); every other o
 import os
 
 import cocotb
+import pyuvm
 
-from host.harness import clocking
 from model.compiler import compile_network
 from tb.lib import coverage
-from tb.lib.accelerator import cycle_limit, hardware_of, on_icarus, random_generator
+from tb.lib.accelerator import cycle_limit, on_icarus, random_generator
 from tb.lib.chain import Chain
-from tb.top.bench import random_streams
-from tb.uvm.base_test import AcceleratorTest, run
+from tb.lib.effort import scaled
+from tb.uvm.dma import use_dma
+from tb.uvm.env import AcceleratorTest
 from tb.uvm.sequences import AbortedSequence, NetworkSequence, RegisterTraffic
 
 
@@ -37,54 +38,45 @@ def chains(rng):
     ]
 
 
+@pyuvm.test()
 class DisturbedTest(AcceleratorTest):
     """Register traffic from beginning to end beside runs of changing networks; every other run is
     aborted and must leave nothing behind."""
 
+    def networks(self):
+        return [
+            compile_network(chain.network(), self.hardware, debug=True)
+            for chain in chains(random_generator())
+        ]
+
     async def stimulus(self):
         rng = random_generator()
-        traffic = RegisterTraffic(self.env, rng)
-        task = cocotb.start_soon(traffic.start())
-        runs = int(os.environ.get("UVM_RUNS") or (2 if on_icarus() else 8))
+        traffic = RegisterTraffic(int(rng.integers(2**31)))
+        task = cocotb.start_soon(self.start(traffic))
+        runs = int(os.environ.get("UVM_RUNS") or scaled(icarus=2, verilator=8))
         assert runs > 1, "UVM_RUNS must be at least 2"
         for number in range(runs):
-            compiled = self.config.networks[number // 2 % 2]
+            compiled = self.compiled[number // 2 % 2]
             low, high = compiled.net.input_range
             images = rng.integers(low, high + 1, (2, *compiled.net.input_shape))
+            seed = int(rng.integers(2**31))
             if number % 2:
-                await NetworkSequence(self.env, compiled, images, random_streams(rng)).start()
+                await self.start(NetworkSequence(compiled, images, seed))
             else:
                 moment = int(rng.integers(1, cycle_limit(compiled) // 20))
-                await AbortedSequence(
-                    self.env, compiled, images[:1], moment, self.engine_empty, random_streams(rng)
-                ).start()
+                await self.start(AbortedSequence(compiled, images, moment, seed))
         traffic.stop = True
         await task
-        assert self.env.scoreboard.aborted >= runs // 2 and self.env.scoreboard.images >= 2 * (
-            runs // 2
-        )
+        scoreboard = self.env.scoreboard
+        assert scoreboard.aborted >= runs // 2 and scoreboard.images >= 2 * (runs // 2)
         assert self.env.register_scoreboard.refused, "no forbidden access was tried"
         coverage.hit("run", "after a soft reset in a run")
 
-    async def engine_empty(self, engine):
-        """Wait until an engine has sent its last beat."""
-        busy = getattr(self.config.dut, f"{engine}_busy_o")
-        await clocking.wait_for(
-            self.config.dut,
-            lambda: not int(busy.value),
-            4000,
-            f"the {engine} stream is not emptied",
-        )
 
+@pyuvm.test()
+class DisturbedEnginesTest(DisturbedTest):
+    """The same through the harness's engines."""
 
-@cocotb.test()
-async def uvm_disturbed(dut):
-    """Results and register answers are right however the runs before were disturbed or ended."""
-    await run(
-        DisturbedTest,
-        dut,
-        networks=[
-            compile_network(c.network(), hardware_of(dut), debug=True)
-            for c in chains(random_generator())
-        ],
-    )
+    def build_phase(self):
+        use_dma()
+        super().build_phase()

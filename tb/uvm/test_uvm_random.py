@@ -5,19 +5,22 @@ Environment: UVM_NETWORKS the least number of networks (default 10).
 
 import os
 
-import cocotb
 import numpy as np
+import pyuvm
 
 from model.compiler import CompileError, compile_network
 from model.network.random_networks import random_input, random_network
-from tb.lib.accelerator import hardware_of, random_generator
+from tb.lib.accelerator import random_generator
+from tb.lib.cover_groups import GROUPS
 from tb.lib.layer_coverage import mapping_points
-from tb.top.bench import random_streams
-from tb.uvm.base_test import AcceleratorTest, run
-from tb.uvm.coverage import ALL_KINDS
+from tb.uvm.dma import use_dma
+from tb.uvm.env import AcceleratorTest
 from tb.uvm.sequences import NetworkSequence
 
 LIMIT = 300  # networks drawn
+ALL_KINDS = frozenset(
+    f"{group}.{point}" for group in ("layer_op", "layer_mapping") for point in GROUPS[group]
+)
 
 
 def draw_networks(rng, hardware, least):
@@ -46,26 +49,22 @@ def draw_networks(rng, hardware, least):
     raise AssertionError(f"{LIMIT} random networks leave holes: {sorted(missing)}")
 
 
+@pyuvm.test()
 class RandomTest(AcceleratorTest):
-    """Every network of the configuration with its own images and traffic."""
+    """All images of all networks equal the predictor's, and every kind of layer was among them."""
+
+    coverage_goal = ALL_KINDS
+
+    def networks(self):
+        least = int(os.environ.get("UVM_NETWORKS") or 10)
+        return draw_networks(random_generator(), self.hardware, least)
+
+    def build_phase(self):
+        use_dma()
+        super().build_phase()
 
     async def stimulus(self):
         rng = random_generator()
-        for compiled in self.config.networks:
+        for compiled in self.compiled:
             images = random_input(rng, compiled.net, int(rng.integers(1, 3)))
-            self.logger.info(
-                "network %s, %d layers, %d images",
-                compiled.net.name,
-                len(compiled.net.layers),
-                len(images),
-            )
-            await NetworkSequence(self.env, compiled, images, random_streams(rng)).start()
-
-
-@cocotb.test()
-async def uvm_random(dut):
-    """All images of all networks equal the predictor's, and every kind of layer was among them."""
-    networks = draw_networks(
-        random_generator(), hardware_of(dut), int(os.environ.get("UVM_NETWORKS") or 10)
-    )
-    await run(RandomTest, dut, networks=networks, coverage_goal=ALL_KINDS)
+            await self.start(NetworkSequence(compiled, images, int(rng.integers(2**31))))
