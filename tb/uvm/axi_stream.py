@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from cocotb.triggers import Event, FallingEdge, First, RisingEdge
+from cocotb.triggers import Event, FallingEdge, First, RisingEdge, Timer
 from cocotbext.axi import AxiStreamBus, AxiStreamFrame, AxiStreamSink, AxiStreamSource
 from pyuvm import uvm_analysis_port, uvm_driver, uvm_monitor, uvm_sequence_item, uvm_subscriber
 
 from host.driver import FULL_RATE, IDEAL, random_traffic
+from host.harness import clocking
 from model.compiler.program_format import MAGIC_PROGRAM, MAGIC_WEIGHTS, PACKET
 from model.compiler.records import decode
 from tb.lib.handshake import transfer
 from tb.lib.signals import is_high
 
 FULL_BEAT = 0xFF  # TKEEP
+GIVE_UP_CYCLES = 4000
 STALLS = (0, 20, 128, 230)  # of 256: what a random receiver does
 
 
@@ -97,6 +99,13 @@ class StreamDriver(uvm_driver):
         """Do what the item says; returns when it is done."""
         raise NotImplementedError
 
+    async def last_beat(self, offered):
+        """Wait until a signal falls: the beat that is offered when a packet is given up is not
+        withdrawn."""
+        limit = Timer(GIVE_UP_CYCLES * clocking.PERIOD_NS, "ns")
+        if is_high(offered) and await First(FallingEdge(offered), limit) is limit:
+            raise AssertionError(f"{self.stream}: a beat is not taken in {GIVE_UP_CYCLES} cycles")
+
 
 class PacketDriver(StreamDriver):
     """Sends PacketItems on the pins of a stream into the accelerator."""
@@ -115,11 +124,10 @@ class PacketDriver(StreamDriver):
             await self._stop()
 
     async def _stop(self):
-        """Forget the rest of a packet; a beat that is offered is not withdrawn."""
+        """Forget the rest of a packet."""
         self.source.pause = True
         await FallingEdge(self.dut.clk_i)
-        if is_high(self.source.bus.tvalid):
-            await FallingEdge(self.source.bus.tvalid)
+        await self.last_beat(self.source.bus.tvalid)
         self.source.clear()
         self.source.assert_reset()
         self.source.pause = False

@@ -31,8 +31,7 @@ class DmaPacketDriver(PacketDriver):
             await First(FallingEdge(busy), item.give_up.wait())
         if is_high(busy):
             await self.host.send(engine, 0, 0)
-        if is_high(busy):
-            await FallingEdge(busy)
+            await self.last_beat(busy)
 
 
 class DmaReadyDriver(ReadyDriver):
