@@ -1,11 +1,11 @@
-// The accelerator between models of the host's DMA engines (test bench only).
+// Harness of the accelerator: connects it to models of the host's DMA engines (simulation only).
 //
-// Purpose: runs whole networks at the simulator's full speed: Python loads the streams' files, starts the engines, and
-// waits for edges.  With pins_i the streams belong to s_axis_* and m_axis_result_* instead, and the engines rest.
-// axis_* are the accelerator's stream ports for monitors, whoever drives them.  cycles_o counts from the first beat
-// accepted on an input stream of weights or images to the last result beat, as the product defines total_cycles,
-// independently of the accelerator's own counter.  The program is sent by the same engine as the weights, but before
-// arm_i.
+// Purpose: runs whole networks at the full speed of the simulator. Python loads the files of the streams, starts the
+// engines, and waits for edges. With pins_i the streams are connected to s_axis_* and m_axis_result_* instead, and the
+// engines stay idle. axis_* are the accelerator's stream ports for monitors, in both cases. cycles_o counts from the
+// first beat accepted on an input stream of weights or images to the last result beat, as the product defines
+// total_cycles. It does not depend on the accelerator's own counter. The engine of the weights also sends the program,
+// before arm_i.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps

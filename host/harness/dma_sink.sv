@@ -1,8 +1,8 @@
-// Model of a DMA that receives an AXI-Stream into memory (test bench only).
+// DMA sink: receives an AXI-Stream into a memory (simulation only).
 //
-// Purpose: takes beats with settable bandwidth and random stalls and writes them to FILE in the simulator's folder when
-// dump_i rises. stall_i / 256 is the probability that it takes nothing in a cycle; at 256 it takes nothing for ever.
-// clear_i empties it.  Packets are counted by TLAST; a beat that changes while it waits is counted as a protocol error.
+// Purpose: accepts beats with random stalls and writes them to FILE in the simulation's folder when dump_i rises.
+// stall_i / 256 is the probability of a stall in a cycle; at 256 it never accepts a beat. clear_i empties the memory.
+// Packets are counted by TLAST. A beat that changes while it is stalled counts as a protocol error.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps

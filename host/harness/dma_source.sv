@@ -1,10 +1,10 @@
-// Model of a DMA that sends a memory region over AXI-Stream (test bench only).
+// DMA source: sends a memory region over AXI-Stream (simulation only).
 //
-// Purpose: what the host side of a real system does, with settable latency, bandwidth and random stalls, without a line
-// of Python per beat. The memory is read from FILE in the simulator's folder when load_i rises.  A pulse on go_i sends
-// beats_i words from base_i, TLAST on the last: the first after latency_i cycles, on average rate_i / 256 beats a
-// cycle, and with a probability of stall_i / 256 a pause before any beat. TKEEP of the last beat is keep_i, so that a
-// wrong one can be sent.
+// Purpose: models the sending side of a host, with settable latency, bandwidth and random pauses, and without Python
+// code per beat. The memory is read from FILE in the simulation's folder when load_i rises. A pulse on go_i sends
+// beats_i words from base_i, with TLAST on the last. The first beat comes after latency_i cycles. There are
+// rate_i / 256 beats a cycle on average, and a pause before a beat with probability stall_i / 256. keep_i is the TKEEP
+// of the last beat, so that tests can send a wrong one.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps

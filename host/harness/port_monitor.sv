@@ -1,10 +1,10 @@
-// Watches one AXI-Stream port and measures how its packets flow (test bench only).
+// Port monitor: measures how packets flow through an AXI-Stream port (simulation only).
 //
-// Purpose: coverage of stalls comes from what happened at a port, not from what the stimulus asked for. Counts since
-// clear_i: beats; gaps, cycles inside a packet without tvalid; held, cycles in which a beat waits for tready; and the
-// longest run of either, up to 65,535 cycles. monitor_o = {longest held[127:112], longest gap[111:96], held[95:64],
-// gaps[63:32], beats[31:0]}.
-// Latency: one cycle.
+// Purpose: coverage of stalls is based on the events at a port, not on the stimulus. Counts since clear_i: beats; gaps,
+// the cycles inside a packet without tvalid; held, the cycles in which a beat waits for tready; and the longest run of
+// each, up to 65,535 cycles. monitor_o = {longest held[127:112], longest gap[111:96], held[95:64], gaps[63:32],
+// beats[31:0]}.
+// Latency: 1 cycle.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps
