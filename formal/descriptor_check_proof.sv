@@ -116,24 +116,36 @@ module descriptor_check_proof #(
   assign pool_pad_h     = program_pkg::descriptor_pool_pad_h(d);
   assign pool_pad_w     = program_pkg::descriptor_pool_pad_w(d);
 
-  logic conv, vertical, writes;
-  logic signed [N-1:0] in_base, in_end, kernel_h, kernel_w, needed, channels;
+  logic conv, vertical, writes, stride_h, stride_w;
+  logic signed [N-1:0] in_base, in_end, other_base, other_end, kernel_h, kernel_w, needed, channels;
   assign conv     = program_pkg::descriptor_op(d) == program_pkg::OP_CONV;
   assign vertical = program_pkg::descriptor_vertical(d);
   assign writes   = !program_pkg::descriptor_raw(d) || program_pkg::descriptor_op(d) == program_pkg::OP_MAXPOOL;
   assign in_base  = n({15'b0, program_pkg::descriptor_in_base(d)});
   assign in_end   = in_base + n(rows_q) + n({8'b0, row_q});
-  assign kernel_h = n({16'b0, in_h}) + n({27'b0, pad_h, 1'b0}) + 1 - n({16'b0, out_h});
-  assign kernel_w = n({16'b0, in_w}) + n({27'b0, pad_w, 1'b0}) + 1 - n({16'b0, out_w});
+  assign other_base = n({15'b0, program_pkg::descriptor_other_base(d)});
+  assign other_end = other_base + n(rows_q) + n({8'b0, row_q});
+  assign stride_h = program_pkg::descriptor_stride_h(d);
+  assign stride_w = program_pkg::descriptor_stride_w(d);
+  assign kernel_h = n({16'b0, in_h}) + n({27'b0, pad_h, 1'b0}) - (n({16'b0, out_h}) - 1) * (stride_h ? 2 : 1);
+  assign kernel_w = n({16'b0, in_w}) + n({27'b0, pad_w, 1'b0}) - (n({16'b0, out_w}) - 1) * (stride_w ? 2 : 1);
   assign channels = n({24'b0, in_quads});
   // quads of an output group
   assign needed   = (program_pkg::descriptor_mode(d) == 2'd0) ? 3 * (NUM_MODULES / 4) : NUM_MODULES / 4;
 
-  logic input_bad, kernel_bad, tile_bad, groups_bad, vertical_bad, pool_bad, expected;
+  logic input_bad, other_bad, kernel_bad, tile_bad, groups_bad, vertical_bad, pool_bad, expected;
   assign input_bad = n({8'b0, row_q}) > n({15'b0, in_row_stride}) || in_end > 8 * BANK_WORDS ||
       (writes && in_base < n({14'b0, out_end}) && n({15'b0, out_base}) < in_end);
-  assign kernel_bad = !covers(n(span_h_q), n({28'b0, kr_step}), kernel_h) || n({28'b0, pad_h}) >= kernel_h ||
-      !covers(n(span_w_q), n({29'b0, window}), kernel_w) || n({28'b0, pad_w}) >= kernel_w;
+  assign other_bad = program_pkg::descriptor_op(d) == program_pkg::OP_ADD && (other_end > 8 * BANK_WORDS ||
+      (writes && other_base < n({14'b0, out_end}) && n({15'b0, out_base}) < other_end));
+  // the kernel, or with stride 2 the one that is smaller by one
+  function automatic logic fits(input logic signed [N-1:0] steps, input logic signed [N-1:0] step,
+      input logic signed [N-1:0] kernel, input logic signed [N-1:0] pad, input logic stride);
+    fits = (covers(steps, step, kernel) && pad < kernel) ||
+        (stride && covers(steps, step, kernel - 1) && pad < kernel - 1);
+  endfunction
+  assign kernel_bad = !fits(n(span_h_q), n({28'b0, kr_step}), kernel_h, n({28'b0, pad_h}), stride_h) ||
+      !fits(n(span_w_q), n({29'b0, window}), kernel_w, n({28'b0, pad_w}), stride_w) || (stride_w && window != 3'd1);
   assign tile_bad = area_q != {9'b0, tile_pixels} || (tile_rows > 9'd1 && {7'b0, tile_cols} < out_w);
   assign vertical_bad = channels != 1 || channel_groups != 8'd1 || read_quads == '0;
   assign groups_bad = !covers(n({20'b0, outputs_q}), needed, n({24'b0, out_quads})) ||
@@ -143,7 +155,7 @@ module descriptor_check_proof #(
       n(span_w_q) + n({16'b0, pool_kernel_w}) > n({16'b0, in_w}) + n({15'b0, pool_pad_w,
       1'b0}) || pool_pad_w >= pool_kernel_w ||
       in_quads != out_quads;
-  assign expected = input_bad || (conv ? kernel_bad || tile_bad || groups_bad : pool_bad);
+  assign expected = input_bad || other_bad || (conv ? kernel_bad || tile_bad || groups_bad : pool_bad);
 
   always @(*) begin
     if (past_q) begin
@@ -153,7 +165,9 @@ module descriptor_check_proof #(
     end
     cover (age_q == LATENCY && !bad && conv && !vertical);
     cover (age_q == LATENCY && !bad && conv && vertical);
+    cover (age_q == LATENCY && !bad && conv && stride_h && stride_w && n(span_h_q) < kernel_h);
     cover (age_q == LATENCY && !bad && !conv && writes);
+    cover (age_q == LATENCY && bad && !conv && !input_bad && !pool_bad);
     cover (age_q == LATENCY && bad && conv && !input_bad && !kernel_bad && !tile_bad);
     cover (age_q == LATENCY && bad && !conv && !input_bad && span_h_q[31:19] != '0);
   end

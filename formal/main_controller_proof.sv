@@ -86,7 +86,8 @@ module main_controller_proof #(
       assert (state <= STOPPING);
       if (image_state) assert (image_end_addr <= CAPACITY && image_rows != '0 && image_row_quads != '0);
       if (checked) begin
-        assert (op == program_pkg::OP_CONV || op == program_pkg::OP_MAXPOOL || op == program_pkg::OP_AVGPOOL);
+        assert (op >= program_pkg::OP_CONV && op <= program_pkg::OP_ADD);
+        if (op == program_pkg::OP_ADD) assert (writes);
         if (writes) begin
           assert (program_pkg::descriptor_out_end(desc) <= CAPACITY);
           assert ({1'b0, program_pkg::descriptor_out_base(desc)} < program_pkg::descriptor_out_end(desc));

@@ -49,6 +49,7 @@ class ConvPlan:
     out_shape: Shape
     kernel: Pair
     pad: Pair
+    stride: Pair = (1, 1)
 
     @property
     def window(self) -> int:
@@ -135,8 +136,13 @@ class ConvPlan:
     def _pass(self, y0: int, x0: int, kr: int, piece: int) -> Pass:
         height, width = self.in_shape[1:]
         tile_rows, cols = self.tile_size(y0, x0)
-        row = y0 - self.pad[0] + kr * self.kr_step
-        rows = tile_rows if self.vertical else max(0, min(tile_rows, height - row) - max(0, -row))
+        stride_h, stride_w = self.stride
+        row = y0 * stride_h - self.pad[0] + kr * self.kr_step
+        above = ceil_div(max(0, -row), stride_h)
+        below = min(tile_rows, ceil_div(height - row, stride_h))
+        rows = tile_rows if self.vertical else max(0, below - above)
+        if stride_w == 2:  # nothing slides through a window of one column
+            return Pass(rows, cols, 0, cols)
         left = x0 - self.pad[1] + piece * self.window
         right = left + self.window - 1
         start = left if left >= 0 else min(0, right)
@@ -176,8 +182,9 @@ def plan_conv(layer: Layer, hardware: Hardware, vertical_allowed: bool) -> ConvP
             layer.out_shape,
             layer.kernel,
             layer.pad,
+            layer.stride,
         )
-        for mode in (2, 1, 0)
+        for mode in ((2, 1, 0) if layer.stride[1] == 1 else (0,))
         for vertical in ((True, False) if vertical_allowed else (False,))
     ]
     return min(plans, key=lambda plan: plan.busy_cycles(shortest))

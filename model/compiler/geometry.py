@@ -7,13 +7,22 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 
 from model.compiler.hardware import Hardware
-from model.compiler.program_format import DESCRIPTOR, MODE_1, OP_CONV, OP_MAXPOOL, QUAD_ADDR_W
+from model.compiler.program_format import (
+    DESCRIPTOR,
+    MODE_1,
+    OP_ADD,
+    OP_CONV,
+    OP_MAXPOOL,
+    QUAD_ADDR_W,
+)
 from model.compiler.records import decode
 
-# Fields that only convolutions and only pools look at.
+# Fields that only convolutions, only pools and sums, and only sums look at.
 ONLY_CONV = (
     "mode",
     "vertical",
+    "stride_h",
+    "stride_w",
     "tile_rows",
     "tile_cols",
     "tile_pixels",
@@ -35,6 +44,7 @@ ONLY_POOL = (
     "pool_pad_h",
     "pool_pad_w",
 )
+ONLY_ADD = ("other_base",)
 # Fields that all layers look at.
 COMMON = (
     "raw",
@@ -67,15 +77,17 @@ def problems(d: SimpleNamespace, hardware: Hardware) -> list[str]:
 
 def _input_problems(d: SimpleNamespace, hardware: Hardware) -> list[str]:
     row = d.in_w * d.in_quads
-    end = d.in_base + (d.in_h - 1) * d.in_row_stride + row
+    span = (d.in_h - 1) * d.in_row_stride + row
     broken = []
     if row > d.in_row_stride:
         broken.append("input rows overlap")
-    if end > min(hardware.quads, 1 << QUAD_ADDR_W + 1):
-        broken.append("input beyond the feature buffer")
     writes = not d.raw or d.op == OP_MAXPOOL
-    if writes and d.in_base < d.out_end and d.out_base < end:
-        broken.append("input and output overlap")
+    inputs = [("input", d.in_base)] + ([("second input", d.other_base)] if d.op == OP_ADD else [])
+    for name, base in inputs:
+        if base + span > min(hardware.quads, 1 << QUAD_ADDR_W + 1):
+            broken.append(f"{name} beyond the feature buffer")
+        if writes and base < d.out_end and d.out_base < base + span:
+            broken.append(f"{name} and output overlap")
     return broken
 
 
@@ -84,15 +96,23 @@ def _covers(count: int, step: int, size: int) -> bool:
     return (count - 1) * step < size <= count * step
 
 
+def _kernel_fits(size: int, out: int, pad: int, skipped: int, count: int, step: int) -> bool:
+    """Whether `count` steps are as many as a kernel between input and output needs that is larger
+    than the padding. skipped: pixels between two windows; the last window may end that many before
+    the far edge."""
+    kernel = size + 2 * pad - (out - 1) * (skipped + 1)  # the largest
+    return any(_covers(count, step, k) and pad < k for k in range(kernel - skipped, kernel + 1))
+
+
 def _conv_problems(d: SimpleNamespace, hardware: Hardware) -> list[str]:
-    kernel_h = d.in_h + 2 * d.pad_h + 1 - d.out_h
-    kernel_w = d.in_w + 2 * d.pad_w + 1 - d.out_w
     group_quads = hardware.num_modules // 4 * (3 if d.mode == MODE_1 else 1)
     broken = []
-    if not (_covers(d.kr_count, d.kr_step, kernel_h) and d.pad_h < kernel_h):
+    if not _kernel_fits(d.in_h, d.out_h, d.pad_h, d.stride_h, d.kr_count, d.kr_step):
         broken.append("kernel height")
-    if not (_covers(d.pieces, d.window, kernel_w) and d.pad_w < kernel_w):
+    if not _kernel_fits(d.in_w, d.out_w, d.pad_w, d.stride_w, d.pieces, d.window):
         broken.append("kernel width")
+    if d.stride_w and d.window != 1:
+        broken.append("stride of a wide window")
     if d.tile_rows * d.tile_cols != d.tile_pixels:
         broken.append("tile")
     if (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from model.compiler.errors import CompileError
@@ -37,6 +37,15 @@ class Tensor:
 def skewed_stride(width: int) -> int:
     """Row stride that puts the same column of eight successive rows into eight banks: 1 modulo 8"""
     return width + (1 - width) % 8
+
+
+def skewed_names(wanted: Iterable[str], pairs: Sequence[tuple[str, ...]]) -> set[str]:
+    """Names of tensors with skewed rows: the wanted ones, and those that are added to one of them,
+    since both inputs of a sum have one row stride. pairs: of names that are added."""
+    names = set(wanted)
+    while more := {name for pair in pairs if names & set(pair) for name in pair} - names:
+        names |= more
+    return names
 
 
 def layout(shape: Shape, signed: bool, skewed: bool) -> Tensor:

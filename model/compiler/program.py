@@ -21,6 +21,7 @@ from model.compiler.program_format import (
     MAGIC_WEIGHTS,
     MAX_CHANNELS,
     MAX_LAYERS,
+    OP_ADD,
     OP_AVGPOOL,
     OP_CONV,
     OP_MAXPOOL,
@@ -33,7 +34,7 @@ from model.compiler.records import encode
 from model.network.layer import Layer
 from model.network.network import Network
 
-OP_CODES = {"conv": OP_CONV, "maxpool": OP_MAXPOOL, "avgpool": OP_AVGPOOL}
+OP_CODES = {"conv": OP_CONV, "maxpool": OP_MAXPOOL, "avgpool": OP_AVGPOOL, "add": OP_ADD}
 ADDR_MASK = (1 << QUAD_ADDR_W) - 1
 
 
@@ -164,7 +165,7 @@ def compile_network(net: Network, hardware: Hardware = Hardware(), debug: bool =
     chunks = [
         _naming(layer, lambda: _chunk(layer, plans, hardware))
         for layer in net.layers
-        if layer.op in ("conv", "avgpool")
+        if layer.op != "maxpool"
     ]
     program = np.concatenate([_header(tensors["input"], len(net.layers), hardware), *descriptors])
     payload = np.concatenate(chunks) if chunks else np.zeros(0, np.uint64)
@@ -187,9 +188,13 @@ def _naming(layer: Layer, make: Callable[[], np.ndarray]) -> np.ndarray:
 
 
 def _chunk(layer: Layer, plans: Mapping[str, ConvPlan], hardware: Hardware) -> np.ndarray:
-    if layer.op == "avgpool":
-        return weights.avgpool_chunk(layer, hardware.num_modules)
-    return weights.conv_chunk(layer, plans[layer.name], hardware)
+    if layer.op == "conv":
+        return weights.conv_chunk(layer, plans[layer.name], hardware)
+    if layer.op == "add":  # its two multipliers stand in the descriptor
+        mult, shift = 1, layer.shift
+    else:
+        mult, shift = (0, 0) if layer.out == "int32" else (layer.mult, layer.shift)
+    return weights.uniform_chunk(mult, shift, layer.out_shape[0], hardware.num_modules)
 
 
 def _check_supported(net: Network) -> None:
@@ -203,15 +208,6 @@ def _check_supported(net: Network) -> None:
             f"has at most {MAX_CHANNELS}"
         )
     for layer in net.layers:
-        if layer.op not in OP_CODES:
-            raise CompileError(
-                f"layer {layer.name!r}: op {layer.op!r} is not supported by the accelerator yet"
-            )
-        if layer.op == "conv" and tuple(layer.stride) != (1, 1):
-            raise CompileError(
-                f"layer {layer.name!r}: stride {list(layer.stride)} is not supported by the "
-                "accelerator yet (convolutions: 1)"
-            )
         if layer.out_shape[0] > MAX_CHANNELS:
             raise CompileError(
                 f"layer {layer.name!r}: {layer.out_shape[0]} output channels, the accelerator has "
@@ -245,19 +241,23 @@ def _plan_layout(
             if layer.out != "int32"
         }
     )
-    skewed = {
-        name: skew
-        and shape[0] <= 4
-        and any(r.op == "conv" and r.kernel[0] > 1 for r in readers.get(name, []))
-        for name, (shape, _) in shapes.items()
-    }
+    skewed = memory_plan.skewed_names(
+        (
+            name
+            for name, (shape, _) in shapes.items()
+            if skew
+            and shape[0] <= 4
+            and any(r.op == "conv" and r.kernel[0] > 1 for r in readers.get(name, []))
+        ),
+        [layer.inputs for layer in net.layers if layer.op == "add"],
+    )
     tensors = {
-        name: memory_plan.layout(shape, signed, skewed[name])
+        name: memory_plan.layout(shape, signed, name in skewed)
         for name, (shape, signed) in shapes.items()
     }
     tensors = memory_plan.place(tensors, last_use, hardware.quads)
     plans = {
-        layer.name: plan_conv(layer, hardware, skewed[layer.inputs[0]])
+        layer.name: plan_conv(layer, hardware, layer.inputs[0] in skewed)
         for layer in net.layers
         if layer.op == "conv"
     }
@@ -320,6 +320,8 @@ def descriptor_values(
     if layer.op == "conv":
         codebook = {f"codebook_{k}": layer.codebook[k] for k in (1, 2, 3)}
         return values | codebook | conv_values(plans[layer.name], source, target)
+    if layer.op == "add":
+        return values | add_values(layer, tensors[layer.inputs[1]])
     return values | {
         f"pool_{key}_{axis}": value
         for key in ("kernel", "stride", "pad")
@@ -327,16 +329,32 @@ def descriptor_values(
     }
 
 
+def add_values(layer: Layer, other: Tensor) -> dict[str, int]:
+    """{field: value} of what a sum adds to its first input: windows of one pixel, and the second
+    input's place."""
+    mult, other_mult = layer.mult
+    return {
+        "pool_kernel_h": 1,
+        "pool_kernel_w": 1,
+        "pool_stride_h": 1,
+        "pool_stride_w": 1,
+        "other_base": other.base,
+        "other_signed": other.signed,
+        "mult": mult,
+        "other_mult": other_mult,
+    }
+
+
 def conv_values(plan: ConvPlan, source: Tensor, target: Tensor) -> dict[str, int]:
     """{field: value} of what a convolution's plan and the places of its tensors decide."""
     rows, cols = plan.tile
-    pad_h, pad_w = plan.pad
+    (pad_h, pad_w), (stride_h, stride_w) = plan.pad, plan.stride
     # addresses are modulo the address space; masked positions may lie outside
     addresses = {
         "row_base0": source.base - pad_h * source.row_stride,
-        "in_tile_row_step": rows * source.row_stride,
+        "in_tile_row_step": rows * stride_h * source.row_stride,
         "col_base0": -pad_w * source.quads,
-        "in_tile_col_step": cols * source.quads,
+        "in_tile_col_step": cols * stride_w * source.quads,
         "kr_addr_step": plan.kr_step * source.row_stride,
         "piece_addr_step": plan.window * source.quads,
         "out_tile_row_step": rows * target.row_stride,
@@ -346,7 +364,8 @@ def conv_values(plan: ConvPlan, source: Tensor, target: Tensor) -> dict[str, int
         "mode": plan.mode,
         "vertical": plan.vertical,
         "window_addr": (plan.window - 1) * source.quads,
-        "psum_base0": pad_h * cols,
+        "stride_h": stride_h - 1,
+        "stride_w": stride_w - 1,
         "tile_rows": rows,
         "tile_cols": cols,
         "tile_pixels": rows * cols,

@@ -18,6 +18,7 @@ ARRAYS = 4  # arrays of a conv module
 OP_CONV = 1  # convolution
 OP_MAXPOOL = 2  # max pool
 OP_AVGPOOL = 3  # average pool
+OP_ADD = 4  # sum of two tensors
 MODE_1 = 0  # conv mode: 8 input channels x 3 output channels an array
 MODE_3 = 1  # conv mode: 8 input channels x 3 horizontal taps an array
 MODE_5 = 2  # conv mode: 5 input channels x 5 horizontal taps an array
@@ -50,6 +51,9 @@ DESCRIPTOR = Layout(16, {
     "raw": Field(0, 8, 1),
     "emit": Field(0, 9, 1),
     "has_params": Field(0, 10, 1),
+    "other_signed": Field(0, 11, 1),
+    "stride_h": Field(0, 12, 1),
+    "stride_w": Field(0, 13, 1),
     "pool_kernel_h": Field(0, 16, 16),
     "pool_kernel_w": Field(0, 32, 16),
     "in_base": Field(1, 0, 17),
@@ -75,7 +79,6 @@ DESCRIPTOR = Layout(16, {
     "kr_addr_step": Field(8, 0, 17),
     "piece_addr_step": Field(8, 32, 17),
     "window_addr": Field(9, 0, 17),
-    "psum_base0": Field(9, 32, 20),
     "tile_rows": Field(10, 0, 9),
     "tile_cols": Field(10, 16, 9),
     "tile_pixels": Field(10, 32, 9),
@@ -95,7 +98,10 @@ DESCRIPTOR = Layout(16, {
     "pool_pad_h": Field(13, 32, 16),
     "pool_pad_w": Field(13, 48, 16),
     "out_row_quads": Field(14, 0, 17),
+    "other_base": Field(14, 32, 17),
     "vstep": Field(15, 0, 14),
+    "mult": Field(15, 16, 15),
+    "other_mult": Field(15, 32, 15),
 })
 
 CHUNK = Layout(1, {

@@ -110,15 +110,13 @@ def replayed(plan: ConvPlan, hardware: Hardware) -> bool:
     return plan.tiles > 1 and plan.passes * hardware.pass_words <= hardware.weight_words
 
 
-def avgpool_chunk(layer: Layer, num_modules: int) -> np.ndarray:
-    """Chunk of an average pool: the same multiplier and shift for every channel."""
-    channels = layer.out_shape[0]
-    raw = layer.out == "int32"
+def uniform_chunk(mult: int, shift: int, channels: int, num_modules: int) -> np.ndarray:
+    """Chunk of a layer without weights: the same multiplier and shift for every channel."""
     return chunk(
         parameter_words(
             np.zeros(channels, np.int64),
-            np.full(channels, 0 if raw else layer.mult),
-            np.full(channels, 0 if raw else layer.shift),
+            np.full(channels, mult),
+            np.full(channels, shift),
             ceil_div(channels, num_modules) * num_modules,
         )
     )

@@ -16,7 +16,7 @@ from model.compiler.hardware import Hardware
 from model.compiler.program import Compiled
 from model.compiler.weights import replayed
 from model.network.layer import Layer
-from model.performance.pool_cycles import pool_cycles, pool_reads
+from model.performance.pool_cycles import add_cycles, add_reads, pool_cycles, pool_reads
 
 FIRST_WORD = 3  # first beat of the weights packet to its first word being in the buffer
 FETCH = 17  # cycles to fetch a descriptor (16 words and the memory's latency)
@@ -161,7 +161,7 @@ def predict(compiled: Compiled) -> ImageCycles:
             ready = loader.chunk(params, chunks)
             start = max(start, ready) + 1
             chunks += 1
-        run, traffic = (_conv if layer.op == "conv" else _pool)(compiled, layer, start, loader)
+        run, traffic = UNITS[layer.op](compiled, layer, start, loader)
         end = run + SETTLE
         emits = layer in compiled.emitted
         if emits:
@@ -227,6 +227,15 @@ def _pool(compiled: Compiled, layer: Layer, start: int, loader: _Loader) -> _Run
         )
     writes = layer.out_shape[1] * layer.out_shape[2] * quads
     return start + pool_cycles(*arguments), (reads * words, writes, 0, reads)
+
+
+def _add(compiled: Compiled, layer: Layer, start: int, _loader: _Loader) -> _Run:
+    """Last busy cycle of a sum of two tensors, and its traffic."""
+    modules = compiled.hardware.num_modules
+    reads = add_reads(layer.out_shape, modules)
+    writes = layer.out_shape[1] * layer.out_shape[2] * ceil_div(layer.out_shape[0], 4)
+    end = start + add_cycles(layer.out_shape, modules)
+    return end, (reads * modules // 4, writes, 0, reads)
 
 
 def _raw_pool(hardware: Hardware, layer: Layer, quads: int, begin: int, loader: _Loader) -> int:
@@ -313,6 +322,9 @@ def _replay_load(loader: _Loader, hardware: Hardware, plan: ConvPlan, mode: str)
         return loader.clock + 1
     loader.held = 0
     return loader.load()
+
+
+UNITS = {"conv": _conv, "maxpool": _pool, "avgpool": _pool, "add": _add}
 
 
 class _RawResults:

@@ -110,8 +110,8 @@ def conv_schedule(plan: ConvPlan, source: Tensor) -> Iterator[tuple[int, list[Po
     is empty.
 
     plan: compiler ConvPlan; source: the input's compiler Tensor. Derived from the definition of the
-    convolution alone: output pixel (y, x) takes input pixel (y + kernel row - pad, x + kernel
-    column - pad).
+    convolution alone: output pixel (y, x) takes input pixel (y * stride + kernel row - pad, x *
+    stride + kernel column - pad).
     """
     tile = 0
     for _ in range(plan.output_groups):
@@ -150,12 +150,12 @@ def _positions(
     rows, cols = plan.tile_size(*origin)
     offset = source.base + channel_group * plan.quads
     for y in range(rows):
-        row = origin[0] + y + kernel_row - plan.pad[0]
+        row = (origin[0] + y) * plan.stride[0] + kernel_row - plan.pad[0]
         if not (plan.vertical or 0 <= row < height):
             continue
         row_mask = sum((0 <= row + v < height) << v for v in range(8)) if plan.vertical else 0xFF
         for x in range(cols):
-            left = origin[1] + x + kernel_col - plan.pad[1]
+            left = (origin[1] + x) * plan.stride[1] + kernel_col - plan.pad[1]
             columns = [left + plan.window - 1 - tap for tap in range(plan.window)]
             addresses = tuple(
                 (offset + row * source.row_stride + c * source.quads) % (1 << QUAD_ADDR_W)

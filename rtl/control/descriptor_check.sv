@@ -1,10 +1,10 @@
 // Descriptor check: whether the sizes of a layer fit together.
 //
-// Purpose: finds descriptors that single fields do not give away: an input beyond the feature buffer or on top of the
-// output, a kernel that is not the one between the two pictures, windows beyond picture and padding, groups that are
-// not the channels', a tile that is not its rows times columns, or several rows of it but not whole ones.  The rules
-// stand in model/compiler/geometry.py.  It runs beside the layer and costs it nothing: what a wrong layer writes until
-// the verdict lies in its output region like everything else.
+// Purpose: finds descriptors that single fields do not give away: an input (also the second one of a sum) beyond the
+// feature buffer or on top of the output, a kernel that is not the one between the two pictures, windows beyond picture
+// and padding, groups that are not the channels', a tile that is not its rows times columns, or several rows of it but
+// not whole ones.  The rules stand in model/compiler/geometry.py.  It runs beside the layer and costs it nothing: what
+// a wrong layer writes until the verdict lies in its output region like everything else.
 // Latency: start_i to bad_o 20 cycles, less than the
 // shortest layer.  Throughput: one descriptor in 20 cycles.
 `resetall
@@ -31,13 +31,14 @@ module descriptor_check #(
   localparam int LAST = 18;      // cycle in which the sums of the products are ready
   localparam logic [E_W-1:0] CAPACITY = E_W'(8 * BANK_WORDS);
 
-  logic is_conv, raw, vertical, writes;
+  logic is_conv, is_add, raw, vertical, writes;
   assign is_conv  = program_pkg::descriptor_op(desc_i) == program_pkg::OP_CONV;
+  assign is_add   = program_pkg::descriptor_op(desc_i) == program_pkg::OP_ADD;
   assign raw      = program_pkg::descriptor_raw(desc_i);
   assign vertical = program_pkg::descriptor_vertical(desc_i);
   assign writes   = !raw || program_pkg::descriptor_op(desc_i) == program_pkg::OP_MAXPOOL;
 
-  logic [A_W-1:0] in_base, in_row_stride, out_base;
+  logic [A_W-1:0] in_base, other_base, in_row_stride, out_base;
   logic [A_W:0] out_end;
   logic [D_W-1:0] in_w, in_h, out_w, out_h, pool_kernel_h, pool_kernel_w, pool_stride_h, pool_stride_w;
   logic [D_W-1:0] pool_pad_h, pool_pad_w, padding_h, padding_w;
@@ -45,7 +46,9 @@ module descriptor_check #(
   logic [Q_W-1:0] in_quads, out_quads, channel_groups, output_groups;
   logic [3:0] pad_h, pad_w, kr_count, kr_step, pieces, read_quads, group_quads;
   logic [2:0] window;
+  logic stride_h, stride_w;  // of a convolution, less one
   assign in_base        = program_pkg::descriptor_in_base(desc_i);
+  assign other_base     = program_pkg::descriptor_other_base(desc_i);
   assign in_row_stride  = program_pkg::descriptor_in_row_stride(desc_i);
   assign in_w           = program_pkg::descriptor_in_w(desc_i);
   assign in_h           = program_pkg::descriptor_in_h(desc_i);
@@ -72,6 +75,8 @@ module descriptor_check #(
   assign kr_step        = program_pkg::descriptor_kr_step(desc_i);
   assign pieces         = program_pkg::descriptor_pieces(desc_i);
   assign window         = program_pkg::descriptor_window(desc_i);
+  assign stride_h       = program_pkg::descriptor_stride_h(desc_i);
+  assign stride_w       = program_pkg::descriptor_stride_w(desc_i);
   assign channel_groups = program_pkg::descriptor_channel_groups(desc_i);
   assign output_groups  = program_pkg::descriptor_output_groups(desc_i);
   assign read_quads     = program_pkg::descriptor_read_quads(desc_i);
@@ -111,31 +116,43 @@ module descriptor_check #(
   );
 
   // ---------------------------------------------------------------- sums, one a register
-  logic [E_W:0] in_end_q, in_end;
+  logic [E_W:0] in_end_q, in_end, other_end_q, other_end;
   logic [S_W-1:0] padded_h_q, padded_w_q;                  // picture and padding
   logic [S_W:0] pool_reach_h_q, pool_reach_w_q;            // end of the last window, from the padded picture's edge
+  logic [S_W-1:0] to_last_h_q, to_last_w_q;                // of a convolution: from the first window to the last
   logic signed [S_W:0] kernel_h_q, kernel_w_q;             // of a convolution: what lies between the two pictures
-  assign in_end = in_end_q + {1'b0, row_span};
+  assign in_end    = in_end_q + {1'b0, row_span};
+  assign other_end = other_end_q + {1'b0, row_span};
   always_ff @(posedge clk_i) begin
     in_end_q       <= {1'b0, rows_span} + (E_W + 1)'(in_base);
+    other_end_q    <= {1'b0, rows_span} + (E_W + 1)'(other_base);
     padded_h_q     <= S_W'(in_h) + S_W'({padding_h, 1'b0});
     padded_w_q     <= S_W'(in_w) + S_W'({padding_w, 1'b0});
     pool_reach_h_q <= {1'b0, span_h} + (S_W + 1)'(pool_kernel_h);
     pool_reach_w_q <= {1'b0, span_w} + (S_W + 1)'(pool_kernel_w);
-    kernel_h_q     <= $signed({1'b0, padded_h_q}) + $signed((S_W + 1)'(1)) - $signed({{(S_W + 1 - D_W) {1'b0}}, out_h});
-    kernel_w_q     <= $signed({1'b0, padded_w_q}) + $signed((S_W + 1)'(1)) - $signed({{(S_W + 1 - D_W) {1'b0}}, out_w});
+    to_last_h_q    <= stride_h ? S_W'({out_h, 1'b0}) - S_W'(2) : S_W'(out_h) - S_W'(1);
+    to_last_w_q    <= stride_w ? S_W'({out_w, 1'b0}) - S_W'(2) : S_W'(out_w) - S_W'(1);
+    kernel_h_q     <= $signed({1'b0, padded_h_q}) - $signed({1'b0, to_last_h_q});
+    kernel_w_q     <= $signed({1'b0, padded_w_q}) - $signed({1'b0, to_last_w_q});
   end
 
   // ---------------------------------------------------------------- the verdict
   // `count` steps are just as many as `size` needs: (count - 1) * step < size <= count * step
+  // With stride 2 the kernel may also be one less than what lies between the pictures.
+  function automatic logic kernel_fits(input logic signed [S_W:0] kernel, input logic signed [S_W:0] steps,
+      input logic [3:0] step, input logic [3:0] pad, input logic stride);
+    kernel_fits = kernel <= steps + $signed({{S_W{1'b0}}, stride}) &&
+        steps < kernel + $signed({{(S_W - 3) {1'b0}}, step}) &&
+        kernel > $signed({{(S_W - 3) {1'b0}}, pad}) && steps > $signed({{(S_W - 3) {1'b0}}, pad});
+  endfunction
+
   logic rows_fit, cols_fit, inputs_fit, outputs_fit, tile_fits;
   logic signed [S_W:0] steps_h, steps_w;
   assign steps_h     = $signed({1'b0, span_h});
   assign steps_w     = $signed({1'b0, span_w});
-  assign rows_fit    = kernel_h_q <= steps_h && steps_h < kernel_h_q + $signed({{(S_W - 3) {1'b0}}, kr_step}) &&
-      kernel_h_q > $signed({{(S_W - 3) {1'b0}}, pad_h});
-  assign cols_fit    = kernel_w_q <= steps_w && steps_w < kernel_w_q + $signed({{(S_W - 2) {1'b0}}, window}) &&
-      kernel_w_q > $signed({{(S_W - 3) {1'b0}}, pad_w});
+  assign rows_fit    = kernel_fits(kernel_h_q, steps_h, kr_step, pad_h, stride_h);
+  assign cols_fit    = kernel_fits(kernel_w_q, steps_w, {1'b0, window}, pad_w, stride_w) &&
+      (!stride_w || window == 3'd1);
   assign inputs_fit  = vertical ? (in_quads == Q_W'(1) && channel_groups == Q_W'(1) && read_quads != '0)
                                 : (12'(in_quads) <= group_inputs && group_inputs < 12'(in_quads) + 12'(read_quads));
   assign outputs_fit = 12'(out_quads) <= group_outputs && group_outputs < 12'(out_quads) + 12'(group_quads);
@@ -143,10 +160,17 @@ module descriptor_check #(
   // Pixels of a tile are numbered by its columns: several rows must be whole ones.
   assign tile_fits   = tile_area == (2 * T_W)'(tile_pixels) && (tile_rows <= T_W'(1) || D_W'(tile_cols) >= out_w);
 
-  logic input_bad_q, conv_bad_q, pool_bad_q;
+  // a tensor from base to end: beyond the buffer, or in the region that is written
+  function automatic logic misplaced(input logic [A_W-1:0] base, input logic [E_W:0] last, input logic written,
+      input logic [A_W-1:0] to_base, input logic [A_W:0] to_end);
+    misplaced = last > {1'b0, CAPACITY} ||
+        (written && (E_W + 1)'(base) < (E_W + 1)'(to_end) && (E_W + 1)'(to_base) < last);
+  endfunction
+
+  logic input_bad_q, other_bad_q, conv_bad_q, pool_bad_q;
   always_ff @(posedge clk_i) begin
-    input_bad_q <= row_span > E_W'(in_row_stride) || in_end > {1'b0, CAPACITY} ||
-        (writes && (E_W + 1)'(in_base) < (E_W + 1)'(out_end) && (E_W + 1)'(out_base) < in_end);
+    input_bad_q <= row_span > E_W'(in_row_stride) || misplaced(in_base, in_end, writes, out_base, out_end);
+    other_bad_q <= is_add && misplaced(other_base, other_end, writes, out_base, out_end);
     conv_bad_q  <= !rows_fit || !cols_fit || !inputs_fit || !outputs_fit || !tile_fits;
     pool_bad_q  <= pool_reach_h_q > {1'b0, padded_h_q} || pool_reach_w_q > {1'b0, padded_w_q} ||
         pool_pad_h >= pool_kernel_h || pool_pad_w >= pool_kernel_w || in_quads != out_quads;
@@ -162,7 +186,7 @@ module descriptor_check #(
       if (start_i) cycle_q <= 5'd1;
       else if (cycle_q == 5'(LAST + 1)) cycle_q <= '0;
       else if (cycle_q != '0) cycle_q <= cycle_q + 5'd1;
-      bad_q <= cycle_q == 5'(LAST + 1) && (input_bad_q || (is_conv ? conv_bad_q : pool_bad_q));
+      bad_q <= cycle_q == 5'(LAST + 1) && (input_bad_q || other_bad_q || (is_conv ? conv_bad_q : pool_bad_q));
     end
   end
   assign bad_o = bad_q;

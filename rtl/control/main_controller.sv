@@ -104,13 +104,14 @@ module main_controller #(
 
   // ---------------------------------------------------------------- the descriptor's control bits
   logic [3:0] op;
-  logic raw, emit, last_layer, has_params, is_conv, is_pool;
+  logic raw, emit, last_layer, has_params, is_conv, is_add, is_pool;
   assign op         = program_pkg::descriptor_op(desc_q);
   assign raw        = program_pkg::descriptor_raw(desc_q);
   assign emit       = program_pkg::descriptor_emit(desc_q);
   assign has_params = program_pkg::descriptor_has_params(desc_q);
   assign is_conv    = op == program_pkg::OP_CONV;
-  assign is_pool    = op == program_pkg::OP_MAXPOOL || op == program_pkg::OP_AVGPOOL;
+  assign is_add     = op == program_pkg::OP_ADD;
+  assign is_pool    = op == program_pkg::OP_MAXPOOL || op == program_pkg::OP_AVGPOOL || is_add;  // pooling unit
   assign last_layer = {10'b0, layer_q} + 16'd1 == n_layers_q;
 
   logic header_bad, desc_bad, conv_bad, pool_bad, size_bad, region_bad;
@@ -138,8 +139,10 @@ module main_controller #(
       program_pkg::descriptor_out_w(desc_q) == '0 || program_pkg::descriptor_out_h(desc_q) == '0;
   assign region_bad  = program_pkg::descriptor_out_end(desc_q) > CAPACITY ||
       {1'b0, program_pkg::descriptor_out_base(desc_q)} >= program_pkg::descriptor_out_end(desc_q);
-  // 32-bit results go to the stream: they have no region. A max pool writes whatever that bit says.
+  // 32-bit results go to the stream: they have no region. A max pool writes whatever that bit says, a sum may not
+  // have it.
   assign desc_bad = !(is_conv || is_pool) || size_bad || (is_conv && conv_bad) || (is_pool && pool_bad) ||
+      (is_add && raw) ||
       ((!raw || op == program_pkg::OP_MAXPOOL) && region_bad);
 
   // ---------------------------------------------------------------- errors

@@ -44,16 +44,17 @@ module pass_planner #(
   localparam logic [2:0] IDLE = 3'd0, BOUNDS = 3'd1, LIMITS = 3'd2, EXTENT = 3'd3, SCAN = 3'd4, READY = 3'd5;
 
   // ---------------------------------------------------------------- the layer
-  logic vertical;
+  logic vertical, stride_h, stride_w;  // strides less one
   logic [A_W-1:0] in_base, row_base0, in_tile_row_step, col_base0, in_tile_col_step;
   logic [A_W-1:0] kr_addr_step, piece_addr_step, window_addr;
   logic [program_pkg::DIM_W-1:0] in_w, in_h, out_w, out_h;
-  logic [19:0] psum_base0;
-  logic [program_pkg::TILE_W:0] tile_rows, tile_cols, tile_pixels;
+  logic [program_pkg::TILE_W:0] tile_rows, tile_cols;
   logic [3:0] kr_count, kr_step, pad_h, pad_w, pieces, read_quads;
   logic [2:0] window;
   logic [7:0] channel_groups, output_groups;
   assign vertical         = program_pkg::descriptor_vertical(desc_i);
+  assign stride_h         = program_pkg::descriptor_stride_h(desc_i);
+  assign stride_w         = program_pkg::descriptor_stride_w(desc_i);
   assign in_base          = program_pkg::descriptor_in_base(desc_i);
   assign in_w             = program_pkg::descriptor_in_w(desc_i);
   assign in_h             = program_pkg::descriptor_in_h(desc_i);
@@ -66,10 +67,8 @@ module pass_planner #(
   assign kr_addr_step     = program_pkg::descriptor_kr_addr_step(desc_i);
   assign piece_addr_step  = program_pkg::descriptor_piece_addr_step(desc_i);
   assign window_addr      = program_pkg::descriptor_window_addr(desc_i);
-  assign psum_base0       = program_pkg::descriptor_psum_base0(desc_i);
   assign tile_rows        = program_pkg::descriptor_tile_rows(desc_i);
   assign tile_cols        = program_pkg::descriptor_tile_cols(desc_i);
-  assign tile_pixels      = program_pkg::descriptor_tile_pixels(desc_i);
   assign kr_count         = program_pkg::descriptor_kr_count(desc_i);
   assign kr_step          = program_pkg::descriptor_kr_step(desc_i);
   assign pad_h            = program_pkg::descriptor_pad_h(desc_i);
@@ -103,7 +102,6 @@ module pass_planner #(
   // leftmost column of the first output's window: of this piece, of piece 0
   logic signed [S_W-1:0] col_q, tile_col_q;
   logic [A_W-1:0] row_addr_q, tile_row_addr_q, col_addr_q, tile_col_addr_q, cg_addr_q;
-  logic signed [19:0] psum_q, tile_psum_q;       // pixel of input row 0: -row * tile columns
   logic buf_q;
 
   logic last_piece, last_kr, last_cg, last_tx, last_ty, last_og;
@@ -126,7 +124,8 @@ module pass_planner #(
   logic [2:0] next_delay_q;
   logic [4:0] next_col_mask_q;
   logic [7:0] next_row_mask_q;
-  logic [program_pkg::TILE_W-1:0] next_pixel_q;
+  logic [program_pkg::TILE_W-1:0] next_pixel_q, skip_step_q;
+  logic [3:0] skipped_q;
   logic more_q;  // loops not finished
 
   always_ff @(posedge clk_i) begin
@@ -164,19 +163,15 @@ module pass_planner #(
 
   logic signed [S_W-1:0] tile_row_d, tile_col_d, row_d;
   logic [A_W-1:0] tile_row_addr_d, tile_col_addr_d, row_addr_d;
-  logic signed [19:0] tile_psum_d, psum_d;
   always_comb begin
     tile_row_d      = tile_row_q;
     tile_row_addr_d = tile_row_addr_q;
-    tile_psum_d     = tile_psum_q;
     if (first_of_layer || step_og) begin
       tile_row_d      = neg_pad_h;
       tile_row_addr_d = row_base0;
-      tile_psum_d     = $signed(psum_base0);
     end else if (step_ty) begin
-      tile_row_d      = tile_row_q + rows_s;
+      tile_row_d      = tile_row_q + (rows_s << stride_h);
       tile_row_addr_d = tile_row_addr_q + in_tile_row_step;
-      tile_psum_d     = tile_psum_q - $signed({11'b0, tile_pixels});
     end
     tile_col_d      = tile_col_q;
     tile_col_addr_d = tile_col_addr_q;
@@ -184,32 +179,27 @@ module pass_planner #(
       tile_col_d      = neg_pad_w;
       tile_col_addr_d = col_base0;
     end else if (step_tx) begin
-      tile_col_d      = tile_col_q + cols_s;
+      tile_col_d      = tile_col_q + (cols_s << stride_w);
       tile_col_addr_d = tile_col_addr_q + in_tile_col_step;
     end
     row_d      = row_q;
     row_addr_d = row_addr_q;
-    psum_d     = psum_q;
     if (first_of_layer || step_cg) begin
       row_d      = tile_row_d;
       row_addr_d = tile_row_addr_d;
-      psum_d     = tile_psum_d;
     end else if (step_kr) begin
       row_d      = row_q + kr_step_s;
       row_addr_d = row_addr_q + kr_addr_step;
-      psum_d     = psum_q - $signed({11'b0, tile_cols});
     end
   end
 
   always_ff @(posedge clk_i) begin
     tile_row_q      <= tile_row_d;
     tile_row_addr_q <= tile_row_addr_d;
-    tile_psum_q     <= tile_psum_d;
     tile_col_q      <= tile_col_d;
     tile_col_addr_q <= tile_col_addr_d;
     row_q           <= row_d;
     row_addr_q      <= row_addr_d;
-    psum_q          <= psum_d;
     if (first_of_layer || step_kr) begin
       col_q      <= tile_col_d;
       col_addr_q <= tile_col_addr_d;
@@ -249,6 +239,15 @@ module pass_planner #(
   logic outside_left;  // even the rightmost column of the first window lies left of the image
   assign outside_left = right_q < 0;
 
+  // With stride 2 the image's first row may lie between the rows of two windows: then the second one is read first.
+  logic between;
+  logic signed [S_W-1:0] round_up;  // so that halves are rounded up
+  logic [A_W-1:0] second_row_q, first_row_addr;
+  assign between        = stride_h && row_q[0];
+  assign round_up       = {{(S_W - 1) {1'b0}}, stride_h};
+  assign first_row_addr = (above_q == 0) ? row_addr_q : (between ? second_row_q : in_base);
+  always_ff @(posedge clk_i) second_row_q <= in_base + program_pkg::descriptor_in_row_stride(desc_i);
+
   logic signed [S_W-1:0] length;
   assign length = end_col_q - start_col_q + S_W'(1);
 
@@ -257,8 +256,8 @@ module pass_planner #(
       BOUNDS: begin
         tile_h_q <= (left_over_h < rows_s) ? left_over_h : rows_s;
         tile_w_q <= (left_over_w < cols_s) ? left_over_w : cols_s;
-        above_q  <= (row_q < 0 && !vertical) ? -row_q : '0;  // rows of the tile above the image
-        below_q  <= in_h_s - row_q;                            // rows of the tile above the image's lower edge
+        above_q  <= (row_q < 0 && !vertical) ? (round_up - row_q) >>> stride_h : '0;  // rows above the image
+        below_q  <= (in_h_s + round_up - row_q) >>> stride_h;  // rows of the tile above the image's lower edge
         right_q  <= col_q + window_s - S_W'(1);                // rightmost column of the first window
       end
       LIMITS: begin
@@ -266,10 +265,12 @@ module pass_planner #(
         start_col_q <= (col_q >= 0) ? col_q : (outside_left ? right_q : '0);
         end_col_q   <= (right_q + tile_w_q > in_w_s) ? in_w_s - S_W'(1) : right_q + tile_w_q - S_W'(1);
         next_delay_q <= (col_q >= 0) ? window - 3'd1 : (outside_left ? 3'd0 : right_q[2:0]);
-        next_addr_q <= ((above_q != 0) ? in_base : row_addr_q) + cg_addr_q;
-        next_pixel_q <= (above_q != 0) ? psum_q[program_pkg::TILE_W-1:0] : '0;
+        next_addr_q <= first_row_addr + cg_addr_q;
+        next_pixel_q <= '0;
+        skipped_q    <= above_q[3:0];
+        skip_step_q  <= tile_cols[program_pkg::TILE_W-1:0];
         next_cols_q <= tile_w_q;
-        next_col_q  <= right_q + S_W'(1);
+        next_col_q  <= right_q + (stride_w ? S_W'(2) : S_W'(1));
       end
       EXTENT: begin
         next_rows_q  <= rows_end_q - above_q;
@@ -277,10 +278,15 @@ module pass_planner #(
         next_len_q   <= (length > tile_w_q) ? length : tile_w_q;
         next_addr_q  <= next_addr_q + ((col_q >= 0) ? col_addr_q : (outside_left ? col_addr_q + window_addr : '0));
         next_first_rest_q <= cg_q == 0 && piece_q == 0 && kr_q == 0;
-        next_first_row_q  <= cg_q == 0 && piece_q == 0 && (kr_q == 0 || (!vertical && row_q <= 0));
+        next_first_row_q  <= cg_q == 0 && piece_q == 0 && (kr_q == 0 || (!vertical && row_q <= 0 && !between));
         next_tile_first_q <= cg_q == 0 && piece_q == 0 && kr_q == 0;
         next_tile_last_q  <= last_cg && last_piece && last_kr;
         next_buf_q        <= buf_q;
+      end
+      SCAN: begin  // pixels of the rows that are skipped, bit by bit
+        skipped_q    <= skipped_q >> 1;
+        skip_step_q  <= skip_step_q << 1;
+        if (skipped_q[0]) next_pixel_q <= next_pixel_q + skip_step_q;
       end
       default: ;
     endcase

@@ -66,11 +66,13 @@ module pass_walker #(
   localparam int A_W = program_pkg::QUAD_ADDR_W;
 
   // ---------------------------------------------------------------- the layer
-  logic vertical;
+  logic vertical, stride_h, stride_w;  // strides less one
   logic [A_W-1:0] in_row_stride;
   logic [program_pkg::DIM_W-1:0] in_w, in_h;
   logic [program_pkg::QUADS_W-1:0] in_quads;
   assign vertical      = program_pkg::descriptor_vertical(desc_i);
+  assign stride_h      = program_pkg::descriptor_stride_h(desc_i);
+  assign stride_w      = program_pkg::descriptor_stride_w(desc_i);
   assign in_row_stride = program_pkg::descriptor_in_row_stride(desc_i);
   assign in_w          = program_pkg::descriptor_in_w(desc_i);
   assign in_h          = program_pkg::descriptor_in_h(desc_i);
@@ -79,6 +81,10 @@ module pass_walker #(
   logic signed [S_W-1:0] in_w_s, in_h_s;
   assign in_w_s = {{(S_W - program_pkg::DIM_W) {1'b0}}, in_w};
   assign in_h_s = {{(S_W - program_pkg::DIM_W) {1'b0}}, in_h};
+
+  logic [A_W-1:0] row_step, col_step;  // from one output row or column to the next
+  assign row_step = in_row_stride << stride_h;
+  assign col_step = A_W'(in_quads) << stride_w;
 
   // ---------------------------------------------------------------- slots of the current pass
   logic run_q;
@@ -127,10 +133,14 @@ module pass_walker #(
   assign col_next_in = col_next_q >= 0 && col_next_q < in_w_s;
   assign position    = run_q && slot_q < cols_q;
 
+  logic [1:0] mask_row_in;  // the next two rows that enter the row mask lie in the image
+  assign mask_row_in[0] = !vertical || (mask_row_q >= 0 && mask_row_q < in_h_s);
+  assign mask_row_in[1] = !vertical || (mask_row_q >= -S_W'(1) && mask_row_q < in_h_s - S_W'(1));
+
   always_ff @(posedge clk_i) begin
     if (start) begin
       addr_q          <= pass_addr_i;
-      row_start_q     <= pass_addr_i + in_row_stride;
+      row_start_q     <= pass_addr_i + row_step;
       slot_q          <= '0;
       len_q           <= pass_len_i;
       cols_q          <= pass_cols_i;
@@ -152,18 +162,18 @@ module pass_walker #(
       if (position) pixel_q <= pixel_q + 1'b1;
       if (last_slot) begin
         addr_q      <= row_start_q;
-        row_start_q <= row_start_q + in_row_stride;
+        row_start_q <= row_start_q + row_step;
         slot_q      <= '0;
         rows_q      <= rows_q - S_W'(1);
         col_next_q  <= col_init_q;
         col_mask_q  <= col_mask_init_q;
-        row_mask_q  <= {!vertical || (mask_row_q >= 0 && mask_row_q < in_h_s), row_mask_q[7:1]};
-        mask_row_q  <= mask_row_q + S_W'(1);
+        row_mask_q  <= stride_h ? {mask_row_in[1], mask_row_in[0], row_mask_q[7:2]} : {mask_row_in[0], row_mask_q[7:1]};
+        mask_row_q  <= mask_row_q + (stride_h ? S_W'(2) : S_W'(1));
         first_q     <= first_rest_q;
       end else begin
-        addr_q     <= addr_q + A_W'(in_quads);
+        addr_q     <= addr_q + col_step;
         slot_q     <= slot_q + S_W'(1);
-        col_next_q <= col_next_q + S_W'(1);
+        col_next_q <= col_next_q + (stride_w ? S_W'(2) : S_W'(1));
         col_mask_q <= {col_mask_q[3:0], col_next_in};
       end
     end

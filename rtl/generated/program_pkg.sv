@@ -25,6 +25,7 @@ package program_pkg;
   localparam logic [3:0] OP_CONV = 4'd1;  // convolution
   localparam logic [3:0] OP_MAXPOOL = 4'd2;  // max pool
   localparam logic [3:0] OP_AVGPOOL = 4'd3;  // average pool
+  localparam logic [3:0] OP_ADD = 4'd4;  // sum of two tensors
   localparam logic [1:0] MODE_1 = 2'd0;  // conv mode: 8 input channels x 3 output channels an array
   localparam logic [1:0] MODE_3 = 2'd1;  // conv mode: 8 input channels x 3 horizontal taps an array
   localparam logic [1:0] MODE_5 = 2'd2;  // conv mode: 5 input channels x 5 horizontal taps an array
@@ -88,7 +89,7 @@ package program_pkg;
   endfunction
 
   // descriptor: One layer. Addresses and steps between them are in quads, modulo 2^17.
-  // OP_CONV or OP_MAXPOOL or OP_AVGPOOL
+  // OP_CONV, OP_MAXPOOL, OP_AVGPOOL or OP_ADD
   function automatic logic [3:0] descriptor_op(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_op = words[0][0+:4];
   endfunction
@@ -115,6 +116,18 @@ package program_pkg;
   // 1 if the weights have a chunk for this layer
   function automatic logic descriptor_has_params(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_has_params = words[0][10+:1];
+  endfunction
+  // 1 if the second input of a sum is signed
+  function automatic logic descriptor_other_signed(input logic [RECORD_WORDS-1:0][63:0] words);
+    descriptor_other_signed = words[0][11+:1];
+  endfunction
+  // vertical stride of a convolution less one
+  function automatic logic descriptor_stride_h(input logic [RECORD_WORDS-1:0][63:0] words);
+    descriptor_stride_h = words[0][12+:1];
+  endfunction
+  // horizontal stride of a convolution less one; with stride 2 the window is 1
+  function automatic logic descriptor_stride_w(input logic [RECORD_WORDS-1:0][63:0] words);
+    descriptor_stride_w = words[0][13+:1];
   endfunction
   // height of a pool's window
   function automatic logic [DIM_W-1:0] descriptor_pool_kernel_h(input logic [RECORD_WORDS-1:0][63:0] words);
@@ -192,7 +205,7 @@ package program_pkg;
   function automatic logic [QUAD_ADDR_W-1:0] descriptor_row_base0(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_row_base0 = words[6][0+:QUAD_ADDR_W];
   endfunction
-  // tile_rows * in_row_stride
+  // tile_rows * vertical stride * in_row_stride
   function automatic logic [QUAD_ADDR_W-1:0] descriptor_in_tile_row_step(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_in_tile_row_step = words[6][32+:QUAD_ADDR_W];
   endfunction
@@ -200,7 +213,7 @@ package program_pkg;
   function automatic logic [QUAD_ADDR_W-1:0] descriptor_col_base0(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_col_base0 = words[7][0+:QUAD_ADDR_W];
   endfunction
-  // tile_cols * in_quads
+  // tile_cols * horizontal stride * in_quads
   function automatic logic [QUAD_ADDR_W-1:0] descriptor_in_tile_col_step(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_in_tile_col_step = words[7][32+:QUAD_ADDR_W];
   endfunction
@@ -215,10 +228,6 @@ package program_pkg;
   // (window - 1) * in_quads
   function automatic logic [QUAD_ADDR_W-1:0] descriptor_window_addr(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_window_addr = words[9][0+:QUAD_ADDR_W];
-  endfunction
-  // pad_h * tile_cols
-  function automatic logic [19:0] descriptor_psum_base0(input logic [RECORD_WORDS-1:0][63:0] words);
-    descriptor_psum_base0 = words[9][32+:20];
   endfunction
   // rows of a tile
   function automatic logic [TILE_W:0] descriptor_tile_rows(input logic [RECORD_WORDS-1:0][63:0] words);
@@ -296,9 +305,21 @@ package program_pkg;
   function automatic logic [QUAD_ADDR_W-1:0] descriptor_out_row_quads(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_out_row_quads = words[14][0+:QUAD_ADDR_W];
   endfunction
+  // quad address of the second input of a sum, which has the first one's size and row stride
+  function automatic logic [QUAD_ADDR_W-1:0] descriptor_other_base(input logic [RECORD_WORDS-1:0][63:0] words);
+    descriptor_other_base = words[14][32+:QUAD_ADDR_W];
+  endfunction
   // (in_row_stride - 1) / 8 with vertical taps
   function automatic logic [VSTEP_W-1:0] descriptor_vstep(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_vstep = words[15][0+:VSTEP_W];
+  endfunction
+  // multiplier of the first input of a sum
+  function automatic logic [14:0] descriptor_mult(input logic [RECORD_WORDS-1:0][63:0] words);
+    descriptor_mult = words[15][16+:15];
+  endfunction
+  // multiplier of the second input of a sum
+  function automatic logic [14:0] descriptor_other_mult(input logic [RECORD_WORDS-1:0][63:0] words);
+    descriptor_other_mult = words[15][32+:15];
   endfunction
 
   // chunk: First word of a layer's part of the weights. Its parameters follow, then the pass blocks of group after group.

@@ -2,8 +2,8 @@
 //
 // Purpose: conv unit, pooling unit and tensor reader read; image loader, pooling unit and output stage write.  The main
 // controller lets only one of the readers and one of the writers work at a time, so nothing is arbitrated.  What a read
-// takes depends on the layer: a convolution its group of quads (with vertical taps, one of each row), an average pool
-// the quads of NUM_MODULES channels, a max pool eight.
+// takes depends on the layer: a convolution its group of quads (with vertical taps, one of each row), an average
+// pool or a sum the quads of NUM_MODULES channels, a max pool eight.
 // Latency: combinational.  Throughput: one read and one write a cycle.
 `resetall
 `default_nettype none
@@ -59,7 +59,7 @@ module feature_port_mux #(
   always_comb begin
     case (op)
       program_pkg::OP_CONV:    unit_count = read_quads;
-      program_pkg::OP_AVGPOOL: unit_count = 4'(NUM_MODULES / 4);
+      program_pkg::OP_AVGPOOL, program_pkg::OP_ADD: unit_count = 4'(NUM_MODULES / 4);
       default:                 unit_count = 4'd8;
     endcase
   end

@@ -1,8 +1,9 @@
 // Pool reducer: maximum or sum of the reads of a window.
 //
-// Purpose: 32 channels of running maxima, NUM_MODULES channels of running sums.
-// Latency: 1 cycle from a window's last read data to its result, which stays for that one cycle.  Throughput: one read
-// a cycle.
+// Purpose: 32 channels of running maxima, NUM_MODULES channels of running sums, of the data or of their products with
+// factor_i.  signed_i and factor_i belong to the data; valid_i and first_i too, but for products a cycle later.
+// Latency: 1 cycle from a window's last read data to its result, which stays for that one cycle; 2 for products.
+// Throughput: one read a cycle.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps
@@ -11,7 +12,9 @@ module pool_reducer #(
     parameter NUM_MODULES = 4
 ) (
     input  wire logic                                      clk_i,
+    input  wire logic                                      products_i,  // constant while data are on their way
     input  wire logic                                      signed_i,
+    input  wire logic [14:0]                               factor_i,
     input  wire logic                                      valid_i,
     input  wire logic                                      first_i,  // of a window
     input  wire logic [7:0][31:0]                          data_i,
@@ -23,6 +26,9 @@ module pool_reducer #(
   initial if (NUM_MODULES != 4 && NUM_MODULES != 8 && NUM_MODULES != 16)
     $fatal(1, "pool_reducer: NUM_MODULES must be 4, 8 or 16, got %0d", NUM_MODULES);
 `endif
+
+  localparam int FACTOR_W = 15;
+  localparam int PRODUCT_W = 9 + FACTOR_W;
 
   logic [31:0][7:0] channel;
   assign channel = data_i;
@@ -39,10 +45,13 @@ module pool_reducer #(
     end
     for (c = 0; c < NUM_MODULES; c = c + 1) begin : gen_sum
       logic [cq_pkg::ACC_W-1:0] sum_q;
-      logic sign;
-      assign sign = signed_i && channel[c][7];
+      logic signed [8:0] value;
+      logic signed [PRODUCT_W-1:0] product_q, term;
+      assign value = {signed_i && channel[c][7], channel[c]};
+      assign term  = products_i ? product_q : PRODUCT_W'(value);
       always_ff @(posedge clk_i) begin
-        if (valid_i) sum_q <= (first_i ? '0 : sum_q) + {{(cq_pkg::ACC_W - 8){sign}}, channel[c]};
+        product_q <= value * $signed({1'b0, factor_i});
+        if (valid_i) sum_q <= (first_i ? '0 : sum_q) + cq_pkg::ACC_W'(term);
       end
       assign sum_o[c] = sum_q;
     end

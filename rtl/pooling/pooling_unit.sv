@@ -1,13 +1,16 @@
-// Pooling unit: max pooling from and to the feature buffer, average pooling into the output stage.
+// Pooling unit: max pooling from and to the feature buffer, average pooling and sums of two tensors into the output
+// stage.
 //
 // Purpose: for each output pixel, group of channels by group, reads what the window covers of the picture.  Max pooling
 // takes 8 quads (32 channels) a read and writes the maxima; average pooling takes NUM_MODULES channels a read and hands
 // their 32-bit sums to the output stage, which are in pixel order, then channel groups.  Padding is never read: it
-// cannot win a maximum and adds nothing to a sum. desc_i is constant from start_i to done_o.  start_i only while idle.
+// cannot win a maximum and adds nothing to a sum.  The sum of two tensors is an average pool with windows of one pixel,
+// whose second row is the same pixel of the other tensor; each read is multiplied by its tensor's factor.
+// desc_i is constant from start_i to done_o.  start_i only while idle.
 // Latency: start_i to done_o = reads + bit length of (stride_h | stride_w | pad_h | pad_w) + RD_LATENCY + 6 cycles
-// while sum_ready_i is high (model/performance/pool_cycles.py).  Throughput: one read a cycle, no gap between windows,
-// groups and pixels. done_o comes together with the last write or sum.  After sum_ready_i falls, at most RD_LATENCY + 2
-// more sums follow.
+// while sum_ready_i is high, one more for a sum of tensors (model/performance/pool_cycles.py).  Throughput: one read a
+// cycle, no gap between windows, groups and pixels. done_o comes together with the last write or sum.  After
+// sum_ready_i falls, at most RD_LATENCY + 2 more sums follow.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps
@@ -52,10 +55,11 @@ module pooling_unit #(
 `endif
 
   // ---------------------------------------------------------------- the layer
-  logic average;  // not max
+  logic add, sums;  // sums: not maxima
   logic [A_W-1:0] in_row_stride, out_base, out_row_stride;
   logic [Q_W-1:0] in_quads;  // of both tensors
-  assign average        = program_pkg::descriptor_op(desc_i) == program_pkg::OP_AVGPOOL;
+  assign add            = program_pkg::descriptor_op(desc_i) == program_pkg::OP_ADD;
+  assign sums           = program_pkg::descriptor_op(desc_i) == program_pkg::OP_AVGPOOL || add;
   assign in_row_stride  = program_pkg::descriptor_in_row_stride(desc_i);
   assign out_base       = program_pkg::descriptor_out_base(desc_i);
   assign out_row_stride = program_pkg::descriptor_out_row_stride(desc_i);
@@ -65,14 +69,17 @@ module pooling_unit #(
   // Constants of the layer, ready long before the first window.
   logic [Q_W-1:0] last_quad, last_group, groups_q;
   logic [3:0] group_step_q, rest_q;  // quads of a group, quads of a pixel's last group
+  logic [A_W-1:0] row_step_q;      // from one row of a window to the next
   logic one_group_q;
   assign last_quad  = in_quads - Q_W'(1);
-  assign last_group = average ? last_quad >> SHIFT : last_quad >> 3;
+  assign last_group = sums ? last_quad >> SHIFT : last_quad >> 3;
   always_ff @(posedge clk_i) begin
     groups_q     <= last_group + Q_W'(1);
     one_group_q  <= last_group == '0;
-    group_step_q <= average ? 4'(QUADS) : 4'd8;
-    rest_q       <= {1'b0, last_quad[2:0] & (average ? 3'(QUADS - 1) : 3'd7)} + 4'd1;
+    group_step_q <= sums ? 4'(QUADS) : 4'd8;
+    rest_q       <= {1'b0, last_quad[2:0] & (sums ? 3'(QUADS - 1) : 3'd7)} + 4'd1;
+    row_step_q   <= add ? program_pkg::descriptor_other_base(desc_i) - program_pkg::descriptor_in_base(desc_i)
+                        : in_row_stride;
   end
 
   // ---------------------------------------------------------------- reads
@@ -112,18 +119,18 @@ module pooling_unit #(
   pool_walker u_walker (
       .clk_i        (clk_i),
       .rst_ni       (rst_ni),
-      .room_i       (sum_ready_i || !average),
+      .room_i       (sum_ready_i || !sums),
       .q_i          (in_quads),
-      .row_stride_i (in_row_stride),
+      .row_stride_i (row_step_q),
       .groups_i     (groups_q),
       .one_group_i  (one_group_q),
       .group_step_i (group_step_q),
       .valid_i      (window_valid),
       .ready_o      (window_ready),
       .addr_i       (window_addr),
-      .rows_i       (window_rows),
+      .rows_i       (add ? program_pkg::DIM_W'(2) : window_rows),
       .cols_i       (window_cols),
-      .one_row_i    (window_one_row),
+      .one_row_i    (window_one_row && !add),
       .one_col_i    (window_one_col),
       .row_end_i    (window_row_end),
       .last_i       (window_last),
@@ -137,33 +144,46 @@ module pooling_unit #(
   );
 
   // ---------------------------------------------------------------- data
-  logic [RD_LATENCY-1:0] valid_q;  // which of the last cycles had a read
-  logic data_valid, data_first, data_last, data_group_end, data_row_end, data_picture_end;
+  logic [RD_LATENCY:0] valid_q;  // which of the last cycles had a read
   always_ff @(posedge clk_i) begin
     if (!rst_ni) valid_q <= '0;
-    else valid_q <= {valid_q[RD_LATENCY-2:0], rd_valid_o};
+    else valid_q <= {valid_q[RD_LATENCY-1:0], rd_valid_o};
   end
-  assign data_valid = valid_q[RD_LATENCY-1];
 
+  logic [4:0] flags, flags_q;
   delay_line #(
       .WIDTH(5),
       .DEPTH(RD_LATENCY)
   ) u_flags (
       .clk_i(clk_i),
       .d_i  ({first, last, group_end, row_end, picture_end}),
-      .d_o  ({data_first, data_last, data_group_end, data_row_end, data_picture_end})
+      .d_o  (flags)
   );
+  always_ff @(posedge clk_i) flags_q <= flags;
+
+  // What is added up or compared: the data, or a cycle later their products.
+  logic term_valid, term_first, term_last, term_group_end, term_row_end, term_picture_end;
+  assign term_valid = add ? valid_q[RD_LATENCY] : valid_q[RD_LATENCY-1];
+  assign {term_first, term_last, term_group_end, term_row_end, term_picture_end} = add ? flags_q : flags;
+
+  logic other, data_signed;  // other: data of a sum's second tensor
+  logic [14:0] factor;
+  assign other       = add && !flags[4];
+  assign data_signed = other ? program_pkg::descriptor_other_signed(desc_i) : program_pkg::descriptor_in_signed(desc_i);
+  assign factor      = other ? program_pkg::descriptor_other_mult(desc_i) : program_pkg::descriptor_mult(desc_i);
 
   pool_reducer #(
       .NUM_MODULES(NUM_MODULES)
   ) u_reducer (
-      .clk_i   (clk_i),
-      .signed_i(program_pkg::descriptor_in_signed(desc_i)),
-      .valid_i (data_valid),
-      .first_i (data_first),
-      .data_i  (rd_data_i),
-      .max_o   (wr_data_o),
-      .sum_o   (sum_o)
+      .clk_i     (clk_i),
+      .products_i(add),
+      .signed_i  (data_signed),
+      .factor_i  (factor),
+      .valid_i   (term_valid),
+      .first_i   (term_first),
+      .data_i    (rd_data_i),
+      .max_o     (wr_data_o),
+      .sum_o     (sum_o)
   );
 
   // ---------------------------------------------------------------- results and where they go
@@ -173,11 +193,11 @@ module pooling_unit #(
       result_q <= 1'b0;
       done_q   <= 1'b0;
     end else begin
-      result_q <= data_valid && data_last;
-      done_q   <= data_valid && data_last && data_group_end && data_picture_end;
+      result_q <= term_valid && term_last;
+      done_q   <= term_valid && term_last && term_group_end && term_picture_end;
     end
-    group_end_q <= data_group_end;
-    row_end_q   <= data_row_end;
+    group_end_q <= term_group_end;
+    row_end_q   <= term_row_end;
   end
 
   logic [8:0] word_q;
@@ -205,10 +225,10 @@ module pooling_unit #(
     end
   endgenerate
 
-  assign wr_valid_o  = result_q && !average;
+  assign wr_valid_o  = result_q && !sums;
   assign wr_addr_o   = addr_q;
   assign wr_mask_o   = mask;
-  assign sum_valid_o = result_q && average;
+  assign sum_valid_o = result_q && sums;
   assign sum_word_o  = word_q;
   assign sum_addr_o  = addr_q;
   assign sum_mask_o  = mask[QUADS-1:0];

@@ -55,7 +55,7 @@ def cycle_limit(compiled: Compiled, slowdown: int = 64) -> int:
     beats = len(compiled.weights) + image_quads + compiled.total_result_beats
     work = sum(layer.macs for layer in compiled.net.layers) // (10 * compiled.hardware.num_modules)
     pixels = sum(
-        int(np.prod(layer.in_shape) * np.prod(layer.kernel))
+        int(np.prod(layer.in_shape) * np.prod(layer.kernel or (2,)))  # a sum reads two tensors
         for layer in compiled.net.layers
         if layer.op != "conv"
     )

@@ -42,12 +42,22 @@ class Chain:
         self.images = rng.integers(low, high + 1, (2, *shape)).astype(np.int32)
         self.images[1] = rng.choice([low, high], shape)
         self.layers: list[Layer] = []
-        self._tensor, self._signed = self.images, self.input_signed  # what the next layer reads
+        # what the next layer reads, its name, values and sign
+        self._source, self._tensor, self._signed = "input", self.images, self.input_signed
 
     @property
     def shape(self) -> tuple:
         """(C, H, W) of the last layer's output."""
         return self._tensor.shape[1:]
+
+    def branch(self, name: str) -> Chain:
+        """The next layer reads the tensor of this name."""
+        kept = {"input": (self.images, self.input_signed)}
+        if self.layers:
+            values = run_integer(self.network(), self.images, keep=True)
+            kept |= {la.name: (values[la.name], la.out_signed) for la in self.network().layers}
+        self._source, (self._tensor, self._signed) = name, kept[name]
+        return self
 
     def conv(
         self,
@@ -55,14 +65,15 @@ class Chain:
         kernel: tuple,
         pad: tuple = (0, 0),
         *,
+        stride: tuple = (1, 1),
         codebook=None,
         index: int | None = None,
         raw: bool = False,
     ) -> Chain:
-        """A convolution of stride 1. codebook: its entries 1..3, random if None; index: the same
+        """A convolution. codebook: its entries 1..3, random if None; index: the same
         one for all weights; raw: int32 output."""
         for _ in range(ATTEMPTS):
-            fields = self._draw_conv(channels, kernel, pad, codebook, index, raw)
+            fields = self._draw_conv(channels, kernel, pad, stride, codebook, index, raw)
             if alive(
                 self._run(
                     Layer(name="drawn", inputs=("input",), out="int32" if raw else "int8", **fields)
@@ -130,7 +141,7 @@ class Chain:
         )
 
     def _draw_conv(
-        self, channels: int, kernel: tuple, pad: tuple, codebook, index, raw: bool
+        self, channels: int, kernel: tuple, pad: tuple, stride: tuple, codebook, index, raw: bool
     ) -> dict:
         """Fields of a random convolution, scaled for what it reads."""
         rng = self.rng
@@ -147,7 +158,7 @@ class Chain:
         )
         fields = dict(
             op="conv",
-            stride=(1, 1),
+            stride=tuple(stride),
             pad=tuple(pad),
             index=chosen.astype(np.uint8),
             codebook=entries,
@@ -213,6 +224,23 @@ class Chain:
             **scaling,
         )
 
+    def add(
+        self, *inputs: str, mult: tuple = (1, 1), shift: int = 1, clamp: tuple | None = None
+    ) -> Chain:
+        """The sum of two tensors by name, of the last one and itself if there is no name. clamp:
+        None keeps the sign of the first."""
+        layer = Layer(
+            name=f"add{len(self.layers) + 1}",
+            op="add",
+            inputs=inputs or 2 * (self._source,),
+            mult=mult,
+            shift=shift,
+            out_min=clamp[0] if clamp else -128 if self._signed else 0,
+            out_max=clamp[1] if clamp else 127 if self._signed else 255,
+        )
+        self.layers.append(layer)
+        return self.branch(layer.name)
+
     def network(self) -> Network:
         """The finished network, checked."""
         return Network(
@@ -235,9 +263,9 @@ class Chain:
         )
 
     def _append(self, window, raw, **fields) -> Chain:
-        previous = self.layers[-1].name if self.layers else "input"
         name = f"{fields['op']}{len(self.layers) + 1}_{window[0]}x{window[1]}"
-        layer = Layer(name=name, inputs=(previous,), out="int32" if raw else "int8", **fields)
+        layer = Layer(name=name, inputs=(self._source,), out="int32" if raw else "int8", **fields)
         self._tensor, self._signed = self._run(layer), self._single(layer).output.out_signed
+        self._source = name
         self.layers.append(layer)
         return self

@@ -25,6 +25,7 @@ KINDS = (
     "conv 3 wide",
     "conv 5 wide",
     *POOLS,
+    "add",
 )  # what the compute path is configured for; conv: its window
 STREAM_PORTS = ("program", "weights", "image", "result")
 AXIL_CHANNELS = ("aw", "w", "b", "ar", "r")
@@ -132,12 +133,15 @@ WINDOWS = tuple(f"window {w}" for w in WINDOW)
 GROUPS: dict[str, frozenset[str]] = {
     name: frozenset(points)
     for name, points in {
-        "layer_op": cross(("conv", "maxpool", "avgpool", "conv int32", "avgpool int32"), SIGNS),
+        "layer_op": cross(("conv", *POOLS, "add", "conv int32", "avgpool int32"), SIGNS),
         "layer_mapping": cross(
             (*KINDS[:3], "conv in pieces", "conv vertical taps", "conv several tiles"), SIGNS
         ),
         "layer_after": (*cross(KINDS, ("after",), KINDS), *cross(KINDS, ("first",))),
-        "layer_channels": cross(("conv", *POOLS), ("rest",), range(4)),
+        "layer_channels": cross(("conv", *POOLS, "add"), ("rest",), range(4)),
+        "add_signs": cross(SIGNS, ("plus",), SIGNS, ("to",), SIGNS),
+        "add_inputs": ("one tensor twice", "two tensors"),
+        "add_mult": cross(("first", "second"), ("1", "32767", "between")),
         "conv_kernel": cross(("width", "height"), range(1, 12)),
         "conv_input_remainder": remainders(),
         "conv_output_remainder": tuple(p for modules in MODULE_COUNTS for p in remainders(modules)),
@@ -150,6 +154,10 @@ GROUPS: dict[str, frozenset[str]] = {
             *cross(WINDOWS, ("columns",), PADS),
             *cross(("vertical", "channels"), ("rows",), PADS),
         ),
+        "conv_stride": cross(("1x1", "1x2", "2x1", "2x2"), ("vertical", "channels")),
+        "conv_stride_edge": cross(
+            ("rows", "columns"), ("even pad", "odd pad"), ("all seen", "last unseen")
+        ),
         "conv_codebook": (
             "lowest",
             "highest",
@@ -160,7 +168,7 @@ GROUPS: dict[str, frozenset[str]] = {
         ),
         "clamp": tuple(
             p
-            for p in cross(("conv", "avgpool"), SIGNS, ("to",), SIGNS, EDGES)
+            for p in cross(("conv", "avgpool", "add"), SIGNS, ("to",), SIGNS, EDGES)
             if p not in IMPOSSIBLE
         ),
         "requantize": (

@@ -69,8 +69,11 @@ def layer_points(compiled: Compiled, layer, previous) -> dict[str, list[str]]:
         ],
         "picture": _picture_points(layer),
     }
-    points |= _conv_points(compiled, layer) if layer.op == "conv" else _pool_points(layer)
-    if layer.out != "int32" and layer.op != "maxpool":
+    if layer.op == "add":
+        points |= _add_points(layer)
+    else:
+        points |= _conv_points(compiled, layer) if layer.op == "conv" else _pool_points(layer)
+    if layer.out != "int32" and layer.op in ("conv", "avgpool"):
         points["requantize"] = _scaling_points(
             np.atleast_1d(layer.mult), np.atleast_1d(layer.shift)
         )
@@ -151,6 +154,10 @@ def _conv_points(compiled: Compiled, layer) -> dict[str, list[str]]:
                 for p in _pad(layer.pad[0], layer.kernel[0] - 1)
             ),
         ],
+        "conv_stride": [
+            f"{plan.stride[0]}x{plan.stride[1]} {'vertical' if plan.vertical else 'channels'}"
+        ],
+        "conv_stride_edge": _stride_edges(layer),
         "conv_codebook": _codebook_points(layer.codebook.astype(int)),
     }
     if plan.vertical:
@@ -159,6 +166,18 @@ def _conv_points(compiled: Compiled, layer) -> dict[str, list[str]]:
         points["conv_input_remainder"] = [f"{window} rest {layer.in_shape[0] % (4 * plan.quads)}"]
         points["conv_groups"].append(f"{window} input {amount(plan.channel_groups)}")
     return points
+
+
+def _stride_edges(layer) -> list[str]:
+    """For each axis with stride 2 where its windows begin and whether they see the last pixel."""
+    return [
+        f"{axis} {'odd' if pad % 2 else 'even'} pad "
+        f"{'last unseen' if (size + 2 * pad - kernel) % 2 else 'all seen'}"
+        for axis, size, kernel, stride, pad in zip(
+            ("rows", "columns"), layer.in_shape[1:], layer.kernel, layer.stride, layer.pad
+        )
+        if stride == 2
+    ]
 
 
 def _tile_borders(plan) -> list[str]:
@@ -198,6 +217,18 @@ def _pool_points(layer) -> dict[str, list[str]]:
         most = kernel // 2 if layer.op == "maxpool" else kernel - 1
         points["pool_pad"] += [f"{layer.op} {axis} {p}" for p in _pad(pad, most)]
     return points
+
+
+def _add_points(layer) -> dict[str, list[str]]:
+    signs = [_sign(signed) for signed in layer.in_signed_all]
+    return {
+        "add_signs": [f"{' plus '.join(signs)} to {_sign(layer.out_signed)}"],
+        "add_inputs": ["two tensors" if len(set(layer.inputs)) == 2 else "one tensor twice"],
+        "add_mult": [
+            f"{which} {mult if mult in (1, 32767) else 'between'}"
+            for which, mult in zip(("first", "second"), layer.mult)
+        ],
+    }
 
 
 def _scaling_points(mult: np.ndarray, shift: np.ndarray) -> list[str]:

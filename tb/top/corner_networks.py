@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 
@@ -67,6 +68,37 @@ def shape_chains(rng) -> Iterator[Chain]:
         yield Chain(rng, (1 + number % 4, 13, 7), bool(number % 2), f"vertical taps {kernel}").conv(
             channels, kernel, (kernel[0] // 2, 0)
         )
+
+
+def stride_chains(rng) -> Iterator[Chain]:
+    """Strides of 1 and 2 on each axis, of vertical taps and of channels; windows that begin at
+    every place and see the last pixel or not; single pixels, tiles, pieces, shortcuts."""
+    for number, (stride, size) in enumerate(
+        product(((1, 2), (2, 1), (2, 2)), ((9, 9), (9, 8), (8, 9), (8, 8)))
+    ):
+        for channels, pad in ((3, (1, 1)), (3, (0, 2)), (9, (2, 0)), (9, (1, 1))):
+            yield Chain(
+                rng, (channels, *size), bool(number % 2), f"stride {stride}, {size}, pad {pad}"
+            ).conv(5 + number % 3, (3, 3), pad, stride=stride)
+    yield Chain(rng, (3, 35, 35), True, "first layer of a large network").conv(
+        16, (7, 7), (3, 3), stride=(2, 2)
+    )
+    yield (
+        Chain(rng, (20, 33, 67), False, "tiles of stride 2")
+        .conv(24, (2, 4), (1, 1), stride=(1, 2))
+        .conv(13, (11, 11), (5, 5), stride=(2, 2))
+        .conv(13, (1, 1), stride=(2, 2))
+        .conv(4, (3, 1), (2, 0), stride=(2, 1))
+    )
+    yield Chain(rng, (8, 2, 700), True, "wide tiles of stride 2").conv(
+        4, (3, 3), (1, 1), stride=(2, 2)
+    )
+    yield Chain(rng, (40, 1, 1), True, "a pixel").conv(12, (5, 5), (2, 2), stride=(2, 2))
+    block = Chain(rng, (16, 9, 9), False, "residual block")
+    block.conv(32, (3, 3), (1, 1), stride=(2, 2)).conv(32, (3, 3), (1, 1))
+    last = block.layers[-1].name
+    block.branch("input").conv(32, (1, 1), stride=(2, 2))
+    yield block.add(last, block.layers[-1].name, clamp=(0, 255))
 
 
 def _tile_chains(rng) -> Iterator[Chain]:
@@ -150,6 +182,7 @@ def order_chains(rng) -> Iterator[Chain]:
         lambda c: c.conv(CHANNELS, (1, 5), (0, 2)),
         lambda c: c.maxpool((2, 2), (1, 1), (1, 1)),
         lambda c: c.avgpool((2, 2), (1, 1), (0, 0)),
+        lambda c: c.add(mult=(3, 5), shift=3),
     )
     for kind, layer in enumerate(add):
         yield layer(Chain(rng, (CHANNELS, 3, 4), bool(kind % 2), f"first layer of kind {kind}"))
@@ -180,6 +213,48 @@ def clamp_chains(rng) -> Iterator[Chain]:
     yield _average(rng, True, 40, 127, (0, 60))
     for clamp in ((120, 255), (0, 130), (120, 130), (-128, 100)):
         yield _average(rng, False, 0, 255, clamp)
+
+
+def add_chains(rng) -> Iterator[Chain]:
+    """Sums of tensors of every sign, of one tensor and itself; every edge of their clamps, extreme
+    multipliers, every number of channels modulo four, rows with gaps in both inputs."""
+    signed, unsigned = (-100, 100), (10, 240)
+    for low_high, clamps in (
+        (signed, ((-10, 127), (-128, 10), (-10, 10), (0, 255), (0, 10))),
+        (unsigned, ((120, 255), (0, 130), (120, 130), (-128, 100))),
+        ((40, 127), ((0, 60),)),
+    ):
+        for clamp in clamps:
+            yield _pictures(rng, low_high is not unsigned, low_high, "sum with itself").add(
+                clamp=clamp
+            )
+    for number, (clamp, mult) in enumerate(
+        (
+            ((-10, 127), (1, 3)),
+            ((-10, 10), (16384, 32767)),
+            ((-128, 10), (32767, 1)),
+            ((0, 255), (5, 32767)),
+        )
+    ):
+        for first in (True, False):
+            chain = _pictures(rng, True, signed, f"mixed sum {mult}", channels=5 + number)
+            chain.add(clamp=(0, 255))
+            names = ("input", "add1") if first else ("add1", "input")
+            yield chain.add(*names, mult=mult, shift=(sum(mult) - 1).bit_length(), clamp=clamp)
+    yield (
+        Chain(rng, (3, 5, 6), False, "sum of skewed rows")
+        .conv(3, (3, 3), (1, 1))
+        .add("input", "conv1_3x3")
+        .conv(40, (3, 3), (1, 1))
+    )
+
+
+def _pictures(rng, signed: bool, low_high: tuple, name: str, channels: int = 6) -> Chain:
+    """A chain without layers whose pictures have values low..high."""
+    chain = Chain(rng, (channels, 5, 7), signed, f"{name} of {low_high}")
+    low, high = low_high
+    chain.images[:] = rng.integers(low, high + 1, chain.images.shape)
+    return chain
 
 
 def _average(rng, signed: bool, low: int, high: int, clamp: tuple) -> Chain:
@@ -267,10 +342,12 @@ def corner_chains(rng) -> Iterator[Chain]:
     """All of the above but the remainders and the network without weights."""
     for source in (
         shape_chains,
+        stride_chains,
         order_chains,
         clamp_chains,
         arithmetic_chains,
         pool_chains,
+        add_chains,
         picture_chains,
     ):
         yield from source(rng)

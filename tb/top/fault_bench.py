@@ -41,6 +41,7 @@ class FaultBench(Bench):
                 .maxpool((2, 2), (2, 2))
                 .conv(12, (5, 5), (2, 2))
                 .avgpool((2, 2), (1, 1))
+                .add()
                 .conv(5, (1, 1))
             )
         )

@@ -199,6 +199,8 @@ async def bad_descriptors(dut):
         cases += [
             (ErrorCode.DESCRIPTOR, 1, {"pool_kernel_h": 65535}),  # higher than image and padding
             (ErrorCode.DESCRIPTOR, 1, {"pool_pad_w": 2}),  # as wide as the window
+            (ErrorCode.DESCRIPTOR, 4, {"other_base": hardware.quads}),  # beyond the buffer
+            (ErrorCode.DESCRIPTOR, 4, {"raw": 1}),  # a sum of tensors has no 32-bit results
         ]
     for code, layer, field in few(cases):
         program = edited(compiled, layer, field)

@@ -14,7 +14,6 @@ from model.network.random_networks import random_input, random_network
 from tb.lib.accelerator import on_icarus, random_generator
 from tb.top.bench import IDEAL_TRAFFIC, Bench, random_streams
 
-OPS = ("conv", "maxpool", "avgpool")
 SMALL = dict(
     sizes=((3, 4), (1, 1), (5, 2)),
     channels=(1, 3, 4, 6),
@@ -29,7 +28,7 @@ def draw(seed: int, hardware):
     it."""
     rng = np.random.default_rng(seed)
     limits = SMALL if on_icarus() else dict(max_macs=1_000_000)
-    net = random_network(rng, stride=(1,), ops=OPS, name=f"random network {seed}", **limits)
+    net = random_network(rng, name=f"random network {seed}", **limits)
     try:
         compile_network(net, hardware, debug=True)
     except CompileError as error:

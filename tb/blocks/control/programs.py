@@ -7,6 +7,7 @@ from model.compiler.program_format import (
     DESCRIPTOR,
     DIM_W,
     HEADER,
+    OP_ADD,
     OP_AVGPOOL,
     OP_CONV,
     OP_MAXPOOL,
@@ -61,8 +62,8 @@ def _some(rng, bits):
 
 def descriptor(rng, capacity, op=None, raw=None):
     """A legal descriptor; what the controller does not look at is random."""
-    op = int(rng.integers(1, 4)) if op is None else op
-    raw = bool(op != OP_MAXPOOL and rng.random() < 0.3) if raw is None else raw
+    op = int(rng.integers(1, 5)) if op is None else op
+    raw = bool(op in (OP_CONV, OP_AVGPOOL) and rng.random() < 0.3) if raw is None else raw
     end = int(rng.choice([capacity, int(rng.integers(1, capacity + 1))]))
     values = {
         "op": op,
@@ -127,6 +128,7 @@ def bad_descriptors(rng, capacity):
         (OP_MAXPOOL, True),
         (OP_AVGPOOL, False),
         (OP_AVGPOOL, True),
+        (OP_ADD, False),
     ):
         rules = {**common, **(conv if op == OP_CONV else dict.fromkeys(POOL, (0,)))}
         writes = not raw or op == OP_MAXPOOL  # a max pool writes whatever the bit says
@@ -147,8 +149,9 @@ def bad_descriptors(rng, capacity):
                     descriptor(rng, capacity, op, raw).changed(out_base=100, out_end=100),
                 )
             )
+    cases.append(("32-bit sum of tensors", descriptor(rng, capacity, OP_ADD).changed(raw=1)))
     cases += [
         (f"op = {op}", descriptor(rng, capacity, OP_MAXPOOL).changed(op=op))
-        for op in (0, *range(4, 16))
+        for op in (0, *range(5, 16))
     ]
     return cases

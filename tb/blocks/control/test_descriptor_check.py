@@ -9,9 +9,16 @@ from cocotb.triggers import FallingEdge
 
 from host.harness import clocking
 from model.compiler import CompileError, compile_network
-from model.compiler.geometry import COMMON, ONLY_CONV, ONLY_POOL, problems, sizes
+from model.compiler.geometry import COMMON, ONLY_ADD, ONLY_CONV, ONLY_POOL, problems, sizes
 from model.compiler.hardware import Hardware
-from model.compiler.program_format import DESCRIPTOR, OP_AVGPOOL, OP_CONV, OP_MAXPOOL, RECORD_WORDS
+from model.compiler.program_format import (
+    DESCRIPTOR,
+    OP_ADD,
+    OP_AVGPOOL,
+    OP_CONV,
+    OP_MAXPOOL,
+    RECORD_WORDS,
+)
 from model.compiler.records import encode
 from model.network.random_networks import random_network
 from tb.lib.descriptors import port
@@ -25,13 +32,7 @@ def descriptors(rng, hardware, count):
     found = []
     while len(found) < count:
         seed = int(rng.integers(2**31))
-        net = random_network(
-            np.random.default_rng(seed),
-            stride=(1,),
-            ops=("conv", "maxpool", "avgpool"),
-            max_macs=600_000,
-            name=f"seed {seed}",
-        )
+        net = random_network(np.random.default_rng(seed), max_macs=600_000, name=f"seed {seed}")
         try:
             program = compile_network(net, hardware).program[1:-1]
         except CompileError:
@@ -45,7 +46,8 @@ def descriptors(rng, hardware, count):
 
 def fields_of(words):
     """Fields that the rules for this operation look at."""
-    return COMMON + (ONLY_CONV if sizes(words).op == OP_CONV else ONLY_POOL)
+    op = sizes(words).op
+    return COMMON + (ONLY_CONV if op == OP_CONV else ONLY_POOL) + (ONLY_ADD if op == OP_ADD else ())
 
 
 def put(words, name, value):
@@ -158,8 +160,11 @@ async def verdicts(dut):
         "input rows overlap",
         "input beyond the feature buffer",
         "input and output overlap",
+        "second input beyond the feature buffer",
+        "second input and output overlap",
         "kernel height",
         "kernel width",
+        "stride of a wide window",
         "tile",
         "tile of several parts of rows",
         "input channels",

@@ -38,15 +38,22 @@ class Layer:
         p = self.plan
         return (
             f"mode {p.mode}{' vertical' if p.vertical else ''}, {p.in_shape} -> {p.out_shape}, "
-            f"kernel {p.kernel}, pad {p.pad}, "
+            f"kernel {p.kernel}, pad {p.pad}, stride {p.stride}, "
             f"tile {p.tile}, {self.source}"
         )
 
 
-def make_layer(rng, mode, vertical, modules, in_shape, out_channels, kernel, pad, tile=None):
+def out_size(in_size, kernel, pad, stride):
+    """[height, width] of a convolution's output."""
+    return [(n + 2 * p - k) // s + 1 for n, k, p, s in zip(in_size, kernel, pad, stride)]
+
+
+def make_layer(
+    rng, mode, vertical, modules, in_shape, out_channels, kernel, pad, tile=None, stride=(1, 1)
+):
     """A layer with both tensors at random places; tile (rows, columns): another one than the
     compiler's."""
-    height, width = (size + 2 * p - k + 1 for size, p, k in zip(in_shape[1:], pad, kernel))
+    height, width = out_size(in_shape[1:], kernel, pad, stride)
     plan = ConvPlan(
         mode,
         vertical,
@@ -55,6 +62,7 @@ def make_layer(rng, mode, vertical, modules, in_shape, out_channels, kernel, pad
         (out_channels, height, width),
         tuple(kernel),
         tuple(pad),
+        tuple(stride),
     )
     if tile:
         vars(plan)["tile"] = tile  # where the plan keeps the one that it would choose
@@ -96,13 +104,12 @@ def random_layer(rng, modules, max_slots):
             int(rng.integers(1, 5)) if vertical else int(rng.choice([1, 3, 8, 24, 40, 64, 100]))
         )
         out_channels = min(MAX_CHANNELS, modules * int(rng.integers(1, 6)))
+        stride = (int(rng.integers(1, 3)), int(rng.integers(1, 3)) if mode == 0 else 1)
         tile = (
-            random_tile(rng, *(s + 2 * p - k + 1 for s, p, k in zip(size, pad, kernel)))
-            if rng.random() < 0.25
-            else None
+            random_tile(rng, *out_size(size, kernel, pad, stride)) if rng.random() < 0.25 else None
         )
         layer = make_layer(
-            rng, mode, vertical, modules, (channels, *size), out_channels, kernel, pad, tile
+            rng, mode, vertical, modules, (channels, *size), out_channels, kernel, pad, tile, stride
         )
         passes = layer.plan.passes * layer.plan.tiles * layer.plan.output_groups
         if layer.plan.slots + 16 * passes <= max_slots:

@@ -138,7 +138,7 @@ class Run:
             name="conv",
             op="conv",
             inputs=("input",),
-            stride=(1, 1),
+            stride=plan.stride,
             pad=plan.pad,
             index=index,
             codebook=self.codebook,

@@ -211,7 +211,15 @@ async def random_layers(dut):
         await Run(dut, rng, random_layer(rng, MODULES, 3000), PATTERNS[i % len(PATTERNS)]).run()
 
 
-EDGES = [  # mode, vertical, input, output channels, kernel, pad
+EDGES = [  # mode, vertical, input, output channels, kernel, pad, stride (1 by default)
+    (0, False, (4, 5, 5), 12, (3, 3), (2, 2), (2, 2)),
+    (0, False, (4, 1, 1), 12, (11, 11), (10, 10), (2, 2)),
+    (0, False, (40, 6, 6), 12, (1, 1), (0, 0), (2, 2)),
+    (0, True, (3, 16, 15), 12, (7, 7), (3, 3), (2, 2)),
+    (0, True, (3, 15, 16), 12, (11, 3), (5, 1), (2, 2)),
+    (0, False, (4, 3, 600), 12, (3, 2), (1, 1), (2, 2)),
+    (2, False, (8, 40, 9), 4, (6, 5), (3, 2), (2, 1)),
+    (1, True, (4, 9, 9), 4, (3, 3), (1, 1), (2, 1)),
     (0, False, (4, 1, 1), 12, (1, 1), (0, 0)),
     (1, False, (4, 1, 1), 4, (3, 3), (2, 2)),
     (2, False, (24, 1, 1), 4, (11, 11), (10, 10)),
@@ -232,14 +240,20 @@ async def edges(dut):
     """Feature maps of one pixel, kernels larger than the feature map, tile columns, padding up to
     the kernel's size."""
     rng = await _start(dut)
-    for mode, vertical, shape, out_channels, kernel, pad in EDGES:
+    for mode, vertical, shape, out_channels, kernel, pad, *stride in EDGES:
+        layer = make_layer(
+            rng,
+            mode,
+            vertical,
+            MODULES,
+            shape,
+            out_channels,
+            kernel,
+            pad,
+            stride=stride[0] if stride else (1, 1),
+        )
         for pattern in scaled(("heavy",), ("none", "heavy")):
-            await Run(
-                dut,
-                rng,
-                make_layer(rng, mode, vertical, MODULES, shape, out_channels, kernel, pad),
-                pattern,
-            ).run()
+            await Run(dut, rng, layer, pattern).run()
 
 
 SAME = [  # the last one: the shortest passes that still follow each other without bubbles

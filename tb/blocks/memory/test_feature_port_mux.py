@@ -5,7 +5,14 @@ import cocotb
 import numpy as np
 from cocotb.triggers import Timer
 
-from model.compiler.program_format import DESCRIPTOR, OP_AVGPOOL, OP_CONV, OP_MAXPOOL, QUAD_ADDR_W
+from model.compiler.program_format import (
+    DESCRIPTOR,
+    OP_ADD,
+    OP_AVGPOOL,
+    OP_CONV,
+    OP_MAXPOOL,
+    QUAD_ADDR_W,
+)
 from tb.lib.descriptors import random_port
 from tb.lib.effort import scaled
 
@@ -24,7 +31,7 @@ class Bench:
 
     def __init__(self, dut, rng):
         self.dut, self.rng = dut, rng
-        self.op = int(rng.choice([OP_CONV, OP_MAXPOOL, OP_AVGPOOL]))
+        self.op = int(rng.choice([OP_CONV, OP_MAXPOOL, OP_AVGPOOL, OP_ADD]))
         self.reader, self.writer = (str(rng.choice([*units, ""])) for units in (READERS, WRITERS))
         self.fields = {name: bits(rng, DESCRIPTOR.fields[name].width) for name in FIELDS}
         self.fields["op"] = self.op
@@ -52,7 +59,8 @@ class Bench:
     def expected(self):
         """{output: value}; addresses, data and counts of an unused port are not compared."""
         image, quads = self.inputs["image_enable_i"], int(self.dut.NUM_MODULES.value) // 4
-        counts = {OP_CONV: self.fields["read_quads"], OP_MAXPOOL: 8, OP_AVGPOOL: quads}
+        counts = {OP_AVGPOOL: quads, OP_ADD: quads, OP_MAXPOOL: 8}
+        counts[OP_CONV] = self.fields["read_quads"]
         want = {
             "rd_valid_o": int(self.reader != ""),
             "wr_valid_o": int(self.writer != ""),

@@ -11,6 +11,7 @@ from cocotb.triggers import RisingEdge
 from cocotb.types import LogicArray
 
 from host.harness import clocking
+from tb.blocks.pooling.add_layer import random_add
 from tb.blocks.pooling.pool_layer import placed, random_layer
 from tb.lib.descriptors import random_port
 from tb.lib.packing import unpack
@@ -31,18 +32,10 @@ class Bench:
     async def run(self, layer, stall=None):
         """Run one layer and check everything about it; `stall`: when the output stage has no room
         (None: never)."""
-        dut = self.dut
         x = layer.random_input(self.rng)
         buffer = layer.buffer(self.rng, x)
-        self.memory, self.written = bytearray(buffer.tobytes()), np.zeros(len(buffer), np.int64)
-        self.sums, self.reads, self.sums_without_room = [], 0, 0
-        dut.desc_i.value = random_port(self.rng, layer.values)
-        dut.start_i.value = 1
-        cycles = await self._until_done(layer, stall)
-        for _ in range(8):  # nothing follows
-            assert await self._cycle(False) is False
+        cycles = await self._run(layer, buffer, stall)
         what = f"{layer}"
-        assert self.reads == layer.reads(self.modules), what
         predicted = layer.cycles(self.modules, self.latency)
         if stall is not None and layer.op == "avgpool":
             predicted = layer.stalled_cycles(self.modules, self.latency, self.blocked)
@@ -59,13 +52,35 @@ class Bench:
                 f"not written once: {what}"
             )
         else:
-            expected = layer.expected_sums(x, self.modules)
-            assert self.written.sum() == 0 and len(self.sums) == len(expected), (
-                f"{len(self.sums)} sums of {len(expected)}: {what}"
-            )
-            for number, (got, wanted) in enumerate(zip(self.sums, expected)):
-                assert got == wanted, f"sum {number}: {got}, expected {wanted}: {what}"
+            self._compare_sums(layer.expected_sums(x, self.modules), what)
         return cycles
+
+    async def run_add(self, layer):
+        """Run a sum of two tensors, with room always, and check everything about it."""
+        buffer = layer.buffer(self.rng)
+        cycles = await self._run(layer, buffer, None)
+        assert cycles == layer.cycles(self.modules, self.latency), f"{cycles} cycles: {layer}"
+        self._compare_sums(layer.expected_sums(buffer, self.modules), f"{layer}")
+
+    async def _run(self, layer, buffer, stall) -> int:
+        """Cycles from start_i to done_o of a layer on a buffer; all its reads are counted."""
+        dut = self.dut
+        self.memory, self.written = bytearray(buffer.tobytes()), np.zeros(len(buffer), np.int64)
+        self.sums, self.reads, self.sums_without_room = [], 0, 0
+        dut.desc_i.value = random_port(self.rng, layer.values)
+        dut.start_i.value = 1
+        cycles = await self._until_done(layer, stall)
+        for _ in range(8):  # nothing follows
+            assert await self._cycle(False) is False
+        assert self.reads == layer.reads(self.modules), f"{layer}"
+        return cycles
+
+    def _compare_sums(self, expected, what):
+        assert self.written.sum() == 0 and len(self.sums) == len(expected), (
+            f"{len(self.sums)} sums of {len(expected)}: {what}"
+        )
+        for number, (got, wanted) in enumerate(zip(self.sums, expected)):
+            assert got == wanted, f"sum {number}: {got}, expected {wanted}: {what}"
 
     async def _until_done(self, layer, stall) -> int:
         self.pipeline = deque([None] * (self.latency - 1))
@@ -245,6 +260,21 @@ async def random_layers(dut):
         seen |= {(layer.op, kind, value) for kind, value in kinds.items()}
         total += bench.reads
     assert len(seen) == 16 and total > 5000, "the layers did not cover all kinds"
+
+
+@cocotb.test()
+async def sums_of_tensors(dut):
+    """Sums of two tensors of any sign and place with any multipliers, between pools, without a
+    reset."""
+    bench = await _start(dut)
+    seen = set()
+    for number in range(40):
+        layer = random_add(bench.rng, (512, 1, 1) if number == 0 else None)
+        await bench.run_add(layer)
+        seen.add((layer.first.signed, layer.other_signed))
+        if number % 4 == 0:
+            await bench.run(random_layer(bench.rng, bench.modules, 100))
+    assert len(seen) == 4, f"signs {seen}"
 
 
 @cocotb.test()
