@@ -116,10 +116,11 @@ module descriptor_check_proof #(
   assign pool_pad_h     = program_pkg::descriptor_pool_pad_h(d);
   assign pool_pad_w     = program_pkg::descriptor_pool_pad_w(d);
 
-  logic conv, vertical, writes, stride_h, stride_w;
+  logic conv, vertical, pair, writes, stride_h, stride_w;
   logic signed [N-1:0] in_base, in_end, other_base, other_end, kernel_h, kernel_w, needed, channels;
   assign conv     = program_pkg::descriptor_op(d) == program_pkg::OP_CONV;
   assign vertical = program_pkg::descriptor_vertical(d);
+  assign pair     = program_pkg::descriptor_pair(d);
   assign writes   = !program_pkg::descriptor_raw(d) || program_pkg::descriptor_op(d) == program_pkg::OP_MAXPOOL;
   assign in_base  = n({15'b0, program_pkg::descriptor_in_base(d)});
   assign in_end   = in_base + n(rows_q) + n({8'b0, row_q});
@@ -133,7 +134,7 @@ module descriptor_check_proof #(
   // quads of an output group
   assign needed   = (program_pkg::descriptor_mode(d) == 2'd0) ? 3 * (NUM_MODULES / 4) : NUM_MODULES / 4;
 
-  logic input_bad, other_bad, kernel_bad, tile_bad, groups_bad, vertical_bad, pool_bad, expected;
+  logic input_bad, other_bad, kernel_bad, tile_bad, groups_bad, vertical_bad, pair_bad, pool_bad, expected;
   assign input_bad = n({8'b0, row_q}) > n({15'b0, in_row_stride}) || in_end > 8 * BANK_WORDS ||
       (writes && in_base < n({14'b0, out_end}) && n({15'b0, out_base}) < in_end);
   assign other_bad = program_pkg::descriptor_op(d) == program_pkg::OP_ADD && (other_end > 8 * BANK_WORDS ||
@@ -148,8 +149,9 @@ module descriptor_check_proof #(
       !fits(n(span_w_q), n({29'b0, window}), kernel_w, n({28'b0, pad_w}), stride_w) || (stride_w && window != 3'd1);
   assign tile_bad = area_q != {9'b0, tile_pixels} || (tile_rows > 9'd1 && {7'b0, tile_cols} < out_w);
   assign vertical_bad = channels != 1 || channel_groups != 8'd1 || read_quads == '0;
+  assign pair_bad = !vertical || channels > 4 || channel_groups != 8'd1 || read_quads != 4'd8;
   assign groups_bad = !covers(n({20'b0, outputs_q}), needed, n({24'b0, out_quads})) ||
-      (vertical ? vertical_bad : !covers(n({20'b0, inputs_q}), n({28'b0, read_quads}), channels));
+      (pair ? pair_bad : vertical ? vertical_bad : !covers(n({20'b0, inputs_q}), n({28'b0, read_quads}), channels));
   assign pool_bad = n(span_h_q) + n({16'b0, pool_kernel_h}) > n({16'b0, in_h}) + n({15'b0, pool_pad_h,
       1'b0}) || pool_pad_h >= pool_kernel_h ||
       n(span_w_q) + n({16'b0, pool_kernel_w}) > n({16'b0, in_w}) + n({15'b0, pool_pad_w,
@@ -164,7 +166,8 @@ module descriptor_check_proof #(
       assert (\u_dut.cycle_q == ((age_q == LATENCY) ? 5'd0 : age_q[4:0]) && age_q <= LATENCY);
     end
     cover (age_q == LATENCY && !bad && conv && !vertical);
-    cover (age_q == LATENCY && !bad && conv && vertical);
+    cover (age_q == LATENCY && !bad && conv && vertical && !pair);
+    cover (age_q == LATENCY && !bad && conv && pair);
     cover (age_q == LATENCY && !bad && conv && stride_h && stride_w && n(span_h_q) < kernel_h);
     cover (age_q == LATENCY && !bad && !conv && writes);
     cover (age_q == LATENCY && bad && !conv && !input_bad && !pool_bad);

@@ -25,6 +25,7 @@ module feature_buffer_proof #(
   (* anyconst *) logic [16:0] base;
   (* anyconst *) logic [17:0] limit;
   (* anyconst *) logic [13:0] vstep;
+  (* anyconst *) logic pair;
   (* anyconst *) logic [16:0] quad;  // the one that is followed
   (* anyconst *) logic [2:0] entry;  // of the read
   logic [7:0][31:0] rd_data;
@@ -32,7 +33,7 @@ module feature_buffer_proof #(
 
   feature_buffer #(.BANK_WORDS(BANK_WORDS)) u_dut (
       .clk_i(clk_i), .rst_ni(rst_ni), .rd_valid_i(rd_valid_i), .rd_addr_i(rd_addr_i), .rd_count_i(rd_count_i),
-      .rd_vstep_i(vstep),
+      .rd_vstep_i(vstep), .rd_pair_i(pair),
       .rd_data_o(rd_data), .wr_valid_i(wr_valid_i), .wr_addr_i(wr_addr_i), .wr_mask_i(wr_mask_i), .wr_data_i(wr_data),
       .wr_base_i(base), .wr_end_i(limit), .oob_o(oob)
   );
@@ -84,7 +85,7 @@ module feature_buffer_proof #(
   logic [2:0][31:0] want_q;
   logic [3:0] age_q = '0;
   logic [17:0] read_quad;
-  assign read_quad = {1'b0, rd_addr_i} + 18'(entry) * (18'd1 + {1'b0, vstep, 3'b0});
+  assign read_quad = {1'b0, rd_addr_i} + 18'(entry) + (pair ? 18'(entry[2]) : 18'(entry)) * {1'b0, vstep, 3'b0};
   logic changing;
   assign changing = wr_valid_i && hits != '0;
   always_ff @(posedge clk_i) begin
@@ -118,6 +119,7 @@ module feature_buffer_proof #(
       assert (oob == oob_q[1]);
     end
     cover (DATA == 0 || (asked_q[2] && vstep == 14'd1 && entry == 3'd1));
+    cover (DATA == 0 || (asked_q[2] && vstep == 14'd1 && entry == 3'd5 && pair));
     cover (DATA == 0 || (asked_q[2] && vstep == '0 && entry == 3'd5 && quad[2:0] == 3'd2));
     cover (we == 8'hff && row[0] == row[7] + 14'd1);
     cover (oob && past_q);

@@ -357,7 +357,7 @@ module clipq_accel #(
   );
 
   // ---------------------------------------------------------------- feature buffer
-  logic conv_rd_valid, pool_rd_valid, emit_rd_valid, rd_valid;
+  logic conv_rd_valid, pool_rd_valid, emit_rd_valid, rd_valid, rd_pair;
   logic [A_W-1:0] conv_rd_addr, pool_rd_addr, emit_rd_addr, rd_addr;
   logic [3:0] rd_count;
   logic [program_pkg::VSTEP_W-1:0] rd_vstep;
@@ -398,6 +398,7 @@ module clipq_accel #(
       .rd_addr_o       (rd_addr),
       .rd_count_o      (rd_count),
       .rd_vstep_o      (rd_vstep),
+      .rd_pair_o       (rd_pair),
       .wr_valid_o      (wr_valid),
       .wr_addr_o       (wr_addr),
       .wr_mask_o       (wr_mask),
@@ -415,6 +416,7 @@ module clipq_accel #(
       .rd_addr_i (rd_addr),
       .rd_count_i(rd_count),
       .rd_vstep_i(rd_vstep),
+      .rd_pair_i (rd_pair),
       .rd_data_o (rd_data),
       .wr_valid_i(wr_valid),
       .wr_addr_i (wr_addr),

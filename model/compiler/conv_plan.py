@@ -41,9 +41,7 @@ class ConvPlan:
     """Mapping of one conv layer in one conv mode."""
 
     mode: int
-    vertical: (
-        bool  # quads of a pass are vertical taps (input of at most 4 channels) instead of channels
-    )
+    vertical: bool  # a pass has vertical taps: eight of one quad, or two of four quads
     num_modules: int
     in_shape: Shape
     out_shape: Shape
@@ -67,9 +65,14 @@ class ConvPlan:
         return 3 if self.mode == 0 else 1
 
     @property
+    def pair(self) -> bool:
+        """Whether the vertical taps are two rows of up to four quads (5 to 16 input channels)."""
+        return self.vertical and self.in_shape[0] > 4
+
+    @property
     def kr_step(self) -> int:
         """Kernel rows that a pass computes."""
-        return self.quads if self.vertical else 1
+        return 2 if self.pair else self.quads if self.vertical else 1
 
     @property
     def kr_count(self) -> int:
@@ -170,7 +173,7 @@ class ConvPlan:
 def plan_conv(layer: Layer, hardware: Hardware, vertical_allowed: bool) -> ConvPlan:
     """The fastest mapping of a conv layer; the widest window, which reads least, among equals.
 
-    vertical_allowed: the input's layout lets vertical taps be read at once (at most 4 channels).
+    vertical_allowed: the input's layout lets vertical taps be read at once (at most 16 channels).
     """
     shortest = hardware.pass_words + (10 if hardware.num_modules == 4 else 4)
     plans = [
@@ -186,5 +189,6 @@ def plan_conv(layer: Layer, hardware: Hardware, vertical_allowed: bool) -> ConvP
         )
         for mode in ((2, 1, 0) if layer.stride[1] == 1 else (0,))
         for vertical in ((True, False) if vertical_allowed else (False,))
+        if not (mode == 2 and vertical and layer.in_shape[0] > 4)  # its reads have five quads
     ]
     return min(plans, key=lambda plan: plan.busy_cycles(shortest))

@@ -21,6 +21,7 @@ from model.compiler.records import decode
 ONLY_CONV = (
     "mode",
     "vertical",
+    "pair",
     "stride_h",
     "stride_w",
     "tile_rows",
@@ -104,6 +105,14 @@ def _kernel_fits(size: int, out: int, pad: int, skipped: int, count: int, step: 
     return any(_covers(count, step, k) and pad < k for k in range(kernel - skipped, kernel + 1))
 
 
+def _input_channels_fit(d: SimpleNamespace) -> bool:
+    if d.pair:  # two rows of up to four quads
+        return bool(d.vertical and d.in_quads <= 4 and d.channel_groups == 1 and d.read_quads == 8)
+    if d.vertical:
+        return d.in_quads == 1 and d.channel_groups == 1 and d.read_quads > 0
+    return _covers(d.channel_groups, d.read_quads, d.in_quads)
+
+
 def _conv_problems(d: SimpleNamespace, hardware: Hardware) -> list[str]:
     group_quads = hardware.num_modules // 4 * (3 if d.mode == MODE_1 else 1)
     broken = []
@@ -119,11 +128,7 @@ def _conv_problems(d: SimpleNamespace, hardware: Hardware) -> list[str]:
         d.tile_rows > 1 and d.tile_cols < d.out_w
     ):  # pixels of a tile are numbered by its columns: several rows must be whole ones
         broken.append("tile of several parts of rows")
-    if not _covers(
-        d.channel_groups,
-        d.read_quads,
-        d.read_quads if d.vertical and d.in_quads == 1 else 0 if d.vertical else d.in_quads,
-    ):
+    if not _input_channels_fit(d):
         broken.append("input channels")
     if not _covers(d.output_groups, group_quads, d.out_quads):
         broken.append("output channels")

@@ -34,9 +34,14 @@ class Tensor:
         return (self.shape[1] - 1) * self.row_stride + self.row_quads
 
 
-def skewed_stride(width: int) -> int:
-    """Row stride that puts the same column of eight successive rows into eight banks: 1 modulo 8"""
-    return width + (1 - width) % 8
+MOST_SKEWED = 16  # channels of a tensor whose rows can be read together
+
+
+def skewed_stride(width: int, quads: int) -> int:
+    """Row stride that puts the same column of successive rows into different banks: of eight rows
+    of one quad (1 modulo 8), or of two rows of up to four quads (4 modulo 8). width: quads of a
+    row."""
+    return width + ((1 if quads == 1 else 4) - width) % 8
 
 
 def skewed_names(wanted: Iterable[str], pairs: Sequence[tuple[str, ...]]) -> set[str]:
@@ -50,9 +55,10 @@ def skewed_names(wanted: Iterable[str], pairs: Sequence[tuple[str, ...]]) -> set
 
 def layout(shape: Shape, signed: bool, skewed: bool) -> Tensor:
     """Tensor without a place yet; skewed: rows padded so that vertical taps can be read at once (at
-    most 4 channels)."""
-    row = shape[2] * -(-shape[0] // 4)
-    return Tensor(shape, signed, skewed_stride(row) if skewed else row)
+    most MOST_SKEWED channels)."""
+    quads = -(-shape[0] // 4)
+    row = shape[2] * quads
+    return Tensor(shape, signed, skewed_stride(row, quads) if skewed else row)
 
 
 def place(

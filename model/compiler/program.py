@@ -246,7 +246,7 @@ def _plan_layout(
             name
             for name, (shape, _) in shapes.items()
             if skew
-            and shape[0] <= 4
+            and shape[0] <= memory_plan.MOST_SKEWED
             and any(r.op == "conv" and r.kernel[0] > 1 for r in readers.get(name, []))
         ),
         [layer.inputs for layer in net.layers if layer.op == "add"],
@@ -363,6 +363,7 @@ def conv_values(plan: ConvPlan, source: Tensor, target: Tensor) -> dict[str, int
     return {name: value & ADDR_MASK for name, value in addresses.items()} | {
         "mode": plan.mode,
         "vertical": plan.vertical,
+        "pair": plan.pair,
         "window_addr": (plan.window - 1) * source.quads,
         "stride_h": stride_h - 1,
         "stride_w": stride_w - 1,
@@ -378,5 +379,5 @@ def conv_values(plan: ConvPlan, source: Tensor, target: Tensor) -> dict[str, int
         "channel_groups": plan.channel_groups,
         "output_groups": plan.output_groups,
         "read_quads": plan.quads,
-        "vstep": (source.row_stride - 1) // 8 if plan.vertical else 0,
+        "vstep": source.row_stride // 8 if plan.vertical else 0,
     }

@@ -47,6 +47,7 @@ DESCRIPTOR = Layout(16, {
     "op": Field(0, 0, 4),
     "mode": Field(0, 4, 2),
     "vertical": Field(0, 6, 1),
+    "pair": Field(0, 14, 1),
     "in_signed": Field(0, 7, 1),
     "raw": Field(0, 8, 1),
     "emit": Field(0, 9, 1),

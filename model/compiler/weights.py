@@ -25,12 +25,17 @@ def pe_indices(index: np.ndarray, plan: ConvPlan) -> np.ndarray:
     quads, window, modules = plan.quads, plan.window, plan.num_modules
     groups, steps = plan.output_groups, plan.steps
     rows = plan.kr_count * plan.kr_step
-    channels = 4 if plan.vertical else plan.channel_groups * quads * 4
+    channels = 16 if plan.pair else 4 if plan.vertical else plan.channel_groups * quads * 4
     padded = np.zeros(
         (groups * plan.group_channels, channels, rows, plan.pieces * window), np.uint8
     )
     padded[:out_channels, : index.shape[1], :height, :width] = index
-    if plan.vertical:  # [g, j, m, a, kr, v, p, w] -> [g, cg, kr, p, a, m, j, v, w]
+    if plan.pair:  # [g, j, m, q, a, kr, row, p, w] -> [g, cg, kr, p, a, m, j, v, w]
+        split = padded.reshape(
+            groups, steps, modules, 4, 4, plan.kr_count, 2, plan.pieces, window
+        ).transpose(0, 5, 7, 4, 2, 1, 6, 3, 8)
+        taps = split.reshape(groups, 1, *split.shape[1:6], quads, window)
+    elif plan.vertical:  # [g, j, m, a, kr, v, p, w] -> [g, cg, kr, p, a, m, j, v, w]
         split = padded.reshape(
             groups, steps, modules, 1, 4, plan.kr_count, quads, plan.pieces, window
         )

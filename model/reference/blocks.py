@@ -153,7 +153,10 @@ def _positions(
         row = (origin[0] + y) * plan.stride[0] + kernel_row - plan.pad[0]
         if not (plan.vertical or 0 <= row < height):
             continue
-        row_mask = sum((0 <= row + v < height) << v for v in range(8)) if plan.vertical else 0xFF
+        rows = [row + (v // 4 if plan.pair else v) for v in range(8)]  # of each quad, if vertical
+        row_mask = (
+            sum((0 <= r < height) << v for v, r in enumerate(rows)) if plan.vertical else 0xFF
+        )
         for x in range(cols):
             left = (origin[1] + x) * plan.stride[1] + kernel_col - plan.pad[1]
             columns = [left + plan.window - 1 - tap for tap in range(plan.window)]
@@ -271,9 +274,10 @@ class FeatureBuffer:
                     left_out = True
         return left_out
 
-    def addresses(self, address: int, vstep: int) -> np.ndarray:
-        """Addresses of the eight quads of a read, int64 [8]."""
-        return address + np.arange(BANKS) * (1 + BANKS * vstep)
+    def addresses(self, address: int, vstep: int, pair: bool = False) -> np.ndarray:
+        """Addresses of the eight quads of a read, int64 [8]; pair: of two rows, four quads each."""
+        entry = np.arange(BANKS)
+        return address + entry + BANKS * vstep * (entry // 4 if pair else entry)
 
 
 def tensor_beats(

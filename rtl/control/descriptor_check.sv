@@ -31,11 +31,12 @@ module descriptor_check #(
   localparam int LAST = 18;      // cycle in which the sums of the products are ready
   localparam logic [E_W-1:0] CAPACITY = E_W'(8 * BANK_WORDS);
 
-  logic is_conv, is_add, raw, vertical, writes;
+  logic is_conv, is_add, raw, vertical, pair, writes;
   assign is_conv  = program_pkg::descriptor_op(desc_i) == program_pkg::OP_CONV;
   assign is_add   = program_pkg::descriptor_op(desc_i) == program_pkg::OP_ADD;
   assign raw      = program_pkg::descriptor_raw(desc_i);
   assign vertical = program_pkg::descriptor_vertical(desc_i);
+  assign pair     = program_pkg::descriptor_pair(desc_i);
   assign writes   = !raw || program_pkg::descriptor_op(desc_i) == program_pkg::OP_MAXPOOL;
 
   logic [A_W-1:0] in_base, other_base, in_row_stride, out_base;
@@ -153,8 +154,11 @@ module descriptor_check #(
   assign rows_fit    = kernel_fits(kernel_h_q, steps_h, kr_step, pad_h, stride_h);
   assign cols_fit    = kernel_fits(kernel_w_q, steps_w, {1'b0, window}, pad_w, stride_w) &&
       (!stride_w || window == 3'd1);
-  assign inputs_fit  = vertical ? (in_quads == Q_W'(1) && channel_groups == Q_W'(1) && read_quads != '0)
-                                : (12'(in_quads) <= group_inputs && group_inputs < 12'(in_quads) + 12'(read_quads));
+  always_comb begin
+    if (pair) inputs_fit = vertical && in_quads <= Q_W'(4) && channel_groups == Q_W'(1) && read_quads == 4'd8;
+    else if (vertical) inputs_fit = in_quads == Q_W'(1) && channel_groups == Q_W'(1) && read_quads != '0;
+    else inputs_fit = 12'(in_quads) <= group_inputs && group_inputs < 12'(in_quads) + 12'(read_quads);
+  end
   assign outputs_fit = 12'(out_quads) <= group_outputs && group_outputs < 12'(out_quads) + 12'(group_quads);
 
   // Pixels of a tile are numbered by its columns: several rows must be whole ones.

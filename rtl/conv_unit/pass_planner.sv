@@ -44,7 +44,7 @@ module pass_planner #(
   localparam logic [2:0] IDLE = 3'd0, BOUNDS = 3'd1, LIMITS = 3'd2, EXTENT = 3'd3, SCAN = 3'd4, READY = 3'd5;
 
   // ---------------------------------------------------------------- the layer
-  logic vertical, stride_h, stride_w;  // strides less one
+  logic vertical, pair, stride_h, stride_w;  // strides less one
   logic [A_W-1:0] in_base, row_base0, in_tile_row_step, col_base0, in_tile_col_step;
   logic [A_W-1:0] kr_addr_step, piece_addr_step, window_addr;
   logic [program_pkg::DIM_W-1:0] in_w, in_h, out_w, out_h;
@@ -53,6 +53,7 @@ module pass_planner #(
   logic [2:0] window;
   logic [7:0] channel_groups, output_groups;
   assign vertical         = program_pkg::descriptor_vertical(desc_i);
+  assign pair             = program_pkg::descriptor_pair(desc_i);
   assign stride_h         = program_pkg::descriptor_stride_h(desc_i);
   assign stride_w         = program_pkg::descriptor_stride_w(desc_i);
   assign in_base          = program_pkg::descriptor_in_base(desc_i);
@@ -306,7 +307,7 @@ module pass_planner #(
     end
     if (state_q == SCAN) begin
       scan_col_q <= scan_col_q + S_W'(1);
-      scan_row_q <= scan_row_q + S_W'(1);
+      if (!pair || scan_q[1:0] == 2'd3) scan_row_q <= scan_row_q + S_W'(1);  // four quads of a row
     end else if (state_q == LIMITS) begin
       scan_col_q <= col_q;
       scan_row_q <= row_q;

@@ -66,11 +66,12 @@ module pass_walker #(
   localparam int A_W = program_pkg::QUAD_ADDR_W;
 
   // ---------------------------------------------------------------- the layer
-  logic vertical, stride_h, stride_w;  // strides less one
+  logic vertical, pair, stride_h, stride_w;  // strides less one
   logic [A_W-1:0] in_row_stride;
   logic [program_pkg::DIM_W-1:0] in_w, in_h;
   logic [program_pkg::QUADS_W-1:0] in_quads;
   assign vertical      = program_pkg::descriptor_vertical(desc_i);
+  assign pair          = program_pkg::descriptor_pair(desc_i);
   assign stride_h      = program_pkg::descriptor_stride_h(desc_i);
   assign stride_w      = program_pkg::descriptor_stride_w(desc_i);
   assign in_row_stride = program_pkg::descriptor_in_row_stride(desc_i);
@@ -133,6 +134,16 @@ module pass_walker #(
   assign col_next_in = col_next_q >= 0 && col_next_q < in_w_s;
   assign position    = run_q && slot_q < cols_q;
 
+  logic [7:0] row_mask_next;
+  always_comb begin
+    case ({pair, stride_h})
+      2'b00:   row_mask_next = {mask_row_in[0], row_mask_q[7:1]};
+      2'b01:   row_mask_next = {mask_row_in, row_mask_q[7:2]};
+      2'b10:   row_mask_next = {{4{mask_row_in[0]}}, row_mask_q[7:4]};
+      default: row_mask_next = {{4{mask_row_in[1]}}, {4{mask_row_in[0]}}};
+    endcase
+  end
+
   logic [1:0] mask_row_in;  // the next two rows that enter the row mask lie in the image
   assign mask_row_in[0] = !vertical || (mask_row_q >= 0 && mask_row_q < in_h_s);
   assign mask_row_in[1] = !vertical || (mask_row_q >= -S_W'(1) && mask_row_q < in_h_s - S_W'(1));
@@ -167,7 +178,7 @@ module pass_walker #(
         rows_q      <= rows_q - S_W'(1);
         col_next_q  <= col_init_q;
         col_mask_q  <= col_mask_init_q;
-        row_mask_q  <= stride_h ? {mask_row_in[1], mask_row_in[0], row_mask_q[7:2]} : {mask_row_in[0], row_mask_q[7:1]};
+        row_mask_q  <= row_mask_next;
         mask_row_q  <= mask_row_q + (stride_h ? S_W'(2) : S_W'(1));
         first_q     <= first_rest_q;
       end else begin

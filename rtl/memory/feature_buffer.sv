@@ -19,6 +19,7 @@ module feature_buffer #(
     input  wire logic [program_pkg::QUAD_ADDR_W-1:0] rd_addr_i,
     input  wire logic [3:0]                          rd_count_i,  // quads needed, 1..8: the other banks stay idle
     input  wire logic [program_pkg::VSTEP_W-1:0]     rd_vstep_i,  // stable during a layer
+    input  wire logic                                rd_pair_i,   // stable during a layer
     output wire logic [7:0][31:0]                    rd_data_o,
     input  wire logic                                wr_valid_i,
     input  wire logic [program_pkg::QUAD_ADDR_W-1:0] wr_addr_i,
@@ -42,13 +43,13 @@ module feature_buffer #(
   logic [7:0][program_pkg::VSTEP_W-1:0] vrow_q;
   always_ff @(posedge clk_i) begin
     vrow_q[0] <= '0;
-    vrow_q[1] <= rd_vstep_i;
-    vrow_q[2] <= rd_vstep_i << 1;
-    vrow_q[3] <= rd_vstep_i + (rd_vstep_i << 1);
-    vrow_q[4] <= rd_vstep_i << 2;
-    vrow_q[5] <= rd_vstep_i + (rd_vstep_i << 2);
-    vrow_q[6] <= (rd_vstep_i << 1) + (rd_vstep_i << 2);
-    vrow_q[7] <= (rd_vstep_i << 3) - rd_vstep_i;
+    vrow_q[1] <= rd_pair_i ? '0 : rd_vstep_i;
+    vrow_q[2] <= rd_pair_i ? '0 : rd_vstep_i << 1;
+    vrow_q[3] <= rd_pair_i ? '0 : rd_vstep_i + (rd_vstep_i << 1);
+    vrow_q[4] <= rd_pair_i ? rd_vstep_i : rd_vstep_i << 2;
+    vrow_q[5] <= rd_pair_i ? rd_vstep_i : rd_vstep_i + (rd_vstep_i << 2);
+    vrow_q[6] <= rd_pair_i ? rd_vstep_i : (rd_vstep_i << 1) + (rd_vstep_i << 2);
+    vrow_q[7] <= rd_pair_i ? rd_vstep_i : (rd_vstep_i << 3) - rd_vstep_i;
   end
 
   logic [2:0] rd_first_q, rd_rotate_q;  // bank of entry 0

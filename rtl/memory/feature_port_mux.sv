@@ -43,6 +43,7 @@ module feature_port_mux #(
     output wire logic [program_pkg::QUAD_ADDR_W-1:0] rd_addr_o,
     output wire logic [3:0]                          rd_count_o,
     output wire logic [program_pkg::VSTEP_W-1:0]     rd_vstep_o,
+    output wire logic                                rd_pair_o,
     output wire logic                                wr_valid_o,
     output wire logic [program_pkg::QUAD_ADDR_W-1:0] wr_addr_o,
     output wire logic [7:0]                          wr_mask_o,
@@ -66,6 +67,7 @@ module feature_port_mux #(
   assign rd_valid_o = conv_rd_valid_i || pool_rd_valid_i || emit_rd_valid_i;
   assign rd_addr_o  = conv_rd_valid_i ? conv_rd_addr_i : (pool_rd_valid_i ? pool_rd_addr_i : emit_rd_addr_i);
   assign rd_count_o = emit_rd_valid_i ? 4'd2 : unit_count;
+  assign rd_pair_o  = conv_busy_i && program_pkg::descriptor_pair(desc_i);
   assign rd_vstep_o = conv_busy_i ? program_pkg::descriptor_vstep(desc_i) : '0;
 
   logic [A_W-1:0] wr_addr;

@@ -101,7 +101,9 @@ def random_layer(rng, modules, max_slots):
         if any(s + 2 * p < k for s, p, k in zip(size, pad, kernel)):
             continue
         channels = (
-            int(rng.integers(1, 5)) if vertical else int(rng.choice([1, 3, 8, 24, 40, 64, 100]))
+            int(rng.integers(1, 5 if mode == 2 or rng.random() < 0.5 else 17))
+            if vertical
+            else int(rng.choice([1, 3, 8, 24, 40, 64, 100]))
         )
         out_channels = min(MAX_CHANNELS, modules * int(rng.integers(1, 6)))
         stride = (int(rng.integers(1, 3)), int(rng.integers(1, 3)) if mode == 0 else 1)

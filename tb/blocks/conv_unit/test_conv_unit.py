@@ -193,10 +193,12 @@ class Run:
         quads[..., :channels] = image.transpose(1, 2, 0).astype(np.uint8)
         for y, row in enumerate(quads.reshape(height, -1).view("<u4")):
             self.buffer.quads[source.base + y * source.row_stride :][: source.row_quads] = row
-        self.vstep = (source.row_stride - 1) // 8 if self.layer.plan.vertical else 0
+        self.vstep = source.row_stride // 8 if self.layer.plan.vertical else 0
 
     def _read(self, address):
-        quads = self.buffer.quads[self.buffer.addresses(address, self.vstep) % MAX_QUADS]
+        quads = self.buffer.quads[
+            self.buffer.addresses(address, self.vstep, self.layer.plan.pair) % MAX_QUADS
+        ]
         return int.from_bytes(quads.astype("<u4").tobytes(), "little")
 
     async def run(self):

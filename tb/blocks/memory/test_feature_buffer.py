@@ -20,6 +20,7 @@ INPUTS = (
     "rd_addr_i",
     "rd_count_i",
     "rd_vstep_i",
+    "rd_pair_i",
     "wr_valid_i",
     "wr_addr_i",
     "wr_mask_i",
@@ -35,7 +36,7 @@ class Bench:
     def __init__(self, dut):
         self.dut, self.model = dut, FeatureBuffer(int(dut.BANK_WORDS.value))
         self.size = len(self.model.quads)
-        self.base, self.end, self.vstep = 0, self.size, 0
+        self.base, self.end, self.vstep, self.pair = 0, self.size, 0, False
         self.reads = deque([None] * RD_LATENCY)
         self.oob = deque([False] * OOB_LATENCY)
         self.writes = deque(
@@ -43,9 +44,10 @@ class Bench:
         )  # addresses touched in the last cycles
         self.checked = self.left_out = 0
 
-    def region(self, base, end, vstep):
+    def region(self, base, end, vstep, pair=False):
         """Write bounds and row step; both are stable while anything is in flight."""
-        self.base, self.end, self.vstep = base, end, vstep
+        self.base, self.end, self.vstep, self.pair = base, end, vstep, pair
+        self.dut.rd_pair_i.value = int(pair)
         self.dut.wr_base_i.value, self.dut.wr_end_i.value, self.dut.rd_vstep_i.value = (
             base,
             end,
@@ -59,7 +61,7 @@ class Bench:
         expected = None
         if read is not None:
             dut.rd_addr_i.value, dut.rd_count_i.value = read
-            addresses = self.model.addresses(read[0], self.vstep)[: read[1]]
+            addresses = self.model.addresses(read[0], self.vstep, self.pair)[: read[1]]
             assert addresses[-1] < self.size, "the test reads beyond the memory"
             expected = [(v, a, int(self.model.quads[a])) for v, a in enumerate(addresses.tolist())]
         touched, left_out = set(), False
@@ -130,7 +132,7 @@ async def random_traffic(dut):
         vstep = int(rng.integers(0, most)) if rng.random() < 0.6 else 0
         for _ in range(RD_LATENCY):
             await bench.cycle()
-        bench.region(low, high, vstep)
+        bench.region(low, high, vstep, bool(rng.random() < 0.4))
         await bench.cycle()
         for _ in range(120):
             count = int(rng.integers(1, BANKS + 1))

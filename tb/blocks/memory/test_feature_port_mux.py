@@ -17,7 +17,7 @@ from tb.lib.descriptors import random_port
 from tb.lib.effort import scaled
 
 READERS, WRITERS = ("conv", "pool", "emit"), ("image", "pool", "stage")
-FIELDS = ("read_quads", "vstep", "out_base", "out_end")
+FIELDS = ("read_quads", "vstep", "pair", "out_base", "out_end")
 WR_BITS = {"addr": QUAD_ADDR_W, "mask": 8, "data": 256}
 
 
@@ -64,6 +64,7 @@ class Bench:
         want = {
             "rd_valid_o": int(self.reader != ""),
             "wr_valid_o": int(self.writer != ""),
+            "rd_pair_o": self.fields["pair"] & self.inputs["conv_busy_i"],
             "rd_vstep_o": self.fields["vstep"] if self.inputs["conv_busy_i"] else 0,
             "wr_base_o": self.inputs["image_base_i"] if image else self.fields["out_base"],
             "wr_end_o": self.inputs["image_end_addr_i"] if image else self.fields["out_end"],
