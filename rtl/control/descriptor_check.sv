@@ -120,7 +120,7 @@ module descriptor_check #(
   logic [E_W:0] in_end_q, in_end, other_end_q, other_end;
   logic [S_W-1:0] padded_h_q, padded_w_q;                  // picture and padding
   logic [S_W:0] pool_reach_h_q, pool_reach_w_q;            // end of the last window, from the padded picture's edge
-  logic [S_W-1:0] to_last_h_q, to_last_w_q;                // of a convolution: from the first window to the last
+  logic signed [S_W:0] to_last_h_q, to_last_w_q;           // of a convolution: from the first window to the last
   logic signed [S_W:0] kernel_h_q, kernel_w_q;             // of a convolution: what lies between the two pictures
   assign in_end    = in_end_q + {1'b0, row_span};
   assign other_end = other_end_q + {1'b0, row_span};
@@ -131,10 +131,10 @@ module descriptor_check #(
     padded_w_q     <= S_W'(in_w) + S_W'({padding_w, 1'b0});
     pool_reach_h_q <= {1'b0, span_h} + (S_W + 1)'(pool_kernel_h);
     pool_reach_w_q <= {1'b0, span_w} + (S_W + 1)'(pool_kernel_w);
-    to_last_h_q    <= stride_h ? S_W'({out_h, 1'b0}) - S_W'(2) : S_W'(out_h) - S_W'(1);
-    to_last_w_q    <= stride_w ? S_W'({out_w, 1'b0}) - S_W'(2) : S_W'(out_w) - S_W'(1);
-    kernel_h_q     <= $signed({1'b0, padded_h_q}) - $signed({1'b0, to_last_h_q});
-    kernel_w_q     <= $signed({1'b0, padded_w_q}) - $signed({1'b0, to_last_w_q});
+    to_last_h_q    <= ((S_W + 1)'(out_h) - (S_W + 1)'(1)) << stride_h;
+    to_last_w_q    <= ((S_W + 1)'(out_w) - (S_W + 1)'(1)) << stride_w;
+    kernel_h_q     <= $signed({1'b0, padded_h_q}) - to_last_h_q;
+    kernel_w_q     <= $signed({1'b0, padded_w_q}) - to_last_w_q;
   end
 
   // ---------------------------------------------------------------- the verdict
@@ -142,7 +142,7 @@ module descriptor_check #(
   // With stride 2 the kernel may also be one less than what lies between the pictures.
   function automatic logic kernel_fits(input logic signed [S_W:0] kernel, input logic signed [S_W:0] steps,
       input logic [3:0] step, input logic [3:0] pad, input logic stride);
-    kernel_fits = kernel <= steps + $signed({{S_W{1'b0}}, stride}) &&
+    kernel_fits = step != '0 && kernel <= steps + $signed({{S_W{1'b0}}, stride}) &&
         steps < kernel + $signed({{(S_W - 3) {1'b0}}, step}) &&
         kernel > $signed({{(S_W - 3) {1'b0}}, pad}) && steps > $signed({{(S_W - 3) {1'b0}}, pad});
   endfunction
