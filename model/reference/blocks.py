@@ -153,9 +153,9 @@ def _positions(
         row = (origin[0] + y) * plan.stride[0] + kernel_row - plan.pad[0]
         if not (plan.vertical or 0 <= row < height):
             continue
-        rows = [row + (v // 4 if plan.pair else v) for v in range(8)]  # of each quad, if vertical
+        taps = [row + (v // 4 if plan.pair else v) for v in range(8)]  # of each quad, if vertical
         row_mask = (
-            sum((0 <= r < height) << v for v, r in enumerate(rows)) if plan.vertical else 0xFF
+            sum((0 <= r < height) << v for v, r in enumerate(taps)) if plan.vertical else 0xFF
         )
         for x in range(cols):
             left = (origin[1] + x) * plan.stride[1] + kernel_col - plan.pad[1]

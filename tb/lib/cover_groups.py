@@ -148,6 +148,10 @@ GROUPS: dict[str, frozenset[str]] = {
         "conv_groups": cross(WINDOWS, ("input", "output"), AMOUNTS),
         "conv_pieces": cross(WINDOWS, AMOUNTS),
         "conv_vertical": cross(WINDOWS, ("one step", "more steps")),
+        "conv_pair": (
+            *cross(("window 1", "window 3"), ("one step", "more steps")),
+            *cross((2, 3, 4), ("quads",), SIGNS),
+        ),
         "conv_tiles": cross(WINDOWS, AMOUNTS),
         "conv_tile_border": cross(WINDOWS, ("row", "column"), ("last whole", "last smaller")),
         "conv_pad": (

@@ -160,8 +160,12 @@ def _conv_points(compiled: Compiled, layer) -> dict[str, list[str]]:
         "conv_stride_edge": _stride_edges(layer),
         "conv_codebook": _codebook_points(layer.codebook.astype(int)),
     }
-    if plan.vertical:
-        points["conv_vertical"] = [f"{window} {'one step' if plan.kr_count == 1 else 'more steps'}"]
+    steps = f"{window} {'one step' if plan.kr_count == 1 else 'more steps'}"
+    if plan.pair:
+        quads = -(-layer.in_shape[0] // 4)
+        points["conv_pair"] = [steps, f"{quads} quads {_sign(layer.in_signed)}"]
+    elif plan.vertical:
+        points["conv_vertical"] = [steps]
     else:
         points["conv_input_remainder"] = [f"{window} rest {layer.in_shape[0] % (4 * plan.quads)}"]
         points["conv_groups"].append(f"{window} input {amount(plan.channel_groups)}")

@@ -70,13 +70,38 @@ def shape_chains(rng) -> Iterator[Chain]:
         )
 
 
+def pair_chains(rng) -> Iterator[Chain]:
+    """Two kernel rows at once: every number of channels from 5 to 16, both windows, one step and
+    more, every stride, rows of padding, several tiles, a sum of two such tensors."""
+    for channels in range(5, 17):
+        signed = bool(channels % 2)
+        chain = Chain(rng, (channels, 7, 6), signed, f"two rows of {channels} channels")
+        kernel, pad = ((2 + channels % 3, 3), (channels % 2, 1))
+        yield chain.conv(9 + channels % 4, kernel, pad).conv(24, (3, 3), (1, 1)).conv(3, (1, 1))
+    for channels in (7, 12, 16):
+        for signed in (True, False):
+            for stride in ((1, 1), (2, 1), (1, 2), (2, 2)):
+                yield Chain(
+                    rng, (channels, 8, 9), signed, f"two rows, {channels} channels, stride {stride}"
+                ).conv(12, (3, 3), (1, 1), stride=stride)
+    for kernel, pad in (((2, 1), (1, 0)), ((4, 1), (3, 0)), ((2, 3), (0, 1)), ((11, 2), (10, 1))):
+        yield Chain(rng, (16, 9, 9), True, f"two rows, kernel {kernel}").conv(24, kernel, pad)
+    yield (
+        Chain(rng, (16, 40, 17), False, "residual block of two rows")
+        .conv(16, (3, 3), (1, 1))
+        .conv(16, (3, 3), (1, 1))
+        .add("input", "conv2_3x3", clamp=(0, 255))
+        .conv(16, (3, 3), (1, 1))
+    )
+
+
 def stride_chains(rng) -> Iterator[Chain]:
     """Strides of 1 and 2 on each axis, of vertical taps and of channels; windows that begin at
     every place and see the last pixel or not; single pixels, tiles, pieces, shortcuts."""
     for number, (stride, size) in enumerate(
         product(((1, 2), (2, 1), (2, 2)), ((9, 9), (9, 8), (8, 9), (8, 8)))
     ):
-        for channels, pad in ((3, (1, 1)), (3, (0, 2)), (9, (2, 0)), (9, (1, 1))):
+        for channels, pad in ((3, (1, 1)), (3, (0, 2)), (18, (2, 0)), (9, (1, 1))):
             yield Chain(
                 rng, (channels, *size), bool(number % 2), f"stride {stride}, {size}, pad {pad}"
             ).conv(5 + number % 3, (3, 3), pad, stride=stride)
@@ -342,6 +367,7 @@ def corner_chains(rng) -> Iterator[Chain]:
     """All of the above but the remainders and the network without weights."""
     for source in (
         shape_chains,
+        pair_chains,
         stride_chains,
         order_chains,
         clamp_chains,
