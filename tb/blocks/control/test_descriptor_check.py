@@ -160,8 +160,6 @@ async def verdicts(dut):
         "input rows overlap",
         "input beyond the feature buffer",
         "input and output overlap",
-        "second input beyond the feature buffer",
-        "second input and output overlap",
         "kernel height",
         "kernel width",
         "stride of a wide window",
@@ -222,6 +220,34 @@ async def max_pools_write(dut):
                 assert await verdict(dut, changed_words) == bool(rules), (
                     f"raw {raw}, {rules or 'no rule broken'}: the RTL says the contrary"
                 )
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def second_inputs(dut):
+    """The second input of a sum at both edges of the output and of the feature buffer: touching,
+    a quad too far, and anywhere."""
+    rng, hardware = await _start(dut)
+    sums = []
+    while len(sums) < 5:
+        sums += [words for words in descriptors(rng, hardware, 20) if sizes(words).op == OP_ADD]
+    broken = Counter()
+    for words in sums:
+        d = sizes(words)
+        span = (d.in_h - 1) * d.in_row_stride + d.in_w * d.in_quads
+        edges = (d.out_base - span, d.out_end, hardware.quads - span)
+        places = [edge + off for edge in edges for off in (-1, 0, 1)]
+        places += [int(p) for p in rng.integers(0, hardware.quads, 3)]
+        for place in places:
+            if place < 0:
+                continue
+            moved = put(words, "other_base", place)
+            expected = problems(sizes(moved), hardware)
+            assert await verdict(dut, moved) == bool(expected), (
+                f"the rules say {expected}, the RTL the contrary: {sizes(moved)}"
+            )
+            broken.update(expected or ["none"])
+    rules = {"none", "second input beyond the feature buffer", "second input and output overlap"}
+    assert rules <= set(broken), f"rules broken: {dict(broken)}"
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")

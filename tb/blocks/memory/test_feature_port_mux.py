@@ -90,4 +90,4 @@ async def random_inputs(dut):
             units = f"op {bench.op}, reads {bench.reader!r}, writes {bench.writer!r}"
             assert got == want, f"{port} is {got:#x}, expected {want:#x}: {units}"
         seen |= {(bench.op, bench.reader), (bench.op, bench.writer, bench.inputs["image_enable_i"])}
-    assert len(seen) == 3 * 4 + 3 * 4 * 2, f"only {len(seen)} cases"
+    assert len(seen) == 4 * 4 + 4 * 4 * 2, f"only {len(seen)} cases"
