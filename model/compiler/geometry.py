@@ -141,7 +141,7 @@ def _pool_problems(d: SimpleNamespace) -> list[str]:
         names = ("in_", "out_", "pool_kernel_", "pool_stride_", "pool_pad_")
         size, out, kernel, stride, pad = (getattr(d, name + axis) for name in names)
         if (out - 1) * stride + kernel > size + 2 * pad:
-            broken.append(f"last window beyond picture and padding, {axis}")
+            broken.append(f"last window beyond feature map and padding, {axis}")
         if pad >= kernel:
             broken.append(f"padding as large as the window, {axis}")
     if d.in_quads != d.out_quads:

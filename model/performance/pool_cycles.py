@@ -17,7 +17,7 @@ def pool_reads(
 
     op: "maxpool" or "avgpool". in_shape: (C, H, W). kernel, stride, pad: (vertical, horizontal), a
     legal layer. num_modules: 4, 8 or 16. Each group of channels reads the pixels of every window
-    that lie inside the picture. Raises ValueError for another op.
+    that lie inside the feature map. Raises ValueError for another op.
     """
     if op not in ("maxpool", "avgpool"):
         raise ValueError(f"{op!r} is not a pooling operation")
@@ -57,6 +57,6 @@ def pool_cycles(
 
 
 def _covered(size: int, kernel: int, stride: int, pad: int) -> int:
-    """Sum over all windows of one axis of their positions inside the picture."""
+    """Sum over all windows of one axis of their positions inside the feature map."""
     starts = range(-pad, size + pad - kernel + 1, stride)
     return sum(min(start + kernel, size) - max(start, 0) for start in starts)

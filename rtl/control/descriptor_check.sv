@@ -1,12 +1,12 @@
-// Descriptor check: whether the sizes of a layer fit together.
+// Descriptor check: cross-field validation of a layer descriptor.
 //
-// Purpose: finds descriptors that single fields do not give away: an input (also the second one of a sum) beyond the
-// feature buffer or on top of the output, a kernel that is not the one between the two pictures, windows beyond picture
-// and padding, groups that are not the channels', a tile that is not its rows times columns, or several rows of it but
-// not whole ones.  The rules stand in model/compiler/geometry.py.  It runs beside the layer and costs it nothing: what
-// a wrong layer writes until the verdict lies in its output region like everything else.
-// Latency: start_i to bad_o 20 cycles, less than the
-// shortest layer.  Throughput: one descriptor in 20 cycles.
+// Purpose: finds descriptors whose sizes do not fit together although each field is legal. Examples are an input (also
+// the second one of a sum) beyond the feature buffer or over the output, a kernel that does not follow from the sizes
+// of input and output, a window beyond the padded input, or a tile that is not its rows times its columns.
+// model/compiler/geometry.py states the same rules. The check runs in parallel with the layer and costs no time: until
+// the verdict a wrong layer writes only inside its output region.
+// Latency: 20 cycles from start_i to bad_o, less than the shortest layer.
+// Throughput: one descriptor in 20 cycles.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps
@@ -118,10 +118,10 @@ module descriptor_check #(
 
   // ---------------------------------------------------------------- sums, one a register
   logic [E_W:0] in_end_q, in_end, other_end_q, other_end;
-  logic [S_W-1:0] padded_h_q, padded_w_q;                  // picture and padding
-  logic [S_W:0] pool_reach_h_q, pool_reach_w_q;            // end of the last window, from the padded picture's edge
+  logic [S_W-1:0] padded_h_q, padded_w_q;                  // feature map and padding
+  logic [S_W:0] pool_reach_h_q, pool_reach_w_q;            // end of the last window, from the padded edge
   logic signed [S_W:0] to_last_h_q, to_last_w_q;           // of a convolution: from the first window to the last
-  logic signed [S_W:0] kernel_h_q, kernel_w_q;             // of a convolution: what lies between the two pictures
+  logic signed [S_W:0] kernel_h_q, kernel_w_q;             // of a convolution: follows from input and output size
   assign in_end    = in_end_q + {1'b0, row_span};
   assign other_end = other_end_q + {1'b0, row_span};
   always_ff @(posedge clk_i) begin
@@ -139,7 +139,7 @@ module descriptor_check #(
 
   // ---------------------------------------------------------------- the verdict
   // `count` steps are just as many as `size` needs: (count - 1) * step < size <= count * step
-  // With stride 2 the kernel may also be one less than what lies between the pictures.
+  // With stride 2 the kernel may also be one less than the sizes of input and output say.
   function automatic logic kernel_fits(input logic signed [S_W:0] kernel, input logic signed [S_W:0] steps,
       input logic [3:0] step, input logic [3:0] pad, input logic stride);
     kernel_fits = step != '0 && kernel <= steps + $signed({{S_W{1'b0}}, stride}) &&

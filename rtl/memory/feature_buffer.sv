@@ -1,9 +1,10 @@
 // Feature buffer: eight banks of 32 bits that hold the feature maps between the layers.
 //
-// Purpose: quad address a (four channels of a pixel) lies in bank a mod 8, word a / 8. A read returns the eight quads
-// a + v * (1 + 8 * vstep), v = 0..7. With vstep = 0 they are consecutive channels. Otherwise they are one column of
-// eight rows, whose row stride is 8 * vstep + 1. Each of the eight quads lies in a bank of its own in both cases. A
-// write stores up to eight consecutive quads. Quads outside [wr_base_i, wr_end_i) are not written; oob_o reports it.
+// Purpose: quad address a (four channels of a pixel) lies in bank a mod 8, word a / 8. A read returns eight quads, each
+// from a bank of its own. Their addresses are a + v * (1 + 8 * vstep), v = 0..7: consecutive channels with vstep = 0,
+// otherwise one column of eight rows, whose row stride is 8 * vstep + 1. With rd_pair_i they are four quads of each of
+// two rows, whose row stride is 8 * vstep + 4. A write stores up to eight consecutive quads. Quads outside [wr_base_i,
+// wr_end_i) are not written; oob_o reports it.
 // Latency: 3 cycles (RD_LATENCY) from a read request to its data; a written quad can be requested 2 cycles later.
 // Throughput: one read and one write of eight quads a cycle.
 `resetall

@@ -1,10 +1,11 @@
-// Feature-buffer port multiplexer: which unit has the feature buffer's ports, and the region that may be written.
+// Feature-buffer port multiplexer: selects the unit that uses the feature buffer's ports and the writable region.
 //
-// Purpose: conv unit, pooling unit and tensor reader read; image loader, pooling unit and output stage write.  The main
-// controller lets only one of the readers and one of the writers work at a time, so nothing is arbitrated.  What a read
-// takes depends on the layer: a convolution its group of quads (with vertical taps, one of each row), an average
-// pool or a sum the quads of NUM_MODULES channels, a max pool eight.
-// Latency: combinational.  Throughput: one read and one write a cycle.
+// Purpose: the conv unit, the pooling unit and the tensor reader read; the image loader, the pooling unit and the
+// output stage write. The main controller activates one reader and one writer at a time, so there is no arbiter. The
+// number of quads a read takes follows from the layer: a convolution reads its group of quads (with vertical taps,
+// those of several rows), an average pool or a sum the quads of NUM_MODULES channels, a max pool eight quads.
+// Latency: combinational.
+// Throughput: one read and one write a cycle.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps

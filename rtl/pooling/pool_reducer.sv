@@ -1,8 +1,9 @@
-// Pool reducer: maximum or sum of the reads of a window.
+// Pool reducer: the maximum or the sum over the reads of a window.
 //
-// Purpose: 32 channels of running maxima, NUM_MODULES channels of running sums, of the data or of their products with
-// factor_i.  signed_i and factor_i belong to the data; valid_i and first_i too, but for products a cycle later.
-// Latency: 1 cycle from a window's last read data to its result, which stays for that one cycle; 2 for products.
+// Purpose: keeps the running maxima of 32 channels and the running sums of NUM_MODULES channels, of the data or of
+// their products with factor_i. signed_i and factor_i come with the data. valid_i and first_i come with the data, too,
+// and with products one cycle later.
+// Latency: 1 cycle from the last read data of a window to its result, 2 with products; the result stays for one cycle.
 // Throughput: one read a cycle.
 `resetall
 `default_nettype none

@@ -1,16 +1,15 @@
-// Pooling unit: max pooling from and to the feature buffer, average pooling and sums of two tensors into the output
-// stage.
+// Pooling unit: max pooling, average pooling, and sums of two tensors.
 //
-// Purpose: for each output pixel, group of channels by group, reads what the window covers of the picture.  Max pooling
-// takes 8 quads (32 channels) a read and writes the maxima; average pooling takes NUM_MODULES channels a read and hands
-// their 32-bit sums to the output stage, which are in pixel order, then channel groups.  Padding is never read: it
-// cannot win a maximum and adds nothing to a sum.  The sum of two tensors is an average pool with windows of one pixel,
-// whose second row is the same pixel of the other tensor; each read is multiplied by its tensor's factor.
-// desc_i is constant from start_i to done_o.  start_i only while idle.
-// Latency: start_i to done_o = reads + bit length of (stride_h | stride_w | pad_h | pad_w) + RD_LATENCY + 6 cycles
-// while sum_ready_i is high, one more for a sum of tensors (model/performance/pool_cycles.py).  Throughput: one read a
-// cycle, no gap between windows, groups and pixels. done_o comes together with the last write or sum.  After
-// sum_ready_i falls, at most RD_LATENCY + 2 more sums follow.
+// Purpose: for each output pixel and group of channels, reads the part of the window that lies inside the feature map.
+// Max pooling takes 8 quads (32 channels) a read and writes the maxima to the feature buffer. Average pooling takes
+// NUM_MODULES channels a read and sends their 32-bit sums to the output stage, in the order of pixels, then channel
+// groups. Padding is never read: it cannot win a maximum and adds nothing to a sum. A sum of two tensors is an average
+// pool with windows of one pixel, whose second row is the same pixel of the other tensor; each read is multiplied by
+// the factor of its tensor. desc_i is constant from start_i to done_o, and start_i comes only while the unit is idle.
+// done_o comes together with the last write or sum. After sum_ready_i falls, at most RD_LATENCY + 2 more sums follow.
+// Latency: reads + bit length of (stride_h | stride_w | pad_h | pad_w) + RD_LATENCY + 6 cycles from start_i to done_o
+// while sum_ready_i is high, one more for a sum of tensors (model/performance/pool_cycles.py).
+// Throughput: one read a cycle, without a gap between windows, groups and pixels.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps
