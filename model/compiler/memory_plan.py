@@ -67,9 +67,22 @@ def place(
     """Bases for tensors {name: Tensor} in order of creation.
 
     last_use: {name: index of the last layer that reads it}, layers counted from 0, the input
-    created before layer 0. A new tensor goes to the end of the buffer away from the one made
-    before, so that two tensors that fill it together always fit.
+    created before layer 0. Raises CompileError, which names the layer, where they do not fit.
     """
+    try:
+        return _place_in_turns(tensors, last_use, capacity)
+    except CompileError:
+        placed = _place_by_size(tensors, last_use, capacity)
+        if placed is None:
+            raise
+        return placed
+
+
+def _place_in_turns(
+    tensors: Mapping[str, Tensor], last_use: Mapping[str, int], capacity: int
+) -> dict[str, Tensor]:
+    """A new tensor goes to the end of the buffer away from the one made before, so that two tensors
+    that fill it together always fit: the best for a chain of layers."""
     placed: dict[str, Tensor] = {}
     live: dict[str, Tensor] = {}
     at_bottom = True
@@ -91,6 +104,41 @@ def place(
         placed[name] = live[name] = Tensor(tensor.shape, tensor.signed, tensor.row_stride, base)
         at_bottom = not at_bottom
     return placed
+
+
+def _place_by_size(
+    tensors: Mapping[str, Tensor], last_use: Mapping[str, int], capacity: int
+) -> dict[str, Tensor] | None:
+    """The largest tensor first, each as low as those allow that are needed at the same time: the
+    best where tensors are kept for later layers. None if they do not fit."""
+    spans = {
+        name: range(made, max(made, last_use.get(name, made)) + 1)
+        for made, name in enumerate(tensors, start=-1)
+    }
+    placed: dict[str, Tensor] = {}
+    for name, tensor in sorted(tensors.items(), key=lambda item: -item[1].size):
+        beside = [
+            (other.base, other.base + other.size)
+            for other_name, other in placed.items()
+            if spans[name].start < spans[other_name].stop
+            and spans[other_name].start < spans[name].stop
+        ]
+        base = _find(_merged(beside), tensor.size, capacity, at_bottom=True)
+        if base is None:
+            return None
+        placed[name] = Tensor(tensor.shape, tensor.signed, tensor.row_stride, base)
+    return {name: placed[name] for name in tensors}
+
+
+def _merged(regions: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same regions in order, those that overlap as one."""
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(regions):
+        if merged and start <= merged[-1][1]:
+            start, end = merged[-1][0], max(end, merged[-1][1])
+            merged.pop()
+        merged.append((start, end))
+    return merged
 
 
 def _find(

@@ -75,6 +75,45 @@ def test_tensors_that_fill_the_buffer_together_fit():
     )
 
 
+def overlaps(placed, last_use):
+    """Pairs of tensors that are needed at the same time and share a place."""
+    names = list(placed)
+    spans = {n: (i, max(i, last_use.get(n, i - 1) + 1)) for i, n in enumerate(names)}
+    return [
+        (a, b)
+        for i, a in enumerate(names)
+        for b in names[i + 1 :]
+        if spans[b][0] <= spans[a][1]
+        and placed[a].base < placed[b].base + placed[b].size
+        and placed[b].base < placed[a].base + placed[a].size
+    ]
+
+
+def test_skip_connections_fit_in_what_their_tensors_need():
+    """Random sets of tensors, some kept for later layers: nearly all fit in the most that is needed
+    at a time, and none shares a place."""
+    rng = np.random.default_rng(3)
+    tight = 0
+    for _ in range(100):
+        names = ["input", *(f"l{i}" for i in range(int(rng.integers(3, 20))))]
+        tensors = {
+            n: layout((int(rng.choice([16, 32, 64])), int(rng.choice([8, 16])), 16), False, False)
+            for n in names
+        }
+        last_use = {n: i + int(rng.choice([0, 0, 2, 3])) for i, n in enumerate(names[:-1])}
+        needed = max(
+            sum(tensors[m].size for m in names[:i] if last_use[m] >= i - 1) + tensors[n].size
+            for i, n in enumerate(names)
+        )
+        try:
+            placed = place(tensors, last_use, needed)
+            tight += 1
+        except CompileError:
+            placed = place(tensors, last_use, needed + needed // 4)
+        assert not overlaps(placed, last_use)
+    assert tight >= 90
+
+
 def taps_of(pes, plan):
     """Undo pe_indices by the definition of the conv modes: index [O, I, Kh, Kw] padded to whole
     groups."""
