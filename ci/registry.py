@@ -3,10 +3,11 @@ stands for."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -15,24 +16,7 @@ from host.simulation.runner import SIMULATORS
 from model.common.errors import UserError
 
 REGISTRY = ROOT / "ci" / "tests.yaml"
-_TEST_KEYS = {
-    "name",
-    "about",
-    "toplevel",
-    "module",
-    "sources",
-    "matrix",
-    "simulators",
-    "defines",
-    "public",
-    "env",
-    "filter",
-    "timeout",
-    "seconds",
-    "tags",
-    "netlist",
-}
-_SUITE_KEYS = {"name", "about", "pytest", "timeout", "seconds", "tags"}
+T = TypeVar("T")
 
 
 class RegistryError(UserError):
@@ -107,11 +91,6 @@ class PytestSuite:
     seconds: float = 20.0
     tags: tuple[str, ...] = ()
 
-    @property
-    def key(self) -> str:
-        """Name that is unique in the regression."""
-        return self.name
-
 
 @dataclass(frozen=True)
 class Registry:
@@ -123,19 +102,44 @@ class Registry:
 
 def load(path: Path = REGISTRY) -> Registry:
     """Read and check the registry. Raises RegistryError naming the entry and key that is wrong."""
+    data = read_yaml(path, {"tests", "suites"}, RegistryError)
+    tests = [_test(raw) for raw in data.get("tests") or []]
+    suites = [from_mapping(PytestSuite, raw, RegistryError) for raw in data.get("suites") or []]
+    refuse_twins(path, [t.name for t in tests] + [s.name for s in suites], RegistryError)
+    return Registry({t.name: t for t in tests}, {s.name: s for s in suites})
+
+
+def read_yaml(path: Path, keys: set[str], error: type[UserError]) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises `error` naming the file if it has other keys."""
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise RegistryError(f"{path.name}: {error}") from error
-    if not isinstance(data, dict) or set(data) - {"tests", "suites"}:
-        raise RegistryError(f"{path.name}: top-level keys must be 'tests' and 'suites'")
-    tests = [_test(entry) for entry in data.get("tests") or []]
-    suites = [_suite(entry) for entry in data.get("suites") or []]
-    names = [t.name for t in tests] + [s.name for s in suites]
-    twice = sorted({n for n in names if names.count(n) > 1})
-    if twice:
-        raise RegistryError(f"{path.name}: name used twice: {', '.join(twice)}")
-    return Registry({t.name: t for t in tests}, {s.name: s for s in suites})
+    except (OSError, yaml.YAMLError) as problem:
+        raise error(f"{path.name}: {problem}") from problem
+    if not isinstance(data, dict) or set(data) - keys:
+        raise error(f"{path.name}: top-level keys must be {', '.join(map(repr, sorted(keys)))}")
+    return data
+
+
+def from_mapping(cls: type[T], raw: dict[str, Any], error: type[UserError]) -> T:
+    """A dataclass from a mapping of its fields, lists as tuples. Raises `error` naming the entry
+    and the key that is missing or unknown."""
+    if not isinstance(raw, dict):
+        raise error(f"entry {raw!r} is not a mapping")
+    known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    name, absent = raw.get("name", "?"), dataclasses.MISSING
+    for key, spec in known.items():
+        if key not in raw and spec.default is absent and spec.default_factory is absent:
+            raise error(f"entry {name!r}: key {key!r} is missing")
+    for key in sorted(set(raw) - set(known)):
+        raise error(f"entry {name!r}: unknown key {key!r}")
+    values = {key: tuple(v) if isinstance(v, list) else v for key, v in raw.items()}
+    return cls(**values)
+
+
+def refuse_twins(path: Path, names: list[str], error: type[UserError]) -> None:
+    """Raises `error` for a name that stands twice in a file."""
+    if twice := sorted({n for n in names if names.count(n) > 1}):
+        raise error(f"{path.name}: name {twice[0]!r} is used twice")
 
 
 def named(tests: Registry, name: str) -> CocotbTest:
@@ -147,61 +151,22 @@ def named(tests: Registry, name: str) -> CocotbTest:
     return tests.tests[name]
 
 
-def _test(entry: dict) -> CocotbTest:
-    _check_keys(entry, _TEST_KEYS, {"name", "about", "toplevel", "module"})
-    name = entry["name"]
-    matrix = points(name, entry.get("matrix") or {})
-    allowed = entry.get("simulators") or list(SIMULATORS)
+def _test(raw: dict[str, Any]) -> CocotbTest:
+    if not isinstance(raw, dict):
+        raise RegistryError(f"entry {raw!r} is not a mapping")
+    own, name = dict(raw), raw.get("name", "?")
+    matrix = points(name, own.pop("matrix", None) or {})
+    allowed = own.get("simulators") or list(SIMULATORS)
     if isinstance(allowed, list):
         allowed = dict.fromkeys(allowed)
-    unknown = set(allowed) - set(SIMULATORS)
-    if unknown:
-        raise RegistryError(
-            f"test {name!r}: unknown simulator {sorted(unknown)[0]!r} (there are: "
-            f"{', '.join(SIMULATORS)})"
-        )
-    simulators = {
-        sim: tuple(matrix if own is None else points(name, own)) for sim, own in allowed.items()
+    if unknown := sorted(set(allowed) - set(SIMULATORS)):
+        known = ", ".join(SIMULATORS)
+        raise RegistryError(f"test {name!r}: unknown simulator {unknown[0]!r} (there are: {known})")
+    own["simulators"] = {
+        sim: tuple(matrix if its is None else points(name, its)) for sim, its in allowed.items()
     }
-    return CocotbTest(
-        name=name,
-        about=entry["about"],
-        toplevel=entry["toplevel"],
-        module=entry["module"],
-        sources=tuple(entry.get("sources") or ()),
-        simulators=simulators,
-        defines=entry.get("defines") or {},
-        public=tuple(entry.get("public") or ()),
-        env={k: str(v) for k, v in (entry.get("env") or {}).items()},
-        filter=entry.get("filter"),
-        netlist=entry.get("netlist"),
-        **_common(entry),
-    )
-
-
-def _suite(entry: dict) -> PytestSuite:
-    _check_keys(entry, _SUITE_KEYS, {"name", "about", "pytest"})
-    return PytestSuite(
-        name=entry["name"], about=entry["about"], pytest=entry["pytest"], **_common(entry)
-    )
-
-
-def _common(entry: dict) -> dict:
-    common: dict[str, Any] = {"tags": tuple(entry.get("tags") or ())}
-    for key in ("timeout", "seconds"):
-        if key in entry:
-            common[key] = float(entry[key])
-    return common
-
-
-def _check_keys(entry: dict, known: set[str], required: set[str]) -> None:
-    if not isinstance(entry, dict):
-        raise RegistryError(f"entry {entry!r} is not a mapping")
-    name = entry.get("name", "?")
-    for key in sorted(required - set(entry)):
-        raise RegistryError(f"entry {name!r}: key {key!r} is missing")
-    for key in sorted(set(entry) - known):
-        raise RegistryError(f"entry {name!r}: unknown key {key!r}")
+    own["env"] = {key: str(value) for key, value in (own.get("env") or {}).items()}
+    return from_mapping(CocotbTest, own, RegistryError)
 
 
 def points(name: str, matrix: dict | list) -> list[dict[str, object]]:

@@ -9,6 +9,7 @@ calls it at the end; `python -m ci testplan` reads the last regression's results
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import sys
@@ -19,7 +20,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import click
-import yaml
 
 from ci import registry, results
 from host.simulation import runner
@@ -35,8 +35,6 @@ PLAN = ROOT / "ci" / "testplan.yaml"
 COVERAGE_FILE = "coverage.json"  # in the folder of the regression: the merged hits
 REQUIREMENTS = ROOT / "docs" / "requirements.md"
 _CHOICES = {"stage": ("V1", "V2", "V3"), "level": ("block", "top", "system")}
-_REQUIRED = {"name", "requirements", "desc", "stage", "level", "tests"}
-_OPTIONAL = {"coverage", "why"}
 Outcomes = Mapping[str, Sequence[TestOutcome]]  # by name in ci/tests.yaml, of all its cases
 Known = Mapping[str, registry.CocotbTest | registry.PytestSuite]  # all of ci/tests.yaml
 
@@ -123,23 +121,13 @@ class PlanReport:
 
     def outcomes(self) -> tuple[TestOutcome, ...]:
         """One test outcome for the plan itself and one per entry, for the regression's report."""
-        plan = TestOutcome(
-            "the plan is complete",
-            "failed" if self.problems else "passed",
-            0.0,
-            "\n".join(self.problems),
-        )
-        reason = f"left out: {', '.join(self.left_out)}"
-        entries = (
-            TestOutcome(
-                v.entry.name,
-                v.status,
-                0.0,
-                reason if v.status == "skipped" else "\n".join(v.problems),
-            )
+        status, reason = "failed" if self.problems else "passed", ", ".join(self.left_out)
+        whole = TestOutcome("the plan is complete", status, 0.0, "\n".join(self.problems))
+        entries = [
+            (v, f"left out: {reason}" if v.status == "skipped" else "\n".join(v.problems))
             for v in self.verdicts
-        )
-        return plan, *entries
+        ]
+        return whole, *(TestOutcome(v.entry.name, v.status, 0.0, why) for v, why in entries)
 
 
 def points_of(wanted: str) -> list[str]:
@@ -160,39 +148,26 @@ def points_of(wanted: str) -> list[str]:
 
 def load(path: Path = PLAN) -> tuple[Entry, ...]:
     """Read and check the plan. Raises PlanError naming the entry and key that is wrong."""
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise PlanError(f"{path.name}: {error}") from error
-    if not isinstance(data, dict) or set(data) != {"entries"}:
-        raise PlanError(f"{path.name}: the only top-level key is 'entries'")
-    entries = tuple(_entry(raw) for raw in data["entries"] or [])
-    names = [e.name for e in entries]
-    if twice := sorted({n for n in names if names.count(n) > 1}):
-        raise PlanError(f"{path.name}: entry {twice[0]!r} appears twice")
+    data = registry.read_yaml(path, {"entries"}, PlanError)
+    entries = tuple(_entry(raw) for raw in data.get("entries") or [])
+    registry.refuse_twins(path, [e.name for e in entries], PlanError)
     return entries
 
 
 def _entry(raw: dict) -> Entry:
-    if not isinstance(raw, dict) or "name" not in raw:
-        raise PlanError(f"entry {raw!r} has no name")
-    name = raw["name"]
-    for key in sorted(_REQUIRED - set(raw)):
-        raise PlanError(f"entry {name!r}: key {key!r} is missing")
-    for key in sorted(set(raw) - _REQUIRED - _OPTIONAL):
-        raise PlanError(f"entry {name!r}: unknown key {key!r}")
+    entry = registry.from_mapping(Entry, raw, PlanError)
+    name = f"entry {entry.name!r}"
     for key, known in _CHOICES.items():
         if raw[key] not in known:
-            raise PlanError(f"entry {name!r}: {key} {raw[key]!r} (there are: {', '.join(known)})")
+            raise PlanError(f"{name}: {key} {raw[key]!r} (there are: {', '.join(known)})")
     if not isinstance(raw["requirements"], list) or not raw["requirements"]:
-        raise PlanError(f"entry {name!r}: requirements must be a list that is not empty")
-    if unknown := sorted(set(raw["requirements"]) - requirements()):
-        raise PlanError(f"entry {name!r}: {REQUIREMENTS.name} has no requirement {unknown[0]!r}")
-    for wanted in raw.get("coverage") or []:
+        raise PlanError(f"{name}: requirements must be a list that is not empty")
+    if unknown := sorted(set(entry.requirements) - requirements()):
+        raise PlanError(f"{name}: {REQUIREMENTS.name} has no requirement {unknown[0]!r}")
+    for wanted in entry.coverage:
         if not points_of(wanted):
-            raise PlanError(f"entry {name!r}: no coverage point is called {wanted!r}")
-    lists = {key: tuple(raw.get(key) or ()) for key in ("requirements", "coverage")}
-    return Entry(**{**raw, **lists, "tests": _tests(name, raw["tests"])})
+            raise PlanError(f"{name}: no coverage point is called {wanted!r}")
+    return dataclasses.replace(entry, tests=_tests(entry.name, raw["tests"]))
 
 
 def requirements() -> set[str]:

@@ -52,7 +52,7 @@ class HandMutant:
         changed = folder / self.path.name
         changed.write_text(self.path.read_text().replace(self.find, self.replace))
         places = sorted({u.path for u in index.units.values()} - {self.path})
-        return RtlIndex(*places, *sorted(index.headers.values()), changed)
+        return RtlIndex(*places, changed)
 
 
 def load(path: Path = LIST, rtl: Path = ROOT / "rtl") -> list[HandMutant]:

@@ -61,12 +61,31 @@ def test_hierarchy_is_followed(tmp_path):
     (tmp_path / "a_pkg.sv").write_text("package a_pkg; localparam int W = 1; endpackage")
     (tmp_path / "child.sv").write_text("module child; // uncle\nendmodule")
     (tmp_path / "top.sv").write_text("module top; wire [a_pkg::W-1:0] x; child u(); endmodule")
-    (tmp_path / "uncle.sv").write_text("module uncle; endmodule")
+    (tmp_path / "uncle.sv").write_text("module uncle; wire child; endmodule")
     index = RtlIndex(tmp_path)
     assert [f.name for f in index.files("top")] == ["a_pkg.sv", "child.sv", "top.sv"]
     assert index.roots(tmp_path) == ["top", "uncle"]
+    assert [f.name for f in index.files("uncle")] == ["uncle.sv"]
     with pytest.raises(SourceError, match="aunt"):
         index.files("aunt")
+
+
+@pytest.mark.parametrize(
+    "files, message",
+    [
+        (["module a; endmodule", "module a; endmodule"], "module a is defined in .*0.sv and in"),
+        (
+            ["package a; localparam A = b::B; endpackage", "package b; import a::*; endpackage"],
+            "circle: (a -> b -> a|b -> a -> b)",
+        ),
+        (['module a;\n`include "b.svh"\nendmodule'], "0.sv: `include is not followed"),
+    ],
+)
+def test_sources_that_cannot_be_ordered_are_named(tmp_path, files, message):
+    for number, text in enumerate(files):
+        (tmp_path / f"{number}.sv").write_text(text)
+    with pytest.raises(SourceError, match=message):
+        RtlIndex(tmp_path).files("a")
 
 
 INDEX = RtlIndex()

