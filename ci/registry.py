@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
@@ -15,8 +15,11 @@ from host.simulation.rtl_index import ROOT
 from host.simulation.runner import SIMULATORS
 from model.common.errors import UserError
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 REGISTRY = ROOT / "ci" / "tests.yaml"
-T = TypeVar("T")
+T = TypeVar("T", bound="DataclassInstance")
 
 
 class RegistryError(UserError):
@@ -125,7 +128,7 @@ def from_mapping(cls: type[T], raw: dict[str, Any], error: type[UserError]) -> T
     and the key that is missing or unknown."""
     if not isinstance(raw, dict):
         raise error(f"entry {raw!r} is not a mapping")
-    known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    known = {f.name: f for f in dataclasses.fields(cls)}
     name, absent = raw.get("name", "?"), dataclasses.MISSING
     for key, spec in known.items():
         if key not in raw and spec.default is absent and spec.default_factory is absent:
