@@ -1,0 +1,242 @@
+"""Codebooks of four values with a zero: those that weights have already, or the best ones.
+
+Layer by layer, what matters is how far the layer's sums move, not its weights (E. Frantar et al.,
+"GPTQ", ICLR 2023). Here by coordinate descent on the second moments of the layer's inputs, as in
+K. Behdin et al., "QuantEase", 2023: each weight takes the value that is best given all others; a
+scale per output channel and the values are refitted by least squares in between.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.interchange import exact
+
+PEAK = 127  # magnitude of the largest codebook entry
+TOLERANCE = 2e-6  # by which equal levels differ after scaling in float32
+QUANTILES = ((0.08, 0.30, 0.80), (0.20, 0.70, 0.92))  # starts: two negative values, two positive
+LLOYD = 40  # iterations of k-means
+ROUNDS = 2  # of descent and refit
+SWEEPS = 3  # of descent in each
+BLOCK = 64  # columns whose changes are handed on together
+RIDGE = 1e-3  # pull towards the given weights, in mean variances of an input
+
+
+@dataclass(frozen=True)
+class Fit:
+    """weights are about scale[:, None] * codebook[index]. scale: float64 [O], positive; codebook:
+    int64 [4], the first 0; index: uint8 [O, K]. exact: up to rounding they are just that."""
+
+    scale: np.ndarray
+    codebook: np.ndarray
+    index: np.ndarray
+    exact: bool = False
+
+    @property
+    def weights(self) -> np.ndarray:
+        """float64 [O, K]"""
+        return self.scale[:, None] * self.codebook[self.index]
+
+
+def find_levels(weights: np.ndarray) -> Fit | None:
+    """The codebook of weights [O, K] whose rows are positive multiples of at most three integer
+    values and zero; None where they are not."""
+    levels = [_levels(row) for row in weights]
+    if any(row is None for row in levels):
+        return None
+    richest = max(levels, key=len)
+    for flip in (1.0, -1.0):
+        codebook = _integer_ratios(richest * flip)
+        if codebook is not None and (fit := _match(weights, levels, codebook)) is not None:
+            return fit
+    return None
+
+
+def _levels(row):
+    """The distinct values of a row except 0, ascending, None for more than three."""
+    peak = np.abs(row).max(initial=0.0)
+    values = np.unique(row)
+    values = values[np.abs(values) > TOLERANCE * peak]
+    fresh = np.ones(len(values), bool)
+    fresh[1:] = np.diff(values) > TOLERANCE * peak
+    return values[fresh] if fresh.sum() <= 3 else None
+
+
+def _integer_ratios(values):
+    """int64 [4], 0 first: the smallest integers in the ratio of the values; None if none are within
+    the tolerance."""
+    if not len(values):
+        return np.zeros(4, np.int64)
+    ratios = values / np.abs(values).max()
+    for peak in range(1, PEAK + 1):
+        wanted = ratios * peak
+        if np.abs(wanted - np.rint(wanted)).max() <= TOLERANCE * peak * 4:
+            return _codebook(np.rint(wanted))
+    return None
+
+
+def _codebook(values):
+    codebook = np.zeros(4, np.int64)
+    codebook[1 : len(values) + 1] = np.sort(values)
+    return codebook
+
+
+def _match(weights, levels, codebook):
+    scale = np.ones(len(weights))
+    for number, row in enumerate(levels):
+        found = _row_scale(row, codebook)
+        if found is None:
+            return None
+        scale[number] = found
+    index = np.abs(
+        (weights / scale[:, None])[:, :, None] - codebook
+    ).argmin(axis=2)  # fmt: skip
+    return Fit(scale, codebook, index.astype(np.uint8), exact=True)
+
+
+def _row_scale(row, codebook):
+    if not len(row):
+        return 1.0
+    largest = row[np.abs(row).argmax()]
+    for entry in codebook[np.argsort(-np.abs(codebook))]:
+        if entry * largest > 0:
+            scale = largest / entry
+            off = np.abs(row[:, None] / scale - codebook).min(axis=1)
+            if off.max() <= TOLERANCE * PEAK * 4:
+                return float(scale)
+    return None
+
+
+def best_codebook(weights, covariance, crossed, mask, shared: bool) -> Fit:
+    """The fit whose sums come nearest to the wanted ones.
+
+    weights: float64 [O, K], in units of the inputs that `covariance` [K, K] is of; crossed: [O, K],
+    of the wanted sums with those inputs; mask: bool [O, K], weights that may differ from zero;
+    shared: all rows have one scale.
+    """
+    ridge = RIDGE * max(float(exact.total(np.diag(covariance))) / len(covariance), 1e-12)
+    covariance = exact.operand(covariance + ridge * np.eye(len(covariance)), len(covariance))
+    crossed = crossed + ridge * weights
+    squares = exact.total(np.where(mask, weights * weights, 0.0), 1)
+    scale = np.sqrt(squares / np.maximum(mask.sum(axis=1), 1))
+    scale = np.where(scale > 0, scale, 1.0)
+    if shared:
+        scale[:] = np.sqrt(exact.total(squares) / max(int(mask.sum()), 1)) or 1.0
+    values = _kmeans((weights / scale[:, None])[mask], np.broadcast_to(
+        np.diag(covariance), weights.shape)[mask])  # fmt: skip
+    place = _nearest(weights / scale[:, None], values)
+    place[~mask] = 0
+    for number in range(ROUNDS + 1):
+        if number == ROUNDS:  # the last round has the final integers
+            scale, values = _to_integers(scale, values)
+        place = _descend(crossed, covariance, place, scale, values, mask)
+        scale = _refit_scale(crossed, covariance, place, scale, values, shared)
+        if number < ROUNDS:
+            values = _refit_values(crossed, covariance, place, scale, values)
+    return Fit(scale, values.astype(np.int64), place.astype(np.uint8))
+
+
+def _to_integers(scale, values):
+    peak = np.abs(values).max() / PEAK
+    return (scale * peak, np.rint(values / peak)) if peak else (scale, values)
+
+
+def _nearest(wanted, values):
+    """Number of the nearest of the four values, uint8 of the shape of `wanted`."""
+    order = np.argsort(values, kind="stable")
+    ascending = values[order]
+    place = np.searchsorted((ascending[1:] + ascending[:-1]) / 2, wanted.ravel(), side="right")
+    return order[place].reshape(wanted.shape).astype(np.uint8)
+
+
+def _kmeans(weights, importance):
+    """float64 [4], 0 first: Lloyd's iterations with one centre at zero, better of two starts."""
+    order = np.argsort(weights, kind="stable")
+    w, importance = weights[order], importance[order]
+    mass, moment = (
+        np.concatenate([[0.0], np.cumsum(v)]) for v in (importance, importance * w)
+    )  # fmt: skip
+    square = np.concatenate([[0.0], np.cumsum(importance * w * w)])
+    best = None
+    for start in QUANTILES:
+        centres = np.append(w[(np.array(start) * (len(w) - 1)).astype(int)], 0.0)
+        for _ in range(LLOYD):
+            ascending = np.sort(centres)
+            ends = np.searchsorted(w, (ascending[1:] + ascending[:-1]) / 2)
+            bounds = np.concatenate([[0], ends, [len(w)]])
+            masses, moments = np.diff(mass[bounds]), np.diff(moment[bounds])
+            moved = np.where(masses > 0, moments / np.where(masses > 0, masses, 1), ascending)
+            zero = int(np.flatnonzero(ascending == 0)[0])
+            moved[zero] = 0.0
+            error = square[-1] - float(
+                sum(2 * m * t - m * m * a for m, t, a in zip(moved, moments, masses))
+            )
+            centres = np.append(np.delete(moved, zero), 0.0)
+        if best is None or error < best[0]:
+            best = (error, np.roll(centres, 1))
+    return best[1]
+
+
+def _descend(crossed, covariance, place, scale, values, mask):
+    variance = np.diag(covariance)
+    for _ in range(SWEEPS):
+        weights = scale[:, None] * values[place]
+        gradient = crossed - exact.matmul(weights, covariance)
+        changes = 0
+        for start in range(0, len(variance), BLOCK):
+            columns = slice(start, min(start + BLOCK, len(variance)))
+            left = gradient[:, columns].copy()
+            steps = np.zeros_like(left)
+            for i, k in enumerate(range(columns.start, columns.stop)):
+                wanted = (weights[:, k] + left[:, i] / variance[k]) / scale
+                chosen = np.where(mask[:, k], _nearest(wanted, values), 0)
+                steps[:, i] = scale * values[chosen] - weights[:, k]
+                changes += int((chosen != place[:, k]).sum())
+                place[:, k] = chosen
+                left -= steps[:, i : i + 1] * covariance[k, columns]
+            gradient -= exact.matmul(steps, covariance[columns])
+        if not changes:
+            break
+    return place
+
+
+def _refit_scale(crossed, covariance, place, scale, values, shared):
+    quantized = values[place]
+    seen = exact.matmul(quantized, covariance)
+    top, bottom = exact.total(crossed * quantized, 1), exact.total(seen * quantized, 1)
+    if shared:
+        top, bottom = (np.full(len(scale), exact.total(part)) for part in (top, bottom))
+    good = (top > 0) & (bottom > 0)
+    return np.where(good, top / np.where(good, bottom, 1), scale)
+
+
+def _refit_values(crossed, covariance, place, scale, values):
+    """Least squares for the three free values at given places and scales."""
+    used = [k for k in (1, 2, 3) if (place == k).any()]
+    parts = [scale[:, None] * (place == k) for k in used]
+    seen = [exact.matmul(part, covariance) for part in parts]
+    normal = [[float(exact.total(a * b)) for b in parts] for a in seen]
+    right = [float(exact.total(a * crossed)) for a in parts]
+    solution = _solve(normal, right)
+    better = values.copy()
+    if solution is not None:
+        better[used] = solution
+    return better
+
+
+def _solve(matrix, right):
+    """Solution of a small positive definite system by elimination, None where it is singular."""
+    rows = [list(row) + [value] for row, value in zip(matrix, right)]
+    for i, pivot in enumerate(rows):
+        if pivot[i] <= 0:
+            return None
+        for row in rows[i + 1 :]:
+            factor = row[i] / pivot[i]
+            row[:] = [a - factor * b for a, b in zip(row, pivot)]
+    solution = [0.0] * len(rows)
+    for i in reversed(range(len(rows))):
+        known = sum(rows[i][j] * solution[j] for j in range(i + 1, len(rows)))
+        solution[i] = (rows[i][-1] - known) / rows[i][i]
+    return solution
