@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 
 # Paths may also stand in the environment. The others decide what a command does or tests: they count on the command
 # line only, so that a variable that is there for something else changes no result.
-PATHS   := NET IMAGES OUT CIFAR_ROOT
+PATHS   := NET IMAGES OUT CIFAR_ROOT MODEL CALIB
 CHOICES := SIM MODULES TARGET BLOCK BACKEND DATASET SEED WAVES PIXELS JOBS NIGHTLY TEST N MODULE HAND MUTANT PROOF ARGS
 
 define newline
@@ -81,6 +81,25 @@ $(error BACKEND=rtl: must be one of int torch for accuracy)
 endif
 endif
 
+IMPORT_USAGE := make import MODEL=x.onnx [CALIB=images.npy] OUT=x.clipq.npz
+ifneq ($(filter import,$(MAKECMDGOALS)),)
+$(call given,MODEL,$(IMPORT_USAGE))
+$(call given,OUT,$(IMPORT_USAGE))
+$(call exists,MODEL)
+$(if $(CALIB),$(call exists,CALIB))
+endif
+CHECK_USAGE := make check NET=x.onnx|x.clipq.npz [MODULES=]
+ifneq ($(filter check,$(MAKECMDGOALS)),)
+$(call given,NET,$(CHECK_USAGE))
+$(call exists,NET)
+endif
+EXPORT_USAGE := make export NET=x.clipq.npz OUT=x.onnx
+ifneq ($(filter export,$(MAKECMDGOALS)),)
+$(call given,NET,$(EXPORT_USAGE))
+$(call given,OUT,$(EXPORT_USAGE))
+$(call exists,NET)
+endif
+
 # ------------------------------------------------------------------------------------------------------------- targets
 
 here   := cd $(call quote,$(root))
@@ -89,13 +108,13 @@ python := $(here) && bash -p ci/setup.sh && PATH="$$PWD/.venv/bin:$$PATH" exec .
 option = $(if $($1),--$2=$(call quote,$($1)))
 flag   = $(if $(filter 1,$($1)),--$2)
 
-.PHONY: help setup demo sim regress run accuracy train vectors perf lint formal mutate synth clean coverage
+.PHONY: help setup demo sim regress run accuracy train vectors perf lint formal mutate synth clean coverage import check export
 
 help: ## list the commands
 	@echo 'Commands (the first one run sets everything up in .venv):'
 	@$(here) && sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | awk -F@ '{printf "%-16s %s\n", $$1, $$2}'
 	@echo 'Variables: SIM=verilator|icarus MODULES=4|8|16 SEED=n WAVES=1 JOBS=n; the defaults are verilator and 4.'
-	@echo 'They count on the command line only; NET, IMAGES, OUT and CIFAR_ROOT may stand in the environment, too.'
+	@echo 'They count on the command line only; NET, IMAGES, OUT, MODEL, CALIB and CIFAR_ROOT may stand in the environment, too.'
 
 setup: ## install everything, run nothing
 	@$(here) && bash -p ci/setup.sh
@@ -116,6 +135,15 @@ run: ## any network on any input: NET= IMAGES= BACKEND=int|torch|rtl OUT= [PIXEL
 
 accuracy: ## top-1 on the 10,000 test images: NET= DATASET=cifar10|cifar100 [BACKEND=int|torch]
 	@$(python) host accuracy $(call option,NET,net) $(call option,DATASET,dataset) $(call option,BACKEND,backend)
+
+import: ## an ONNX or QONNX model becomes a network file: MODEL= [CALIB=images.npy] OUT= [ARGS="--mean= --std="]
+	@$(python) model import $(call option,MODEL,model) $(call option,CALIB,calib) $(call option,OUT,out) $(ARGS)
+
+check: ## whether a model or network file runs, and what it costs: NET=x.onnx|x.clipq.npz [MODULES=] [ARGS=--clock=MHz]
+	@$(python) model check $(call option,NET,net) $(call option,MODULES,modules) $(ARGS)
+
+export: ## a network file becomes an ONNX model of the same integers: NET= OUT=
+	@$(python) model export $(call option,NET,net) $(call option,OUT,out)
 
 train: ## CLIP-Q training: [DATASET=cifar10|cifar100] [SEED=n] [ARGS=--help lists more]
 	@$(python) train.train $(call option,DATASET,dataset) $(call option,SEED,seed) $(ARGS)

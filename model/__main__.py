@@ -1,30 +1,18 @@
-"""`python -m model import|check`: networks in other formats."""
+"""Networks from other formats and to them, and whether they run on the accelerator."""
 
-import importlib
+from __future__ import annotations
 
-import click
+from model.common.command import CommandGroup
 
-from model.common.command import Group
-
-MODULES = {"import": "importing", "check": "checking"}
-
-
-class Formats(Group):
-    """Loads only the command that is called."""
-
-    def list_commands(self, ctx):
-        return list(MODULES)
-
-    def get_command(self, ctx, name):
-        if name not in MODULES:
-            return None
-        return importlib.import_module(f"model.interchange.{MODULES[name]}").main
-
-
-@click.command(cls=Formats)
-def main():
-    """Networks from other formats and to them, and whether they run on the accelerator."""
-
+main = CommandGroup(
+    "model",
+    help=__doc__,
+    modules={
+        "import": "model.interchange.importing",
+        "check": "model.interchange.checking",
+        "export": "model.interchange.exporting",
+    },
+)
 
 if __name__ == "__main__":
-    main(prog_name="python -m model")
+    main()

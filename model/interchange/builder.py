@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -23,14 +24,14 @@ MAX_NAME = 80  # characters of a layer's name
 class Refused(Exception):
     """A node that cannot become part of a network: why, and what to do instead."""
 
-    def __init__(self, reason: str, remedy: str):
+    def __init__(self, reason: str, remedy: str) -> None:
         super().__init__(f"{reason}; {remedy}")
 
 
 class UnsupportedModel(ModelError):
     """Nodes that no network has. problems: a line for each."""
 
-    def __init__(self, problems: list[str]):
+    def __init__(self, problems: list[str]) -> None:
         self.problems = problems
         super().__init__("\n".join([f"{len(problems)} unsupported nodes:", *problems]))
 
@@ -39,7 +40,9 @@ class Builder:
     """Walks the nodes in order. Operators (model/interchange/operators.py) take the values of
     tensors, add layers or change the last one, and return the value of their result."""
 
-    def __init__(self, graph: Graph, operators: dict[str, Callable], remedies: dict[str, str]):
+    def __init__(
+        self, graph: Graph, operators: dict[str, Callable], remedies: dict[str, str]
+    ) -> None:
         self.graph, self.operators, self.remedies = graph, operators, remedies
         self.constants = dict(graph.constants)
         self.values: dict[str, Value] = {}
@@ -83,7 +86,7 @@ class Builder:
         alone = len(self.readers[name]) == 1 and name != self.graph.output_name
         return replace(value, exclusive=value.exclusive and alone)
 
-    def constant(self, node: Node, position: int, default=None):
+    def constant(self, node: Node, position: int, default: Any = None) -> Any:
         """Input `position` as an array, `default` where it is left out. Raises Refused where it is
         computed from the image."""
         name = node.inputs[position] if position < len(node.inputs) else ""
@@ -96,7 +99,7 @@ class Builder:
             )
         return self.constants[name]
 
-    def numbers(self, node: Node, position: int, default=None) -> np.ndarray:
+    def numbers(self, node: Node, position: int, default: Any = None) -> Any:
         """`constant` in float64. Raises Refused where one is not finite."""
         array = self.constant(node, position, default)
         if array is None:
@@ -110,7 +113,9 @@ class Builder:
             )
         return array
 
-    def integers(self, node: Node, key: str, position: int | None = None, default=None):
+    def integers(
+        self, node: Node, key: str, position: int | None = None, default: Any = None
+    ) -> Any:
         """A list of integers: attribute `key`, or input `position` in newer opsets."""
         given = node.attributes.get(key)
         if given is None and position is not None:
@@ -119,7 +124,9 @@ class Builder:
             return default
         return [int(v) for v in np.asarray(given).ravel()]
 
-    def add(self, node: Node, op: str, inputs: list[Value], shape, **fields) -> Value:
+    def add(
+        self, node: Node, op: str, inputs: list[Value], shape: tuple[int, int, int], **fields: Any
+    ) -> Value:
         """A new layer and the value of its result."""
         if math.prod(shape) > MAX_SIZE or min(shape) < 1:
             raise Refused(
@@ -161,7 +168,14 @@ class Builder:
             return value
         return self.pointwise(node, value, gain, offset)
 
-    def pointwise(self, node: Node, value: Value, gain=None, offset=None, **fields) -> Value:
+    def pointwise(
+        self,
+        node: Node,
+        value: Value,
+        gain: np.ndarray | None = None,
+        offset: np.ndarray | None = None,
+        **fields: Any,
+    ) -> Value:
         """A 1x1 convolution that scales each channel: what no other layer can take over."""
         channels = value.shape[0]
         if value.pad != NO_PAD or value.axes == "NF":

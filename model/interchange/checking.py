@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -12,13 +14,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from model.common.command import Command, wide_console
+from model.common.command import Command
+from model.common.console import wide_console
 from model.common.errors import printable
-from model.compiler import CompileError, compile_network
+from model.compiler import Compiled, CompileError, compile_network
 from model.compiler.hardware import Hardware
 from model.interchange.float_net import FloatLayer, FloatNet
 from model.network import Layer, Network, NetworkError, load_network
-from model.performance.cycle_model import predict
+from model.performance.cycle_model import ImageCycles, predict
 
 MODES = {0: "1 wide", 1: "3 wide", 2: "5 wide"}
 
@@ -32,11 +35,11 @@ class Verdict:
     layers: list[Layer]
     origin: dict[str, str]
     notes: list[str]
-    compiled: object = None
-    prediction: object = None
+    compiled: Compiled | None = None
+    prediction: ImageCycles | None = None
 
 
-def check(path, hardware: Hardware) -> Verdict:
+def check(path: str | Path, hardware: Hardware) -> Verdict:
     """Check an ONNX model or a network file. Raises UserError for a file that cannot be read."""
     if str(path).endswith(".npz"):
         net = load_network(path)
@@ -60,7 +63,9 @@ def check(path, hardware: Hardware) -> Verdict:
     return _compiled(net, list(net.layers), origin, model.notes, hardware)
 
 
-def _compiled(net, layers, origin, notes, hardware) -> Verdict:
+def _compiled(
+    net: Network, layers: list[Layer], origin: dict[str, str], notes: list[str], hardware: Hardware
+) -> Verdict:
     problems = [p for layer in layers if (p := _alone(net, layer, hardware))]
     if not problems:
         try:
@@ -71,13 +76,13 @@ def _compiled(net, layers, origin, notes, hardware) -> Verdict:
     return Verdict(problems, layers, origin, notes)
 
 
-def _alone(net, layer, hardware) -> str | None:
+def _alone(net: Network, layer: Layer, hardware: Hardware) -> str | None:
     """Why the compiler refuses the layer on its own, None if it takes it."""
     inputs = ("input", "twin")[: len(set(layer.inputs))]
     names = dict(zip(dict.fromkeys(layer.inputs), inputs))
     before = []
     if "twin" in inputs:  # a second tensor of the input's shape
-        one = dict(kernel=(1, 1), stride=(1, 1), pad=(0, 0))
+        one: dict[str, Any] = dict(kernel=(1, 1), stride=(1, 1), pad=(0, 0))
         before = [Layer(name="twin", op="maxpool", inputs=("input",), **one)]
     try:
         compile_network(
@@ -117,21 +122,21 @@ def _structure(model: FloatNet) -> tuple[list[Layer], list[str]]:
     return layers, problems
 
 
-def _any_weights(layer: FloatLayer, signed, last) -> Layer:
+def _any_weights(layer: FloatLayer, signed: dict[str, bool], last: bool) -> Layer:
     inputs = [signed[name] for name in layer.inputs]
     low = -128 if layer.low < 0 and (layer.op == "conv" or any(inputs)) else 0
     if layer.grid is not None:
         low = layer.grid.low
     raw = last and layer.op in ("conv", "avgpool") and (layer.low, layer.grid) == (-np.inf, None)
-    fields = dict(name=layer.name, op=layer.op, inputs=layer.inputs)
-    scaling = {} if raw else dict(out_min=low, out_max=127 if low < 0 else 255)
+    fields: dict[str, Any] = dict(name=layer.name, op=layer.op, inputs=layer.inputs)
+    scaling: dict[str, Any] = {} if raw else dict(out_min=low, out_max=127 if low < 0 else 255)
     if raw:
         fields["out"] = "int32"
     if layer.op != "add":
         fields.update(stride=layer.stride, pad=layer.pad)
     if layer.op == "conv":
         channels = len(layer.weight)
-        arrays = dict(
+        arrays: dict[str, Any] = dict(
             index=np.zeros(layer.weight.shape, np.uint8),
             codebook=np.zeros(4, np.int8),
             bias=np.zeros(channels, np.int32),
@@ -142,12 +147,12 @@ def _any_weights(layer: FloatLayer, signed, last) -> Layer:
     if layer.op == "maxpool":
         return Layer(**fields, kernel=layer.kernel)
     if layer.op == "avgpool":
-        parts = {} if raw else dict(mult=1, shift=0)
+        parts: dict[str, Any] = {} if raw else dict(mult=1, shift=0)
         return Layer(**fields, kernel=layer.kernel, **parts, **scaling)
     return Layer(**fields, mult=(1, 1), shift=0, **scaling)
 
 
-def high_water(compiled) -> tuple[int, str]:
+def high_water(compiled: Compiled) -> tuple[int, str]:
     """(bytes of the feature buffer that live tensors take at most, the layer that runs then)."""
     last_use = {}
     for number, layer in enumerate(compiled.net.layers):
@@ -168,7 +173,7 @@ def show(verdict: Verdict, hardware: Hardware, clock: float, console: Console) -
         console.print(f"note: {note}", markup=False, highlight=False)
     if verdict.layers:
         console.print(_table(verdict, hardware))
-    if verdict.prediction is not None:
+    if verdict.compiled is not None and verdict.prediction is not None:
         cycles = verdict.prediction.total_cycles
         held, where = high_water(verdict.compiled)
         console.print(
@@ -184,7 +189,7 @@ def show(verdict: Verdict, hardware: Hardware, clock: float, console: Console) -
         console.print(f"not possible: {problem}", markup=False, highlight=False)
 
 
-def _table(verdict, hardware):
+def _table(verdict: Verdict, hardware: Hardware) -> Table:
     compiled, prediction = verdict.compiled, verdict.prediction
     table = Table()
     right = ("weights", "output bytes", "MACs", "cycles", "PEs busy")
@@ -196,7 +201,7 @@ def _table(verdict, hardware):
         row = [layer.name, layer.op]
         row[1:1] = [verdict.origin[layer.name]] if verdict.origin else []
         cells = [""] * 7
-        if compiled is not None:
+        if compiled is not None and prediction is not None:
             cost = prediction.layers[number]
             plan = compiled.plans.get(layer.name)
             tensor = compiled.tensors.get(layer.name)
@@ -220,7 +225,7 @@ def _table(verdict, hardware):
     "--clock", type=click.FloatRange(min=0, min_open=True), default=100.0, show_default=True,
     help="MHz, for frames/s.",
 )  # fmt: skip
-def main(path, modules, clock):
+def main(path: str | Path, modules: str, clock: float) -> None:
     """Whether a model or network file runs on the accelerator, and what it costs."""
     hardware = Hardware(num_modules=int(modules))
     verdict = check(path, hardware)

@@ -43,18 +43,20 @@ class Fit:
 def find_levels(weights: np.ndarray) -> Fit | None:
     """The codebook of weights [O, K] whose rows are positive multiples of at most three integer
     values and zero; None where they are not."""
-    levels = [_levels(row) for row in weights]
-    if any(row is None for row in levels):
-        return None
+    levels = []
+    for row in weights:
+        if (found := _levels(row)) is None:
+            return None
+        levels.append(found)
     richest = max(levels, key=len)
-    for flip in (1.0, -1.0):
-        codebook = _integer_ratios(richest * flip)
+    for values in (richest, -richest):
+        codebook = _integer_ratios(values)
         if codebook is not None and (fit := _match(weights, levels, codebook)) is not None:
             return fit
     return None
 
 
-def _levels(row):
+def _levels(row: np.ndarray) -> np.ndarray | None:
     """The distinct values of a row except 0, ascending, None for more than three."""
     peak = np.abs(row).max(initial=0.0)
     values = np.unique(row)
@@ -64,7 +66,7 @@ def _levels(row):
     return values[fresh] if fresh.sum() <= 3 else None
 
 
-def _integer_ratios(values):
+def _integer_ratios(values: np.ndarray) -> np.ndarray | None:
     """int64 [4], 0 first: the smallest integers in the ratio of the values; None if none are within
     the tolerance."""
     if not len(values):
@@ -77,13 +79,13 @@ def _integer_ratios(values):
     return None
 
 
-def _codebook(values):
+def _codebook(values: np.ndarray) -> np.ndarray:
     codebook = np.zeros(4, np.int64)
     codebook[1 : len(values) + 1] = np.sort(values)
     return codebook
 
 
-def _match(weights, levels, codebook):
+def _match(weights: np.ndarray, levels: list, codebook: np.ndarray) -> Fit | None:
     scale = np.ones(len(weights))
     for number, row in enumerate(levels):
         found = _row_scale(row, codebook)
@@ -96,7 +98,7 @@ def _match(weights, levels, codebook):
     return Fit(scale, codebook, index.astype(np.uint8), exact=True)
 
 
-def _row_scale(row, codebook):
+def _row_scale(row: np.ndarray, codebook: np.ndarray) -> float | None:
     if not len(row):
         return 1.0
     largest = row[np.abs(row).argmax()]
@@ -109,7 +111,9 @@ def _row_scale(row, codebook):
     return None
 
 
-def best_codebook(weights, covariance, crossed, mask, shared: bool) -> Fit:
+def best_codebook(
+    weights: np.ndarray, covariance: np.ndarray, crossed: np.ndarray, mask: np.ndarray, shared: bool
+) -> Fit:
     """The fit whose sums come nearest to the wanted ones.
 
     weights: float64 [O, K], in units of the inputs that `covariance` [K, K] is of; crossed: [O, K],
@@ -138,12 +142,12 @@ def best_codebook(weights, covariance, crossed, mask, shared: bool) -> Fit:
     return Fit(scale, values.astype(np.int64), place.astype(np.uint8))
 
 
-def _to_integers(scale, values):
+def _to_integers(scale: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     peak = np.abs(values).max() / PEAK
     return (scale * peak, np.rint(values / peak)) if peak else (scale, values)
 
 
-def _nearest(wanted, values):
+def _nearest(wanted: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Number of the nearest of the four values, uint8 of the shape of `wanted`."""
     order = np.argsort(values, kind="stable")
     ascending = values[order]
@@ -151,7 +155,7 @@ def _nearest(wanted, values):
     return order[place].reshape(wanted.shape).astype(np.uint8)
 
 
-def _kmeans(weights, importance):
+def _kmeans(weights: np.ndarray, importance: np.ndarray) -> np.ndarray:
     """float64 [4], 0 first: Lloyd's iterations with one centre at zero, better of two starts."""
     order = np.argsort(weights, kind="stable")
     w, importance = weights[order], importance[order]
@@ -159,7 +163,7 @@ def _kmeans(weights, importance):
         np.concatenate([[0.0], np.cumsum(v)]) for v in (importance, importance * w)
     )  # fmt: skip
     square = np.concatenate([[0.0], np.cumsum(importance * w * w)])
-    best = None
+    least, best = np.inf, np.zeros(4)
     for start in QUANTILES:
         centres = np.append(w[(np.array(start) * (len(w) - 1)).astype(int)], 0.0)
         for _ in range(LLOYD):
@@ -174,12 +178,19 @@ def _kmeans(weights, importance):
                 sum(2 * m * t - m * m * a for m, t, a in zip(moved, moments, masses))
             )
             centres = np.append(np.delete(moved, zero), 0.0)
-        if best is None or error < best[0]:
-            best = (error, np.roll(centres, 1))
-    return best[1]
+        if error < least:
+            least, best = error, np.roll(centres, 1)
+    return best
 
 
-def _descend(crossed, covariance, place, scale, values, mask):
+def _descend(
+    crossed: np.ndarray,
+    covariance: np.ndarray,
+    place: np.ndarray,
+    scale: np.ndarray,
+    values: np.ndarray,
+    mask: np.ndarray,
+) -> np.ndarray:
     variance = np.diag(covariance)
     for _ in range(SWEEPS):
         weights = scale[:, None] * values[place]
@@ -202,7 +213,14 @@ def _descend(crossed, covariance, place, scale, values, mask):
     return place
 
 
-def _refit_scale(crossed, covariance, place, scale, values, shared):
+def _refit_scale(
+    crossed: np.ndarray,
+    covariance: np.ndarray,
+    place: np.ndarray,
+    scale: np.ndarray,
+    values: np.ndarray,
+    shared: bool,
+) -> np.ndarray:
     quantized = values[place]
     seen = exact.matmul(quantized, covariance)
     top, bottom = exact.total(crossed * quantized, 1), exact.total(seen * quantized, 1)
@@ -212,7 +230,13 @@ def _refit_scale(crossed, covariance, place, scale, values, shared):
     return np.where(good, top / np.where(good, bottom, 1), scale)
 
 
-def _refit_values(crossed, covariance, place, scale, values):
+def _refit_values(
+    crossed: np.ndarray,
+    covariance: np.ndarray,
+    place: np.ndarray,
+    scale: np.ndarray,
+    values: np.ndarray,
+) -> np.ndarray:
     """Least squares for the three free values at given places and scales."""
     used = [k for k in (1, 2, 3) if (place == k).any()]
     parts = [scale[:, None] * (place == k) for k in used]
@@ -226,7 +250,7 @@ def _refit_values(crossed, covariance, place, scale, values):
     return better
 
 
-def _solve(matrix, right):
+def _solve(matrix: list[list[float]], right: list[float]) -> list[float] | None:
     """Solution of a small positive definite system by elimination, None where it is singular."""
     rows = [list(row) + [value] for row, value in zip(matrix, right)]
     for i, pivot in enumerate(rows):

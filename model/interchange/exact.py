@@ -32,7 +32,7 @@ def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return operand(a, len(b)) @ b
 
 
-def total(x: np.ndarray, axis=None) -> np.ndarray:
+def total(x: np.ndarray, axis: int | None = None) -> np.ndarray:
     """Sum over axes, of x rounded to the bits that leave it exact."""
     axes = range(x.ndim) if axis is None else np.atleast_1d(axis)
     count = math.prod(x.shape[a] for a in axes)

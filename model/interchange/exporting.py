@@ -9,6 +9,7 @@ of the divisor, is added before the division and its quotient subtracted after.
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 import numpy as np
@@ -50,25 +51,26 @@ def to_onnx(net: Network) -> onnx.ModelProto:
     return model
 
 
-def _kind(signed):
+def _kind(signed: bool) -> int:
     return TensorProto.INT8 if signed else TensorProto.UINT8
 
 
 class _Graph:
     """Nodes and constants; each layer's result is a tensor of the layer's name."""
 
-    def __init__(self):
-        self.nodes, self.tensors = [], []
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.tensors: list[onnx.TensorProto] = []
 
-    def node(self, op, inputs, result, **attributes):
+    def node(self, op: str, inputs: list[str], result: str, **attributes: Any) -> str:
         self.nodes.append(helper.make_node(op, inputs, [result], name=result, **attributes))
         return result
 
-    def tensor(self, name, array):
+    def tensor(self, name: str, array: Any) -> str:
         self.tensors.append(numpy_helper.from_array(np.asarray(array), name))
         return name
 
-    def conv(self, layer: Layer, last: bool):
+    def conv(self, layer: Layer, last: bool) -> None:
         weight = self.tensor(f"{layer.name}.weight", layer.weights)
         sums = self.node(
             "ConvInteger",
@@ -86,7 +88,7 @@ class _Graph:
         wide = self.node("Cast", [total], f"{layer.name}.wide", to=TensorProto.INT64)
         self._scaled(layer, last, wide, layer.mult, layer.shift)
 
-    def avgpool(self, layer: Layer, last: bool):
+    def avgpool(self, layer: Layer, last: bool) -> None:
         channels = layer.in_shape[0]
         ones = self.tensor(f"{layer.name}.ones", np.ones((channels, 1, *layer.kernel), np.uint8))
         raw = layer.out == "int32"
@@ -103,7 +105,7 @@ class _Graph:
             wide = self.node("Cast", [sums], f"{layer.name}.wide", to=TensorProto.INT64)
             self._scaled(layer, last, wide, layer.mult, layer.shift)
 
-    def maxpool(self, layer: Layer, last: bool):
+    def maxpool(self, layer: Layer, last: bool) -> None:
         result = f"{layer.name}.narrow" if last else layer.name
         self.node(
             "MaxPool",
@@ -116,7 +118,7 @@ class _Graph:
         if last:
             self.node("Cast", [result], layer.name, to=TensorProto.INT32)
 
-    def add(self, layer: Layer, last: bool):
+    def add(self, layer: Layer, last: bool) -> None:
         terms = []
         for side, name, mult in zip("ab", layer.inputs, layer.mult):
             wide = self.node("Cast", [name], f"{layer.name}.{side}", to=TensorProto.INT64)
@@ -125,13 +127,13 @@ class _Graph:
         total = self.node("Add", terms, f"{layer.name}.total")
         self._shifted(layer, last, total, np.array([layer.shift]))
 
-    def _scaled(self, layer, last, wide, mult, shift):
+    def _scaled(self, layer: Layer, last: bool, wide: str, mult: Any, shift: Any) -> None:
         mult, shift = (np.atleast_1d(v).astype(np.int64) for v in (mult, shift))
         factor = self.tensor(f"{layer.name}.mult", mult.reshape(1, -1, 1, 1))
         product = self.node("Mul", [wide, factor], f"{layer.name}.product")
         self._shifted(layer, last, product, shift)
 
-    def _shifted(self, layer, last, product, shift):
+    def _shifted(self, layer: Layer, last: bool, product: str, shift: Any) -> None:
         """clamp((product + round) >> shift) in the type of the layer's result."""
         shift = shift.astype(np.int64).reshape(1, -1, 1, 1)
         divisor = np.int64(1) << shift
@@ -154,7 +156,7 @@ class _Graph:
 @click.command(cls=Command, name="export")
 @click.option("--net", "path", required=True, help="Network file, .clipq.npz.")
 @click.option("--out", required=True, type=OutputFile(), help="ONNX model.")
-def main(path, out):
+def main(path: str, out: str) -> None:
     """A network file becomes an ONNX model of integer operators."""
     net = load_network(path)
     data = to_onnx(net).SerializeToString(deterministic=True)

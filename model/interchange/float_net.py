@@ -32,11 +32,11 @@ class FloatLayer:
     inputs: tuple[str, ...]
     shape: tuple[int, int, int]
     origin: list[str]
-    stride: tuple[int, int] | None = None
-    pad: tuple[int, int] | None = None
-    kernel: tuple[int, int] | None = None
-    weight: np.ndarray | None = None
-    bias: np.ndarray | None = None
+    stride: tuple[int, int] = (1, 1)
+    pad: tuple[int, int] = (0, 0)
+    kernel: tuple[int, int] = (1, 1)
+    weight: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    bias: np.ndarray = field(default_factory=lambda: np.zeros(0))
     low: float = -math.inf
     high: float = math.inf
     grid: Grid | None = None

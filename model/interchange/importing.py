@@ -3,8 +3,8 @@ network file."""
 
 from __future__ import annotations
 
-import io
 import math
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -12,17 +12,26 @@ from rich.console import Console
 from rich.table import Table
 
 from model.common.archive import read_array
-from model.common.command import Command, OutputFile, wide_console
+from model.common.command import Command, OutputFile
+from model.common.console import wide_console
 from model.common.errors import UserError, printable
 from model.interchange.float_net import FloatNet
 from model.network import save_network
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+    from model.interchange.quantize import Quantized
 
 
 class CalibrationError(UserError, ValueError):
     """Calibration images or normalization that do not fit the model."""
 
 
-def import_onnx(path, images=None, mean=None, std=None):
+def import_onnx(
+    path: str, images: Any = None, mean: Any = None, std: Any = None
+) -> tuple[Quantized, list[str]]:
     """The network of an ONNX file: model.interchange.quantize.Quantized, and notes for the user.
 
     images: calibration images [N, C, H, W]: uint8 pixels, or real numbers as the model reads them;
@@ -39,7 +48,9 @@ def import_onnx(path, images=None, mean=None, std=None):
         raise ModelError(f"{printable(path)}: {error}") from None
 
 
-def import_torch(module, images, mean=None, std=None):
+def import_torch(
+    module: torch.nn.Module, images: Any, mean: Any = None, std: Any = None
+) -> tuple[Quantized, list[str]]:
     """The network of a torch.nn.Module in evaluation mode, through ONNX; the rest as import_onnx.
     images: [N, C, H, W], of the size that the network shall have."""
     from model.interchange.lower import lower
@@ -48,34 +59,34 @@ def import_torch(module, images, mean=None, std=None):
     return _import(lower(graph_of(to_onnx(module, np.shape(images)[1:]))), images, mean, std)
 
 
-def to_onnx(module, shape):
+def to_onnx(module: torch.nn.Module, shape: tuple[int, ...]) -> onnx.ModelProto:
     """onnx.ModelProto of a torch.nn.Module in evaluation mode that reads [1, *shape]. Raises
     UserError where torch cannot export it."""
-    import onnx
     import torch
 
     example = torch.zeros(1, *shape)
-    data, training = io.BytesIO(), module.training
+    training = module.training
     try:
-        torch.onnx.export(
-            module.eval(), (example,), dynamo=True, verbose=False, external_data=False, f=None
-        ).save(data)
+        program = torch.onnx.export(module.eval(), (example,), dynamo=True, verbose=False)
     except Exception as error:  # torch.export raises whatever the module's code does
         reason = printable(str(error).strip().split("\n")[0][:300])
         raise UserError(f"{type(module).__name__}: torch cannot export it ({reason})") from error
     finally:
         module.train(training)
-    return onnx.load_model_from_string(data.getvalue())
+    assert program is not None, "torch.onnx.export with dynamo=True returns the program"
+    return program.model_proto
 
 
-def _import(net: FloatNet, images, mean, std):
+def _import(net: FloatNet, images: Any, mean: Any, std: Any) -> tuple[Quantized, list[str]]:
     from model.interchange.quantize import quantize
 
     raw, pixels = _raw_input(net, images, mean, std)
     return quantize(net, raw, pixels), net.notes
 
 
-def _raw_input(net: FloatNet, images, mean, std):
+def _raw_input(
+    net: FloatNet, images: Any, mean: Any, std: Any
+) -> tuple[np.ndarray | None, tuple[np.ndarray, np.ndarray] | None]:
     """(what the model reads, float64 [N, C, H, W] or None; (gain, offset) of it in pixels or
     None)."""
     channels = net.input_shape[0]
@@ -117,7 +128,7 @@ def _raw_input(net: FloatNet, images, mean, std):
     return images, pixels
 
 
-def _per_channel(name, value, channels):
+def _per_channel(name: str, value: Any, channels: int) -> np.ndarray:
     values = np.asarray(value, np.float64).reshape(-1)
     if values.size not in (1, channels) or not np.isfinite(values).all():
         raise CalibrationError(f"{name}: one finite number, or one for each of {channels} channels")
@@ -129,14 +140,14 @@ class Numbers(click.ParamType):
 
     name = "numbers"
 
-    def convert(self, value, param, ctx):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
             return [float(v) for v in value.split(",")] if isinstance(value, str) else value
         except ValueError:
             self.fail(f"{printable(value)!r} is not a list of numbers, as in 0.49,0.48,0.45")
 
 
-def show(quantized, notes, console: Console) -> None:
+def show(quantized: Quantized, notes: list[str], console: Console) -> None:
     """What became of each layer."""
     for note in notes:
         console.print(f"note: {note}", markup=False, highlight=False)
@@ -169,7 +180,7 @@ def show(quantized, notes, console: Console) -> None:
 @click.option("--out", required=True, type=OutputFile(), help="Network file, .clipq.npz.")
 @click.option("--mean", type=Numbers(), help="Of the pixels / 255, e.g. 0.49,0.48,0.45.")
 @click.option("--std", type=Numbers(), help="Likewise: the model reads (pixel / 255 - mean) / std.")
-def main(path, calib, out, mean, std):
+def main(path: str, calib: str | None, out: str, mean: Any, std: Any) -> None:
     """An ONNX or QONNX model becomes a network file."""
     images = None
     if calib is not None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import graphlib
 import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 from google.protobuf.message import DecodeError, EncodeError
 from onnx import numpy_helper
 
@@ -122,11 +125,11 @@ def graph_of(model: onnx.ModelProto, folder: Path | None = None) -> Graph:
     )
 
 
-def _names(values):
+def _names(values: Iterable) -> str:
     return printable(", ".join(repr(value.name[:80]) for value in list(values)[:8])) or "none"
 
 
-def _load_external(model, folder):
+def _load_external(model: onnx.ModelProto, folder: Path | None) -> None:
     for tensor in onnx.external_data_helper._get_all_tensors(model):
         if not onnx.external_data_helper.uses_external_data(tensor):
             continue
@@ -143,7 +146,7 @@ def _load_external(model, folder):
         del tensor.external_data[:]
 
 
-def _check_opset(model):
+def _check_opset(model: onnx.ModelProto) -> int:
     versions = [o.version for o in model.opset_import if o.domain in STANDARD]
     newest = onnx.defs.onnx_opset_version()
     if not versions:
@@ -156,10 +159,10 @@ def _check_opset(model):
     return versions[0]
 
 
-def _ordered(graph):
+def _ordered(graph: onnx.GraphProto) -> list[int]:
     """Numbers of the nodes, each after those it reads. Raises ModelError for a cycle."""
     producer = {o: number for number, node in enumerate(graph.node) for o in node.output if o}
-    sorter = graphlib.TopologicalSorter()
+    sorter: graphlib.TopologicalSorter[int] = graphlib.TopologicalSorter()
     for number, node in enumerate(graph.node):
         sorter.add(number, *(producer[i] for i in node.input if i in producer))
     try:
@@ -169,7 +172,7 @@ def _ordered(graph):
         raise ModelError(f"the graph has a cycle: {ring}; export the model again") from None
 
 
-def _for_checker(model, order):
+def _for_checker(model: onnx.ModelProto, order: list[int]) -> onnx.ModelProto:
     """A copy of the model with what the checker insists on: nodes in order, a shape of the output
     (which nobody needs)."""
     copy = onnx.ModelProto()
@@ -180,22 +183,22 @@ def _for_checker(model, order):
     return copy
 
 
-def _guarded(function, model, what):
+def _guarded(function: Callable, model: onnx.ModelProto, what: str) -> Any:
     try:
         return function(model)
     except (onnx.checker.ValidationError, RuntimeError, ValueError, EncodeError) as error:
         raise ModelError(f"{what}: not valid ONNX: {_first_line(error)}") from None
 
 
-def _first_line(error):
+def _first_line(error: Exception) -> str:
     return printable(str(error).strip().split("\n")[0][:300])
 
 
-def _label(node, number):
+def _label(node: onnx.NodeProto, number: int) -> str:
     return printable((node.name or f"{node.op_type}_{number + 1}")[:120])
 
 
-def _array(tensor):
+def _array(tensor: onnx.TensorProto) -> np.ndarray:
     try:
         return numpy_helper.to_array(tensor)
     except Exception as error:  # contradictory sizes and types make the decoder raise many kinds
@@ -203,7 +206,7 @@ def _array(tensor):
         raise ModelError(f"tensor '{name}': cannot be read ({_first_line(error)})") from None
 
 
-def _node(proto, number):
+def _node(proto: onnx.NodeProto, number: int) -> Node:
     attributes = {}
     for attribute in proto.attribute:
         value = onnx.helper.get_attribute_value(attribute)
@@ -224,7 +227,7 @@ def _node(proto, number):
     )
 
 
-def _shape(value):
+def _shape(value: onnx.ValueInfoProto) -> tuple:
     name = printable(value.name[:120])
     if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
         raise ModelError(

@@ -4,7 +4,7 @@ its result, or a constant. `Refused` says why one cannot, and what to do."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -56,7 +56,7 @@ def _images(value: Value) -> Value:
     return value
 
 
-def _spatial(node: Node, value: Value, kernel: list[int]) -> None:
+def _spatial(node: Node, value: Value, kernel: Sequence[int]) -> None:
     if len(kernel) != 2:
         raise Refused(
             f"it has {len(kernel)} spatial dimensions", "only two are possible: [N, C, H, W]"
@@ -72,7 +72,9 @@ def _strides(node: Node) -> tuple[int, int]:
     return tuple(node.attributes.get("strides", [1, 1]))
 
 
-def _pads(node: Node, value: Value, kernel, strides, own: bool = True):
+def _pads(
+    node: Node, value: Value, kernel: Sequence[int], strides: Sequence[int], own: bool = True
+) -> tuple[int, ...]:
     """(top, left, bottom, right) of the operator, with what a Pad before it adds."""
     mode = node.attributes.get("auto_pad", "NOTSET")
     pads = list(node.attributes.get("pads", [0, 0, 0, 0]))
@@ -89,18 +91,20 @@ def _pads(node: Node, value: Value, kernel, strides, own: bool = True):
     return tuple(a + b for a, b in zip(pads, value.pad)) if own else tuple(pads)
 
 
-def _size(value: Value, kernel, strides, pads) -> tuple[int, int]:
+def _size(
+    value: Value, kernel: Sequence[int], strides: Sequence[int], pads: Sequence[int]
+) -> tuple[int, int]:
     top, left, bottom, right = pads
     total = (value.shape[1] + top + bottom, value.shape[2] + left + right)
     if min(strides) < 1 or min(kernel) < 1:
         raise Refused(f"kernel {list(kernel)}, strides {list(strides)}", "both are at least 1")
-    size = tuple((n - k) // s + 1 for n, k, s in zip(total, kernel, strides))
-    if min(size) < 1:
+    height, width = ((n - k) // s + 1 for n, k, s in zip(total, kernel, strides))
+    if min(height, width) < 1:
         raise Refused(
             f"kernel {list(kernel)} is larger than its padded input {list(total)}",
             "give larger images or a smaller kernel",
         )
-    return size
+    return height, width
 
 
 def _zero_extension(before: int, after: int, kernel: int) -> tuple[int, int]:
@@ -112,7 +116,16 @@ def _zero_extension(before: int, after: int, kernel: int) -> tuple[int, int]:
     return first + more, last + more
 
 
-def _convolution(b: Builder, node: Node, value: Value, weight, bias, strides, pads, groups=1):
+def _convolution(
+    b: Builder,
+    node: Node,
+    value: Value,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    strides: Sequence[int],
+    pads: Sequence[int],
+    groups: int = 1,
+) -> Value:
     """A layer of a dense weight [O, I, Kh, Kw]. Unequal padding extends the kernel by zeros."""
     size = _size(value, weight.shape[2:], strides, pads)
     top, left, bottom, right = pads
@@ -134,7 +147,7 @@ def _convolution(b: Builder, node: Node, value: Value, weight, bias, strides, pa
     )
 
 
-def conv(b: Builder, node: Node):
+def conv(b: Builder, node: Node) -> Value:
     value = b.value(node)
     weight = b.numbers(node, 1)
     _spatial(node, value, list(weight.shape[2:]))
@@ -160,7 +173,7 @@ def conv(b: Builder, node: Node):
     return _convolution(b, node, value, weight, bias, strides, pads, groups)
 
 
-def _dense(weight, groups):
+def _dense(weight: np.ndarray, groups: int) -> np.ndarray:
     """[O, I / groups, Kh, Kw] of a grouped convolution as [O, I, Kh, Kw] with zeros."""
     outputs, inputs = len(weight) // groups, weight.shape[1]
     dense = np.zeros((len(weight), inputs * groups, *weight.shape[2:]))
@@ -170,7 +183,7 @@ def _dense(weight, groups):
     return dense
 
 
-def _linear(b: Builder, node: Node, weight, bias):
+def _linear(b: Builder, node: Node, weight: np.ndarray, bias: np.ndarray) -> Value:
     """A fully connected layer, weight [F, O]: a convolution whose kernel is the whole map."""
     value = b.value(node)
     if value.axes not in ("NC", "NF") or value.pad != NO_PAD:
@@ -192,7 +205,7 @@ def _linear(b: Builder, node: Node, weight, bias):
     return made.with_axes("NC")
 
 
-def gemm(b: Builder, node: Node):
+def gemm(b: Builder, node: Node) -> Value:
     if node.attributes.get("transA", 0):
         raise Refused("transA = 1", "only the weight may be transposed")
     weight = b.numbers(node, 1)
@@ -202,13 +215,13 @@ def gemm(b: Builder, node: Node):
     return _linear(b, node, weight * alpha, bias * beta)
 
 
-def matmul(b: Builder, node: Node):
+def matmul(b: Builder, node: Node) -> Value:
     if node.inputs[0] in b.constants:
         raise Refused("the constant is its first factor", "the image's features come first")
     return _linear(b, node, b.numbers(node, 1), np.zeros(1))
 
 
-def batch_normalization(b: Builder, node: Node):
+def batch_normalization(b: Builder, node: Node) -> Value:
     scale, shift, mean, variance = (b.numbers(node, i) for i in range(1, 5))
     if node.attributes.get("training_mode", 0):
         raise Refused("training_mode = 1", "export the model in evaluation mode")
@@ -220,7 +233,7 @@ def batch_normalization(b: Builder, node: Node):
     return b.affine(node, value, gain, shift - mean * gain)
 
 
-def _clamped(b: Builder, node: Node, low: float, high: float):
+def _clamped(b: Builder, node: Node, low: float, high: float) -> Value:
     if math.isnan(low) or math.isnan(high) or low > high:
         raise Refused(f"it clamps to {low}..{high}", "the smaller limit comes first")
     value = b.value(node)
@@ -234,11 +247,11 @@ def _clamped(b: Builder, node: Node, low: float, high: float):
     return value
 
 
-def relu(b: Builder, node: Node):
+def relu(b: Builder, node: Node) -> Value:
     return _clamped(b, node, 0.0, math.inf)
 
 
-def clip(b: Builder, node: Node):
+def clip(b: Builder, node: Node) -> Value:
     limits = []
     for position, (key, default) in enumerate((("min", -math.inf), ("max", math.inf)), 1):
         given = b.constant(node, position, node.attributes.get(key, default))
@@ -246,7 +259,7 @@ def clip(b: Builder, node: Node):
     return _clamped(b, node, *limits)
 
 
-def _pool_geometry(b: Builder, node: Node):
+def _pool_geometry(b: Builder, node: Node) -> tuple:
     value = b.value(node)
     kernel = tuple(node.attributes.get("kernel_shape", ()))
     _spatial(node, value, kernel)
@@ -262,7 +275,7 @@ def _pool_geometry(b: Builder, node: Node):
     return value, kernel, strides, pads
 
 
-def max_pool(b: Builder, node: Node):
+def max_pool(b: Builder, node: Node) -> Value:
     if len(node.outputs) > 1 and node.outputs[1] in b.readers:
         raise Refused("its second output, the indices, is used", "only the maxima exist")
     value, kernel, strides, pads = _pool_geometry(b, node)
@@ -292,7 +305,7 @@ def max_pool(b: Builder, node: Node):
     )
 
 
-def average_pool(b: Builder, node: Node):
+def average_pool(b: Builder, node: Node) -> Value:
     value, kernel, strides, pads = _pool_geometry(b, node)
     if any(pads) and not node.attributes.get("count_include_pad", 0):
         raise Refused(
@@ -318,7 +331,7 @@ def average_pool(b: Builder, node: Node):
     )
 
 
-def _whole_pool(b: Builder, node: Node, value: Value, op: str, axes: str):
+def _whole_pool(b: Builder, node: Node, value: Value, op: str, axes: str) -> Value:
     if value.pad != NO_PAD:
         raise Refused("it follows a Pad", "put the Pad directly before a convolution or pool")
     kernel = value.shape[1:]
@@ -327,13 +340,13 @@ def _whole_pool(b: Builder, node: Node, value: Value, op: str, axes: str):
     return made.with_axes(axes)
 
 
-def global_pool(b: Builder, node: Node):
+def global_pool(b: Builder, node: Node) -> Value:
     value = _images(b.value(node))
     op = "avgpool" if node.op == "GlobalAveragePool" else "maxpool"
     return _whole_pool(b, node, value, op, value.axes)
 
 
-def reduce_mean(b: Builder, node: Node):
+def reduce_mean(b: Builder, node: Node) -> Value:
     value = b.value(node)
     rank = len(value.axes)
     axes = b.integers(node, "axes", 1, list(range(rank)))
@@ -348,7 +361,7 @@ def reduce_mean(b: Builder, node: Node):
     return _whole_pool(b, node, value, "avgpool", kept)
 
 
-def pad(b: Builder, node: Node):
+def pad(b: Builder, node: Node) -> Value:
     value = b.value(node)
     mode = node.attributes.get("mode", "constant")
     fill = float(np.asarray(b.constant(node, 2, 0.0)).astype(np.float64).reshape(-1)[0])
@@ -384,7 +397,7 @@ def _per_channel(b: Builder, node: Node, value: Value, array: np.ndarray) -> np.
     return np.broadcast_to(array.reshape(-1), value.shape[0]).copy()
 
 
-def arithmetic(b: Builder, node: Node):
+def arithmetic(b: Builder, node: Node) -> Value:
     fixed = [i for i in (0, 1) if node.inputs[i] in b.constants]
     if not fixed:
         return _sum(b, node)
@@ -403,13 +416,13 @@ def arithmetic(b: Builder, node: Node):
     return b.affine(node, value, 1 / array, zeros)
 
 
-def sum_of(b: Builder, node: Node):
+def sum_of(b: Builder, node: Node) -> Value:
     if len(node.inputs) != 2:
         raise Refused(f"it adds {len(node.inputs)} tensors", "add them two at a time")
     return arithmetic(b, node)
 
 
-def _sum(b: Builder, node: Node):
+def _sum(b: Builder, node: Node) -> Value:
     one, two = b.value(node), b.value(node, 1)
     if node.op not in ("Add", "Sum"):
         raise Refused("both factors come from the image", "only Add takes two tensors")
@@ -428,14 +441,14 @@ def _sum(b: Builder, node: Node):
 # -- layout
 
 
-def flatten(b: Builder, node: Node):
+def flatten(b: Builder, node: Node) -> Value:
     value, axis = b.value(node), node.attributes.get("axis", 1)
     if axis not in (1, 1 - len(value.axes)):
         raise Refused(f"axis {axis}", "only axis 1, which keeps the batch, is taken")
     return value if value.axes == "NF" else value.flattened()
 
 
-def reshape(b: Builder, node: Node):
+def reshape(b: Builder, node: Node) -> Value:
     value = b.value(node)
     target = b.integers(node, "shape", 1)
     now = value.dims(b.batch)
@@ -455,7 +468,7 @@ def reshape(b: Builder, node: Node):
     return made
 
 
-def squeeze(b: Builder, node: Node):
+def squeeze(b: Builder, node: Node) -> Value:
     value = b.value(node)
     now = value.dims(b.batch)
     axes = b.integers(node, "axes", 1, [i for i, n in enumerate(now) if n == 1 and i > 0])
@@ -468,7 +481,7 @@ def squeeze(b: Builder, node: Node):
     return value.with_axes("NC")
 
 
-def unsqueeze(b: Builder, node: Node):
+def unsqueeze(b: Builder, node: Node) -> Value:
     value = b.value(node)
     axes = sorted(a % 4 for a in b.integers(node, "axes", 1, []))
     layouts = {(2, 3): "NCHW", (1, 2): "NHWC"}
@@ -477,7 +490,7 @@ def unsqueeze(b: Builder, node: Node):
     return value.with_axes(layouts[tuple(axes)])
 
 
-def transpose(b: Builder, node: Node):
+def transpose(b: Builder, node: Node) -> Value:
     value = b.value(node)
     perm = node.attributes.get("perm", list(range(len(value.axes)))[::-1])
     axes = "".join(value.axes[p] for p in perm)
@@ -488,24 +501,24 @@ def transpose(b: Builder, node: Node):
     return replace(value, axes=axes)
 
 
-def shape(b: Builder, node: Node):
+def shape(b: Builder, node: Node) -> np.ndarray:
     dims = b.value(node).dims(b.batch)
     start, end = node.attributes.get("start", 0), node.attributes.get("end", len(dims))
     return np.array(dims[start:end], np.int64)
 
 
-def same(b: Builder, node: Node):
+def same(b: Builder, node: Node) -> Value:
     return b.value(node)
 
 
-def cast(b: Builder, node: Node):
+def cast(b: Builder, node: Node) -> Value:
     kinds = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
     if node.attributes.get("to") not in kinds:
         raise Refused("it casts to integers", "quantize with QuantizeLinear instead")
     return b.value(node)
 
 
-def softmax(b: Builder, node: Node):
+def softmax(b: Builder, node: Node) -> Value:
     if node.outputs[0] != b.graph.output_name:
         raise Refused("it is not the end of the network", "only a last Softmax can be dropped")
     b.notes.append(
@@ -517,7 +530,7 @@ def softmax(b: Builder, node: Node):
 # -- quantization
 
 
-def _quantized(b: Builder, node: Node, grid: Grid):
+def _quantized(b: Builder, node: Node, grid: Grid) -> Value:
     """Prescribes the grid for the value's producer, or adds a layer that quantizes."""
     name = node.inputs[0]
     value = b.value(node)
@@ -563,7 +576,7 @@ def _grid(b: Builder, node: Node, low: int, high: int, zero: np.ndarray) -> Grid
     return Grid(float(scale.reshape(-1)[0]), low, high)
 
 
-def quantize_linear(b: Builder, node: Node):
+def quantize_linear(b: Builder, node: Node) -> Value | np.ndarray:
     zero = np.asarray(b.constant(node, 2, np.zeros((), np.uint8)))
     limits = {"uint8": (0, 255), "int8": (-128, 127), "uint4": (0, 15), "int4": (-8, 7)}
     if zero.dtype.name not in limits:
@@ -587,7 +600,7 @@ def _along(node: Node, array: np.ndarray, x: np.ndarray) -> np.ndarray:
     return array.reshape(sizes)
 
 
-def dequantize_linear(b: Builder, node: Node):
+def dequantize_linear(b: Builder, node: Node) -> Value | np.ndarray:
     scale = b.numbers(node, 1)
     if node.inputs[0] in b.constants:
         x, zero = b.numbers(node, 0), b.numbers(node, 2, np.zeros(()))
@@ -598,7 +611,7 @@ def dequantize_linear(b: Builder, node: Node):
     return replace(value, grid=None)
 
 
-def quant(b: Builder, node: Node):
+def quant(b: Builder, node: Node) -> Value | np.ndarray:
     """QONNX Quant, of a weight (folded) or of an activation."""
     scale, zero, bits = (b.numbers(node, i) for i in (1, 2, 3))
     signed, narrow = node.attributes.get("signed", 1), node.attributes.get("narrow", 0)
@@ -620,7 +633,7 @@ def quant(b: Builder, node: Node):
     return replace(value, grid=None)
 
 
-def bipolar_quant(b: Builder, node: Node):
+def bipolar_quant(b: Builder, node: Node) -> np.ndarray:
     if node.inputs[0] not in b.constants:
         raise Refused("activations of -1 and 1", REMEDIES["BipolarQuant"])
     return np.where(b.numbers(node, 0) >= 0, 1.0, -1.0) * b.numbers(node, 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,10 +58,13 @@ class _Tensor:
     """A tensor in both forms. real: float64 or None; integers: int32 or None; real is about
     scale * integers, whose range is signed or not."""
 
-    real: np.ndarray | None
-    integers: np.ndarray | None
+    real: Any
+    integers: Any
     scale: float
     signed: bool
+
+
+_Made = tuple[Layer, _Tensor, str]
 
 
 def quantize(
@@ -79,12 +83,14 @@ def quantize(
         return _Quantizer(net, images, pixels).run()
 
 
-def _names(net):
+def _names(net: FloatNet) -> list[str]:
     return [layer.name for layer in net.layers]
 
 
 class _Quantizer:
-    def __init__(self, net, images, pixels):
+    def __init__(
+        self, net: FloatNet, images: np.ndarray | None, pixels: tuple[np.ndarray, np.ndarray] | None
+    ) -> None:
         self.net, self.pixels = net, pixels
         self.layers: list[Layer] = []
         self.quality: list[Quality] = []
@@ -112,8 +118,9 @@ class _Quantizer:
         )
         return Quantized(made, self.quality, self._agreement())
 
-    def _input(self, images):
-        net, real = self.net, None
+    def _input(self, images: np.ndarray | None) -> _Tensor:
+        net = self.net
+        real: Any = None
         if images is not None:
             real = images * net.gain[:, None, None] + net.offset[:, None, None]
         if net.grid is None and real is None:
@@ -125,7 +132,7 @@ class _Quantizer:
         low, high = (-128, 127) if signed else (0, 255)
         return _Tensor(real, np.rint(real / scale).clip(low, high).astype(np.int32), scale, signed)
 
-    def _agreement(self):
+    def _agreement(self) -> float | None:
         result = self.tensors[self.net.layers[-1].name]
         if result.real is None or result.real.shape[2:] != (1, 1) or result.real.shape[1] < 2:
             return None
@@ -152,7 +159,7 @@ class _Quantizer:
 
     # -- operators: each gives the integer layer, its result so far, and how its weights were found
 
-    def _conv(self, layer, last, source):
+    def _conv(self, layer: FloatLayer, last: bool, source: _Tensor) -> _Made:
         sums = None if source.real is None else _sums(layer, source.real)
         fit, bias = self._weights(layer, source, sums, shared=last and _is_raw(layer))
         real = None if sums is None else _clamp(layer, sums + layer.bias[:, None, None])
@@ -181,11 +188,11 @@ class _Quantizer:
         )
         return made, _Tensor(real, None, scale, low < 0), _how(fit)
 
-    def _maxpool(self, layer, last, source):
+    def _maxpool(self, layer: FloatLayer, last: bool, source: _Tensor) -> _Made:
         real = None if source.real is None else _max_pool(layer, source.real)
         return self._made(layer), _Tensor(real, None, source.scale, source.signed), ""
 
-    def _avgpool(self, layer, last, source):
+    def _avgpool(self, layer: FloatLayer, last: bool, source: _Tensor) -> _Made:
         window = math.prod(layer.kernel)
         real = (
             None
@@ -202,7 +209,7 @@ class _Quantizer:
         made = self._made(layer, mult=int(mult[0]), shift=int(shift[0]), out_min=low, out_max=high)
         return made, _Tensor(real, None, scale, low < 0), ""
 
-    def _add(self, layer, last, a, b):
+    def _add(self, layer: FloatLayer, last: bool, a: _Tensor, b: _Tensor) -> _Made:
         real = None if a.real is None else _clamp(layer, a.real + b.real)
         natural = (a.signed or b.signed) and layer.low < 0
         signed = layer.grid.low < 0 if layer.grid else natural
@@ -216,26 +223,30 @@ class _Quantizer:
         if shift < 0 or max(mult) > MAX_MULT:
             raise ModelError(f"its result is {max(factors):.3g} times finer than what it adds")
         low, high = _limits(layer, scale, signed)
-        mult = tuple(max(1, m) for m in mult)
-        made = self._made(layer, mult=mult, shift=shift, out_min=low, out_max=high)
+        both = tuple(max(1, m) for m in mult)
+        made = self._made(layer, mult=both, shift=shift, out_min=low, out_max=high)
         return made, _Tensor(real, None, scale, low < 0), ""
 
     # -- parts
 
-    def _made(self, layer, **fields):
-        geometry = {} if layer.op == "add" else dict(stride=layer.stride, pad=layer.pad)
+    def _made(self, layer: FloatLayer, **fields: Any) -> Layer:
+        geometry: dict[str, Any] = (
+            {} if layer.op == "add" else dict(stride=layer.stride, pad=layer.pad)
+        )
         if layer.op in ("maxpool", "avgpool"):
             geometry["kernel"] = layer.kernel
         return Layer(name=layer.name, op=layer.op, inputs=layer.inputs, **geometry, **fields)
 
-    def _out_scale(self, layer, real, signed):
+    def _out_scale(self, layer: FloatLayer, real: Any, signed: bool) -> float:
         if layer.grid is not None:
             return layer.grid.scale
         if real is None:
             raise ModelError("the model does not quantize its result; give calibration images")
         return _scale(real, signed)
 
-    def _weights(self, layer, source, sums, shared):
+    def _weights(
+        self, layer: FloatLayer, source: _Tensor, sums: Any, shared: bool
+    ) -> tuple[Fit, np.ndarray]:
         """(Fit of a convolution's weights, bias in real numbers that goes with it)."""
         flat = layer.weight.reshape(len(layer.weight), -1)
         fit = find_levels(flat)
@@ -254,15 +265,15 @@ class _Quantizer:
         return fit, layer.bias + source.scale * moved
 
 
-def _is_raw(layer):
+def _is_raw(layer: FloatLayer) -> bool:
     return layer.grid is None and layer.low == -math.inf and layer.high == math.inf
 
 
-def _how(fit):
+def _how(fit: Fit) -> str:
     return "exact" if fit.exact else "fitted"
 
 
-def _mask(layer):
+def _mask(layer: FloatLayer) -> np.ndarray:
     """bool [O, K]: weights that are not the zeros between groups."""
     outputs, inputs = layer.weight.shape[:2]
     group = np.arange(outputs)[:, None] * layer.groups // outputs
@@ -270,7 +281,7 @@ def _mask(layer):
     return np.repeat(allowed, math.prod(layer.weight.shape[2:]), axis=1)
 
 
-def _finer(fit: Fit, bias, unit) -> Fit:
+def _finer(fit: Fit, bias: np.ndarray, unit: float) -> Fit:
     """The same weights in larger integers, where the bias is no multiple of the present unit."""
     peak = int(np.abs(fit.codebook).max())
     steps = bias / (unit * fit.scale)
@@ -280,7 +291,7 @@ def _finer(fit: Fit, bias, unit) -> Fit:
     return Fit(fit.scale / factor, fit.codebook * factor, fit.index, fit.exact)
 
 
-def _bias(steps, layer, fit, signed):
+def _bias(steps: np.ndarray, layer: FloatLayer, fit: Fit, signed: bool) -> np.ndarray:
     """int32 [O] of a bias in units of the sums. Raises ModelError where the sum would overflow."""
     reach = (128 if signed else 255) * np.abs(fit.codebook)[fit.index].sum(axis=1)
     if (bad := reach + np.abs(np.rint(steps)) > ACC_MAX).any():
@@ -292,7 +303,7 @@ def _bias(steps, layer, fit, signed):
     return np.rint(steps).astype(np.int32)
 
 
-def _multiplier(factor):
+def _multiplier(factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(mult, shift) int64 with mult / 2^shift nearest to each positive factor."""
     exponent = np.frexp(factor)[1].astype(np.int64)
     shift = np.minimum(15 - exponent, MAX_SHIFT)
@@ -307,17 +318,17 @@ def _multiplier(factor):
     return np.maximum(mult, 1).astype(np.int64), shift
 
 
-def _limits(layer, scale, signed):
+def _limits(layer: FloatLayer, scale: float, signed: bool) -> tuple[int, int]:
     grid = layer.grid or Grid(scale, *((-128, 127) if signed else (0, 255)))
     low = max(grid.low, min(grid.high, _steps(layer.low, scale)))
     return low, max(low, min(grid.high, _steps(layer.high, scale)))
 
 
-def _steps(limit, scale):
+def _steps(limit: float, scale: float) -> int:
     return int(np.rint(np.clip(limit / scale, -1000, 1000)))
 
 
-def _scale(real, signed):
+def _scale(real: np.ndarray, signed: bool) -> float:
     """The scale of least squared error for 8-bit integers."""
     values = real.ravel()
     if values.size > SAMPLES:
@@ -326,17 +337,17 @@ def _scale(real, signed):
     top = max(float(real.max()) / high, float(real.min()) / low if signed else 0.0)
     if top == 0:
         return 1.0
-    best = None
+    least, best = math.inf, top
     for _ in range(STEPS):
         off = np.rint(values / top).clip(low, high) * top - values
         error = float(exact.total(off * off))
-        if best is None or error < best[0]:
-            best = (error, top)
+        if error < least:
+            least, best = error, top
         top *= SHRINK
-    return best[1]
+    return best
 
 
-def _checked(made: Layer, layer: FloatLayer, shapes, inputs) -> Layer:
+def _checked(made: Layer, layer: FloatLayer, shapes: list, inputs: list) -> Layer:
     """The layer with its derived fields, from a network of its own."""
     if layer.op == "add":
         return made
@@ -349,7 +360,7 @@ def _checked(made: Layer, layer: FloatLayer, shapes, inputs) -> Layer:
     return net.layers[0]
 
 
-def _quality(layer, made, result, how):
+def _quality(layer: FloatLayer, made: Layer, result: _Tensor, how: str) -> Quality:
     if result.real is None:
         return Quality(layer.name, how, math.nan, math.nan)
     off = result.integers * result.scale - result.real
@@ -357,7 +368,7 @@ def _quality(layer, made, result, how):
     sqnr = 10 * math.log10(signal / noise) if noise and signal else math.inf
     clamped = 0.0
     if made.out_min is not None:
-        at_limit = result.integers == made.out_max
+        at_limit: Any = result.integers == made.out_max
         if made.out_min < 0:
             at_limit |= result.integers == made.out_min
         clamped = float(at_limit.mean())
@@ -389,21 +400,21 @@ def run_float(layer: FloatLayer, *inputs: np.ndarray) -> np.ndarray:
     return _clamp(layer, _sums(layer, *inputs) + layer.bias[:, None, None])
 
 
-def _clamp(layer, x):
+def _clamp(layer: FloatLayer, x: np.ndarray) -> np.ndarray:
     return x.clip(layer.low, layer.high)
 
 
-def _sums(layer, x):
+def _sums(layer: FloatLayer, x: np.ndarray) -> np.ndarray:
     products = math.prod(layer.weight.shape[1:])
-    x, weight = (torch.from_numpy(exact.operand(v, products)) for v in (x, layer.weight))
-    return F.conv2d(x, weight, stride=layer.stride, padding=layer.pad).numpy()
+    a, b = (torch.from_numpy(exact.operand(v, products)) for v in (x, layer.weight))
+    return F.conv2d(a, b, stride=layer.stride, padding=layer.pad).numpy()
 
 
-def _max_pool(layer, x):
+def _max_pool(layer: FloatLayer, x: np.ndarray) -> np.ndarray:
     return F.max_pool2d(torch.from_numpy(x), layer.kernel, layer.stride, layer.pad).numpy()
 
 
-def _window_sums(layer, x):
+def _window_sums(layer: FloatLayer, x: np.ndarray) -> np.ndarray:
     bits = exact.BITS - math.prod(layer.kernel).bit_length()
     vertical, horizontal = layer.pad
     padded = F.pad(
@@ -412,7 +423,9 @@ def _window_sums(layer, x):
     return F.avg_pool2d(padded, layer.kernel, layer.stride, divisor_override=1).numpy()
 
 
-def _samples(layer, integers, sums):
+def _samples(
+    layer: FloatLayer, integers: np.ndarray, sums: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """(int patches [S, K] of the input, wanted sums [S, O]) at random places of all images."""
     images, _, height, width = sums.shape
     places = images * height * width
@@ -422,8 +435,8 @@ def _samples(layer, integers, sums):
     rows, wanted = [], []
     for start in range(0, images, CHUNK):
         part = torch.from_numpy(integers[start : start + CHUNK]).float()
-        patches = F.unfold(part, layer.kernel, padding=layer.pad, stride=layer.stride)
-        patches = patches.numpy().transpose(0, 2, 1).reshape(-1, patches.shape[1])
+        columns = F.unfold(part, layer.kernel, padding=layer.pad, stride=layer.stride)
+        patches = columns.numpy().transpose(0, 2, 1).reshape(-1, columns.shape[1])
         outputs = sums[start : start + CHUNK].transpose(0, 2, 3, 1).reshape(len(patches), -1)
         first = start * height * width
         here = chosen[(chosen >= first) & (chosen < first + len(patches))] - first

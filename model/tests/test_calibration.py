@@ -1,0 +1,129 @@
+"""The quantizer: exact levels, the best codebook, scales, sums that no processor changes."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from model.interchange import exact
+from model.interchange.codebook import best_codebook, find_levels
+from model.interchange.quantize import _multiplier, _scale
+
+
+@pytest.mark.parametrize(
+    "levels, integers",
+    [
+        ([-1, 0, 1], {-1, 1}),
+        ([-0.7, 0.35, 0], {-2, 1}),
+        ([-3, 0, 4, 7], {-3, 4, 7}),
+        ([0.25], {1}),
+        ([-0.5, 0.5], {-1, 1}),
+    ],
+)
+def test_few_levels_are_taken_exactly(levels, integers):
+    rng = np.random.default_rng(0)
+    gains = rng.uniform(0.01, 9, (6, 1))
+    weights = (rng.choice(levels, (6, 50)) * gains).astype(np.float32).astype(np.float64)
+    fit = find_levels(weights)
+    assert fit.exact and set(fit.codebook.tolist()) - {0} == integers and fit.codebook[0] == 0
+    assert np.allclose(fit.weights, weights, rtol=1e-5, atol=0)
+
+
+def test_rows_of_opposite_sign_need_a_codebook_with_both():
+    rows = np.array([[1.0, 2.0, 0.0], [-1.0, -2.0, 0.0]])
+    assert find_levels(rows) is None
+    rows = np.array([[1.0, -1.0, 0.0], [-1.0, 1.0, 1.0]])
+    assert find_levels(rows).exact
+
+
+def test_more_or_irrational_levels_are_not():
+    rng = np.random.default_rng(0)
+    assert find_levels(rng.normal(size=(3, 9))) is None
+    assert find_levels(rng.choice([1, 2, 3, 4], (3, 40)).astype(float)) is None
+    assert find_levels(rng.choice([1, np.sqrt(2), -np.pi], (3, 40))) is None
+
+
+def test_best_codebook_beats_every_rounding_of_a_small_layer():
+    """Against all assignments of four weights to the fitted values: none is better by more than
+    the ridge."""
+    rng = np.random.default_rng(2)
+    mixing = rng.normal(size=(4, 4))
+    covariance = mixing @ mixing.T + 0.1 * np.eye(4)
+    weights = rng.normal(size=(1, 4))
+    fit = best_codebook(weights, covariance, weights @ covariance, np.ones((1, 4), bool), False)
+
+    def error(candidate):
+        off = weights[0] - candidate
+        return off @ covariance @ off
+
+    values = fit.scale[0] * fit.codebook
+    best = min(error(np.array(choice)) for choice in itertools.product(values, repeat=4))
+    assert error(fit.weights[0]) <= best * 1.5 + 1e-9
+    nearest = values[np.abs(weights[0][:, None] - values).argmin(axis=1)]
+    assert error(fit.weights[0]) <= error(nearest) + 1e-9
+
+
+def test_correlated_inputs_are_used():
+    """Descent on the second moments loses less than rounding to the nearest value."""
+    rng = np.random.default_rng(4)
+    inputs = rng.normal(size=(2000, 60)) @ rng.normal(size=(60, 60)) * 0.3
+    inputs += rng.normal(size=(2000, 1))
+    covariance = np.cov(inputs.T, bias=True)
+    weights = rng.normal(size=(8, 60))
+    mask = np.ones((8, 60), bool)
+    fit = best_codebook(weights, covariance, weights @ covariance, mask, False)
+    levels = fit.scale[:, None, None] * fit.codebook
+    nearest = np.take_along_axis(
+        np.broadcast_to(levels, (8, 60, 4)),
+        np.abs(weights[:, :, None] - levels).argmin(axis=2)[:, :, None],
+        2,
+    )[:, :, 0]
+
+    def error(candidate):
+        off = weights - candidate
+        return np.einsum("ok,kl,ol->", off, covariance, off)
+
+    assert error(fit.weights) < 0.5 * error(nearest)
+    assert np.abs(fit.codebook).max() == 127 and fit.codebook[0] == 0
+
+
+def test_shared_scale_and_masked_weights():
+    rng = np.random.default_rng(5)
+    mask = rng.random((6, 30)) < 0.5
+    weights = rng.normal(size=(6, 30)) * mask
+    fit = best_codebook(weights, np.eye(30), weights, mask, True)
+    assert (fit.scale == fit.scale[0]).all()
+    assert (fit.index[~mask] == 0).all() and fit.index[mask].any()
+
+
+def test_sums_do_not_depend_on_their_order():
+    rng = np.random.default_rng(6)
+    a, b = rng.normal(size=(20, 3000)), exact.operand(rng.normal(size=(3000, 10)), 3000)
+    order = rng.permutation(3000)
+    assert np.array_equal(exact.matmul(a, b), exact.matmul(a[:, order], b[order]))
+    assert not np.array_equal(a @ b, a[:, order] @ b[order]), "the test must be able to fail"
+    assert np.abs(exact.matmul(a, b) - a @ b).max() < 1e-3
+    assert exact.total(a) == exact.total(a[:, order])
+    integers = rng.integers(0, 256, (5000, 7))
+    mean, covariance = exact.moments(integers)
+    assert np.allclose(covariance, np.cov(integers.T, bias=True))
+    assert np.array_equal(covariance, exact.moments(integers[::-1])[1])
+
+
+def test_multipliers():
+    factors = np.array([1.0, 0.999999, 2.0**-40, 3e4, 1 / 3])
+    mult, shift = _multiplier(factors)
+    assert (mult >= 1).all() and (mult <= 32767).all() and (shift <= 31).all()
+    off = np.abs(mult / 2.0**shift - factors) / factors
+    assert off[[0, 1, 3, 4]].max() < 1 / 16384
+    with pytest.raises(ValueError, match="finer than its sums"):
+        _multiplier(np.array([40000.0]))
+
+
+def test_scale_clips_rare_peaks_only():
+    rng = np.random.default_rng(7)
+    even = rng.uniform(0, 1, 20000)
+    assert _scale(even, False) == pytest.approx(1 / 255, rel=0.01)
+    peaked = np.append(rng.normal(0, 1, 200_000), 20.0)
+    assert _scale(peaked, True) < 0.6 * 20 / 127
+    assert _scale(np.zeros(5), True) == 1
