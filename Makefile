@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 
 # Paths may also stand in the environment. The others decide what a command does or tests: they count on the command
 # line only, so that a variable that is there for something else changes no result.
-PATHS   := NET IMAGES OUT CIFAR_ROOT MODEL CALIB
+PATHS   := NET IMAGES OUT CIFAR_ROOT MODEL CALIB FLOAT
 CHOICES := SIM MODULES TARGET BLOCK BACKEND DATASET SEED WAVES PIXELS JOBS NIGHTLY TEST N MODULE HAND MUTANT PROOF ARGS
 
 define newline
@@ -93,6 +93,17 @@ ifneq ($(filter check,$(MAKECMDGOALS)),)
 $(call given,NET,$(CHECK_USAGE))
 $(call exists,NET)
 endif
+DIFF_USAGE := make diff NET=x.clipq.npz IMAGES=x.npy [FLOAT=x.onnx] [BACKEND=int|rtl] [PIXELS=1]
+ifneq ($(filter diff,$(MAKECMDGOALS)),)
+$(call given,NET,$(DIFF_USAGE))
+$(call given,IMAGES,$(DIFF_USAGE))
+$(call exists,NET)
+$(call exists,IMAGES)
+$(if $(FLOAT),$(call exists,FLOAT))
+ifeq ($(BACKEND),torch)
+$(error BACKEND=torch: must be one of int rtl for diff)
+endif
+endif
 EXPORT_USAGE := make export NET=x.clipq.npz OUT=x.onnx
 ifneq ($(filter export,$(MAKECMDGOALS)),)
 $(call given,NET,$(EXPORT_USAGE))
@@ -108,13 +119,13 @@ python := $(here) && bash -p ci/setup.sh && PATH="$$PWD/.venv/bin:$$PATH" exec .
 option = $(if $($1),--$2=$(call quote,$($1)))
 flag   = $(if $(filter 1,$($1)),--$2)
 
-.PHONY: help setup demo sim regress run accuracy train vectors perf lint formal mutate synth clean coverage import check export
+.PHONY: help setup demo sim regress run accuracy train vectors perf lint formal mutate synth clean coverage import check export diff
 
 help: ## list the commands
 	@echo 'Commands (the first one run sets everything up in .venv):'
 	@$(here) && sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | awk -F@ '{printf "%-16s %s\n", $$1, $$2}'
 	@echo 'Variables: SIM=verilator|icarus MODULES=4|8|16 SEED=n WAVES=1 JOBS=n; the defaults are verilator and 4.'
-	@echo 'They count on the command line only; NET, IMAGES, OUT, MODEL, CALIB and CIFAR_ROOT may stand in the environment, too.'
+	@echo 'They count on the command line only; NET, IMAGES, OUT, MODEL, CALIB, FLOAT and CIFAR_ROOT may stand in the environment, too.'
 
 setup: ## install everything, run nothing
 	@$(here) && bash -p ci/setup.sh
@@ -144,6 +155,10 @@ check: ## whether a model or network file runs, and what it costs: NET=x.onnx|x.
 
 export: ## a network file becomes an ONNX model of the same integers: NET= OUT=
 	@$(python) model export $(call option,NET,net) $(call option,OUT,out)
+
+diff: ## where accuracy goes, layer by layer: NET= IMAGES= [FLOAT=x.onnx] [BACKEND=int|rtl] [PIXELS=1] [OUT=x.png] [ARGS=]
+	@$(python) host diff $(call option,NET,net) $(call option,IMAGES,images) $(call option,FLOAT,float) \
+	    $(call option,BACKEND,backend) $(call option,OUT,out) $(call option,MODULES,modules) $(call flag,PIXELS,pixels) $(ARGS)
 
 train: ## CLIP-Q training: [DATASET=cifar10|cifar100] [SEED=n] [ARGS=--help lists more]
 	@$(python) train.train $(call option,DATASET,dataset) $(call option,SEED,seed) $(ARGS)

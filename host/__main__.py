@@ -12,6 +12,7 @@ main = CommandGroup(
         "demo": "host.demo",
         "perf": "host.perf",
         "accuracy": "host.accuracy",
+        "diff": "host.diff",
     },
 )
 

@@ -80,15 +80,15 @@ def to_onnx(module: torch.nn.Module, shape: tuple[int, ...]) -> onnx.ModelProto:
 def _import(net: FloatNet, images: Any, mean: Any, std: Any) -> tuple[Quantized, list[str]]:
     from model.interchange.quantize import quantize
 
-    raw, pixels = _raw_input(net, images, mean, std)
+    raw, pixels = raw_input(net, images, mean, std)
     return quantize(net, raw, pixels), net.notes
 
 
-def _raw_input(
+def raw_input(
     net: FloatNet, images: Any, mean: Any, std: Any
 ) -> tuple[np.ndarray | None, tuple[np.ndarray, np.ndarray] | None]:
     """(what the model reads, float64 [N, C, H, W] or None; (gain, offset) of it in pixels or
-    None)."""
+    None). images, mean, std: as for import_onnx. Raises CalibrationError."""
     channels = net.input_shape[0]
     normalized = bool((net.gain != 1).any() or (net.offset != 0).any())
     pixels = None
