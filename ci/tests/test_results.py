@@ -20,13 +20,13 @@ sys.exit(pytest.main(sys.argv[2:]))
 """
 
 
-def run(folder, *tests):
+def run(folder, *tests, options=()):
     """(exit status, JUnit file, output) of ci/test_benches.py for a registry of these tests."""
     listed, junit = folder / "tests.yaml", folder / "junit.xml"
     listed.write_text(f"tests: [{', '.join(tests)}]")
-    options = ["ci/test_benches.py", f"--junitxml={junit}", "-ojunit_family=xunit1", "-v"]
+    own = ["ci/test_benches.py", f"--junitxml={junit}", "-ojunit_family=xunit1", "-v"]
     done = subprocess.run(
-        [sys.executable, "-c", PYTEST, str(listed), *options, "-p", "no:cacheprovider"],
+        [sys.executable, "-c", PYTEST, str(listed), *own, "-p", "no:cacheprovider", *options],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -76,6 +76,18 @@ def test_model_that_does_not_build_fails_by_name(tmp_path):
 def test_wrong_registry_is_one_line(tmp_path):
     code, _, text = run(tmp_path, "{name: a}")
     assert code and "entry 'a': key 'about' is missing" in text and "Traceback" not in text
+
+
+def test_long_benches_and_shared_models_come_first(tmp_path):
+    seconds = {"short": ("x", 5), "long": ("y", 50), "one": ("shared", 30), "two": ("shared", 30)}
+    tests = [
+        f"{{name: {name}, about: x, toplevel: {top}, module: m, simulators: [icarus], "
+        f"seconds: {s}}}"
+        for name, (top, s) in seconds.items()
+    ]
+    _, _, text = run(tmp_path, *tests, options=["--collect-only", "-qq"])
+    places = {name: text.index(f"test_bench[{name}[") for name in seconds}
+    assert sorted(places, key=places.get) == ["one", "long", "two", "short"]
 
 
 @pytest.mark.parametrize(
