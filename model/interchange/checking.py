@@ -66,14 +66,12 @@ def check(path: str | Path, hardware: Hardware) -> Verdict:
 def _compiled(
     net: Network, layers: list[Layer], origin: dict[str, str], notes: list[str], hardware: Hardware
 ) -> Verdict:
-    problems = [p for layer in layers if (p := _alone(net, layer, hardware))]
-    if not problems:
-        try:
-            compiled = compile_network(net, hardware)
-            return Verdict([], layers, origin, notes, compiled, predict(compiled))
-        except CompileError as error:
-            problems = [str(error)]
-    return Verdict(problems, layers, origin, notes)
+    try:
+        compiled = compile_network(net, hardware)
+    except CompileError as error:  # the first of perhaps several
+        problems = [p for layer in layers if (p := _alone(net, layer, hardware))]
+        return Verdict(problems or [str(error)], layers, origin, notes)
+    return Verdict([], layers, origin, notes, compiled, predict(compiled))
 
 
 def _alone(net: Network, layer: Layer, hardware: Hardware) -> str | None:
@@ -95,7 +93,8 @@ def _alone(net: Network, layer: Layer, hardware: Hardware) -> str | None:
             hardware,
         )
     except CompileError as error:
-        return str(error)
+        named = repr(layer.name) in str(error)
+        return str(error) if named else f"layer {layer.name!r}: {error}"
     return None
 
 

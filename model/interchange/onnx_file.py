@@ -160,11 +160,15 @@ def _check_opset(model: onnx.ModelProto) -> int:
 
 
 def _ordered(graph: onnx.GraphProto) -> list[int]:
-    """Numbers of the nodes, each after those it reads. Raises ModelError for a cycle."""
+    """Numbers of the nodes, each after those it reads: the file's order where that is one. Raises
+    ModelError for a cycle."""
     producer = {o: number for number, node in enumerate(graph.node) for o in node.output if o}
+    sources = [[producer[i] for i in n.input if i in producer] for n in graph.node]
+    if all(max(reads, default=-1) < number for number, reads in enumerate(sources)):
+        return list(range(len(sources)))
     sorter: graphlib.TopologicalSorter[int] = graphlib.TopologicalSorter()
-    for number, node in enumerate(graph.node):
-        sorter.add(number, *(producer[i] for i in node.input if i in producer))
+    for number, reads in enumerate(sources):
+        sorter.add(number, *reads)
     try:
         return list(sorter.static_order())
     except graphlib.CycleError as error:

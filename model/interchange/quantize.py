@@ -80,7 +80,13 @@ def quantize(
         largest = max(math.prod(net.shape(name)) for name in ["input", *_names(net)])
         images = images[: max(1, min(MAX_IMAGES, MAX_VALUES // largest))]
     with BLAS.limit(limits=1, user_api="blas"):  # its threads wait for each other: most are small
-        return _Quantizer(net, images, pixels).run()
+        try:
+            with np.errstate(over="raise", invalid="raise"):
+                return _Quantizer(net, images, pixels).run()
+        except FloatingPointError:
+            raise ModelError(
+                "the numbers of model and calibration images exceed floating point; check both"
+            ) from None
 
 
 def _names(net: FloatNet) -> list[str]:
@@ -142,8 +148,7 @@ class _Quantizer:
     def _layer(self, layer: FloatLayer, last: bool) -> None:
         inputs = [self.tensors[name] for name in layer.inputs]
         try:
-            with np.errstate(over="raise", invalid="raise"):
-                made, result, how = getattr(self, f"_{layer.op}")(layer, last, *inputs)
+            made, result, how = getattr(self, f"_{layer.op}")(layer, last, *inputs)
         except FloatingPointError:
             raise ModelError(
                 f"layer '{layer.name}': its values exceed floating point; train or export again"

@@ -6,15 +6,20 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
+from model.__main__ import main
+from model.compiler import compile_network
 from model.compiler.hardware import Hardware
-from model.interchange.checking import check
+from model.interchange.checking import check, high_water
 from model.interchange.exporting import to_onnx
 from model.interchange.importing import CalibrationError, import_onnx, import_torch
 from model.interchange.lower import lower
 from model.interchange.onnx_file import graph_of
 from model.interchange.quantize import run_net
+from model.network import save_network
+from model.performance.cycle_model import predict
 from model.reference.integer import run_integer
 from model.reference.torch_net import TorchNet
 from model.tests import onnx_models as zoo
@@ -103,6 +108,43 @@ def test_widths_of_torchvision_resnet18_are_checked(tmp_path):
     # The fully connected layer of 1000 classes is wider than the accelerator.
     assert any("1000 output channels" in problem for problem in verdict.problems)
     assert all("node" in problem or "layer" in problem for problem in verdict.problems)
+
+
+@pytest.mark.parametrize("modules", [4, 16])
+def test_check_predicts_what_the_imported_network_takes(modules, tmp_path):
+    """Cycles of a model without quantization are those of its network file, layer by layer."""
+    path, hardware = saved(zoo.mlperf_resnet8(), tmp_path), Hardware(num_modules=modules)
+    verdict = check(path, hardware)
+    assert verdict.problems == [] and verdict.prediction.total_cycles > 10_000
+    net = import_onnx(path, zoo.images((3, 32, 32), 2))[0].net
+    assert predict(compile_network(net, hardware)) == verdict.prediction
+    save_network(net, tmp_path / "n.clipq.npz")
+    again = check(tmp_path / "n.clipq.npz", hardware)
+    assert again.prediction == verdict.prediction
+    held, where = high_water(again.compiled)
+    assert where == "conv7" and held == 4 * sum(
+        again.compiled.tensors[n].size for n in ("conv1", "conv4", "conv7")
+    )
+    result = CliRunner().invoke(main, ["check", "--net", str(path), "--modules", str(modules)])
+    assert result.exit_code == 0 and f"{verdict.prediction.total_cycles:,} cycles" in result.output
+
+
+def test_every_layer_that_the_compiler_refuses_is_named(tmp_path):
+    g = zoo.Graph(["N", 4, 4, 4])
+    x = g.conv(g.conv("image", 4, 600, 1), 600, 700, 1)
+    verdict = check(saved(g.model(x), tmp_path), Hardware())
+    first, second = verdict.problems
+    assert "'conv0'" in first and "'conv1'" in second and "600" in first and "conv0" not in second
+
+
+def test_nodes_out_of_order_and_large_images(tmp_path):
+    model = zoo.mobilenet(blocks=((16, 2),))
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend(reversed(nodes))
+    assert [layer.op for layer in lower(graph_of(model)).layers][-2:] == ["avgpool", "conv"]
+    with pytest.raises(ValueError, match="exceed floating point"):
+        import_onnx(saved(model, tmp_path), np.full((2, 3, 32, 32), 1e300))
 
 
 def test_quantized_cnv_is_taken_exactly(tmp_path):
