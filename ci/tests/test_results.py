@@ -34,12 +34,13 @@ def run(folder, *tests, options=()):
     return done.returncode, junit, done.stdout + done.stderr
 
 
-def entry(toy, name, which):
-    """An entry of ci/tests.yaml for those functions of the toy that match."""
+def entry(toy, name, which, complain=0):
+    """An entry of ci/tests.yaml for those functions of the toy that match; it may also complain."""
     (toy.folder / f"{toy.module}.py").write_text(TESTS)
     return (
         f"{{name: {name}, about: x, toplevel: toy, module: {toy.module}, sources: [{toy.source}], "
-        f"simulators: [{toy.sim}], filter: '{which}', env: {{PYTHONPATH: {toy.folder}}}}}"
+        f"simulators: [{toy.sim}], filter: '{which}', env: {{PYTHONPATH: {toy.folder}}}, "
+        f"matrix: {{COMPLAIN: {complain}}}}}"
     )
 
 
@@ -49,13 +50,14 @@ def test_functions_of_benches_are_counted(toy, tmp_path):
         entry(toy, "good", "test_adds_one"),
         entry(toy, "bad", "test_adds_one|test_fails"),
         entry(toy, "dead", "test_dies"),
+        entry(toy, "noisy", "test_adds_one", complain=1),
     )
     reports = results.read(junit, registry.load(tmp_path / "tests.yaml"))
-    assert code == 1 and results.closing_line(reports) == "2 passed, 2 failed"
+    assert code == 1 and results.closing_line(reports) == "3 passed, 3 failed"
     by_key = {r.key: r for r in reports}
-    good, bad, dead = (by_key[f"{name}[{toy.sim}]"] for name in ("good", "bad", "dead"))
+    good, bad, dead = (by_key[f"{n}[{toy.sim},COMPLAIN=0]"] for n in ("good", "bad", "dead"))
     assert good.tests == (Outcome(f"{toy.module}.test_adds_one", "passed", 0.0),)
-    assert good.log.parent.name == f"good-{toy.sim}" and good.log.exists()
+    assert good.log.parent.name == f"good-{toy.sim}-COMPLAIN=0" and good.log.exists()
     assert {t.name: t.status for t in bad.tests} == {
         f"{toy.module}.test_adds_one": "passed",
         f"{toy.module}.test_fails": "failed",
@@ -64,6 +66,9 @@ def test_functions_of_benches_are_counted(toy, tmp_path):
     assert bad.again.startswith(f"make sim TEST=bad SIM={toy.sim} SEED=")
     assert f"to reproduce: {bad.again} WAVES=1" in text
     assert dead.count("failed") == 1
+    noisy = by_key[f"noisy[{toy.sim},COMPLAIN=1]"]
+    assert [t.status for t in noisy.tests] == ["passed", "failed"]
+    assert "the simulator reported" in noisy.tests[1].message
 
 
 def test_model_that_does_not_build_fails_by_name(tmp_path):
