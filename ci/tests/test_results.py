@@ -53,7 +53,9 @@ def test_functions_of_benches_are_counted(toy, tmp_path):
         entry(toy, "noisy", "test_adds_one", complain=1),
     )
     reports = results.read(junit, registry.load(tmp_path / "tests.yaml"))
-    assert code == 1 and results.closing_line(reports) == "3 passed, 3 failed"
+    # Verilator ends at a complaint, Icarus goes on and cocotb's function passes.
+    ran = ["passed"] if toy.sim == "icarus" else []
+    assert code == 1 and results.closing_line(reports) == f"{2 + len(ran)} passed, 3 failed"
     by_key = {r.key: r for r in reports}
     good, bad, dead = (by_key[f"{n}[{toy.sim},COMPLAIN=0]"] for n in ("good", "bad", "dead"))
     assert good.tests == (Outcome(f"{toy.module}.test_adds_one", "passed", 0.0),)
@@ -67,8 +69,8 @@ def test_functions_of_benches_are_counted(toy, tmp_path):
     assert f"to reproduce: {bad.again} WAVES=1" in text
     assert dead.count("failed") == 1
     noisy = by_key[f"noisy[{toy.sim},COMPLAIN=1]"]
-    assert [t.status for t in noisy.tests] == ["passed", "failed"]
-    assert "the simulator reported" in noisy.tests[1].message
+    assert [t.status for t in noisy.tests] == [*ran, "failed"]
+    assert "the simulator reported" in noisy.tests[-1].message
 
 
 def test_model_that_does_not_build_fails_by_name(tmp_path):
