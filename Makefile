@@ -9,6 +9,7 @@ MAKEFLAGS += --no-print-directory
 # line only, so that a variable that is there for something else changes no result.
 PATHS   := NET IMAGES OUT CIFAR_ROOT MODEL CALIB FLOAT
 CHOICES := SIM MODULES TARGET BLOCK BACKEND DATASET SEED WAVES PIXELS JOBS NIGHTLY TEST N MODULE HAND MUTANT PROOF ARGS
+CHOICES += RECIPE DEVICE TABLE
 
 define newline
 
@@ -27,6 +28,11 @@ home  = $(subst $(newline)~,$(or $(value HOME),$(error ~ in a path needs HOME)),
 $(foreach v,$(PATHS) $(CHOICES),$(if $(findstring $(newline),$(value $v)),$(error $v holds a line break)))
 $(foreach v,$(PATHS),$(eval override $v := $$(call path,$$(call typed,$v))))
 $(foreach v,$(CHOICES),$(eval override $v := $(if $(filter command override,$(origin $v)),$$(call typed,$v))))
+
+# A recipe is a name, or a file, perhaps of the folder that make was called from.
+ifneq ($(filter %.yaml,$(RECIPE)),)
+override RECIPE := $(call path,$(RECIPE))
+endif
 
 # The folder of this file. Its path may hold blanks, at which make's own functions split.
 root := $(shell f=$(call quote,$(subst $(newline) ,,$(newline)$(MAKEFILE_LIST))); \
@@ -57,6 +63,8 @@ $(call one_of,WAVES,0 1)
 $(call one_of,PIXELS,0 1)
 $(call one_of,NIGHTLY,0 1)
 $(call one_of,HAND,0 1)
+$(call one_of,DEVICE,cpu cuda)
+$(call one_of,TABLE,bits point quantizers)
 $(call number,JOBS)
 $(call number,N)
 $(if $(filter random,$(SEED)),,$(call number,SEED))
@@ -120,6 +128,7 @@ option = $(if $($1),--$2=$(call quote,$($1)))
 flag   = $(if $(filter 1,$($1)),--$2)
 
 .PHONY: help setup demo sim regress run accuracy train vectors perf lint formal mutate synth clean coverage import check export diff
+.PHONY: tables
 
 help: ## list the commands
 	@echo 'Commands (the first one run sets everything up in .venv):'
@@ -160,11 +169,17 @@ diff: ## where accuracy goes, layer by layer: NET= IMAGES= [FLOAT=x.onnx] [BACKE
 	@$(python) host diff $(call option,NET,net) $(call option,IMAGES,images) $(call option,FLOAT,float) \
 	    $(call option,BACKEND,backend) $(call option,OUT,out) $(call option,MODULES,modules) $(call flag,PIXELS,pixels) $(ARGS)
 
-train: ## CLIP-Q training: [DATASET=cifar10|cifar100] [SEED=n] [ARGS=--help lists more]
-	@$(python) train.train $(call option,DATASET,dataset) $(call option,SEED,seed) $(ARGS)
+learning = $(call option,RECIPE,recipe) $(call option,DATASET,dataset) $(call option,SEED,seed) \
+    $(call option,DEVICE,device) $(ARGS)
+
+train: ## from data to network: [RECIPE=full|short|smoke|paper|digits|FILE.yaml] [DATASET=] [DEVICE=cuda] [SEED=n]
+	@$(python) train run $(learning)
+
+tables: ## the 2022 paper's tables, measured: [TABLE=bits|point|quantizers] [DATASET=] [RECIPE=] [DEVICE=cuda]
+	@$(python) train tables $(TABLE) $(learning)
 
 vectors: ## shipped networks and weight vectors again from the shipped checkpoints
-	@$(python) train.export $(ARGS)
+	@$(python) train export $(ARGS)
 
 perf: ## cycles, utilization and memory accesses per layer, measured and predicted
 	@$(python) host perf $(call option,MODULES,modules) $(call option,NET,net) $(ARGS)

@@ -17,18 +17,21 @@ from model.network import load_network
 from model.reference.integer import run_integer
 from model.reference.torch_net import TorchNet
 from train import checkpoint
-from train.clipq import Setting
-from train.exact import exact_sums
 from train.export import ZOO, export
-from train.fold import fold_network
-from train.methods import METHODS
-from train.nin import to_input
-from train.paper_mode import FixedGain
-from train.segments import Segments
+from train.net import to_input
+from train.quantize import Binary, FixedGain, FixedPoint, KMeans, Segments, Setting, Ternary
+from train.quantize.exact import exact_sums
+from train.quantize.fold import fold_network
 
-QUANTIZERS = {name: method.quantizer for name, method in METHODS.items()}
-QUANTIZERS |= {
+QUANTIZERS = {
+    "clipq": Setting(clip=0.5),
+    "clipq of 20 %": Setting(clip=0.2),
+    "k-means": KMeans(),
+    **{f"fixed point of {bits} bits": FixedPoint(bits) for bits in (8, 7, 6, 5, 4)},
+    "ternary": Ternary(),
+    "binary": Binary(),
     "segments": Segments((-1.2, -0.3, 0.5), 2),
+    "affine segments": Segments((-1.2, -0.3, 0.5), 2, affine=True),
     "gain": FixedGain(Setting(fraction_bits=5), 1.0),
 }
 
@@ -55,7 +58,10 @@ def products():
     means = [QUANTIZERS["gain"].segments(weights(rng))[1] for _ in range(5)]
     yield "segment means at a length of one", digest(*means)
     x, w = rng.integers(-128, 256, (2, 300, 7, 6)), rng.integers(-127, 128, (5, 300, 5, 5))
-    yield "sums", digest(exact_sums(torch.from_numpy(x).float(), torch.from_numpy(w).float(), 2))
+    yield (
+        "sums",
+        digest(exact_sums(torch.from_numpy(x).float(), torch.from_numpy(w).float(), padding=2)),
+    )
     pixels = torch.from_numpy(rng.integers(0, 256, (3, 3, 32, 32)).astype(np.uint8))
     for source in sorted(ZOO.glob("*.ckpt.npz")):
         yield from shipped(source, pixels)
@@ -69,10 +75,10 @@ def shipped(source: Path, pixels):
     with tempfile.TemporaryDirectory() as folder:
         export(source, Path(folder, "net"))
         yield f"{source.name} exported", digest(np.fromfile(Path(folder, "net"), np.uint8))
-        checkpoint.write(net, facts["dataset"], Path(folder, "again"), facts)
+        checkpoint.write(net, Path(folder, "again"), facts)
         yield f"{source.name} written", digest(np.fromfile(Path(folder, "again"), np.uint8))
         network = load_network(Path(folder, "net"))
-    x = to_input(pixels, facts["dataset"])
+    x = to_input(pixels, net.spec["input"])
     yield f"{source.name} input", digest(x)
     yield f"{source.name} training", digest(*net.integer_forward(x).values())
     net.mode = "exact"

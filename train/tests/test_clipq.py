@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from train import clipq
-from train.clipq import Setting
+from train.quantize import clipq
+from train.quantize.clipq import Setting
 
 # The 5x5 kernel of Cheng, Lin and Shih, IEEE TCAS-I 69(10), 2022.
 KERNEL = torch.tensor(
@@ -119,26 +119,3 @@ def test_bad_settings_are_named():
         Setting(clip=1.0)
     with pytest.raises(ValueError, match="1 bits"):
         Setting(bits=1)
-
-
-def test_settling_draws_weights_to_their_values_and_keeps_their_indices():
-    generator = torch.Generator().manual_seed(2)
-    weights, setting = torch.randn(4000, generator=generator), clipq.Setting(clip=0.5)
-    clipq.bound(weights, 2.0)
-    index, before = setting.quantize(weights)[0], weights.clone()
-    clipq.settle(weights, setting, 0.0)
-    assert torch.equal(weights, before)
-    for _ in range(40):
-        clipq.settle(weights, setting, 0.1)
-    assert torch.equal(setting.quantize(weights)[0], index)
-    spread = [torch.stack([w[index == i].std() for i in range(4)]).max() for w in (before, weights)]
-    assert spread[1] < 0.05 * spread[0]
-    assert torch.equal(setting.quantize(weights.half().float())[0], index), (
-        "half precision moves weights over a threshold"
-    )
-
-
-def test_settling_leaves_a_layer_of_zeros_alone():
-    weights = torch.zeros(10)
-    clipq.settle(weights, clipq.Setting(clip=0.5), 0.5)
-    assert torch.equal(weights, torch.zeros(10))

@@ -16,40 +16,22 @@ import torch
 from click.testing import CliRunner
 
 from model.common.errors import UserError
-from model.network import Layer, Network, save_network
-from train import (
-    checkpoint,
-    data,
-    evaluate,
-    export,
-    memory,
-    paper_mode,
-    plots,
-    reconstruct,
-    run_files,
-    shipper,
-    tables,
-    tail,
-    teacher,
-    teacher_training,
-    train,
-)
+from train import checkpoint, export, files, sources, stages
+from train.__main__ import main
+from train.engine import Job, Run
 from train.export import ZOO
-from train.fold import FoldError
-from train.nin import NIN, to_input
-from train.parallel import Workers
-from train.run_files import StateError
-from train.shipper import Shipper
-from train.teacher import Teacher
-from train.tests.pictures import pictures
-from train.train import Phase, Trainer
-from train.trial import load_full_precision
+from train.files import StateError
+from train.quantize.fold import FoldError
+from train.recipe import Training
+from train.tests.helpers import images, nin, quantized
+from train.workers import Workers
 
 CKPT, FLOAT = ZOO / "nin-cifar10.ckpt.npz", ZOO / "nin-cifar10.float.npz"
+EXPORT, EVALUATE = main.commands["export"], main.commands["evaluate"]
 
 
 @pytest.fixture(scope="module")
-def quantized():
+def arrays():
     """The shipped checkpoint's arrays."""
     with np.load(CKPT) as archive:
         return dict(archive)
@@ -58,9 +40,7 @@ def quantized():
 @pytest.fixture(autouse=True)
 def no_data_set(monkeypatch):
     """Files are refused before the data set is read."""
-    monkeypatch.setattr(data, "load", lambda dataset: pytest.fail("the data set is read"))
-    for module in (train, tail, reconstruct, plots):
-        monkeypatch.setattr(module, "class_names", lambda dataset: list("abcdefghij"))
+    monkeypatch.setattr(sources, "load", lambda *_: pytest.fail("the data set is read"))
 
 
 def refuses(command, *arguments, status=1):
@@ -127,13 +107,15 @@ DAMAGED = {
     "pickled weights": ("conv7.weight", np.array([{}], object), "conv7.weight"),
     "an unknown array": ("conv7.zero_point", np.int8(3), "conv7.zero_point"),
     "a scale beside the steps": ("conv1.scale", np.float32(1), "conv2.scale"),
+    "no description, no data set": ("meta", np.array("{}"), "dataset"),
+    "a description of a number": ("meta", meta(net=3), "net must be a table"),
     "no layers": (lambda arrays: [arrays.pop(k) for k in list(arrays)[1:]], None, "conv1"),
     "one array too few": (lambda arrays: arrays.pop("conv8.bn.bias"), None, "conv8.bn.bias"),
 }
 
 
-def altered(quantized, change, value, path):
-    arrays = dict(quantized)
+def altered(original, change, value, path):
+    arrays = dict(original)
     if callable(change):
         change(arrays)
     else:
@@ -142,10 +124,10 @@ def altered(quantized, change, value, path):
 
 
 @pytest.mark.parametrize("case", DAMAGED)
-def test_a_checkpoint_names_what_is_wrong(case, quantized, tmp_path):
+def test_a_checkpoint_names_what_is_wrong(case, arrays, tmp_path):
     change, value, culprit = DAMAGED[case]
     path = tmp_path / "bad.ckpt.npz"
-    altered(quantized, change, value, path)
+    altered(arrays, change, value, path)
     with pytest.raises(UserError) as caught:
         checkpoint.read(path)
     message = str(caught.value)
@@ -174,71 +156,111 @@ BYTES = {
     "picture": lambda whole: b"\xff\xd8\xff\xe0 JFIF",
     "headless": lambda whole: whole[100:],
 }
-FLOAT_COMMANDS = {
-    "export": (export.main, []),
-    "evaluate": (evaluate.main, []),
-    "train": (train.main, ["--run", "run", "--phase", "clipq", "--start"]),
-    "teacher": (train.main, ["--run", "run", "--teacher"]),
-    "tail": (tail.main, ["--out", "run", "--start"]),
-    "tail's": (tail.main, ["--out", "run", "--teacher"]),
-    "reconstruct": (reconstruct.main, ["--out", "run", "--start"]),
-    "tables": (tables.main, ["bits", "--start"]),
-    "paper": (paper_mode.main, ["--start"]),
-    "histograms": (plots.main, ["--full", FLOAT, "--ckpt"]),
-}
 
 
 @pytest.mark.parametrize("damage", BYTES)
-def test_bytes_that_are_no_checkpoint(damage, tmp_path):
+@pytest.mark.parametrize("command", [EXPORT, EVALUATE], ids=["export", "evaluate"])
+def test_bytes_that_are_no_checkpoint(command, damage, tmp_path):
     path = tmp_path / "bad.ckpt.npz"
     path.write_bytes(BYTES[damage](CKPT.read_bytes()))
-    assert f"{path}: " in refuses(export.main, path)
+    assert f"{path}: " in refuses(command, path)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
-
-
-@pytest.mark.parametrize("name", FLOAT_COMMANDS)
-def test_every_command_names_the_file(name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    command, options = FLOAT_COMMANDS[name]
-    path = tmp_path / "bad.ckpt.npz"
-    path.write_bytes(flipped(CKPT.read_bytes()))
-    assert str(path) in refuses(command, *options, path)
-    path.unlink()
-    os.mkfifo(path)  # nobody writes into it
-    if "start" in "".join(map(str, options)) or command is plots.main:
-        assert str(path) in refuses(command, *options, path)
     path.unlink()
     path.mkdir()
-    own_check = command in (tables.main, paper_mode.main)
-    assert path.name in refuses(command, *options, path, status=1 if own_check else 2)
+    assert path.name in refuses(command, path, status=2)
+
+
+def test_a_fifo_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "bad.ckpt.npz")
+    assert "bad.ckpt.npz" in refuses(EXPORT, tmp_path / "bad.ckpt.npz")
+
+
+# ----------------------------------------------------------------- descriptions of other networks
+
+SPECS = {
+    "no layers": (("layers",), [], "layers"),
+    "layers of a text": (("layers",), "conv1", "layers"),
+    "a layer of a number": (("layers", 0), 3, "layers[0].op"),
+    "an unknown op": (("layers", 0, "op"), "softmax", "layers[0].op"),
+    "a list of ops": (("layers", 0, "op"), ["conv"], "layers[0].op"),
+    "no name": (("layers", 0, "name"), None, "layers[0].name"),
+    "a name that is a method": (("layers", 0, "name"), "pop", "layers[0].name"),
+    "a name with a dot": (("layers", 0, "name"), "a.b", "layers[0].name"),
+    "a name twice": (("layers", 1, "name"), "conv1", "two layers conv1"),
+    "a later input": (("layers", 0, "inputs"), ["conv5"], "layers[0].inputs"),
+    "two inputs": (("layers", 1, "inputs"), ["conv1", "conv1"], "layers[1].inputs"),
+    "no input": (("layers", 1, "inputs"), [], "layers[1].inputs"),
+    "inputs of numbers": (("layers", 1, "inputs"), [[1]], "layers[1].inputs"),
+    "channels that do not fit": (("layers", 1, "channels"), [7, 8], "layers[1] conv2: channels"),
+    "a kernel of 0": (("layers", 0, "kernel"), [0, 5], "'kernel' of conv1"),
+    "a kernel of 12": (("layers", 0, "kernel"), [12, 5], "'kernel' of conv1"),
+    "half a stride": (("layers", 0, "stride"), [0.5, 1], "'stride' of conv1"),
+    "a true pad": (("layers", 0, "pad"), [True, 1], "'pad' of conv1"),
+    "a norm of its own": (("layers", 0, "norm"), "layer", "'norm' of conv1"),
+    "an unhashable norm": (("layers", 0, "norm"), [], "'norm' of conv1"),
+    "eps of nan": (("layers", 0, "eps"), "x", "'eps' of conv1"),
+    "an unknown field": (("layers", 0, "groups"), 2, "'groups' of conv1"),
+    "a window that does not fit": (("layers", 3, "kernel"), [99, 1], "pool1: kernel"),
+    "too much padding": (("layers", 3, "pad"), [2, 0], "pool1: pad"),
+    "signs in words": (("layers", 3, "signed"), "no", "'signed' of pool1"),
+    "too many weights": (("layers", 0, "channels"), [3, 65537], "'channels' of conv1"),
+    "no input at all": (("input",), {}, "net.input must be"),
+    "two dimensions": (("input", "shape"), [3, 32], "net.input.shape"),
+    "no pixels": (("input", "shape"), [3, 0, 32], "net.input.shape"),
+    "two scales": (("input", "scale"), [1.0, 1.0], "net.input.scale"),
+    "offset in words": (("input", "offset"), [0.0, 0.0, "x"], "net.input.offset"),
+    "unit of 0": (("input", "unit"), 0, "net.input.unit"),
+    "huge images": (("input", "shape"), [3, 65536, 65536], "net.input.unit"),
+}
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory):
+    """The arrays of a checkpoint with a description."""
+    path = tmp_path_factory.mktemp("described") / "x.ckpt.npz"
+    checkpoint.write(quantized(), path, {"seed": 0})
+    with np.load(path) as archive:
+        return dict(archive)
+
+
+@pytest.mark.parametrize("case", SPECS)
+def test_a_description_names_what_is_wrong(case, described, tmp_path):
+    keys, value, culprit = SPECS[case]
+    facts = json.loads(str(described["meta"]))
+    tree = {"net": replaced(facts["net"], keys, value)}
+    path = tmp_path / "bad.ckpt.npz"
+    np.savez(path, **{**described, "meta": np.array(json.dumps(tree))})
+    with pytest.raises(UserError) as caught:
+        checkpoint.read(path)
+    message = str(caught.value)
+    assert str(path) in message and culprit in message and len(message) < 1000
 
 
 # ---------------------------------------------------------------------------- states of runs, *.pt
 
 
-def trainer_in(folder):
-    torch.manual_seed(0)
-    sets = {"train": pictures(40), "val": pictures(20, 1)}
-    phase = Phase("float", ((16, 2),), batch=20)
-    return Trainer(Workers(NIN(10), 1), phase, sets, "cifar10", 0, folder)
+def run_in(folder):
+    job = Job(nin(), Training(((16, 2),), batch=20), images(40), images(20, 1), 0)
+    return Run(job, Workers(job.net, torch.device("cpu"), 1), folder / "state.pt")
 
 
-ROW = {"epoch": 1, "size": 16, "loss": 2.0, "val": 0.5, "seconds": 1.0}
-WEIGHT = ("net", "conv4.conv.weight")
-MOMENTUM = ("muon", "state", 0, "momentum_buffer")
+ROW = {"epoch": 1, "loss": 2.0, "val": 0.5}
+WEIGHT = ("net", "nodes.conv4.conv.weight")
+SHAPE = tuple(nin().nodes["conv4"].conv.weight.shape)
+MOMENTUM = ("weights", "state", 0, "momentum_buffer")
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """(a trainer with a checkpoint after two epochs, the state in it)."""
-    trainer = trainer_in(tmp_path_factory.mktemp("run"))
-    trainer.epoch, trainer.history = 2, [ROW, ROW]
-    for optimizer in (trainer.muon, trainer.sgd):
+    """(a run with a state after two epochs, what is in it)."""
+    run = run_in(tmp_path_factory.mktemp("run"))
+    run.epoch, run.history = 2, [ROW, ROW]
+    for optimizer in (run.weights, run.others):
         for weight in optimizer.param_groups[0]["params"]:
             optimizer.state[weight]["momentum_buffer"] = torch.ones_like(weight)
-    trainer.save()
-    assert trainer_in(trainer.folder).resume()
-    return trainer, torch.load(trainer.checkpoint, weights_only=True)
+    run.save()
+    run_in(run.path.parent).resume()
+    return run, torch.load(run.path, weights_only=True)
 
 
 STATES = {
@@ -248,32 +270,33 @@ STATES = {
     "half a step": (("step",), 0.5),
     "no seconds": (("seconds",), None),
     "seconds of nan": (("seconds",), float("nan")),
+    "a loss of a text": (("loss",), "low"),
+    "three losses": (("loss",), [1.0, 2.0, 3.0]),
+    "a loss sum of nan": (("loss",), [float("nan"), 1.0]),
     "history of numbers": (("history",), [1, 2]),
     "history is a table": (("history",), {"loss": 1}),
     "one epoch too few": (("history",), [ROW]),
     "an epoch without a loss": (("history", 0), {"val": 0.5}),
     "a loss of nan": (("history", 1, "loss"), float("nan")),
-    "settings of a text": (("settings",), "seed 0"),
-    "settings of tensors": (("settings", "seed"), torch.zeros(2)),
     "version 2": (("version",), 2),
     "net is a tensor": (("net",), torch.zeros(3)),
     "no net": (("net",), None),
-    "nan weight": (WEIGHT, torch.full((192, 96, 5, 5), torch.nan)),
-    "infinite weight": (WEIGHT, torch.full((192, 96, 5, 5), torch.inf)),
+    "nan weight": (WEIGHT, torch.full(SHAPE, torch.nan)),
+    "infinite weight": (WEIGHT, torch.full(SHAPE, torch.inf)),
     "other shape": (WEIGHT, torch.zeros(192, 96, 3, 3)),
-    "other type": (WEIGHT, torch.zeros(192, 96, 5, 5, dtype=torch.float64)),
-    "sparse": (WEIGHT, torch.zeros(192, 96, 5, 5).to_sparse()),
-    "without memory": (WEIGHT, torch.zeros(192, 96, 5, 5, device="meta")),
+    "other type": (WEIGHT, torch.zeros(SHAPE, dtype=torch.float64)),
+    "sparse": (WEIGHT, torch.zeros(SHAPE).to_sparse()),
+    "without memory": (WEIGHT, torch.zeros(SHAPE, device="meta")),
     "weight of a text": (WEIGHT, "heavy"),
-    "negative variance": (("net", "conv1.bn.running_var"), -torch.ones(192)),
-    "steps of 0": (("net", "conv1.steps"), torch.tensor(0.0)),
-    "an unknown weight": (("net", "conv10"), torch.zeros(1)),
-    "muon is a list": (("muon",), [1]),
-    "sgd has no state": (("sgd", "state"), None),
+    "negative variance": (("net", "nodes.conv1.bn.running_var"), -torch.ones(10)),
+    "steps of 0": (("net", "nodes.conv1.steps"), torch.tensor(0.0)),
+    "an unknown weight": (("net", "nodes.conv10"), torch.zeros(1)),
+    "weights are a list": (("weights",), [1]),
+    "others have no state": (("others", "state"), None),
     "momentum of another shape": (MOMENTUM, torch.zeros(3)),
-    "nan momentum": (MOMENTUM, torch.full((192, 3, 5, 5), torch.nan)),
-    "momentum of a text": (("sgd", "state", 0, "momentum_buffer"), "fast"),
-    "an unknown parameter": (("muon", "state", 9), {}),
+    "nan momentum": (MOMENTUM, torch.full((10, 3, 5, 5), torch.nan)),
+    "momentum of a text": (("others", "state", 0, "momentum_buffer"), "fast"),
+    "an unknown parameter": (("weights", "state", 9), {}),
 }
 
 
@@ -286,28 +309,47 @@ def replaced(tree, keys, value):
 
 @pytest.mark.parametrize("case", STATES)
 def test_a_state_names_what_is_wrong(case, saved, tmp_path):
-    trainer, state = saved
+    run, state = saved
     keys, value = STATES[case]
-    trainer.folder = tmp_path
-    torch.save(replaced(state, keys, value), trainer.checkpoint)
+    run.path = tmp_path / "state.pt"
+    torch.save(replaced(state, keys, value), run.path)
     with pytest.raises(UserError) as caught:
-        trainer.resume()
+        run.resume()
     message = str(caught.value)
-    assert f"{trainer.checkpoint}" in message and str(keys[-1]) in message and len(message) < 1000
+    assert f"{run.path}" in message and str(keys[-1]) in message and len(message) < 1000
 
 
 @pytest.mark.parametrize("damage", BYTES)
-@pytest.mark.parametrize("old", ["resume", "curves", "tables"])
-def test_bytes_that_are_no_state(damage, old, saved, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    torch.save(saved[1], tmp_path / "float.pt")
-    (tmp_path / "float.pt").write_bytes(BYTES[damage]((tmp_path / "float.pt").read_bytes()))
-    command = {
-        "resume": (train.main, "--run", tmp_path),
-        "curves": (plots.main, "--run", tmp_path),
-        "tables": (tables.main, "point", "--start", tmp_path / "float.pt"),
-    }[old]
-    assert f"{tmp_path / 'float.pt'}: " in refuses(*command)
+def test_bytes_that_are_no_state(damage, saved, tmp_path):
+    path = tmp_path / "state.pt"
+    torch.save(saved[1], path)
+    path.write_bytes(BYTES[damage](path.read_bytes()))
+    with pytest.raises(StateError, match=f"{path}: "):
+        files.read_fields(path)
+
+
+RESULTS = {
+    "no description": (("spec",), None, "spec"),
+    "a description of a text": (("spec",), "nin", "spec"),
+    "a layer less": (("spec", "layers"), [], "layers"),
+    "an unknown mode": (("mode",), "half", "mode"),
+    "no quantizers": (("quantizers",), {}, "conv1"),
+    "an unknown quantizer": (("quantizers", "conv2"), {"kind": "Cubes"}, "Cubes"),
+    "clip of 2": (("quantizers", "conv2", "clip"), 2.0, "clip 2.0"),
+    "no weights": (("net",), {}, "conv1"),
+}
+
+
+@pytest.mark.parametrize("case", RESULTS)
+def test_a_stages_result_names_what_is_wrong(case, tmp_path):
+    keys, value, culprit = RESULTS[case]
+    path = tmp_path / "result.pt"
+    stages.write_net(path, quantized(), seconds=1.0)
+    assert stages.read_net(path)[0].mode == "fake"
+    torch.save(replaced(torch.load(path, weights_only=True), keys, value), path)
+    with pytest.raises(StateError) as caught:
+        stages.read_net(path)
+    assert str(path) in str(caught.value) and culprit in str(caught.value)
 
 
 class Harmful:
@@ -318,11 +360,12 @@ class Harmful:
 @pytest.mark.parametrize("zipped", [True, False])
 def test_no_pickle_is_executed(zipped, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    torch.save({"net": Harmful()}, "float.pt", _use_new_zipfile_serialization=zipped)
-    assert "float.pt: " in refuses(train.main, "--run", tmp_path)
-    assert "float.pt: " in refuses(tables.main, "bits", "--start", "float.pt")
-    Path("float.pt").write_bytes(pickle.dumps(Harmful()))
-    assert "float.pt: " in refuses(train.main, "--run", tmp_path)
+    torch.save({"net": Harmful()}, "state.pt", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(StateError, match="state.pt: "):
+        files.read(Path("state.pt"))
+    Path("state.pt").write_bytes(pickle.dumps(Harmful()))
+    with pytest.raises(StateError, match="state.pt: "):
+        files.read(Path("state.pt"))
     assert not Path("executed").exists()
 
 
@@ -334,165 +377,52 @@ def test_compressed_states_are_not_unpacked(tmp_path):
         for name in source.namelist():
             target.writestr(name, source.read(name))
     with pytest.raises(StateError, match="soft.pt: .*compressed"):
-        run_files.read(path)
-
-
-@pytest.mark.parametrize(
-    "soft",
-    [
-        torch.zeros(3, 5).half(),
-        torch.zeros(3, 10),
-        torch.full((3, 10), torch.nan).half(),
-        -torch.ones(3, 10).half(),
-        2 * torch.ones(3, 10).half(),
-        [1, 2],
-        "soft",
-    ],
-)
-def test_kept_probabilities_are_checked(soft, tmp_path):
-    torch.save(soft, tmp_path / "soft.pt")
-    with pytest.raises(UserError, match="soft.pt: probabilities"):
-        tail.kept_in(tmp_path / "soft.pt", (3, 10), lambda: pytest.fail("computed anew"))
-    with pytest.raises(UserError, match="soft.pt: probabilities"):
-        train.teach(None, None, pictures(3)[0], "cifar10", tmp_path / "soft.pt")
-
-
-def test_a_teacher_names_what_is_wrong(tmp_path):
-    path, state = tmp_path / "teacher.pt", Teacher(10).state_dict()
-    nan = {**state, "conv3.conv.weight": torch.full_like(state["conv3.conv.weight"], torch.nan)}
-    small = {**state, "conv3.conv.weight": torch.zeros(2)}
-    for change, culprit in (
-        ({"net": nan}, "conv3.conv"),
-        ({"net": small}, "conv3.conv"),
-        ({"dataset": 10}, "dataset"),
-        ({"version": "1"}, "version"),
-        ({"net": [state]}, "net"),
-    ):
-        torch.save({"dataset": "cifar10", "net": state, **change}, path)
-        with pytest.raises(UserError, match=f"teacher.pt: .*{culprit}"):
-            teacher.read(path, "cifar10")
-    torch.save(nan, path)
-    with pytest.raises(UserError, match="teacher.pt: net must be a table"):
-        load_full_precision(path, "cifar10")
-
-
-def test_the_best_state_of_a_tail_is_there_before_it_goes_on(tmp_path):
-    trainer = tail.TailTrainer.__new__(tail.TailTrainer)  # no more than `resume` needs of it
-    trainer.folder, trainer.history = tmp_path, [ROW]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "resume", lambda self, ended: True)
-        with pytest.raises(FileNotFoundError, match="best.pt"):
-            trainer.resume()
-        (tmp_path / "best.pt").write_bytes(b"")
-        with pytest.raises(UserError, match="best.pt: "):
-            trainer.resume()
-
-
-# --------------------------------------------------------------------------------- results in JSON
-
-RESULTS = {
-    "empty": "",
-    "no JSON": "{'float': 1}",
-    "cut": '{"float": {"history": [',
-    "a list": "[]",
-    "a phase of a number": '{"float": 3}',
-    "no history": '{"float": {"validation": 0.5}}',
-    "history of numbers": '{"float": {"history": [1]}}',
-    "no accuracy": '{"float": {"history": [{"loss": 1.0}]}}',
-    "nan": '{"float": {"history": [{"loss": NaN, "val": 0}]}}',
-    "infinite": '{"float": {"history": [{"loss": 1e999, "val": 0}]}}',
-    "text": '{"float": {"history": [{"loss": "1", "val": 0}]}}',
-    "accuracy above 1": '{"float": {"history": [], "test": 92.8}}',
-    "nested": "[" * 100_000,
-    "Latin": b'{"\xe9": 1}',
-}
-
-
-@pytest.mark.parametrize("case", RESULTS)
-def test_results_name_what_is_wrong(case, tmp_path):
-    text, path = RESULTS[case], tmp_path / "results.json"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    assert f"{path}: " in refuses(plots.main, "--run", tmp_path, "--out", tmp_path / "plots")
-    assert f"{path}: " in refuses(train.main, "--run", tmp_path)
-    assert path.read_bytes() == (text if isinstance(text, bytes) else text.encode())
+        files.read(path)
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "{}",
-        "[]",
         "",
-        '{"validation": 0.5}',
-        '{"validation": 0.5, "test": NaN}',
-        '{"validation": 0.5, "test": 0.5, "history": {"fake": [{"loss": 1}]}}',
+        "{'val': 1}",
+        '{"val": ',
+        "[]",
+        '{"val": NaN}',
+        '{"val": 1e999}',
+        '{"val": "1"}',
+        '{"val": 92.8}',
+        "[" * 100_000,
+        b'{"\xe9": 1}',
     ],
 )
-def test_a_trials_result_names_what_is_wrong(text, tmp_path):
-    (tmp_path / "result.json").write_text(text)
-    with pytest.raises(UserError, match="result.json: "):
-        run_files.read_result(tmp_path / "result.json")
-
-
-def test_results_that_are_no_file(tmp_path):
-    os.mkfifo(tmp_path / "results.json")
-    assert "results.json: not a regular file" in refuses(plots.main, "--run", tmp_path)
-    (tmp_path / "results.json").unlink()
-    (tmp_path / "results.json").mkdir()
-    assert "results.json: Is a directory" in refuses(plots.main, "--run", tmp_path)
-    assert "results.json: Is a directory" in refuses(train.main, "--run", tmp_path)
+def test_results_name_what_is_wrong(text, tmp_path):
+    path = tmp_path / "accuracy.json"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match="accuracy.json: "):
+        files.read_json(path).number("val", 0, 1)
 
 
 # ----------------------------------------------------------------------------- folders and outputs
 
 
-@pytest.mark.parametrize(
-    "command, option",
-    [
-        (train.main, "--run"),
-        (train.main, "--out"),
-        (tail.main, "--out"),
-        (teacher_training.main, "--out"),
-        (reconstruct.main, "--out"),
-        (plots.main, "--run"),
-        (plots.main, "--out"),
-        (export.main, "--out"),
-    ],
-)
-def test_a_file_where_a_folder_is_expected(command, option, tmp_path):
+def test_a_file_where_a_folder_is_expected(tmp_path):
     file = tmp_path / "file"
     file.write_text("kept")
-    assert "'" + str(file) + "' is a file" in refuses(command, option, file, status=2)
-    rest = ["--net", ZOO / "nin-cifar10.clipq.npz"] if command is plots.main else []
-    if option == "--out" and command is not train.main:
-        assert str(file) in refuses(command, option, file / "below", *rest)
+    for command, options in (
+        (EXPORT, ["--out"]),
+        (main.commands["run"], ["--recipe", "digits", "--out"]),
+        (main.commands["run"], ["--recipe", "digits", "--stages"]),
+        (main.commands["tables"], ["--out"]),
+    ):
+        assert f"'{file}' is a file" in refuses(command, *options, file, status=2)
+    assert str(file) in refuses(EXPORT, "--out", file / "below")
     assert file.read_text() == "kept"
 
 
-def test_outputs_are_tried_before_the_work(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "float.pt").mkdir()
-    assert "float.pt: Is a directory" in refuses(train.main, "--run", tmp_path)
-    (tmp_path / "teacher-cifar100.pt").mkdir()
-    refused = refuses(teacher_training.main, "--out", tmp_path)
-    assert "teacher-cifar100.pt: Is a directory" in refused
-    (tmp_path / "x.clipq.npz").mkdir()
-    assert "x.clipq.npz: Is a directory" in refuses(paper_mode.main, "--out", "x.clipq.npz")
-    (tmp_path / "cifar10-curves.png").mkdir()
-    refused = refuses(plots.main, "--run", tmp_path, "--out", tmp_path)
-    assert "cifar10-curves.png: Is a directory" in refused
+def test_outputs_are_tried_before_the_work(tmp_path):
     shutil.copy(CKPT, tmp_path / "x.ckpt.npz")
-    assert "x.clipq.npz: Is a directory" in refuses(export.main, tmp_path / "x.ckpt.npz")
-    (tmp_path / "nin-cifar10.clipq.npz").mkdir()
-    with pytest.raises(IsADirectoryError, match="nin-cifar10.clipq.npz"):
-        Shipper("cifar10", tmp_path, [], 0)
-
-
-def test_a_damaged_network_is_not_shipped_over(tmp_path):
-    (tmp_path / "nin-cifar10.ckpt.npz").write_bytes(b"PK")
-    with pytest.raises(UserError, match="nin-cifar10.ckpt.npz: "):
-        Shipper("cifar10", tmp_path, [], 0)
-    assert (tmp_path / "nin-cifar10.ckpt.npz").read_bytes() == b"PK"
+    (tmp_path / "x.clipq.npz").mkdir()
+    assert "x.clipq.npz: Is a directory" in refuses(EXPORT, tmp_path / "x.ckpt.npz")
 
 
 # ----------------------------------------------------------------------------- what is not written
@@ -500,12 +430,7 @@ def test_a_damaged_network_is_not_shipped_over(tmp_path):
 
 @cache
 def network(mode):
-    torch.manual_seed(0)
-    net = NIN(10)
-    if mode == "fake":
-        net.calibrate(to_input(pictures(4)[0], "cifar10"))
-        net = checkpoint.snapped(net)
-    return net
+    return nin() if mode == "float" else quantized()
 
 
 @pytest.mark.parametrize("mode", ["float", "fake"])
@@ -522,10 +447,10 @@ def network(mode):
 def test_networks_with_bad_numbers_are_not_written(mode, layer, part, value, tmp_path):
     net, path = copy.deepcopy(network(mode)), tmp_path / "nin.npz"
     path.write_bytes(b"old")
-    net.state_dict()[f"{layer}.{part}"].view(-1)[5] = value
+    net.state_dict()[f"nodes.{layer}.{part}"].view(-1)[5] = value
     array = f"{layer}.{part.removeprefix('conv.')}"
     with pytest.raises(UserError, match=f"nin.npz is not written: .*{array}"):
-        checkpoint.write(net, "cifar10", path, {})
+        checkpoint.write(net, path, {})
     assert path.read_bytes() == b"old"
 
 
@@ -542,41 +467,39 @@ def test_networks_with_bad_numbers_are_not_written(mode, layer, part, value, tmp
 def test_integers_of_bad_numbers_do_not_exist(field, value, culprit):
     """In one layer of a network that was never in a file."""
     net = copy.deepcopy(network("fake"))
-    net.state_dict()[f"conv6.{field}"].view(-1)[5] = value
+    net.state_dict()[f"nodes.conv6.{field}"].view(-1)[5] = value
     with pytest.raises(FoldError, match=f"layer conv6: {culprit}"):
-        export.to_network(net, "cifar10")
+        export.to_network(net, "net")
 
 
 def test_a_layer_of_zeros_is_kept(tmp_path):
     for mode in ("float", "fake"):
         net = copy.deepcopy(network(mode))
-        net.conv3.conv.weight.data.zero_()
-        checkpoint.write(net, "cifar10", tmp_path / "x.npz", {})
-        assert not checkpoint.read(tmp_path / "x.npz")[0].conv3.conv.weight.any()
+        net.nodes["conv3"].conv.weight.data.zero_()
+        checkpoint.write(net, tmp_path / "x.npz", {})
+        assert not checkpoint.read(tmp_path / "x.npz")[0].nodes["conv3"].conv.weight.any()
 
 
 def test_a_run_is_not_saved_over_by_bad_numbers(tmp_path):
-    trainer = trainer_in(tmp_path)
-    trainer.save()
-    before = trainer.checkpoint.read_bytes()
-    trainer.net.conv7.bn.bias.data[0] = torch.nan
-    with pytest.raises(UserError, match="float.pt: not written, since net.conv7.bn.bias"):
-        trainer.save()
-    trainer.net.conv7.bn.bias.data[0] = 0
-    trainer.history = [{**ROW, "divergence": float("nan")}]
-    with pytest.raises(UserError, match="float.pt: not written, since history.0.divergence"):
-        trainer.save()
-    assert trainer.checkpoint.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["float.pt"]
+    run = run_in(tmp_path)
+    run.save()
+    before = run.path.read_bytes()
+    run.net.nodes["conv7"].bn.bias.data[0] = torch.nan
+    with pytest.raises(UserError, match="state.pt: not written, since net.nodes.conv7.bn.bias"):
+        run.save()
+    run.net.nodes["conv7"].bn.bias.data[0] = 0
+    run.history = [{**ROW, "val": float("nan")}]
+    with pytest.raises(UserError, match="state.pt: not written, since history.0.val"):
+        run.save()
+    assert run.path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
 
 
 @pytest.mark.parametrize(
     "write",
     [
-        lambda path: run_files.write_json(path, {"test": float("nan")}),
-        lambda path: run_files.write(path, torch.tensor([torch.inf])),
-        lambda path: tail.kept_in(path, (2,), lambda: torch.tensor([0, torch.nan])),
-        lambda path: teacher.write(_nan_teacher(), "cifar10", path),
+        lambda path: files.write_json(path, {"test": float("nan")}),
+        lambda path: files.write(path, torch.tensor([torch.inf])),
     ],
 )
 def test_bad_numbers_are_not_written(write, tmp_path):
@@ -585,58 +508,18 @@ def test_bad_numbers_are_not_written(write, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def _nan_teacher():
-    net = Teacher(10)
-    net.conv1.bn.bias.data[0] = torch.nan
-    return net
-
-
 def test_export_takes_quantized_checkpoints_only(tmp_path):
     """By its name a file could otherwise be its own output."""
     for name in ("nin.npz", "nin.float.npz", "nin.clipq.npz"):
         shutil.copy(CKPT, tmp_path / name)
-        refused = refuses(export.main, tmp_path / name, status=2)
+        refused = refuses(EXPORT, tmp_path / name, status=2)
         assert f"{name}: the name must end in .ckpt.npz" in refused
         assert (tmp_path / name).read_bytes() == CKPT.read_bytes()
     shutil.copy(FLOAT, tmp_path / "full.ckpt.npz")
-    assert "full.ckpt.npz is in full precision" in refuses(export.main, tmp_path / "full.ckpt.npz")
+    assert "full.ckpt.npz is in full precision" in refuses(EXPORT, tmp_path / "full.ckpt.npz")
     (tmp_path / "a").mkdir()
     for folder in (tmp_path, tmp_path / "a"):
         shutil.copy(CKPT, folder / "x.ckpt.npz")
     both = [folder / "x.ckpt.npz" for folder in (tmp_path, tmp_path / "a")]
-    twice = refuses(export.main, *both, "--out", tmp_path, status=2)
+    twice = refuses(EXPORT, *both, "--out", tmp_path, status=2)
     assert "another one becomes" in twice and not (tmp_path / "x.clipq.npz").exists()
-
-
-def test_a_network_of_pooling_has_no_weights_to_measure(tmp_path):
-    size = {"kernel": (2, 2), "stride": (2, 2), "pad": (0, 0)}
-    pool = Layer(name="pool", op="maxpool", inputs=("input",), **size)
-    net = Network(name="p", input_shape=(1, 4, 4), input_signed=True, layers=(pool,))
-    save_network(net, tmp_path / "p.clipq.npz")
-    assert "p.clipq.npz: there is no convolution" in refuses(memory.main, tmp_path / "p.clipq.npz")
-    (tmp_path / "p.clipq.npz").write_bytes(b"")
-    assert "p.clipq.npz: " in refuses(memory.main, tmp_path / "p.clipq.npz")
-
-
-def test_histograms_are_of_the_right_networks(tmp_path):
-    other = ZOO / "nin-cifar100.ckpt.npz"
-    for full, ckpt, culprit in ((CKPT, CKPT, CKPT), (FLOAT, FLOAT, FLOAT), (FLOAT, other, other)):
-        options = ("--full", full, "--ckpt", ckpt, "--out", tmp_path)
-        assert str(culprit) in refuses(plots.main, *options)
-    assert "nothing to draw" in refuses(plots.main, "--full", FLOAT, status=2)
-
-
-def test_a_network_of_other_classes_has_no_confusion(tmp_path, monkeypatch):
-    no_pictures = np.zeros((0, 3, 32, 32), np.uint8), np.zeros(0, np.int64)
-    monkeypatch.setattr(plots, "load_cifar", lambda dataset, split: no_pictures)
-    net = ZOO / "nin-cifar100.clipq.npz"
-    assert f"{net} has 100 outputs" in refuses(plots.main, "--net", net, "--out", tmp_path)
-
-
-def test_what_is_shipped_is_checked_once_more(tmp_path, monkeypatch):
-    """A network whose integers differ between the models is not written."""
-    monkeypatch.setattr(shipper, "run_integer", lambda *_: np.zeros((4, 10), np.int64))
-    with pytest.raises(UserError, match="not written: the integer model's logits differ"):
-        net = network("fake")
-        Shipper("cifar10", tmp_path, [], 0).offer(net, {"phase": "x"}, Workers(net, 1), pictures(4))
-    assert not list(tmp_path.iterdir())

@@ -4,24 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from model.network import load_network
-from train import checkpoint, clipq, shipper
+from train import checkpoint
 from train.checkpoint import CheckpointError, halves, snapped
-from train.fold import FoldedConv, fold_network
-from train.kmeans import KMeans
-from train.nin import NIN, ConvBlock, to_input
-from train.reconstruct import Fit, take_weights
-from train.segments import Segments, root_mean_square
-from train.shipper import Shipper
-from train.tests.pictures import pictures
+from train.quantize import KMeans, Segments, clipq
+from train.quantize.fold import FoldedConv, fold_network
+from train.quantize.reconstruct import Fit, take_weights
+from train.quantize.segments import root_mean_square
+from train.tests.helpers import quantized
+from train.tests.test_fold import block_of
 
 
 @pytest.fixture
-def calibrated(small):
-    torch.manual_seed(0)
-    net = NIN(10)
-    net.calibrate(to_input(pictures(4)[0], "cifar10"))
-    return snapped(net).eval()
+def calibrated():
+    return quantized()
 
 
 def moved_entry(fraction: float) -> float:
@@ -38,7 +33,7 @@ def on_an_entrys_edge(net, weights):
     """Layer conv2 with the values 0, 1, -1 and one whose entry is moved."""
     values = torch.tensor([0.0, 1.0, -1.0, moved_entry(0.3)])
     weights.copy_(values[torch.arange(weights.numel()) % 4].view_as(weights))
-    net.conv2.quantizer = Segments((-0.9, 0.1, 1.1), 1)
+    net.nodes["conv2"].quantizer = Segments((-0.9, 0.1, 1.1), 1)
     return "codebook"
 
 
@@ -47,7 +42,9 @@ def on_a_boundary(net, weights):
     values = torch.where(torch.arange(weights.numel()) % 2 == 0, 1.0, -1.0)
     values[6] = 0.75 - 1e-6
     weights.copy_(values.view_as(weights))
-    net.conv2.quantizer = Segments((-2.0, -0.5, (0.75 - 5e-7) / root_mean_square(weights)), 2)
+    net.nodes["conv2"].quantizer = Segments(
+        (-2.0, -0.5, (0.75 - 5e-7) / root_mean_square(weights)), 2
+    )
     return "index"
 
 
@@ -57,7 +54,7 @@ def on_a_threshold(net, weights):
     values = torch.linspace(0.5, 1, count // 2).half().float()
     values[count // 4 - 1 : count // 4 + 1] = torch.tensor([0.75 - 1e-6, 0.75 + 1e-6])
     weights.copy_(torch.cat([values, -values]).view_as(weights))
-    net.conv2.quantizer = clipq.Setting(clip=0.5)
+    net.nodes["conv2"].quantizer = clipq.Setting(clip=0.5)
     return "index"
 
 
@@ -69,7 +66,7 @@ def on_edge(request, calibrated):
     """(a network on an edge, the field of the exported layer that half precision changes)."""
     net = snapped(calibrated)
     with torch.no_grad():
-        return net, request.param(net, net.conv2.conv.weight)
+        return net, request.param(net, net.nodes["conv2"].conv.weight)
 
 
 def same(ours, theirs):
@@ -81,7 +78,7 @@ def test_a_network_that_half_precision_changes_is_refused(on_edge, tmp_path):
     path = tmp_path / "nin.ckpt.npz"
     message = f"{path} is not written: layer conv2: .* its {field}"
     with pytest.raises(CheckpointError, match=message):
-        checkpoint.write(net, "cifar10", path, {})
+        checkpoint.write(net, path, {})
     assert not path.exists()
     before = fold_network(net)["conv2"]
     after = fold_network(snapped(net))["conv2"]
@@ -93,28 +90,13 @@ def test_a_network_that_half_precision_changes_is_refused(on_edge, tmp_path):
 def test_a_snapped_network_is_read_back_to_the_bit(on_edge, tmp_path):
     net = snapped(on_edge[0])
     path, again = tmp_path / "a.ckpt.npz", tmp_path / "b.ckpt.npz"
-    checkpoint.write(net, "cifar10", path, {})
+    checkpoint.write(net, path, {})
     read, _ = checkpoint.read(path)
     assert same(fold_network(net), fold_network(read))
     ours, theirs = net.state_dict(), read.state_dict()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-    checkpoint.write(read, "cifar10", again, {})
+    checkpoint.write(read, again, {})
     assert path.read_bytes() == again.read_bytes()
-
-
-def test_the_network_that_was_validated_is_the_one_that_is_shipped(on_edge, tmp_path, monkeypatch):
-    validated = []
-    monkeypatch.setattr(
-        shipper, "integer_accuracy", lambda net, *_: validated.append(fold_network(net)) or 0.5
-    )
-    ship, before = Shipper("cifar10", tmp_path, [], 0), on_edge[0].conv2.conv.weight.clone()
-    ship.offer(on_edge[0], {"phase": "clipq", "epoch": 1}, None, None)
-    assert same(validated[0], fold_network(checkpoint.read(ship.checkpoint)[0]))
-    shipped = load_network(ship.network)
-    for name, folded in validated[0].items():
-        for field, array in folded._asdict().items():
-            assert np.array_equal(array, getattr(shipped.layer(name), field)), (name, field)
-    assert torch.equal(on_edge[0].conv2.conv.weight, before)  # training goes on from what it had
 
 
 @pytest.mark.parametrize("clip", [0.2, 0.5])
@@ -129,7 +111,7 @@ def test_snapping_once_is_enough(clip, scale, calibrated, tmp_path):
     once = snapped(net)
     for (_, a), (_, b) in zip(once.blocks(), snapped(once).blocks()):
         assert torch.equal(a.conv.weight, b.conv.weight)
-    checkpoint.write(once, "cifar10", tmp_path / "x.ckpt.npz", {})
+    checkpoint.write(once, tmp_path / "x.ckpt.npz", {})
     assert same(fold_network(once), fold_network(checkpoint.read(tmp_path / "x.ckpt.npz")[0]))
 
 
@@ -139,16 +121,16 @@ def test_snapping_once_is_enough(clip, scale, calibrated, tmp_path):
 )
 def test_quantizers_that_the_file_cannot_hold_are_refused(quantizer, calibrated, tmp_path):
     net = snapped(calibrated)
-    net.conv4.conv.weight.data[0].abs_()  # so that the signs differ in number
-    net.conv4.quantizer = quantizer
+    net.nodes["conv4"].conv.weight.data[0].abs_()  # so that the signs differ in number
+    net.nodes["conv4"].quantizer = quantizer
     with pytest.raises(CheckpointError, match="is not written"):
-        checkpoint.write(net, "cifar10", tmp_path / "x.ckpt.npz", {})
+        checkpoint.write(net, tmp_path / "x.ckpt.npz", {})
 
 
 @torch.no_grad()
 def test_reconstruction_measures_the_network_that_its_checkpoint_holds():
     """A fit whose middle value is rounded to another entry by half precision."""
-    block, values = ConvBlock(8, 4, 1, False), torch.tensor([-moved_entry(0.4), 0.0, 0.7, 1.0])
+    block, values = block_of(8, 4, 1), torch.tensor([-moved_entry(0.4), 0.0, 0.7, 1.0])
     place = torch.arange(32).view(4, 8) % 4
     unit = take_weights(block, Fit(torch.ones(4), values, place))
     integers = block.quantizer.integers(block.conv.weight)

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 
 from model.reference.integer import run_integer
-from train.exact import ReplaceForward, exact_sums
 from train.export import to_network
-from train.nin import NIN
+from train.net import Net
+from train.quantize.exact import ReplaceForward, exact_sums
+from train.tests.helpers import nin
 
 
 @pytest.mark.parametrize("channels, signed", [(3, True), (64, False), (300, False), (300, True)])
@@ -20,18 +21,17 @@ def test_sums_are_exact_where_float32_alone_is_not(channels, signed):
     weights = torch.randint(-127, 128, (5, channels, 5, 5), generator=rng)
     x[0], weights[0] = high - 1, 127
     expected = F.conv2d(x.double(), weights.double(), padding=2).long()
-    assert torch.equal(exact_sums(x.float(), weights.float(), 2), expected)
-    assert torch.equal(exact_sums(x.bfloat16(), weights.float(), 2), expected)
+    assert torch.equal(exact_sums(x.float(), weights.float(), padding=2), expected)
+    assert torch.equal(exact_sums(x.bfloat16(), weights.float(), padding=2), expected)
 
 
 def test_too_many_taps_are_refused():
     with pytest.raises(ValueError, match="too many taps"):
-        exact_sums(torch.zeros(1, 9000, 1, 1), torch.full((1, 9000, 1, 1), 127.0), 0)
+        exact_sums(torch.zeros(1, 9000, 1, 1), torch.full((1, 9000, 1, 1), 127.0))
 
 
-def random_network(seed: int) -> NIN:
-    torch.manual_seed(seed)
-    net = NIN(10)
+def random_network(seed: int) -> Net:
+    net = nin(seed, 0.3)
     with torch.no_grad():
         for _, block in net.blocks():
             block.bn.weight.uniform_(0.5, 1.5)
@@ -49,7 +49,7 @@ def test_forward_pass_is_the_integer_network(seed, training):
     net = random_network(seed)
     net.train(training)
     x = torch.randint(-128, 128, (3, 3, 32, 32))
-    logits = net(x.float()) * net.conv9.steps * 64
+    logits = net(x.float()) * net.steps_of("conv9") * 64
     expected = run_integer(to_network(net, "cifar10"), x.numpy())
     assert np.array_equal(logits.detach().round().long().numpy(), expected.reshape(3, -1))
     assert (logits.detach() - logits.detach().round()).abs().max() < 0.1

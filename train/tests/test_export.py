@@ -10,7 +10,8 @@ from model.reference.integer import run_integer
 from model.reference.torch_net import TorchNet
 from train import checkpoint
 from train.export import ZOO, export, to_network
-from train.nin import NIN, to_input
+from train.net import to_input
+from train.tests.helpers import nin, quantized
 
 SHIPPED = sorted(ZOO.glob("*.ckpt.npz"))
 
@@ -37,7 +38,7 @@ def test_layers_agree_to_the_bit(shipped):
     """The trained module in its integer mode, TorchNet and the NumPy reference, every layer of
     random and extreme inputs."""
     net, facts = checkpoint.read(shipped)
-    network = to_network(net, facts["dataset"])
+    network = to_network(net, "net")
     x = np.random.default_rng(7).integers(-128, 128, (4, 3, 32, 32))
     x[2], x[3] = 127, -128
     trained = net.integer_forward(torch.from_numpy(x))
@@ -55,40 +56,36 @@ def test_fake_quantized_evaluation_agrees(shipped):
     x = torch.from_numpy(np.random.default_rng(8).integers(-100, 100, (4, 3, 32, 32)))
     with torch.no_grad():
         fake = net(x.float())
-    exact = net.integer_forward(x)["gap"].flatten(1) / 64 / net.conv9.steps
+    exact = net.integer_forward(x)["gap"].flatten(1) / 64 / net.steps_of("conv9")
     assert (fake - exact).abs().max() < 0.1 * exact.std()
 
 
 def test_input_integers_are_those_of_the_file(shipped):
     """Pixels become the same integers in training and by the scale and offset of the file, for
     every value."""
-    _, facts = checkpoint.read(shipped)
+    net, _ = checkpoint.read(shipped)
     network = load_network(shipped.with_name(shipped.name.replace(".ckpt.", ".clipq.")))
     pixels = np.broadcast_to(np.arange(256, dtype=np.uint8), (1, 3, 256))[..., None]
     scale, offset = (np.reshape(v, (1, 3, 1, 1)) for v in (network.scale, network.offset))
     expected = np.clip(np.rint(pixels * scale + offset), -128, 127)
     assert np.array_equal(
-        to_input(torch.from_numpy(pixels.copy()), facts["dataset"]).numpy(), expected
+        to_input(torch.from_numpy(pixels.copy()), net.spec["input"]).numpy(), expected
     )
 
 
 def test_checkpoint_round_trip(tmp_path):
-    torch.manual_seed(0)
-    net = NIN(10)
-    net.mode = "fake"
     path, again = tmp_path / "a.ckpt.npz", tmp_path / "b.ckpt.npz"
-    checkpoint.write(checkpoint.snapped(net), "cifar10", path, {"seed": 0})
+    checkpoint.write(quantized(), path, {"seed": 0, "name": "small"})
     restored, facts = checkpoint.read(path)
-    checkpoint.write(restored, "cifar10", again, {"seed": 0})
-    assert facts == {"dataset": "cifar10", "seed": 0}
+    checkpoint.write(restored, again, {"seed": 0, "name": "small"})
+    assert facts == {"net": restored.spec, "seed": 0, "name": "small"}
     assert path.read_bytes() == again.read_bytes()
 
 
 def test_full_precision_round_trip(tmp_path):
     """Only the rounding to float16 changes the network."""
-    torch.manual_seed(1)
-    net, path = NIN(10).eval(), tmp_path / "a.float.npz"
-    checkpoint.write(net, "cifar10", path, {})
+    net, path = nin(1, 0.3), tmp_path / "a.float.npz"
+    checkpoint.write(net, path, {})
     restored, _ = checkpoint.read(path)
     x = torch.randint(-128, 128, (2, 3, 32, 32)).float()
     with torch.no_grad():
@@ -98,7 +95,7 @@ def test_full_precision_round_trip(tmp_path):
 
 def test_incomplete_checkpoint_names_the_array(tmp_path):
     path = tmp_path / "a.ckpt.npz"
-    checkpoint.write(NIN(10), "cifar10", path, {})
+    checkpoint.write(nin(), path, {})
     arrays = dict(np.load(path))
     del arrays["conv4.bn.bias"]
     np.savez(path, **arrays)
@@ -107,8 +104,8 @@ def test_incomplete_checkpoint_names_the_array(tmp_path):
 
 
 def test_negative_batch_norm_scale_names_the_layer():
-    net = NIN(10)
+    net = nin()
     with torch.no_grad():
-        net.conv5.bn.weight[17] = -1
-    with pytest.raises(ValueError, match="conv5: channel 17"):
-        to_network(net, "cifar10")
+        net.nodes["conv5"].bn.weight[7] = -1
+    with pytest.raises(ValueError, match="conv5: channel 7"):
+        to_network(net, "net")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from train.fold import fold, mult_and_shift
-from train.nin import ConvBlock
+from train.net import Conv
+from train.quantize.fold import FoldError, add_scales, fold, mult_and_shift
 
 
 def test_mult_and_shift_are_close_and_in_range():
@@ -26,9 +26,16 @@ def test_inexpressible_factor_names_its_channel(bad):
         mult_and_shift(np.array([1.0, bad, 2.0]))
 
 
-def random_block(seed: int, last: bool = False) -> ConvBlock:
+def block_of(inputs, outputs, kernel, last: bool = False) -> Conv:
+    """A convolution of its own."""
+    window = {"kernel": [kernel] * 2, "stride": [1, 1], "pad": [kernel // 2] * 2}
+    kind = {"norm": "batch", "relu": not last, "signed": last}
+    return Conv({"channels": [inputs, outputs], **window, **kind})
+
+
+def random_block(seed: int, last: bool = False) -> Conv:
     torch.manual_seed(seed)
-    block = ConvBlock(6, 9, 3, last)
+    block = block_of(6, 9, 3, last)
     with torch.no_grad():
         block.bn.running_mean.normal_(0, 2000)
         block.bn.running_var.uniform_(1e7, 1e8)
@@ -45,7 +52,7 @@ def test_integers_follow_the_float_block(last):
     block = random_block(3, last)
     x = torch.randint(0, 256, (4, 6, 12, 12), generator=torch.Generator().manual_seed(4)).float()
     with torch.no_grad():
-        difference = block.integer_forward(x) - block(x).long()
+        difference = block.integers(x) - block(x).long()
     assert difference.abs().max() <= 1
     assert (difference != 0).double().mean() < 0.01
 
@@ -53,3 +60,15 @@ def test_integers_follow_the_float_block(last):
 def test_fold_is_repeatable():
     first, second = fold(random_block(5)), fold(random_block(5))
     assert all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(first, second))
+
+
+@pytest.mark.parametrize("ratio", [(0.7, 0.02), (1.0, 1.0), (3.1, 1e-3), (1e-4, 2e-4)])
+def test_scales_of_an_addition(ratio):
+    mult, shift = add_scales(np.array(ratio))
+    assert all(1 <= m <= 32767 for m in mult) and 0 <= shift <= 31
+    assert np.abs(np.array(mult) / 2.0**shift - ratio).max() < 2**-14 * max(ratio)
+
+
+def test_inputs_of_an_addition_that_differ_too_much():
+    with pytest.raises(FoldError, match="differ by 1000000 times"):
+        add_scales(np.array([1.0, 1e-6]))

@@ -11,31 +11,23 @@ import torch
 
 from model.common.errors import UserError
 from model.tests.fuzz import DTYPES, HOSTILE, damage, nodes, pick
-from train import checkpoint, plots, run_files, teacher
-from train.export import to_network
-from train.nin import NIN, to_input
-from train.parallel import Workers
-from train.teacher import Teacher
-from train.tests.pictures import pictures
-from train.train import Phase, Trainer
+from train import checkpoint, files, stages
+from train.export import network_name, to_network
+from train.tests.helpers import nin, quantized
+from train.tests.test_damaged_files import ROW, run_in
 
 COUNT = 700 if os.environ.get("NIGHTLY") == "1" else 40  # of each kind
 SECONDS = 10
-ROW = {"epoch": 1, "size": 16, "loss": 2.0, "val": 0.5, "seconds": 1.0}
 NUMBERS = (0, 1, -1, 1e-38, 6e4, -1e30, 3e38, float("nan"), float("inf"), -float("inf"))
 
 
 class Checkpoints:
     """*.ckpt.npz or *.float.npz of a small network."""
 
-    def __init__(self, folder: Path, quantized: bool):
-        torch.manual_seed(0)
-        net, self.path = NIN(10), folder / "nin.npz"
-        if quantized:
-            net.calibrate(to_input(pictures(4)[0], "cifar10"))
-            net = checkpoint.snapped(net)
-        facts = {"classes": list("abcdefghij"), "seed": 1, "validation": 0.5, "phase": "exact"}
-        checkpoint.write(net, "cifar10", self.path, facts)
+    def __init__(self, folder: Path, kind: bool):
+        self.path = folder / "nin.npz"
+        facts = {"classes": list("abcdefghij"), "seed": 1, "validation": 0.5, "name": "x"}
+        checkpoint.write(quantized() if kind else nin(), self.path, facts)
         self.whole = self.path.read_bytes()
         with np.load(self.path) as archive:
             self.arrays = dict(archive)
@@ -52,8 +44,8 @@ class Checkpoints:
     def use(self):
         net, facts = checkpoint.read(self.path)
         if net.mode == "float":
-            return net(torch.zeros(1, 3, 8, 8))
-        return to_network(net, facts["dataset"], tuple(facts.get("classes", ())))
+            return net(torch.zeros(1, *net.spec["input"]["shape"]))
+        return to_network(net, network_name(facts), facts.get("classes", ()))
 
 
 def change_arrays(rng, arrays):
@@ -85,21 +77,18 @@ def change_arrays(rng, arrays):
 
 
 class States:
-    """float.pt of a run, or the file of a teacher: a tree of tables, numbers and tensors."""
+    """A run's state, or a stage's result: a tree of tables, numbers and tensors."""
 
-    def __init__(self, folder: Path, of_teacher: bool):
-        torch.manual_seed(0)
-        sets = {"train": pictures(40), "val": pictures(20, 1)}
-        phase = Phase("float", ((16, 2),), batch=20)
-        self.trainer = Trainer(Workers(NIN(10), 1), phase, sets, "cifar10", 0, folder)
-        self.trainer.epoch, self.trainer.history = 2, [ROW, {**ROW, "epoch": 2}]
-        for optimizer in (self.trainer.muon, self.trainer.sgd):
+    def __init__(self, folder: Path, of_result: bool):
+        self.run, self.of_result = run_in(folder), of_result
+        self.run.epoch, self.run.history = 2, [ROW, {**ROW, "epoch": 2}]
+        for optimizer in (self.run.weights, self.run.others):
             for weight in optimizer.param_groups[0]["params"]:
                 optimizer.state[weight]["momentum_buffer"] = torch.ones_like(weight)
-        self.trainer.save()
-        self.path, self.of_teacher = self.trainer.checkpoint, of_teacher
-        if of_teacher:
-            teacher.write(Teacher(10), "cifar10", self.path)
+        self.run.save()
+        self.path = self.run.path
+        if of_result:
+            stages.write_net(self.path, quantized(), seconds=1.0)
         self.whole = self.path.read_bytes()
 
     def mutate(self, rng):
@@ -139,20 +128,20 @@ class States:
         )
 
     def use(self):
-        if self.of_teacher:
-            return teacher.read(self.path, "cifar10")(torch.zeros(1, 3, 8, 8))
-        assert self.trainer.resume()
-        self.trainer.save()
-        return plots.histories(self.path.parent)
+        if self.of_result:
+            net, fields = stages.read_net(self.path)
+            fields.number("seconds", 0)
+            return net.integer_forward(torch.zeros(1, 3, 32, 32))
+        self.run.resume()
+        self.run.save()
 
 
 class Results:
-    """results.json of a run."""
+    """Measured accuracies in JSON."""
 
     def __init__(self, folder: Path, _):
-        self.path = folder / "results.json"
-        entry = {"history": [ROW, ROW], "validation": 0.5, "test": 0.25}
-        run_files.write_json(self.path, {"float": entry, "exact": entry})
+        self.path = folder / "accuracy.json"
+        files.write_json(self.path, {"val": 0.5, "test": 0.25, "rows": [{"a": 1}, {"a": 2}, "b"]})
         self.whole = self.path.read_bytes()
 
     def mutate(self, rng):
@@ -165,7 +154,8 @@ class Results:
         self.path.write_text(json.dumps(tree))
 
     def use(self):
-        plots.plt.close(plots.curves(plots.histories(self.path.parent)))
+        fields = files.read_json(self.path)
+        return [fields.number(split, 0, 1) for split in ("val", "test")]
 
 
 def late(*_):
@@ -176,16 +166,14 @@ KINDS = {
     "quantized": (Checkpoints, True),
     "full precision": (Checkpoints, False),
     "state": (States, False),
-    "teacher": (States, True),
+    "result": (States, True),
     "results": (Results, None),
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_mutated_files(kind, small, tmp_path, monkeypatch):
+def test_mutated_files(kind, tmp_path):
     made_by, flag = KINDS[kind]
-    few = [(name, min(i, 8), o and min(o, 8), kernel) for name, i, o, kernel in teacher.LAYERS]
-    monkeypatch.setattr(teacher, "LAYERS", tuple(few))
     file, accepted = made_by(tmp_path, flag), 0
     previous = signal.signal(signal.SIGALRM, late)
     for number in range(COUNT):

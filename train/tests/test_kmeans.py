@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from train.kmeans import KMeans
+from train.quantize.kmeans import KMeans
 
 WEIGHTS = torch.tensor([2.0, -4.0, 0.1, -1.0, 2.0, -0.1, -4.0, -1.0])
 

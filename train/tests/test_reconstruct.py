@@ -1,19 +1,20 @@
 """Quantization without training: each step against brute force or against what it must not make
 worse."""
 
+import copy
 import itertools
 from dataclasses import replace
 
 import pytest
 import torch
-from click.testing import CliRunner
+from torch import nn
 
+from model.common.errors import UserError
 from model.reference.integer import run_integer
-from train import checkpoint, reconstruct
+from train import checkpoint
 from train.export import to_network
-from train.kmeans import KMeans
-from train.nin import NIN
-from train.reconstruct import (
+from train.quantize import KMeans, Segments, reconstruct
+from train.quantize.reconstruct import (
     Fit,
     descend,
     fit_layer,
@@ -25,7 +26,7 @@ from train.reconstruct import (
     relative_error,
     statistics,
 )
-from train.segments import Segments
+from train.tests.helpers import nin
 
 
 def layer(outputs=6, inputs=12, rows=400, seed=0):
@@ -76,6 +77,10 @@ def test_each_step_lowers_the_error(seed):
     assert error(settled) <= error(passed) + 1e-6
     assert error(fitted) <= error(settled) + 1e-6
     assert fit_layer(target, covariance).error < 0.5 * error(plain)
+    affine = fit_layer(target, covariance, affine=True)
+    low, middle, high = affine.values[affine.values != 0].tolist()
+    assert middle == pytest.approx(low + high, abs=1e-6)
+    assert affine.error < 0.5 * error(plain)
 
 
 def test_descent_ends_where_no_single_change_helps():
@@ -102,7 +107,10 @@ def test_moments_of_a_pointwise_layer():
         torch.randn(60, 4, 3, 3, generator=rng),
     )
     weight = torch.randn(2, 4, 1, 1, generator=rng)
-    covariance, crossed = moments(quantized, original, weight, False)
+    conv = nn.Conv2d(4, 2, 1, bias=False)
+    conv.weight.data = weight
+    with torch.no_grad():
+        covariance, crossed = moments(quantized, original, conv, False)
     a = quantized.permute(0, 2, 3, 1).reshape(-1, 4).double()
     b = original.permute(0, 2, 3, 1).reshape(-1, 4).double() @ weight.flatten(1).T.double()
     a, b = a - a.mean(0), b - b.mean(0)
@@ -110,32 +118,27 @@ def test_moments_of_a_pointwise_layer():
     assert torch.allclose(crossed.double(), b.T @ a / len(a), atol=1e-5)
 
 
-@pytest.fixture(scope="module")
-def networks():
-    """Few pictures, one round and one sweep, to be quick.
-
-    (full-precision network with random batch norm, some of its scales negative; the same
-    reconstructed; input integers)."""
-    torch.manual_seed(0)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(
-        1
-        # many small operations: threads that wait for one another take many times as long
-        # beside other
-        # tests
-    )
-    net = NIN(10)
-    x = torch.randint(-128, 128, (40, 3, 32, 32)).float()
+def random_norms(net):
+    """Random batch norm, some of its scales negative, with statistics of its own."""
     net.train()
     for _, block in net.blocks():
         block.bn.momentum = 1.0
         block.bn.bias.data.normal_(0, 0.2)
-    net.conv2.bn.weight.data[::7] *= -1
+    net.nodes["conv2"].bn.weight.data[::7] *= -1
     with torch.no_grad():
-        net(x)
-    net.eval()
-    quantized = NIN(10)
-    quantized.load_state_dict(net.state_dict())
+        net(torch.randint(-128, 128, (40, 3, 32, 32)).float())
+    for _, block in net.blocks():
+        block.bn.momentum = 0.1
+    return net.eval()
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["free", "affine"])
+def networks(request):
+    """Few images, one round and one sweep, to be quick.
+
+    (full-precision network with random batch norm; the same reconstructed; input integers)."""
+    net = random_norms(nin(0, 0.3))
+    x, quantized = torch.randint(-128, 128, (40, 3, 32, 32)).float(), copy.deepcopy(net)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (
             ("ROUNDS", 1),
@@ -144,30 +147,39 @@ def networks():
             ("ROWS", 8000),
         ):
             patch.setattr(reconstruct, name, value)
-        reconstruct.reconstruct(quantized, x)
-    torch.set_num_threads(threads)
-    return net, quantized, x
+        reconstruct.reconstruct(quantized, x, request.param)
+    return net, quantized.eval(), x
 
 
+@torch.no_grad()
 def test_outputs_stay_near_the_full_precision_ones(networks):
-    """On the pictures it was fitted to (40 pictures of noise say nothing about others) the logits
+    """On the images it was fitted to (40 images of noise say nothing about others) the logits
     follow the full-precision network's."""
     net, quantized, x = networks
-    with torch.no_grad():
-        logits, ours = net(x), quantized(x)
+    logits, ours = net(x), quantized(x)
     logits, ours = logits - logits.mean(0), ours - ours.mean(0)
     assert torch.corrcoef(torch.stack([logits.flatten(), ours.flatten()]))[0, 1] > 0.7
+
+
+def test_affine_codebooks_are_sums_but_for_the_last(networks):
+    _, quantized, _ = networks
+    codebooks = [b.quantizer.quantize(b.conv.weight)[1].tolist() for _, b in quantized.blocks()]
+    affine = [b.quantizer.affine for _, b in quantized.blocks()]
+    assert affine[:-1] == [affine[0]] * 8 and not affine[-1]
+    if affine[0]:
+        assert all(d == b + c for _, b, c, d in codebooks[:-1])
+    else:
+        assert any(d != b + c for _, b, c, d in codebooks)
 
 
 def test_statistics_of_sums(monkeypatch):
     monkeypatch.setattr(reconstruct, "CHUNK", 7)
     rng = torch.Generator().manual_seed(4)
-    x, weight = (
-        torch.randint(0, 256, (20, 3, 6, 6), generator=rng, dtype=torch.uint8),
-        torch.randn(5, 3, 3, 3, generator=rng),
-    )
-    sums = torch.nn.functional.conv2d(x.float(), weight, padding=1)
-    found = statistics(x, weight)
+    x = torch.randint(0, 256, (20, 3, 7, 6), generator=rng, dtype=torch.uint8)
+    conv = nn.Conv2d(3, 5, (3, 2), stride=(2, 1), padding=(1, 0), bias=False)
+    with torch.no_grad():
+        sums = conv(x.float())
+        found = statistics(x, conv, conv.weight)
     assert torch.allclose(found.mean, sums.mean((0, 2, 3)), rtol=1e-4)
     assert torch.allclose(found.variance, sums.var((0, 2, 3), unbiased=False), rtol=1e-4)
     assert torch.equal(
@@ -175,64 +187,48 @@ def test_statistics_of_sums(monkeypatch):
     )  # few enough to be taken all
 
 
+@torch.no_grad()
 def test_outputs_are_the_blocks(networks):
     net, quantized, x = networks
-    with torch.no_grad():
-        wanted = torch.nn.functional.max_pool2d(net.conv1(x[:5] / 57), 2)
-        ours = outputs(net.conv1, x[:5] / 57, net.conv1.conv.weight, True)
-        assert ours.dtype == torch.float16 and torch.allclose(ours.float(), wanted, atol=1e-2)
-        weights = quantized.conv1.quantizer.integers(quantized.conv1.conv.weight)
-        integers = outputs(quantized.conv1, x[:5].to(torch.int8), weights, False)
-        off = (integers.float() - quantized.conv1(x[:5])).abs()
-        assert (
-            integers.dtype == torch.uint8 and off.max() <= 1 and (off > 0).float().mean() < 1e-3
-        )  # floats near a half may round either way
+    conv1 = net.nodes["conv1"]
+    ours = outputs(conv1, conv1.conv.weight, x[:5] / 57)
+    assert ours.dtype == torch.float16 and torch.allclose(
+        ours.float(), conv1(x[:5] / 57), atol=2e-2
+    )
+    block = quantized.nodes["conv1"]
+    weights = block.quantizer.integers(block.conv.weight)
+    integers = outputs(block, weights, x[:5].to(torch.int8))
+    off = (integers.float() - block(x[:5])).abs()
+    # floats near a half may round either way
+    assert integers.dtype == torch.uint8 and off.max() <= 1 and (off > 0).float().mean() < 1e-3
 
 
 def test_checkpoint_and_integer_model_agree(networks, tmp_path):
     _, quantized, x = networks
-    path = tmp_path / "nin-cifar10.ckpt.npz"
-    checkpoint.write(quantized, "cifar10", path, {})
+    path = tmp_path / "nin.ckpt.npz"
+    checkpoint.write(quantized, path, {})
     read, _ = checkpoint.read(path)
     for (_, a), (_, b) in zip(quantized.blocks(), read.blocks()):
         assert isinstance(b.quantizer, Segments) and (b.bn.weight > 0).all()
+        assert a.quantizer == b.quantizer
         assert torch.equal(a.quantizer.integers(a.conv.weight), b.quantizer.integers(b.conv.weight))
-    reference = run_integer(to_network(read, "cifar10"), x[:4].long().numpy())
+    reference = run_integer(to_network(read, "net"), x[:4].long().numpy())
     assert (read.integer_forward(x[:4])["gap"].numpy() == reference).all()
 
 
-def test_command_writes_the_network_and_refuses_a_quantized_start(networks, tmp_path, monkeypatch):
-    _, quantized, _ = networks
-    rng = torch.Generator().manual_seed(5)
-    pixels, labels = (
-        torch.randint(0, 256, (20, 3, 32, 32), generator=rng, dtype=torch.uint8),
-        torch.arange(20) % 10,
-    )
-    monkeypatch.setattr(
-        reconstruct.data,
-        "load",
-        lambda dataset: {"train": (pixels, labels), "val": (pixels, labels)},
-    )
-    monkeypatch.setattr(reconstruct, "class_names", lambda dataset: list("abcdefghij"))
+def test_the_result_does_not_depend_on_threads():
+    results, full = [], random_norms(nin(3))
+    x = torch.randint(-128, 128, (60, 3, 32, 32)).float()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        net = copy.deepcopy(full)
+        reconstruct.reconstruct(net, x)
+        results.append(net.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(*(r.values() for r in results)))
 
-    def stands_in(net, x, report):
-        net.load_state_dict(quantized.state_dict())
-        for (_, block), (_, done) in zip(net.blocks(), quantized.blocks()):
-            block.quantizer = done.quantizer
-        net.mode = "fake"
 
-    monkeypatch.setattr(reconstruct, "reconstruct", stands_in)
-    start = tmp_path / "nin-cifar10.float.npz"
-    checkpoint.write(NIN(10), "cifar10", start, {"seed": 0, "classes": list("abcdefghij")})
-    run = lambda source: CliRunner().invoke(
-        reconstruct.main, ["--start", str(source), "--out", str(tmp_path / "out")]
-    )
-    done = run(start)
-    assert done.exit_code == 0, done.output
-    written = tmp_path / "out" / "nin-cifar10.ckpt.npz"
-    assert (
-        0 <= checkpoint.read(written)[1]["validation"] <= 1
-        and (tmp_path / "out" / "nin-cifar10.clipq.npz").exists()
-    )
-    refused = run(written)
-    assert refused.exit_code == 1 and f"{written} is not a full-precision network" in refused.output
+def test_a_layer_of_zeros_is_named():
+    net = nin(1)
+    net.nodes["conv4"].conv.weight.data.zero_()
+    with pytest.raises(UserError, match="layer conv4: its weights have fewer than four values"):
+        reconstruct.reconstruct(net, torch.randint(-128, 128, (20, 3, 32, 32)).float())

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from train import clipq
-from train.segments import Segments, root_mean_square
+from train.quantize.segments import Segments, root_mean_square
 
 WEIGHTS = torch.tensor(
     [[3.0, -4.0, 0.0, -1.0], [2.0, 0.5, -0.5, -2.0]]
@@ -37,14 +36,6 @@ def test_zero_segment(zero):
     )  # even weights, boundaries at their root mean square of 3 / sqrt(3)
 
 
-def test_a_settled_layer_keeps_its_quantized_values():
-    weights = torch.randn(64, 25, generator=torch.Generator().manual_seed(1))
-    segments = Segments((-1.0, -0.3, 0.6), 2)
-    before = segments.integers(weights)
-    clipq.settle(weights, segments, 1.0)
-    assert torch.equal(segments.integers(weights), before)
-
-
 @pytest.mark.parametrize(
     "edges, zero",
     [((0.0, 1.0), 0), ((0.0, 0.0, 1.0), 0), ((1.0, 0.0, 2.0), 0), ((0.0, 1.0, 2.0), 4)],
@@ -54,36 +45,32 @@ def test_bad_settings(edges, zero):
         Segments(edges, zero)
 
 
-def test_more_zeros():
-    """In shares of their boundary the weights nearest to 0 are 0, 0.5 at 0.48, -0.5 at 0.60, -1 at
-    1.20, 2 at 1.93: the fourth and the fifth become zero where they are asked for."""
-    segments = Segments((-1.5, -0.4, 0.5), 2)
-    zeros = [
-        int((segments.with_zeros(WEIGHTS, share).quantize(WEIGHTS)[0] == 0).sum())
-        for share in (0.0, 0.375, 0.5, 0.625)
-    ]
-    assert zeros == [3, 3, 4, 5]
-    assert segments.with_zeros(WEIGHTS, 0.375) == segments
-    wider = segments.with_zeros(WEIGHTS, 0.5)
-    factor = 1 / root_mean_square(WEIGHTS) / 0.4  # that of -1
-    assert wider.edges == pytest.approx((-1.5, -0.4 * factor, 0.5 * factor)) and wider.zero == 2
+def test_affine_codebook_is_a_sum():
+    """Segments {-4}, {-1, -2}, {3, 2} about the zeros: means -4, -1.5, 2.5 with 1, 2 and 2 weights.
+    Least squares of a, b and a + b: 3a + 2b = -7, 2a + 4b = 2, so a = -4, b = 2.5."""
+    index, codebook = Segments((-1.5, -0.4, 0.5), 2, affine=True).quantize(WEIGHTS)
+    assert index.tolist() == [[2, 1, 0, 3], [2, 0, 0, 3]]
+    assert codebook.tolist() == [0, -127, 79, -48]
 
 
-@pytest.mark.parametrize("share", [0.45, 0.6, 0.7])
-def test_asked_share_of_zeros(share):
-    weights = torch.randn(20000, generator=torch.Generator().manual_seed(2))
-    for segments in (Segments((-1.3, -0.35, 0.5), 2), Segments((-0.35, 0.5, 1.3), 1)):
-        index, _ = segments.with_zeros(weights, share).quantize(weights)
-        assert (index == 0).double().mean().item() == pytest.approx(share, abs=1e-3)
+@pytest.mark.parametrize("zero, edges", [(1, (-0.35, 0.5, 1.3)), (2, (-1.3, -0.35, 0.5))])
+def test_affine_codebook_has_the_least_error_of_all_sums(zero, edges):
+    weights = torch.randn(3000, generator=torch.Generator().manual_seed(5)).double()
+    segments = Segments(edges, zero, affine=True)
+    index, codebook = segments.quantize(weights)
+    assert codebook[3] == codebook[1] + codebook[2] and codebook.abs().max() == 127
+
+    def error(a, b):
+        values = torch.tensor([0, a, b, a + b]).double()[index]
+        return (weights - values * (weights @ values) / (values @ values)).square().sum()
+
+    a, b = codebook[1].item(), codebook[2].item()
+    best = error(a, b)
+    assert all(error(a + i, b + j) > 0.9999 * best for i in (-2, 0, 2) for j in (-2, 0, 2))
+    assert error(0.8 * a, b) > 1.001 * best and error(a, 0.8 * b) > 1.001 * best
 
 
-def test_zeros_that_cannot_be():
-    weights = torch.randn(1000, generator=torch.Generator().manual_seed(3))
-    with pytest.raises(ValueError, match="not 3 ascending numbers"):
-        Segments((-1.3, -0.4, 0.5), 2).with_zeros(weights, 0.95)
-    with pytest.raises(ValueError, match="does not contain 0"):
-        Segments((-1.0, 0.1, 1.0), 2).with_zeros(weights, 0.5)
-    one_sided = Segments((0.4, 1.0, 1.5), 0).with_zeros(weights, 0.8)
-    assert (one_sided.quantize(weights)[0] == 0).double().mean().item() == pytest.approx(
-        0.8, abs=2e-3
-    )
+@pytest.mark.parametrize("weights", [torch.zeros(6), torch.ones(6), -torch.ones(6)])
+def test_affine_codebook_of_one_value(weights):
+    segments = Segments((-0.9, -0.5, 0.5), 2, affine=True)
+    assert torch.equal(segments.integers(weights), 127 * weights)

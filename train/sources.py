@@ -1,0 +1,211 @@
+"""Images and labels from where a recipe names: CIFAR, an .npz file, a folder of image files, or a
+PyTorch Dataset class."""
+
+import hashlib
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from model.common.archive import Archive
+from model.common.errors import UserError, printable
+from model.data.cifar import class_names, load_cifar
+
+MAX_BYTES = 1 << 34
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp"}
+
+
+class SourceError(UserError, ValueError):
+    """Data that cannot be read; the message names the file and what is wrong."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """pixels: uint8 [N, C, H, W]. labels: int64 [N], 0..classes-1."""
+
+    pixels: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, chosen) -> "Images":
+        """Those that an index or a slice chooses."""
+        return Images(self.pixels[chosen], self.labels[chosen])
+
+    def to(self, device) -> "Images":
+        """The same in the memory of a device."""
+        return Images(self.pixels.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Sets:
+    """train, val: parts of the training images; test: never chooses anything. classes: names."""
+
+    train: Images
+    val: Images
+    test: Images
+    classes: list[str]
+
+    @property
+    def digest(self) -> str:
+        """Of all images, labels and names."""
+        seen = hashlib.sha256(repr(self.classes).encode())
+        for images in (self.train, self.val, self.test):
+            seen.update(repr(tuple(images.pixels.shape)).encode())
+            seen.update(images.pixels.numpy().tobytes() + images.labels.numpy().tobytes())
+        return seen.hexdigest()
+
+    def input(self) -> dict:
+        """How pixels become input integers ("input" of `train.net.Net`): the mean colour of the
+        training images is zero, the farthest pixel about 127."""
+        pixels = self.train.pixels.numpy()
+        counts = np.stack([np.bincount(p.ravel(), minlength=256) for p in pixels.swapaxes(0, 1)])
+        values, share = np.arange(256), counts / counts.sum(1, keepdims=True)
+        mean = np.round(share @ values, 3)
+        scale = np.floor(127500 / np.maximum(mean, 255 - mean).max()) / 1000
+        spread = float(np.sqrt((share * (values - mean[:, None]) ** 2).sum(1).mean()))
+        return {
+            "shape": list(pixels.shape[1:]),
+            "scale": [float(scale)] * len(mean),
+            "offset": [float(-scale * m) for m in mean],
+            "unit": round(max(float(scale) * spread, 1.0), 3),
+        }
+
+
+def load(data: dict, folder: Path) -> Sets:
+    """The sets that the "data" of a recipe describes. Paths count from `folder`.
+
+    Raises SourceError or CifarError.
+    """
+    kind = next(key for key in READERS if key in data)
+    trained, tested, classes = READERS[kind](data, folder)
+    order = np.random.default_rng(0).permutation(len(trained))
+    if tested is None:
+        tested, order = trained.take(np.sort(order[: data["test"]])), order[data["test"] :]
+    held, kept = np.sort(order[: data["validation"]]), np.sort(order[data["validation"] :])
+    limit = data.get("limit")
+    sets = Sets(
+        trained.take(kept[:limit]), trained.take(held[:limit]), tested.take(slice(limit)), classes
+    )
+    smallest = min(len(sets.train), len(sets.val), len(sets.test))
+    if smallest == 0:
+        raise SourceError(
+            f"data: {len(trained)} training images leave {len(sets.train)} for training, "
+            f"{len(sets.val)} for validation and {len(sets.test)} for the test"
+        )
+    return sets
+
+
+def images(pixels, labels, classes: int, where: str) -> Images:
+    """Checked Images of uint8 [N, C, H, W] and whole numbers [N]. Raises SourceError with
+    `where`."""
+    pixels, labels = np.asarray(pixels), np.asarray(labels)
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or 0 in pixels.shape[1:]:
+        what = f"{pixels.dtype} {list(pixels.shape)}"
+        raise SourceError(f"{where}: images must be uint8 [N, C, H, W], not {what}")
+    if labels.shape != pixels.shape[:1] or labels.dtype.kind not in "iu":
+        raise SourceError(f"{where}: labels must be {len(pixels)} whole numbers")
+    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+        raise SourceError(f"{where}: labels must be in 0..{classes - 1}")
+    return Images(torch.from_numpy(pixels.copy()), torch.from_numpy(labels.astype(np.int64)))
+
+
+def _cifar(data, folder):
+    name = data["cifar"]
+    classes = class_names(name)
+    parts = [images(*load_cifar(name, s), len(classes), name) for s in ("train", "test")]
+    return *parts, classes
+
+
+def _npz(data, folder):
+    path = folder / data["npz"]
+    where = printable(path)
+    with Archive(path, MAX_BYTES) as archive:
+        found = {key: archive[key] for key in archive.names}
+    if missing := {"images", "labels"} - set(found):
+        raise SourceError(f"{where}: array {sorted(missing)[0]} is missing")
+    labels = found["labels"]
+    count = int(labels.max(initial=0)) + 1 if labels.dtype.kind in "iu" else 1
+    names = found.get("classes", np.arange(count))
+    classes = [str(name) for name in names.ravel()]
+    tested = None
+    if "test_images" in found:
+        tested = images(found["test_images"], found.get("test_labels"), len(classes), where)
+    return images(found["images"], labels, len(classes), where), tested, classes
+
+
+def _folder(data, folder):
+    root = folder / data["folder"]
+    places = {split: root / split for split in ("train", "test")}
+    if not places["train"].is_dir():
+        raise SourceError(f"{printable(places['train'])}: no folder of classes")
+    classes = sorted(p.name for p in places["train"].iterdir() if p.is_dir())
+    mode = "L" if data.get("gray") else "RGB"
+    parts = {split: _read_folder(place, classes, mode) for split, place in places.items()}
+    return parts["train"], parts["test"], classes
+
+
+def _read_folder(place: Path, classes: list[str], mode: str) -> Images | None:
+    if not place.is_dir():
+        return None
+    files = [
+        (path, label)
+        for label, name in enumerate(classes)
+        for path in sorted((place / name).glob("*"))
+        if path.suffix.lower() in SUFFIXES
+    ]
+    if not files:
+        raise SourceError(f"{printable(place)}: no images in folders {', '.join(classes)[:200]}")
+    pixels = [_read_image(path, mode) for path, _ in files]
+    for (path, _), image in zip(files, pixels):
+        if image.shape != pixels[0].shape:
+            height, width = pixels[0].shape[1:]
+            raise SourceError(f"{printable(path)}: its size is not the others', {width}x{height}")
+    return images(np.stack(pixels), [label for _, label in files], len(classes), printable(place))
+
+
+def _read_image(path: Path, mode: str) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            array = np.asarray(image.convert(mode))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise SourceError(f"{printable(path)}: not a readable image ({error})") from error
+    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+def _dataset(data, folder):
+    make = find(data["class"])
+    parts = []
+    for train in (True, False):
+        made = make(train=train, **data.get("arguments", {}))
+        classes = [str(name) for name in made.classes]
+        pairs = [made[i] for i in range(len(made))]
+        pixels = np.stack([_pixels(image) for image, _ in pairs])
+        labels = np.array([int(label) for _, label in pairs])
+        parts.append(images(pixels, labels, len(classes), data["class"]))
+    return *parts, classes
+
+
+def _pixels(image) -> np.ndarray:
+    """uint8 [C, H, W] of an image file's image, [H, W] or [H, W, C], or of a tensor [C, H, W],
+    whose floats are 0..1."""
+    if isinstance(image, torch.Tensor):
+        return (image * 255 if image.is_floating_point() else image).round().byte().numpy()
+    array = np.asarray(image)
+    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+READERS = {"cifar": _cifar, "npz": _npz, "folder": _folder, "class": _dataset}
+
+
+def find(path: str):
+    """The class that "package.module:Name" in a recipe names. Raises SourceError."""
+    module, _, name = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SourceError(f"{printable(path)}: no such class ({printable(error)})") from error

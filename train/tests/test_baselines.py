@@ -1,0 +1,140 @@
+"""The quantizers that CLIP-Q is compared with, against hand-computed cases."""
+
+import pytest
+import torch
+
+from train.export import to_network
+from train.quantize import (
+    Binary,
+    FixedGain,
+    FixedPoint,
+    KMeans,
+    Segments,
+    Setting,
+    Ternary,
+    describe,
+    restore,
+)
+from train.tests.helpers import inputs, nin
+
+
+@pytest.mark.parametrize("bits, position, codes", [(4, 2, [4, -2, 1, 0]), (8, 6, [64, -32, 19, 6])])
+def test_codes_and_binary_point(bits, position, codes):
+    """4 bits: quarters err by 0.0125, eighths by 0.01875, because 1.0 saturates at 7/8."""
+    weights = torch.tensor([1.0, -0.5, 0.3, 0.1])
+    assert FixedPoint(bits).fraction_bits(weights) == position
+    assert FixedPoint(bits).integers(weights).tolist() == codes
+
+
+def test_halves_go_away_from_zero_and_the_negative_side_has_one_code_more():
+    assert FixedPoint(4).integers(torch.tensor([2.5, -2.5, 7.0])).tolist() == [3, -3, 7]
+    assert FixedPoint(4).codes(torch.tensor([9.0, -9.0]), 0).tolist() == [7, -8]
+
+
+def test_an_outlier_is_clipped_where_that_errs_less():
+    """100 weights of 0.2 and one of 1.0 in codes -2..1: quarters err by 0.8125, halves by 4.25,
+    eighths by 1.33."""
+    weights = torch.tensor([0.2] * 100 + [1.0])
+    assert FixedPoint(2).fraction_bits(weights) == 2
+    assert FixedPoint(2).integers(weights).unique().tolist() == [1]
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_range_and_error_of_normal_weights(bits):
+    weights = 0.037 * torch.randn(4000, generator=torch.Generator().manual_seed(bits))
+    quantizer = FixedPoint(bits)
+    codes = quantizer.integers(weights)
+    assert (
+        torch.equal(codes, codes.round())
+        and codes.min() >= -(2 ** (bits - 1))
+        and codes.max() < 2 ** (bits - 1)
+    )
+    step = 2.0 ** -quantizer.fraction_bits(weights)
+    inside = (weights / step < 2 ** (bits - 1) - 1) & (weights / step > -(2 ** (bits - 1)))
+    assert ((codes * step - weights)[inside].abs() <= step / 2 + 1e-7).all()
+
+
+def test_zero_weights_and_bad_widths():
+    assert FixedPoint(4).integers(torch.zeros(3)).tolist() == [0, 0, 0]
+    for bits in (1, 9):
+        with pytest.raises(ValueError, match=f"{bits} bits"):
+            FixedPoint(bits)
+
+
+WEIGHTS = torch.tensor(
+    [[1.0, -1.0, 0.5], [-0.2, 0.1, 0.0]]
+)  # mean magnitude 2.8 / 6, threshold 0.3267
+
+
+def test_threshold_is_seven_tenths_of_the_mean_magnitude():
+    assert Ternary().integers(WEIGHTS).tolist() == [[1, -1, 1], [0, 0, 0]]
+    assert Ternary(1.1).integers(WEIGHTS).tolist() == [[1, -1, 0], [0, 0, 0]]  # threshold 0.5133
+
+
+def test_index_and_codebook_of_ternary_weights():
+    index, codebook = Ternary().quantize(WEIGHTS)
+    assert index.tolist() == [[2, 1, 2], [0, 0, 0]] and codebook.tolist() == [0, -1, 1, 0]
+
+
+def test_a_weight_on_the_threshold_is_zero():
+    assert Ternary(1.0).integers(torch.tensor([0.5, -0.5, 0.5])).tolist() == [0, 0, 0]
+
+
+def test_negative_threshold():
+    with pytest.raises(ValueError, match="factor -1"):
+        Ternary(-1)
+
+
+def test_signs():
+    weights = torch.tensor([[-0.1, 0.0], [3.0, -7.0]])
+    assert Binary().integers(weights).tolist() == [[-1, 1], [1, -1]]
+    index, codebook = Binary().quantize(weights)
+    assert index.tolist() == [[1, 2], [2, 1]] and codebook.tolist() == [0, -1, 1, 0]
+
+
+QUANTIZERS = [
+    Setting(clip=0.5),
+    Setting(clip=0.2),
+    KMeans(),
+    *map(FixedPoint, (8, 7, 6, 5, 4)),
+    Ternary(),
+    Binary(),
+    Segments((-1.2, -0.3, 0.5), 2, affine=True),
+    FixedGain(Setting(0.2, fraction_bits=5), 1.5),
+]
+
+
+@pytest.mark.parametrize("quantizer", QUANTIZERS, ids=repr)
+def test_integers_approximate_the_weights(quantizer):
+    weights = 0.05 * torch.randn(30, 20, 3, 3, generator=torch.Generator().manual_seed(1))
+    integers = quantizer.integers(weights)
+    assert integers.shape == weights.shape and integers.dtype == weights.dtype
+    assert not integers.requires_grad and torch.equal(integers, integers.round())
+    assert integers.min() >= -128 and integers.max() <= 127
+    assert (integers * weights).sum() > 0.5 * integers.norm() * weights.norm()
+
+
+@pytest.mark.parametrize("quantizer", QUANTIZERS, ids=repr)
+def test_a_state_describes_a_quantizer(quantizer):
+    assert restore(describe(quantizer)) == quantizer
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{}, {"kind": "Cubes"}, {"kind": "Setting", "clip": 2}, {"kind": "Segments", "edges": [1]}, 3],
+)
+def test_other_descriptions_are_refused(values):
+    with pytest.raises(ValueError):
+        restore(values)
+
+
+@pytest.mark.parametrize("quantizer", [q for q in QUANTIZERS if hasattr(q, "quantize")], ids=repr)
+def test_codebooks_can_be_exported(quantizer):
+    net = nin(2)
+    for _, block in net.blocks():
+        block.quantizer = quantizer
+    net.calibrate(inputs(net))
+    network = to_network(net, "net")
+    for name, block in net.blocks():
+        expected = quantizer.integers(block.conv.weight).numpy()
+        assert (network.layer(name).weights == expected).all()

@@ -1,0 +1,121 @@
+"""Recipes: those that ship, and what is wrong with others, named by file and field."""
+
+import pytest
+import yaml
+
+from model.common.errors import UserError
+from train import recipe
+from train.recipe import RECIPES, RecipeError, Training, read
+
+BASE = {
+    "name": "small",
+    "data": {"npz": "x.npz"},
+    "net": "train.nets.nin:NIN",
+    "full_precision": {"epochs": 2},
+    "quantize": {"method": "reconstruct"},
+    "fine_tune": {"epochs": [[16, 1], [32, 2]], "teachers": ["full_precision"], "labels": 0.5},
+}
+
+
+def written(tmp_path, text):
+    path = tmp_path / "r.yaml"
+    path.write_text(text if isinstance(text, str) else yaml.safe_dump(text))
+    return str(path)
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in RECIPES.glob("*.yaml")))
+def test_shipped_recipes(name):
+    found = read(name)
+    assert "{" not in found.name and isinstance(found.fine_tune, Training)
+    if name != "digits":
+        assert read(name, "cifar100").name == found.name.replace("cifar10", "cifar100")
+        assert read(name, "cifar100", 7).seed == 7
+
+
+def test_paper_and_full_share_what_comes_before_quantization():
+    full, paper = read("full"), read("paper")
+    for name in ("data", "net", "arguments", "seed", "flip", "shift", "teacher", "full_precision"):
+        assert getattr(full, name) == getattr(paper, name), name
+    assert paper.quantize.method == "paper" and paper.quantize.clip == 0.2
+    assert full.fine_tune.epochs == paper.fine_tune.epochs
+
+
+def test_epochs_and_sizes(tmp_path):
+    found = read(written(tmp_path, BASE))
+    assert found.full_precision.sizes == [None, None]
+    assert found.fine_tune.sizes == [16, 32, 32]
+    assert found.data["validation"] == 5000 and found.seed == 0 and found.teacher is None
+
+
+def changed(where, value):
+    table = yaml.safe_load(yaml.safe_dump(BASE))
+    *path, last = where.split(".")
+    inner = table
+    for key in path:
+        inner = inner[key]
+    if value is None:
+        del inner[last]
+    else:
+        inner[last] = value
+    return table
+
+
+WRONG = {
+    "name": ("name", "../x", "name: '../x'"),
+    "a name that is a number": ("name", 3, "name: 3 is not str"),
+    "no network": ("net", None, "missing 1 required"),
+    "an unknown field": ("rate", 1, "'rate' is unknown"),
+    "an unknown field of a stage": ("fine_tune.speed", 1, "fine_tune.'speed' is unknown"),
+    "a rate of 0": ("fine_tune.rate", 0, "fine_tune.rate: 0 is not in"),
+    "a rate of nan": ("fine_tune.rate", float("nan"), "fine_tune.rate: nan"),
+    "a rate of a text": ("fine_tune.rate", "fast", "fine_tune.rate: 'fast' is not"),
+    "a true batch": ("fine_tune.batch", True, "fine_tune.batch: True is not int"),
+    "half an image": ("fine_tune.batch", 2.5, "fine_tune.batch: 2.5 is not int"),
+    "half an epoch": ("fine_tune.epochs", 2.5, "fine_tune.epochs must be"),
+    "no epoch": ("fine_tune.epochs", 0, "fine_tune.epochs must be"),
+    "epochs without sizes": ("fine_tune.epochs", [16, 32], "fine_tune.epochs must be"),
+    "a negative size": ("fine_tune.epochs", [[-1, 3]], "fine_tune.epochs must be"),
+    "an unknown teacher": ("fine_tune.teachers", ["me"], "fine_tune.teachers"),
+    "no such teacher": ("fine_tune.teachers", ["teacher"], "there is no teacher before"),
+    "nobody to learn from": ("fine_tune.teachers", [], "fine_tune.labels: 0.5 needs teachers"),
+    "itself": ("full_precision.teachers", ["full_precision"], "full_precision.teachers"),
+    "a stage of a number": ("fine_tune", 3, "fine_tune must be a table"),
+    "an unknown method": ("quantize.method", "magic", "quantize.method: 'magic'"),
+    "nine bits": ("quantize.bits", 9, "quantize.bits: 9 is not in 2..8"),
+    "no data": ("data", {}, "data must name one of"),
+    "two kinds of data": ("data.cifar", "cifar10", "data must name one of"),
+    "an unknown field of the data": ("data.size", 3, "data.'size' is unknown"),
+    "no validation": ("data.validation", 0, "data.validation: 0"),
+    "a data set that is not asked for": ("seed", -1, "seed: -1"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_named(case, tmp_path):
+    where, value, culprit = WRONG[case]
+    path = written(tmp_path, changed(where, value))
+    with pytest.raises(RecipeError) as caught:
+        read(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ") and culprit in message and len(message) < 800
+
+
+@pytest.mark.parametrize(
+    "text", ["", "3", "[1]", "a: [", "a: !!python/object:x.Y {}", "\x00", "&a [*a"]
+)
+def test_files_that_are_no_recipe(text, tmp_path):
+    path = written(tmp_path, text)
+    with pytest.raises(UserError, match=path):
+        read(path)
+
+
+def test_unknown_recipes_and_data_sets(tmp_path):
+    with pytest.raises(RecipeError, match="recipe fulll: there are digits, full, paper, short"):
+        read("fulll")
+    with pytest.raises(FileNotFoundError):
+        read(str(tmp_path / "none.yaml"))
+    with pytest.raises(RecipeError, match="has its own data, DATASET=cifar10 does not fit"):
+        read("digits", "cifar10")
+    (tmp_path / "big.yaml").write_bytes(b" " * (recipe.MAX_BYTES + 1))
+    with pytest.raises(UserError, match="more than"):
+        read(str(tmp_path / "big.yaml"))

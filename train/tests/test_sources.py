@@ -1,0 +1,164 @@
+"""Images from arrays, folders and Dataset classes: what is read, and what is wrong by name."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from train import sources
+from train.net import to_input
+from train.sources import SourceError, load
+
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 256, (40, 2, 5, 4)).astype(np.uint8)
+LABELS = np.arange(40) % 3
+
+
+def data(**kind):
+    return {"validation": 6, "test": 10, **kind}
+
+
+def npz(folder, **changes):
+    arrays = {"images": PIXELS, "labels": LABELS, **changes}
+    np.savez(folder / "x.npz", **{k: v for k, v in arrays.items() if v is not None})
+    return data(npz="x.npz")
+
+
+def test_an_archive_is_split(tmp_path):
+    sets = load(npz(tmp_path), tmp_path)
+    assert [len(s) for s in (sets.train, sets.val, sets.test)] == [24, 6, 10]
+    assert sets.classes == ["0", "1", "2"]
+    seen = torch.cat([s.pixels for s in (sets.train, sets.val, sets.test)]).flatten(1).numpy()
+    assert sorted(map(bytes, seen)) == sorted(map(bytes, PIXELS.reshape(40, -1)))
+    again = load(npz(tmp_path), tmp_path)
+    assert again.digest == sets.digest
+    other = load(npz(tmp_path, labels=LABELS[::-1].copy()), tmp_path)
+    assert other.digest != sets.digest
+
+
+def test_an_archive_with_test_images_and_names(tmp_path):
+    named = np.array(["cat", "dog", "cow"])
+    described = npz(tmp_path, test_images=PIXELS[:7], test_labels=LABELS[:7], classes=named)
+    sets = load({**described, "limit": 5}, tmp_path)
+    assert sets.classes == ["cat", "dog", "cow"]
+    assert [len(s) for s in (sets.train, sets.val, sets.test)] == [5, 5, 5]
+    assert torch.equal(sets.test.pixels, torch.from_numpy(PIXELS[:5]))
+
+
+@pytest.mark.parametrize(
+    "changes, culprit",
+    [
+        ({"images": None}, "array images is missing"),
+        ({"images": PIXELS.astype(np.float32)}, "images must be uint8"),
+        ({"images": PIXELS[0]}, "images must be uint8"),
+        ({"labels": LABELS[:5]}, "labels must be 40"),
+        ({"labels": LABELS / 2}, "labels must be 40"),
+        ({"labels": LABELS - 1}, "labels must be in 0..1"),
+        ({"classes": np.array(["one"])}, "labels must be in 0..0"),
+        ({"test_images": PIXELS, "test_labels": None}, "labels must be 40"),
+    ],
+)
+def test_a_bad_archive_is_named(changes, culprit, tmp_path):
+    with pytest.raises(SourceError, match="x.npz: ") as caught:
+        load(npz(tmp_path, **changes), tmp_path)
+    assert culprit in str(caught.value)
+
+
+def test_too_few_images_are_named(tmp_path):
+    with pytest.raises(SourceError, match="40 training images leave 0 for training"):
+        load({**npz(tmp_path), "validation": 30}, tmp_path)
+
+
+def folder(root, splits=("train", "test")):
+    for split in splits:
+        for label, name in enumerate(("bird", "cat")):
+            (root / split / name).mkdir(parents=True)
+            for k in range(8):
+                array = np.full((6, 7, 3), 100 * label + k, np.uint8)
+                Image.fromarray(array).save(root / split / name / f"{k}.png")
+    return data(folder=".", validation=4, test=3)
+
+
+@pytest.mark.parametrize("gray", [False, True])
+def test_a_folder_of_classes(gray, tmp_path):
+    sets = load({**folder(tmp_path), "gray": gray}, tmp_path)
+    assert sets.classes == ["bird", "cat"] and len(sets.test) == 16 and len(sets.train) == 12
+    assert sets.train.pixels.shape[1:] == (1 if gray else 3, 6, 7)
+    assert torch.equal(sets.test.pixels[:, 0, 0, 0] >= 100, sets.test.labels == 1)
+
+
+def test_a_folder_without_test_images(tmp_path):
+    sets = load(folder(tmp_path, ("train",)), tmp_path)
+    assert [len(s) for s in (sets.train, sets.val, sets.test)] == [9, 4, 3]
+
+
+def test_bad_folders_are_named(tmp_path):
+    with pytest.raises(SourceError, match="train: no folder of classes"):
+        load(data(folder="."), tmp_path)
+    described = folder(tmp_path)
+    (tmp_path / "train" / "cat" / "9.png").write_bytes(b"\x89PNG\r\n")
+    with pytest.raises(SourceError, match="9.png: not a readable image"):
+        load(described, tmp_path)
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "train" / "cat" / "9.png")
+    with pytest.raises(SourceError, match="9.png: its size is not the others', 7x6"):
+        load(described, tmp_path)
+
+
+class Ramps(Dataset):
+    """Floats, arrays or images, as Dataset classes give them."""
+
+    classes = ["low", "high"]
+
+    def __init__(self, train, kind="float"):
+        self.count, self.kind = 30 if train else 8, kind
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, number):
+        label = number % 2
+        array = np.full((4, 6, 3), 51 * (1 + 2 * label), np.uint8)
+        if self.kind == "image":
+            return Image.fromarray(array), label
+        if self.kind == "array":
+            return array[:, :, 0], label
+        return torch.from_numpy(array).permute(2, 0, 1) / 255, torch.tensor(label)
+
+
+@pytest.mark.parametrize("kind, channels", [("float", 3), ("image", 3), ("array", 1)])
+def test_a_dataset_class(kind, channels, tmp_path):
+    described = data(**{"class": "train.tests.test_sources:Ramps", "arguments": {"kind": kind}})
+    sets = load(described, tmp_path)
+    assert sets.classes == ["low", "high"] and (len(sets.train), len(sets.test)) == (24, 8)
+    assert sets.train.pixels.shape[1:] == (channels, 4, 6)
+    assert torch.equal(sets.test.pixels[:, 0, 0, 0], torch.where(sets.test.labels == 1, 153, 51))
+
+
+@pytest.mark.parametrize("name", ["nowhere:X", "train.sources:X", "train.sources", ":X", ""])
+def test_an_unknown_class_is_named(name):
+    with pytest.raises(SourceError, match="no such class"):
+        sources.find(name)
+
+
+def test_input_integers_fill_the_range():
+    """The mean is zero, no pixel is clamped by more than rounding, one unit is about a standard
+    deviation."""
+    rng = np.random.default_rng(1)
+    pixels = rng.normal([[[[60]], [[150]]]], 20, (50, 2, 8, 8)).clip(0, 255).astype(np.uint8)
+    part = sources.Images(torch.from_numpy(pixels), torch.zeros(50, dtype=torch.int64))
+    source = sources.Sets(part, part, part, ["a"]).input()
+    x = to_input(part.pixels, source)
+    assert x.mean((0, 2, 3)).abs().max() < 0.1
+    assert source["unit"] == pytest.approx(x.std().item(), rel=0.02)
+    ends = to_input(
+        torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 2, 1, 1), source
+    )
+    assert 120 < ends.abs().max() <= 128
+    assert source["shape"] == [2, 8, 8]
+
+
+def test_digits():
+    sets = load(data(**{"class": "train.nets.digits:Digits"}, validation=200), None)
+    assert len(sets.train) + len(sets.val) + len(sets.test) == 1797
+    assert sets.train.pixels.shape[1:] == (1, 8, 8) and int(sets.train.pixels.max()) == 255

@@ -1,0 +1,302 @@
+"""A recipe from data to network file: stages found again, interrupted and gone on with, and what is
+written at the end."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+
+from host.run import run_rtl
+from host.simulation import runner
+from model.common.errors import UserError
+from model.data.images import pixels_to_input
+from model.network import load_network
+from model.reference.integer import run_integer
+from train import card, checkpoint, engine, files, sources, stages, tables
+from train.__main__ import main
+from train.export import export
+from train.recipe import read
+from train.stages import Project
+from train.tests.helpers import PROCESSES, images
+
+KINDS = ("float", "ckpt", "clipq")
+RECIPE = {
+    "name": "tiny",
+    "data": {"npz": "x.npz", "validation": 10, "test": 10},
+    "net": "train.tests.test_trace:Small",
+    "shift": 1,
+    "teacher": {"net": "train.tests.test_trace:Small", "epochs": 1, "batch": 20},
+    "full_precision": {"epochs": 2, "batch": 20, "teachers": ["teacher"], "labels": 0.5},
+    "quantize": {"method": "reconstruct", "images": 60},
+    "fine_tune": {
+        "epochs": 2,
+        "batch": 20,
+        "statistics": 10,
+        "rate": 0.01,
+        "teachers": ["teacher", "full_precision"],
+        "labels": 0.3,
+        "mix": 0.5,
+        "exact": 0.5,
+    },
+}
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """The path of a recipe of a small network on few images, which can be changed."""
+    batch = images(80, shape=(3, 8, 8))
+    np.savez(tmp_path / "x.npz", images=batch.pixels.numpy(), labels=batch.labels.numpy())
+
+    def write(**changes):
+        path = tmp_path / "tiny.yaml"
+        path.write_text(yaml.safe_dump({**RECIPE, **changes}))
+        return path
+
+    return write
+
+
+def project(path, folder, said=None, seed=None) -> Project:
+    found = read(str(path), seed=seed)
+    say = (said if said is not None else []).append
+    sets = sources.load(found.data, path.parent)
+    return Project(found, sets, torch.device("cpu"), 1, folder, say)
+
+
+def test_all_stages_to_network_file_and_card(recipe, tmp_path):
+    said = []
+    made = project(recipe(), tmp_path / "stages", said)
+    found = made.finish(tmp_path / "out")
+    paths = made.files(tmp_path / "out")
+    assert all(path.exists() for path in paths.values())
+    export(paths["ckpt"], tmp_path / "again.clipq.npz")
+    assert (tmp_path / "again.clipq.npz").read_bytes() == paths["clipq"].read_bytes()
+    network = load_network(paths["clipq"])
+    assert network.name == "tiny" and len(network.classes) == 10
+    x = pixels_to_input(network, made.sets.test.pixels.numpy())
+    right = run_integer(network, x)[:, :, 0, 0].argmax(1) == made.sets.test.labels.numpy()
+    assert found["accuracies"]["integers"]["test"] == pytest.approx(right.mean())
+    text = paths["card"].read_text()
+    for part in (
+        "# tiny",
+        "| integers |",
+        made.sets.digest[:16],
+        "seed 0",
+        card.commit(),
+        "exact:",
+    ):
+        assert part in text, part
+    plan = said[0].split("\n")
+    assert plan[1].split()[:2] == ["now", "teacher"] and plan[4].split()[0] == "left"
+    assert (
+        "about" in said[-3]
+        and [line.split()[0] for line in said[-1].split("\n")[1:]] == ["done"] * 4
+    )
+
+
+def test_finished_stages_are_not_run_again(recipe, tmp_path, monkeypatch):
+    first = project(recipe(), tmp_path / "s").finish(tmp_path / "a")
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "fit", lambda *_: pytest.fail("there is a result"))
+        again = project(recipe(), tmp_path / "s").finish(tmp_path / "b")
+    assert first["accuracies"] == again["accuracies"]
+    for kind in ("float.npz", "ckpt.npz", "clipq.npz"):
+        assert (tmp_path / f"a/tiny.{kind}").read_bytes() == (
+            tmp_path / f"b/tiny.{kind}"
+        ).read_bytes()
+
+
+def keys(path, seed=None):
+    made = project(path, Path("nowhere"), seed=seed)
+    return {name: made.key(name) for name in made.stages}
+
+
+def changed(path, other):
+    a, b = keys(path) if isinstance(path, Path) else path, keys(other)
+    return [name for name in a if a[name] != b[name]]
+
+
+def test_a_stage_is_named_after_what_decides_it(recipe, tmp_path, monkeypatch):
+    before = keys(recipe())
+    tune = {**RECIPE["fine_tune"], "rate": 0.02}
+    assert changed(before, recipe(fine_tune=tune)) == ["fine_tune"]
+    quantize = {**RECIPE["quantize"], "affine": True}
+    assert changed(before, recipe(quantize=quantize)) == ["quantize", "fine_tune"]
+    teacher = {**RECIPE["teacher"], "rate": 0.02}
+    assert changed(before, recipe(teacher=teacher)) == list(stages.STAGES)
+    full = {**RECIPE["full_precision"], "labels": 0.4}
+    assert changed(before, recipe(full_precision=full)) == list(stages.STAGES)[1:]
+    assert changed(before, recipe(name="another")) == []
+    assert changed(before, recipe(shift=0)) == list(stages.STAGES)
+    path = recipe()
+    assert all(keys(path, seed=3)[name] != key for name, key in before.items())
+    batch = images(80, seed=1, shape=(3, 8, 8))
+    np.savez(tmp_path / "x.npz", images=batch.pixels.numpy(), labels=batch.labels.numpy())
+    assert changed(before, path) == list(stages.STAGES)
+    monkeypatch.setattr(stages, "code", lambda: "other")
+    assert changed(before, path) == list(stages.STAGES)
+
+
+def run_slowly(arguments):
+    """The command, in a process of its own, with time to be killed in each stage."""
+    engine.SAVE_SECONDS = 0
+    step, reconstruct = engine.Run._step, stages.reconstruction.reconstruct
+
+    def slow_step(*batch):
+        time.sleep(0.15)
+        return step(*batch)
+
+    def slow_reconstruct(*given):
+        time.sleep(0.7)
+        return reconstruct(*given)
+
+    engine.Run._step, stages.reconstruction.reconstruct = slow_step, slow_reconstruct
+    main(arguments)
+
+
+def test_a_run_that_is_ended_in_each_stage_comes_to_the_same_files(recipe, tmp_path):
+    """By SIGKILL and by SIGTERM in turn."""
+    path, folder = recipe(), tmp_path / "b"
+    project(path, tmp_path / "a").finish(tmp_path / "out-a")
+    arguments = ["run", "--recipe", path, "--stages", folder, "--out", tmp_path / "out-b"]
+    arguments = [*map(str, arguments), "--threads", "1"]
+    for number, stage in enumerate([*stages.STAGES, None]):
+        process = PROCESSES.Process(target=run_slowly, args=(arguments,))
+        process.start()
+        if stage:
+            end = (signal.SIGKILL, signal.SIGTERM)[number % 2]
+            _wait_for(process, folder, stage)
+            os.kill(process.pid, end)
+        process.join()
+        if stage:
+            assert process.exitcode == {signal.SIGKILL: -9, signal.SIGTERM: 143}[end], stage
+            assert not list(folder.glob(f"{stage}-*/result.pt")), "it was too late"
+    assert process.exitcode == 0
+    for kind in KINDS:
+        ours, theirs = (tmp_path / f"out-{run}/tiny.{kind}.npz" for run in "ab")
+        assert ours.read_bytes() == theirs.read_bytes(), kind
+
+
+def _wait_for(process, folder, stage):
+    """Until the process is in the midst of a stage."""
+    while not list(folder.glob(f"{stage}-*")):
+        assert process.is_alive()
+        time.sleep(0.02)
+    time.sleep(0.35)
+
+
+def test_a_damaged_state_ends_the_run_at_once(recipe, tmp_path):
+    made = project(recipe(), tmp_path / "s")
+    place = made.place("fine_tune")
+    place.mkdir(parents=True)
+    (place / "state.pt").write_bytes(b"PK")
+    with pytest.raises(UserError, match="state.pt: "):
+        made.run()
+    assert not made.place("teacher").exists()
+
+
+def test_outputs_are_tried_before_the_work(recipe, tmp_path):
+    made = project(recipe(), tmp_path / "s")
+    (tmp_path / "out" / "tiny.card.md").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError, match="tiny.card.md"):
+        made.finish(tmp_path / "out")
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_network_that_differs_between_the_models_is_not_written(recipe, tmp_path, monkeypatch):
+    made = project(recipe(), tmp_path / "s")
+    wrong = lambda net, x, keep: {layer.name: np.zeros(1) for layer in net.layers}
+    monkeypatch.setattr(stages, "run_integer", wrong)
+    with pytest.raises(UserError, match="not written: layer conv1 of the integer model differs"):
+        made.finish(tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("method", ["clipq", "kmeans", "ternary", "binary", "paper"])
+def test_every_method_leads_to_a_network(method, recipe, tmp_path):
+    path = recipe(quantize={"method": method}, teacher=None, full_precision={"epochs": 1})
+    table = yaml.safe_load(path.read_text())
+    table["fine_tune"] = {"epochs": 1, "batch": 20, "bound": 2.0, "exact": 0.5}
+    path.write_text(yaml.safe_dump(table))
+    made = project(path, tmp_path / "s")
+    if method in ("kmeans", "ternary", "binary"):
+        with pytest.raises(UserError, match="a checkpoint has no place for"):
+            made.finish(tmp_path / "out")
+        return
+    made.finish(tmp_path / "out")
+    network = load_network(tmp_path / "out" / "tiny.clipq.npz")
+    convs = [layer for layer in network.layers if layer.op == "conv"]
+    if method == "paper":
+        assert all((c.mult == 1).all() and (c.shift == 5).all() for c in convs)
+
+
+def test_evaluation_of_both_checkpoints(recipe, tmp_path):
+    path = recipe()
+    found = project(path, tmp_path / "s").finish(tmp_path / "out")
+    for kind, way in (("float", "full precision"), ("ckpt", "integers")):
+        arguments = [tmp_path / f"out/tiny.{kind}.npz", "--recipe", path, "--threads", "1"]
+        done = CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
+        assert done.exit_code == 0, done.output
+        assert f"top-1 {found['accuracies'][way]['test']:.2%} in {way}" in done.output
+
+
+def test_tables_are_measured_once_and_gone_on_with(recipe, tmp_path, monkeypatch):
+    path, said = recipe(), []
+    base = project(path, tmp_path / "s", said)
+    page = tables.write(base, "bits", 1, tmp_path / "t")
+    lines = page.read_text().strip().split("\n")[6:]
+    assert [line.split("|")[1].strip() for line in lines] == [
+        "full precision",
+        *(f"{bits}-bit fixed point" for bits in (8, 7, 6, 5, 4)),
+    ]
+    assert [line.split("|")[5].strip() for line in lines[:2]] == ["90.88", "89.82"]
+    monkeypatch.setattr(engine, "fit", lambda *_: pytest.fail("there is a result"))
+    monkeypatch.setattr(Project, "accuracy", lambda *_: pytest.fail("it was measured"))
+    assert tables.write(base, "bits", 1, tmp_path / "t").read_text() == page.read_text()
+
+
+def test_rows_of_the_tables():
+    rows = {name: [row.about for row in rows] for name, (_, rows) in tables.TABLES.items()}
+    assert len(rows["point"]) == 9 and len(rows["quantizers"]) == 8
+    assert all(len(set(abouts)) == len(abouts) for abouts in rows.values())
+    point = {r.about: r for r in tables.TABLES["point"][1]}["3.5, as folded"]
+    assert point.paper == (90.73, 67.07) and point.quantize.fraction_bits == 5
+
+
+def test_clock():
+    assert [stages.clock(s) for s in (5, 600, 9000)] == ["5 s", "10 min", "2.5 h"]
+
+
+@pytest.mark.parametrize("name", ["digits", "smoke"])
+def test_from_data_to_the_rtl(name, tmp_path):
+    """The shipped recipes for a quick look: torch, int and RTL give the same logits."""
+    done = CliRunner().invoke(
+        main, ["run", "--recipe", name, "--stages", str(tmp_path), "--threads", "2"]
+    )
+    assert done.exit_code == 0, done.output
+    (path,) = tmp_path.glob("*/*.clipq.npz")
+    network, found = load_network(path), read(name)
+    sets = sources.load(found.data, Path(found.path).parent)
+    x = pixels_to_input(network, sets.test.pixels.numpy())
+    expected = run_integer(network, x)[:, :, 0, 0]
+    net, _ = checkpoint.read(Path(str(path).replace(".clipq.", ".ckpt.")))
+    trained = net.integer_forward(torch.from_numpy(x).float())[net.last]
+    assert np.array_equal(trained[:, :, 0, 0].numpy(), expected)
+    if name == "digits":
+        assert (expected.argmax(1) == sets.test.labels.numpy()).mean() >= 0.97
+    if reason := runner.missing("verilator"):
+        pytest.skip(reason)
+    assert np.array_equal(run_rtl(network, x[:2], 4)["y"][:, :, 0, 0], expected[:2])
+
+
+def test_a_time_that_was_not_measured_is_refused(recipe, tmp_path):
+    made = project(recipe(), tmp_path / "s")
+    made.run(("teacher",))
+    torch.save({**files.read(made.result("teacher")), "seconds": -1}, made.result("teacher"))
+    with pytest.raises(UserError, match="seconds must be"):
+        made.run()
