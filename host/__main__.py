@@ -13,6 +13,7 @@ main = CommandGroup(
         "perf": "host.perf",
         "accuracy": "host.accuracy",
         "diff": "host.diff",
+        "memory": "host.memory",
     },
 )
 

@@ -1,4 +1,4 @@
-"""Bytes of a network's parameters against 32-bit floats. `python -m host.memory [NET...]`.
+"""Bytes of a network's parameters against 32-bit floats. `python -m host memory [NET...]`.
 
 FP32 is a float per weight and, where all parameters are compared, a bias per channel (batch norm
 folded, its leanest form). The quantized network has 2 bits per weight and 4 bytes of codebook per
@@ -8,8 +8,11 @@ to the left and the one above in the kernel; what is counted is its real output,
 after it has been decoded.
 """
 
+from __future__ import annotations
+
 import lzma
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,8 +50,8 @@ class Memory:
 def pack(index: np.ndarray) -> bytes:
     """Two bits an index, the first in the lowest bits."""
     flat = np.ravel(index).astype(np.uint8)
-    flat = np.concatenate([flat, np.zeros(-len(flat) % 4, np.uint8)]).reshape(-1, 4)
-    return (flat << np.array([0, 2, 4, 6], np.uint8)).sum(1, dtype=np.uint8).tobytes()
+    fours = np.concatenate([flat, np.zeros(-len(flat) % 4, np.uint8)]).reshape(-1, 4)
+    return (fours << np.array([0, 2, 4, 6], np.uint8)).sum(1, dtype=np.uint8).tobytes()
 
 
 def contexts(index: np.ndarray, ky: int, kx: int) -> np.ndarray:
@@ -60,7 +63,7 @@ def contexts(index: np.ndarray, ky: int, kx: int) -> np.ndarray:
     return left.astype(np.int64) * (OUTSIDE + 1) + above
 
 
-def _steps(index):
+def _steps(index: np.ndarray) -> Iterator[tuple[int, int, int, np.ndarray]]:
     """(ky, kx, context, mask [O, I]) in the order of coding; needs only what has been decoded
     before each step."""
     for ky, kx in np.ndindex(index.shape[2:]):
@@ -76,19 +79,19 @@ def frequencies(counts: np.ndarray) -> np.ndarray:
     return np.maximum(np.floor(counts * (TOTAL / totals)), counts > 0).astype(TABLE)
 
 
-def _tables(index):
+def _tables(index: np.ndarray) -> np.ndarray:
     counts = np.zeros((CONTEXTS, 4), np.int64)
     for ky, kx, context, mask in _steps(index):
         counts[context] += np.bincount(index[:, :, ky, kx][mask], minlength=4)
     return frequencies(counts)
 
 
-def _stored(shape):
+def _stored(shape: tuple[int, ...]) -> slice:
     """The contexts whose tables are stored: a 1x1 kernel has one."""
     return slice(None) if np.prod(shape[2:]) > 1 else slice(CONTEXTS - 1, None)
 
 
-def _model(table):
+def _model(table: np.ndarray) -> constriction.stream.model.Categorical:
     return constriction.stream.model.Categorical(table / np.float64(table.sum()), perfect=False)
 
 
@@ -175,7 +178,7 @@ def rows(m: Memory) -> list[tuple[str, int, float]]:
 
 @click.command(cls=Command)
 @click.argument("nets", nargs=-1, type=click.Path(path_type=Path, exists=True, dir_okay=False))
-def main(nets):
+def main(nets: tuple[Path, ...]) -> None:
     """Memory of the network files NETS (default: all in model/zoo)."""
     for path in nets or sorted(ZOO.glob("*.clipq.npz")):
         network = load_network(path)
@@ -184,7 +187,3 @@ def main(nets):
         click.echo(f"{path}")
         for what, size, ratio in rows(measure(network)):
             click.echo(f"  {what:40} {size:>12,} bytes {ratio:8.2f}x")
-
-
-if __name__ == "__main__":
-    main()

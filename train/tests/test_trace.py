@@ -112,7 +112,6 @@ class Small(nn.Module):
 
 
 KINDS = [LeNet, VGG, Residual, Strided]
-RUNS_ON_RTL = [LeNet, VGG]
 
 
 def source(shape, unit=60.0):
@@ -206,8 +205,6 @@ def test_training_and_both_models_agree(trained, tmp_path):
 def test_the_rtl_gives_the_same_logits(trained):
     kind, net = trained
     network = to_network(net, kind.__name__)
-    if kind not in RUNS_ON_RTL:
-        pytest.skip("the accelerator does not run this network's layers")
     compile_network(network, Hardware(num_modules=4))
     if reason := runner.missing("verilator"):
         pytest.skip(reason)
