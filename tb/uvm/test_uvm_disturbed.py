@@ -63,7 +63,8 @@ class DisturbedTest(AcceleratorTest):
             if number % 2:
                 await self.start(NetworkSequence(compiled, images, seed))
             else:
-                moment = int(rng.integers(1, cycle_limit(compiled) // 20))
+                longest = scaled(icarus=500, verilator=cycle_limit(compiled) // 20)
+                moment = int(rng.integers(1, longest))
                 await self.start(AbortedSequence(compiled, images, moment, seed))
         traffic.stop = True
         await task
