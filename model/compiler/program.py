@@ -29,6 +29,7 @@ from model.compiler.program_format import (
     PROGRAM_VERSION,
     QUAD_ADDR_W,
     TRAILER,
+    VSTEP_W,
 )
 from model.compiler.records import encode
 from model.network.layer import Layer
@@ -241,6 +242,7 @@ def _plan_layout(
             if layer.out != "int32"
         }
     )
+    sums = [layer.inputs for layer in net.layers if layer.op == "add"]
     skewed = memory_plan.skewed_names(
         (
             name
@@ -249,13 +251,14 @@ def _plan_layout(
             and shape[0] <= memory_plan.MOST_SKEWED
             and any(r.op == "conv" and r.kernel[0] > 1 for r in readers.get(name, []))
         ),
-        [layer.inputs for layer in net.layers if layer.op == "add"],
+        sums,
     )
     tensors = {
         name: memory_plan.layout(shape, signed, name in skewed)
         for name, (shape, signed) in shapes.items()
     }
-    tensors = memory_plan.place(tensors, last_use, hardware.quads)
+    banks = memory_plan.banks_apart(sums)
+    tensors = memory_plan.place(tensors, last_use, hardware.quads, banks)
     plans = {
         layer.name: plan_conv(layer, hardware, layer.inputs[0] in skewed)
         for layer in net.layers
@@ -321,7 +324,7 @@ def descriptor_values(
         codebook = {f"codebook_{k}": layer.codebook[k] for k in (1, 2, 3)}
         return values | codebook | conv_values(plans[layer.name], source, target)
     if layer.op == "add":
-        return values | add_values(layer, tensors[layer.inputs[1]])
+        return values | add_values(layer, source, tensors[layer.inputs[1]])
     return values | {
         f"pool_{key}_{axis}": value
         for key in ("kernel", "stride", "pad")
@@ -329,11 +332,14 @@ def descriptor_values(
     }
 
 
-def add_values(layer: Layer, other: Tensor) -> dict[str, int]:
+def add_values(layer: Layer, source: Tensor, other: Tensor) -> dict[str, int]:
     """{field: value} of what a sum adds to its first input: windows of one pixel, and the second
     input's place."""
     mult, other_mult = layer.mult
+    step = memory_plan.pair_step(source, other)
     return {
+        "pair": step is not None,
+        "vstep": (step or 0) % (1 << VSTEP_W),
         "pool_kernel_h": 1,
         "pool_kernel_w": 1,
         "pool_stride_h": 1,

@@ -140,7 +140,7 @@ GROUPS: dict[str, frozenset[str]] = {
         "layer_after": (*cross(KINDS, ("after",), KINDS), *cross(KINDS, ("first",))),
         "layer_channels": cross(("conv", *POOLS, "add"), ("rest",), range(4)),
         "add_signs": cross(SIGNS, ("plus",), SIGNS, ("to",), SIGNS),
-        "add_inputs": ("one tensor twice", "two tensors"),
+        "add_inputs": ("one tensor twice", "two tensors in turn", "two tensors at once"),
         "add_mult": cross(("first", "second"), ("1", "32767", "between")),
         "conv_kernel": cross(("width", "height"), range(1, 12)),
         "conv_input_remainder": remainders(),

@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from model.compiler import Compiled
+from model.compiler.memory_plan import pair_step
 from tb.lib import coverage
 from tb.lib.cover_groups import KINDS
 
@@ -70,7 +71,7 @@ def layer_points(compiled: Compiled, layer, previous) -> dict[str, list[str]]:
         "picture": _picture_points(layer),
     }
     if layer.op == "add":
-        points |= _add_points(layer)
+        points |= _add_points(compiled, layer)
     else:
         points |= _conv_points(compiled, layer) if layer.op == "conv" else _pool_points(layer)
     if layer.out != "int32" and layer.op in ("conv", "avgpool"):
@@ -223,11 +224,13 @@ def _pool_points(layer) -> dict[str, list[str]]:
     return points
 
 
-def _add_points(layer) -> dict[str, list[str]]:
+def _add_points(compiled: Compiled, layer) -> dict[str, list[str]]:
+    step = pair_step(*(compiled.tensors[name] for name in layer.inputs))
+    how = "in turn" if step is None else "at once"
     signs = [_sign(signed) for signed in layer.in_signed_all]
     return {
         "add_signs": [f"{' plus '.join(signs)} to {_sign(layer.out_signed)}"],
-        "add_inputs": ["two tensors" if len(set(layer.inputs)) == 2 else "one tensor twice"],
+        "add_inputs": [f"two tensors {how}" if len(set(layer.inputs)) == 2 else "one tensor twice"],
         "add_mult": [
             f"{which} {mult if mult in (1, 32767) else 'between'}"
             for which, mult in zip(("first", "second"), layer.mult)

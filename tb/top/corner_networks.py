@@ -272,6 +272,16 @@ def add_chains(rng) -> Iterator[Chain]:
         .add("input", "conv1_3x3")
         .conv(40, (3, 3), (1, 1))
     )
+    for channels in (9, 33, 64):  # each of three tensors added to each other: one sum in turn
+        yield (
+            Chain(rng, (channels, 5, 6), False, f"circle of sums, {channels} channels")
+            .conv(channels, (1, 1))
+            .add("input", "conv1_1x1")
+            .add("conv1_1x1", "add2")
+            .branch("input")
+            .add("input", "add2")
+            .add("add4", "add3")
+        )
 
 
 def _pictures(rng, signed: bool, low_high: tuple, name: str, channels: int = 6) -> Chain:
