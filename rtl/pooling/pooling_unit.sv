@@ -5,8 +5,9 @@
 // NUM_MODULES channels a read and sends their 32-bit sums to the output stage, in the order of pixels, then channel
 // groups. Padding is never read: it cannot win a maximum and adds nothing to a sum. A sum of two tensors is an average
 // pool with windows of one pixel, whose second row is the same pixel of the other tensor; where both lie in different
-// banks, one read takes both. Each tensor is multiplied by its factor. desc_i is constant from start_i to done_o, and start_i comes only while the unit is idle.
-// done_o comes together with the last write or sum. After sum_ready_i falls, at most RD_LATENCY + 2 more sums follow.
+// banks, one read takes both. Each tensor is multiplied by its factor. desc_i is constant from start_i to done_o, and
+// start_i comes only while the unit is idle. done_o comes together with the last write or sum. After sum_ready_i falls,
+// at most RD_LATENCY + 2 more sums follow.
 // Latency: reads + bit length of (stride_h | stride_w | pad_h | pad_w) + RD_LATENCY + 6 cycles from start_i to done_o
 // while sum_ready_i is high, one more for a sum of tensors (model/performance/pool_cycles.py).
 // Throughput: one read a cycle, without a gap between windows, groups and pixels.

@@ -42,8 +42,8 @@ class Chain:
         self.images = rng.integers(low, high + 1, (2, *shape)).astype(np.int32)
         self.images[1] = rng.choice([low, high], shape)
         self.layers: list[Layer] = []
-        # what the next layer reads, its name, values and sign
-        self._source, self._tensor, self._signed = "input", self.images, self.input_signed
+        self._made = {"input": (self.images, self.input_signed)}  # values and sign of each tensor
+        self.branch("input")
 
     @property
     def shape(self) -> tuple:
@@ -52,11 +52,7 @@ class Chain:
 
     def branch(self, name: str) -> Chain:
         """The next layer reads the tensor of this name."""
-        kept = {"input": (self.images, self.input_signed)}
-        if self.layers:
-            values = run_integer(self.network(), self.images, keep=True)
-            kept |= {la.name: (values[la.name], la.out_signed) for la in self.network().layers}
-        self._source, (self._tensor, self._signed) = name, kept[name]
+        self._source, (self._tensor, self._signed) = name, self._made[name]
         return self
 
     def conv(
@@ -239,6 +235,12 @@ class Chain:
             out_max=clamp[1] if clamp else 127 if self._signed else 255,
         )
         self.layers.append(layer)
+        (a, _), (b, _) = (self._made[name] for name in layer.inputs)
+        total = a.astype(np.int64) * mult[0] + b.astype(np.int64) * mult[1]
+        values = np.clip((total + (1 << shift >> 1)) >> shift, layer.out_min, layer.out_max).astype(
+            np.int32
+        )
+        self._made[layer.name] = (values, layer.out_min < 0)
         return self.branch(layer.name)
 
     def network(self) -> Network:
@@ -265,7 +267,6 @@ class Chain:
     def _append(self, window, raw, **fields) -> Chain:
         name = f"{fields['op']}{len(self.layers) + 1}_{window[0]}x{window[1]}"
         layer = Layer(name=name, inputs=(self._source,), out="int32" if raw else "int8", **fields)
-        self._tensor, self._signed = self._run(layer), self._single(layer).output.out_signed
-        self._source = name
+        self._made[name] = (self._run(layer), self._single(layer).output.out_signed)
         self.layers.append(layer)
-        return self
+        return self.branch(name)
