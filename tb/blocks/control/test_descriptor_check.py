@@ -199,6 +199,24 @@ async def any_number_of_quads(dut):
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
+async def quads_of_two_rows(dut):
+    """Convolutions that read two rows at once: of up to four quads a pixel, with room for more."""
+    rng, hardware = await _start(dut)
+    pairs = []
+    while len(pairs) < 3:
+        found = [(words, sizes(words)) for words in descriptors(rng, hardware, 20)]
+        pairs += [words for words, d in found if d.op == OP_CONV and d.pair]
+    for words in pairs:
+        words = put(put(words, "raw", 1), "in_base", 0)
+        words = put(words, "in_row_stride", 8 * sizes(words).in_w)
+        for quads in range(1, 9):
+            changed_words = put(words, "in_quads", quads)
+            rules = ["input channels"] if quads > 4 else []
+            assert problems(sizes(changed_words), hardware) == rules
+            assert await verdict(dut, changed_words) == bool(rules), f"{quads} quads"
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
 async def max_pools_write(dut):
     """A max pool writes its output whatever its bit for 32-bit results says: over its own input it
     is refused."""
