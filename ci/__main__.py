@@ -15,6 +15,8 @@ main = CommandGroup(
         "coverage": "ci.code_coverage",
         "mutate": "ci.mutate",
         "formal": "ci.formal",
+        "generate-program": "ci.generate_program",
+        "generate-regs": "ci.generate_regs",
     },
 )
 

@@ -336,7 +336,3 @@ def main(jobs: int, seed: int, only: tuple[str, ...], missed: bool) -> None:
         sep="\n",
     )
     sys.exit(bool(problems))
-
-
-if __name__ == "__main__":
-    main()

@@ -358,7 +358,3 @@ def main(name: str, jobs: int, nightly: bool, planted: bool, rtl: Path, out: Pat
     )
     print(closing)
     sys.exit(failed > 0 or not outcomes)
-
-
-if __name__ == "__main__":
-    main()

@@ -20,6 +20,8 @@ import click
 import jinja2
 import yaml
 
+from model.common.command import Command
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "model" / "compiler" / "program_format.yaml"
 TEMPLATES = {
@@ -191,7 +193,7 @@ def stale(files: dict[str, str], root: Path = ROOT) -> list[str]:
     ]
 
 
-@click.command(help=__doc__.split("\n\n")[0])
+@click.command(cls=Command, help=__doc__.split("\n\n")[0])
 @click.option("--check", is_flag=True, help="write nothing; fail if a generated file is stale")
 def main(check: bool) -> None:
     try:
@@ -201,12 +203,8 @@ def main(check: bool) -> None:
     old = stale(files)
     for path in old:
         if check:
-            print(f"stale: {path} (run ci/generate_program.py)", file=sys.stderr)
+            print(f"stale: {path} (run .venv/bin/python -m ci generate-program)", file=sys.stderr)
         else:
             (ROOT / path).write_text(files[path], encoding="utf-8")
             print(f"wrote {path}")
     sys.exit(bool(check and old))
-
-
-if __name__ == "__main__":
-    main()

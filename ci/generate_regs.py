@@ -29,6 +29,8 @@ from peakrdl_pyuvm.exporter import PyUVMExporter
 from systemrdl import RDLCompileError, RDLCompiler
 from systemrdl.node import AddrmapNode, FieldNode
 
+from model.common.command import Command
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "rtl" / "control" / "clipq_regs.rdl"
 ERROR_ENUM_FIELD = "ERROR.CODE"
@@ -238,7 +240,7 @@ def _stale(files: dict[str, str]) -> list[str]:
     ]
 
 
-@click.command(help=__doc__.split("\n\n")[0])
+@click.command(cls=Command, help=__doc__.split("\n\n")[0])
 @click.option("--check", is_flag=True, help="write nothing; fail if a generated file is stale")
 def main(check: bool) -> None:
     try:
@@ -248,13 +250,9 @@ def main(check: bool) -> None:
     stale = _stale(files)
     if check:
         for path in stale:
-            print(f"stale: {path} (run ci/generate_regs.py)", file=sys.stderr)
+            print(f"stale: {path} (run .venv/bin/python -m ci generate-regs)", file=sys.stderr)
         sys.exit(bool(stale))
     for path in stale:
         (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
         (ROOT / path).write_text(files[path], encoding="utf-8")
         print(f"wrote {path}")
-
-
-if __name__ == "__main__":
-    main()

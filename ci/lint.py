@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 RTL = ROOT / "rtl"
 WAIVERS = RTL / "lint_waivers.vlt"
-GENERATORS = (ROOT / "ci" / "generate_regs.py", ROOT / "ci" / "generate_program.py")
+GENERATORS = ("generate-regs", "generate-program")  # commands of ci/
 TIMEOUT = 600
 _TOO_WIDE = 'length > 120 {print FILENAME ":" FNR ": longer than 120 columns"}'
 _ANYTHING = re.compile(".")
@@ -83,10 +83,11 @@ def checks(index: RtlIndex) -> list[Check]:
     found += [_yosys(index, top) for top in index.roots(RTL)]
     found += [
         Check(
-            f"generated files: {g.name}", [sys.executable, str(g), "--check"], re.compile(r"(?!)")
+            f"generated files: {generator}",
+            [sys.executable, "-m", "ci", generator, "--check"],
+            re.compile(r"(?!)"),
         )
-        for g in GENERATORS
-        if g.exists()
+        for generator in GENERATORS
     ]
     ruff = [sys.executable, "-m", "ruff"]
     found += [

@@ -291,7 +291,3 @@ def write_reports(findings: list[Finding], setting: dict) -> None:
         total=Counter(r["status"] for r in rows),
     )
     write_text(OUT / "report.html", page)
-
-
-if __name__ == "__main__":
-    main()

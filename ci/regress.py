@@ -153,7 +153,3 @@ def main(sim: str | None, jobs: int, seed: str, nightly: bool) -> None:
     print(f"reports: {OUT.relative_to(ROOT)}/junit.xml, report.html; {seconds:.0f} s")
     print(closing)
     sys.exit(0 if executed and not count(reports, "failed") else 1)
-
-
-if __name__ == "__main__":
-    main()

@@ -49,7 +49,3 @@ def main(name: str, sim: str, seed: int | None, waves: bool, modules: str | None
         print(f"to run it again: {again}")
     print(f"{len(reports) - failed} passed, {failed} failed")
     sys.exit(failed > 0)
-
-
-if __name__ == "__main__":
-    main()

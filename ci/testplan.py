@@ -383,7 +383,3 @@ def main(folder: Path, runs: Path | None, entry: str) -> None:
         report = PlanReport(report.verdicts, (), report.left_out, report.groups)
     print(summary(report))
     sys.exit(report.failed)
-
-
-if __name__ == "__main__":
-    main()

@@ -249,7 +249,3 @@ def main(
 
 def _file_name(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
-
-
-if __name__ == "__main__":
-    main()

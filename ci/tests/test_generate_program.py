@@ -98,7 +98,7 @@ def test_stale_files_are_found(tmp_path):
 
 
 def test_the_generated_files_are_up_to_date():
-    command = [sys.executable, "ci/generate_program.py", "--check"]
+    command = [sys.executable, "-m", "ci", "generate-program", "--check"]
     result = subprocess.run(command, cwd=generate_program.ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 
