@@ -17,7 +17,7 @@ from model.reference.torch_net import TorchNet
 from train import checkpoint, engine
 from train.engine import Job
 from train.export import to_network
-from train.net import to_input
+from train.net import add_batch_norm, to_input
 from train.nets.nin import NIN
 from train.nets.teacher import Teacher
 from train.quantize.reconstruct import reconstruct
@@ -144,6 +144,17 @@ def test_the_function_stays(kind):
     x = inputs(net, 5)
     expected = made(x / 60)
     assert torch.allclose(net(x), expected, atol=1e-5 * expected.abs().max() + 1e-6)
+
+
+@pytest.mark.parametrize("kind", [LeNet, VGG, Residual], ids=lambda k: k.__name__)
+@torch.no_grad()
+def test_batch_norm_in_the_place_of_a_bias_keeps_the_function(kind):
+    net = trace(module(kind), source(kind.shape)).eval()
+    x = inputs(net, 40)
+    expected = net(x)
+    add_batch_norm(net, x)
+    assert {block.spec["norm"] for _, block in net.blocks()} == {"batch"}
+    assert torch.allclose(net(x), expected, atol=1e-4 * expected.abs().max())
 
 
 def images(kind, count, seed):
