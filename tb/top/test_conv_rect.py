@@ -59,7 +59,7 @@ async def rows_above_the_picture(dut):
     rng = random_generator()
     bench = await Bench(dut).start()
     channels, size = (2, (2, 3)) if on_icarus() else (2 * bench.hardware.num_modules, (26, 42))
-    chain = Chain(rng, (8, *size), True, "rows above").conv(channels, (6, 3), (5, 1))
+    chain = Chain(rng, (20, *size), True, "rows above").conv(channels, (6, 3), (5, 1))
     outcome = await bench.check_alive(chain.network(), chain.images[:1])
     plan = next(iter(outcome.compiled.plans.values()))
     assert on_icarus() or (plan.tile, plan.out_shape[1] % plan.tile[0], plan.vertical) == (
