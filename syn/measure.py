@@ -14,8 +14,8 @@ from model.common.files import write_text
 from syn import harness, yosys
 
 FOLDER = ROOT / "build" / "synth"
-DEVICE = ("--85k", "--package", "CABGA756", "--speed", "6")  # LFE5UM-85F, fastest grade of -6 parts
-TARGET_MHZ = 200  # what the placer strives for
+DEVICE = ("--85k", "--package", "CABGA756", "--speed", "6")  # LFE5U-85F
+TARGET_MHZ = 200  # goal of place and route, above what the blocks reach
 _XC7_RAM = {"RAMB36E1": 2, "RAMB18E1": 1}
 
 
@@ -35,8 +35,8 @@ class Area:
 
 @dataclass(frozen=True)
 class Routed:
-    """ECP5 resources and the clock after routing. mhz: of each seed; path: the slowest one's ends
-    and its delay in ns with the median seed."""
+    """ECP5 resources and the clock after routing. mhz: by seed. path: ends of the slowest path in
+    the run with the median clock, its delay (ns) and the part of it that is logic (logic_ns)."""
 
     block: str
     parameters: dict[str, int]
@@ -65,7 +65,7 @@ def area(index: RtlIndex, block: str, parameters: Mapping[str, int]) -> Area:
         ]
         yosys.run(script, folder)
         found = yosys.statistics(stat)
-        area = Area(
+        measured = Area(
             block,
             dict(parameters),
             lc=found["LC"],
@@ -74,7 +74,7 @@ def area(index: RtlIndex, block: str, parameters: Mapping[str, int]) -> Area:
             dsp=found.get("DSP48E1", 0),
             ramb36=sum(n * found.get(cell, 0) for cell, n in _XC7_RAM.items()) / 2,
         )
-        write_text(done, json.dumps(asdict(area)))
+        write_text(done, json.dumps(asdict(measured)))
     return Area(**json.loads(done.read_text()))
 
 
