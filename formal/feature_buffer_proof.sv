@@ -78,11 +78,11 @@ module feature_buffer_proof #(
     for (int k = 0; k < 8; k = k + 1) if (hits[k]) hit_data = wr_data[k];
   end
 
-  logic past_q = 1'b0, known1_q = 1'b0, known2_q = 1'b0;
-  logic [31:0] word1_q, word2_q;  // after the write, visible to requests two cycles after it
+  logic past_q = 1'b0, known1_q = 1'b0, known2_q = 1'b0, known3_q = 1'b0;
+  logic [31:0] word1_q, word2_q, word3_q;  // after the write, visible to requests three cycles after it
   logic [1:0] oob_q = '0;
-  logic [2:0] asked_q = '0, sure_q = '0;
-  logic [2:0][31:0] want_q;
+  logic [3:0] asked_q = '0;
+  logic [3:0][31:0] want_q;
   logic [3:0] age_q = '0;
   logic [17:0] read_quad;
   assign read_quad = {1'b0, rd_addr_i} + 18'(entry) + (pair ? 18'(entry[2]) : 18'(entry)) * {1'b0, vstep, 3'b0};
@@ -94,11 +94,13 @@ module feature_buffer_proof #(
     oob_q  <= !rst_ni ? '0 : {oob_q[0], wr_valid_i && outside != '0};
     if (rst_ni && changing) {known1_q, word1_q} <= {1'b1, hit_data};
     known2_q <= known1_q && !(rst_ni && changing);
+    known3_q <= known1_q && known2_q && !(rst_ni && changing);
     word2_q  <= word1_q;
+    word3_q  <= word2_q;
     // a request that meets a write on its way is not checked: the units never make one
-    asked_q <= {asked_q[1:0], age_q >= 4'd2 && rd_valid_i && {1'b0, entry} < rd_count_i && read_quad == {1'b0,
-        quad} && known2_q && !changing};
-    want_q  <= {want_q[1:0], word2_q};
+    asked_q <= {asked_q[2:0], age_q >= 4'd2 && rd_valid_i && {1'b0, entry} < rd_count_i &&
+        read_quad == {1'b0, quad} && known3_q && !changing};
+    want_q  <= {want_q[2:0], word3_q};
   end
 
   logic [31:0] read_entry;
@@ -109,7 +111,7 @@ module feature_buffer_proof #(
     assume (limit <= 18'(8 * BANK_WORDS));  // main_controller refuses others: proof main_controller
     assume ({1'b0, quad} < 18'(8 * BANK_WORDS));
     if (past_q && rst_ni) begin
-      if (DATA != 0 && asked_q[2]) assert (read_entry == want_q[2]);
+      if (DATA != 0 && asked_q[3]) assert (read_entry == want_q[3]);
       for (int k = 0; k < 8; k = k + 1) begin
         if (we[k]) begin
           assert (row[k] < 14'(BANK_WORDS));
@@ -118,9 +120,9 @@ module feature_buffer_proof #(
       end
       assert (oob == oob_q[1]);
     end
-    cover (DATA == 0 || (asked_q[2] && vstep == 14'd1 && entry == 3'd1));
-    cover (DATA == 0 || (asked_q[2] && vstep == 14'd1 && entry == 3'd5 && pair));
-    cover (DATA == 0 || (asked_q[2] && vstep == '0 && entry == 3'd5 && quad[2:0] == 3'd2));
+    cover (DATA == 0 || (asked_q[3] && vstep == 14'd1 && entry == 3'd1));
+    cover (DATA == 0 || (asked_q[3] && vstep == 14'd1 && entry == 3'd5 && pair));
+    cover (DATA == 0 || (asked_q[3] && vstep == '0 && entry == 3'd5 && quad[2:0] == 3'd2));
     cover (we == 8'hff && row[0] == row[7] + 14'd1);
     cover (oob && past_q);
   end

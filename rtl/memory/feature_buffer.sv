@@ -5,7 +5,7 @@
 // otherwise one column of eight rows, whose row stride is 8 * vstep + 1. With rd_pair_i they are four quads of each of
 // two rows, whose row stride is 8 * vstep + 4. A write stores up to eight consecutive quads. Quads outside [wr_base_i,
 // wr_end_i) are not written; oob_o reports it.
-// Latency: 3 cycles (RD_LATENCY) from a read request to its data; a written quad can be requested 2 cycles later.
+// Latency: 4 cycles (RD_LATENCY) from a read request to its data; a written quad can be requested 3 cycles later.
 // Throughput: one read and one write of eight quads a cycle.
 `resetall
 `default_nettype none
@@ -53,28 +53,35 @@ module feature_buffer #(
     vrow_q[7] <= rd_pair_i ? rd_vstep_i : (rd_vstep_i << 3) - rd_vstep_i;
   end
 
-  logic [2:0] rd_first_q, rd_rotate_q;  // bank of entry 0
+  // Bank of entry 0, beside the request, the bank's read and its data.
+  logic [2:0] rd_first_q, rd_bank_q, rd_rotate_q;
   always_ff @(posedge clk_i) begin
     rd_first_q  <= rd_addr_i[2:0];
-    rd_rotate_q <= rd_first_q;
+    rd_bank_q   <= rd_first_q;
+    rd_rotate_q <= rd_bank_q;
   end
 
+  // A write is checked in its first cycle and distributed to the banks in its second one.
   logic                    wr_valid_q;
-  logic [A_W-1:0]          wr_addr_q;
-  logic [7:0]              wr_mask_q, wr_inside;
-  logic [7:0][31:0]        wr_data_q;
+  logic [A_W-1:0]          wr_addr_q, put_addr_q;
+  logic [7:0]              wr_mask_q, wr_inside, put_mask_q;
+  logic [7:0][31:0]        wr_data_q, put_data_q;
   logic                    oob_q;
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
       wr_valid_q <= 1'b0;
       oob_q      <= 1'b0;
+      put_mask_q <= '0;
     end else begin
       wr_valid_q <= wr_valid_i;
+      put_mask_q <= wr_valid_q ? wr_mask_q & wr_inside : '0;
       oob_q      <= wr_valid_q && (wr_mask_q & ~wr_inside) != '0;
     end
-    wr_addr_q <= wr_addr_i;
-    wr_mask_q <= wr_mask_i;
-    wr_data_q <= wr_data_i;
+    wr_addr_q  <= wr_addr_i;
+    wr_mask_q  <= wr_mask_i;
+    wr_data_q  <= wr_data_i;
+    put_addr_q <= wr_addr_q;
+    put_data_q <= wr_data_q;
   end
   assign oob_o = oob_q;
 
@@ -84,7 +91,7 @@ module feature_buffer #(
   assign wr_above = wr_addr_q >= wr_base_i && {1'b0, wr_addr_q} < wr_end_i;
 
   // ---------------------------------------------------------------- banks
-  logic [7:0][31:0] bank_data, rd_data_q;
+  logic [7:0][31:0] bank_data, bank_q, rd_data_q;
   genvar b, v;
   generate
     for (v = 0; v < 8; v = v + 1) begin : gen_inside
@@ -104,9 +111,9 @@ module feature_buffer #(
         rd_row_q <= rd_row[R_W-1:0];
       end
 
-      assign wr_entry = BANK - wr_addr_q[2:0];
-      assign wr_row   = wr_addr_q[A_W-1:3] + (A_W - 3)'(BANK < wr_addr_q[2:0]);
-      assign we       = wr_valid_q && wr_mask_q[wr_entry] && wr_inside[wr_entry];
+      assign wr_entry = BANK - put_addr_q[2:0];
+      assign wr_row   = put_addr_q[A_W-1:3] + (A_W - 3)'(BANK < put_addr_q[2:0]);
+      assign we       = put_mask_q[wr_entry];
 
       ram_1r1w #(
           .WIDTH(32),
@@ -116,7 +123,7 @@ module feature_buffer #(
           .clk_i  (clk_i),
           .we_i   (we),
           .waddr_i(wr_row[R_W-1:0]),
-          .wdata_i(wr_data_q[wr_entry]),
+          .wdata_i(put_data_q[wr_entry]),
           .re_i   (re_q),
           .raddr_i(rd_row_q),
           .rdata_o(bank_data[b])
@@ -124,7 +131,10 @@ module feature_buffer #(
 
       logic [2:0] source;
       assign source = BANK + rd_rotate_q;
-      always_ff @(posedge clk_i) rd_data_q[b] <= bank_data[source];
+      always_ff @(posedge clk_i) begin
+        bank_q[b]    <= bank_data[b];
+        rd_data_q[b] <= bank_q[source];
+      end
     end
   endgenerate
   assign rd_data_o = rd_data_q;

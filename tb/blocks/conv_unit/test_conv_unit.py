@@ -13,6 +13,7 @@ from model.compiler.program_format import ARRAYS, PES
 from model.compiler.weights import pe_indices
 from model.network import Layer, Network
 from model.performance.cycle_model import END_TO_DRAIN, START_DELAY
+from model.performance.pool_cycles import READ_LATENCY
 from model.reference.blocks import FeatureBuffer, conv_schedule, drain_schedule
 from model.reference.integer import run_integer
 from tb.blocks.conv_unit.layers import MAX_QUADS, make_layer, random_layer
@@ -27,7 +28,6 @@ LEAD = 5  # weights count as ready so many cycles before the last word is in pla
 # START_DELAY
 RELOAD = 4
 END_TO_RESULT = END_TO_DRAIN + 4  # last slot of a tile to its first result
-READ_LATENCY = 3  # of the feature buffer
 TAIL = 60  # cycles after the end in which nothing may come: longer than the pipeline
 
 

@@ -8,12 +8,12 @@ import numpy as np
 from cocotb.triggers import RisingEdge
 
 from host.harness import clocking
+from model.performance.pool_cycles import READ_LATENCY
 from model.reference.blocks import BANKS, FeatureBuffer
 from tb.lib.effort import scaled
 from tb.lib.packing import pack
 
-RD_LATENCY = 3
-WRITE_TO_READ = 2  # cycles from a write to a request that sees it
+WRITE_TO_READ = 3  # cycles from a write to a request that sees it
 OOB_LATENCY = 2
 INPUTS = (
     "rd_valid_i",
@@ -37,7 +37,7 @@ class Bench:
         self.dut, self.model = dut, FeatureBuffer(int(dut.BANK_WORDS.value))
         self.size = len(self.model.quads)
         self.base, self.end, self.vstep, self.pair = 0, self.size, 0, False
-        self.reads = deque([None] * RD_LATENCY)
+        self.reads = deque([None] * READ_LATENCY)
         self.oob = deque([False] * OOB_LATENCY)
         self.writes = deque(
             [set()] * WRITE_TO_READ, maxlen=WRITE_TO_READ
@@ -115,7 +115,7 @@ async def _fill(bench, rng):
     bench.region(0, bench.size, 0)
     for address in range(0, bench.size, BANKS):
         await bench.cycle(write=(address, 255, _quads(rng)))
-    for _ in range(RD_LATENCY):
+    for _ in range(READ_LATENCY):
         await bench.cycle()
 
 
@@ -130,7 +130,7 @@ async def random_traffic(dut):
         low, high = sorted(int(x) for x in rng.integers(0, bench.size + 1, 2))
         most = (bench.size - 1) // 7 // BANKS  # the last of eight rows must lie in the memory
         vstep = int(rng.integers(0, most)) if rng.random() < 0.6 else 0
-        for _ in range(RD_LATENCY):
+        for _ in range(READ_LATENCY):
             await bench.cycle()
         bench.region(low, high, vstep, bool(rng.random() < 0.4))
         await bench.cycle()
@@ -142,7 +142,7 @@ async def random_traffic(dut):
             address = int(np.clip(near + rng.integers(-9, 9), 0, bench.size - 1))
             write = (address, int(rng.integers(256)), _quads(rng)) if rng.random() < 0.6 else None
             await bench.cycle(read, write)
-    for _ in range(RD_LATENCY):
+    for _ in range(READ_LATENCY):
         await bench.cycle()
     assert bench.checked > 1000 and bench.left_out > 10
 
@@ -169,7 +169,7 @@ async def bounds(dut):
     close = (addresses < low + 20) | (addresses > high - 30)
     for address in addresses[close | (addresses % max(1, bench.size // 512) == 0)]:
         await bench.cycle(read=(int(address), BANKS))
-    for _ in range(RD_LATENCY):
+    for _ in range(READ_LATENCY):
         await bench.cycle()
 
 
@@ -186,5 +186,5 @@ async def write_to_read(dut):
         await bench.cycle()
         bench.writes.clear()
         await bench.cycle(read=(address, BANKS))
-    for _ in range(RD_LATENCY):
+    for _ in range(READ_LATENCY):
         await bench.cycle()

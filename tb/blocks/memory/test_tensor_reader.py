@@ -6,12 +6,12 @@ import numpy as np
 from cocotb.triggers import RisingEdge
 
 from host.harness import clocking
+from model.performance.pool_cycles import READ_LATENCY
 from model.reference.blocks import tensor_beats
 from tb.lib.effort import scaled
 from tb.lib.packing import pack
 from tb.lib.stalls import PATTERNS, stalls
 
-RD_LATENCY = 3
 FIFO_DEPTH = 64
 
 
@@ -47,7 +47,7 @@ async def _run(dut, rng, base, row_stride, row_quads, height, stall):
     dut.start_i.value = 1
     await RisingEdge(dut.clk_i)
     dut.start_i.value = 0
-    requests = [None] * RD_LATENCY
+    requests = [None] * READ_LATENCY
     got, level, highest, done, cycle, first, last = [], 0, 0, 0, 0, None, None
     while cycle < 60 + 100 * len(want):
         dut.room_i.value = FIFO_DEPTH - level
@@ -139,10 +139,10 @@ async def random_tensors(dut):
 @cocotb.test(timeout_time=5, timeout_unit="ms")
 async def throughput(dut):
     """One beat a cycle for even rows, one cycle more a row for odd ones; a beat follows its read
-    after RD_LATENCY + 1 cycles."""
+    after READ_LATENCY + 1 cycles."""
     rng = await _start(dut)
     for row_quads, height in ((20, 10), (21, 10), (1, 1), (2, 1)):
         cycles, _ = await _run(dut, rng, 0, row_quads, row_quads, height, stalls(rng, "none"))
-        assert cycles == height * -(-row_quads // 2) - 1 + RD_LATENCY + 1, (
+        assert cycles == height * -(-row_quads // 2) - 1 + READ_LATENCY + 1, (
             f"{height} rows of {row_quads} quads: {cycles} cycles"
         )
