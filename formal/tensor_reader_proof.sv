@@ -26,10 +26,10 @@ module tensor_reader_proof #(
   logic [63:0] beat;
 
   // the buffer holds the address itself, so that a beat shows which quads it is made of
-  logic [2:0][A_W-1:0] addr_q;
+  logic [cq_pkg::RD_LATENCY-1:0][A_W-1:0] addr_q;
   logic [7:0][31:0] rd_data;
-  assign rd_data = {192'b0, 32'(addr_q[2]) + 32'd1, 32'(addr_q[2])};
-  always_ff @(posedge clk_i) addr_q <= {addr_q[1:0], rd_addr};
+  assign rd_data = {192'b0, 32'(addr_q[cq_pkg::RD_LATENCY-1]) + 32'd1, 32'(addr_q[cq_pkg::RD_LATENCY-1])};
+  always_ff @(posedge clk_i) addr_q <= {addr_q[cq_pkg::RD_LATENCY-2:0], rd_addr};
 
   tensor_reader #(.ROOM_W(4)) u_dut (
       .clk_i(clk_i), .rst_ni(rst_ni), .start_i(start_i), .done_o(done), .base_i(base), .row_stride_i(row_stride),
@@ -98,7 +98,7 @@ module tensor_reader_proof #(
       if (rd_valid) begin
         assert (busy_q && in_row_q < height && in_col_q < row_quads);
         assert (rd_addr == in_row_addr_q + in_col_q);
-        assert (room_i > 4'd6);
+        assert (room_i > 4'(cq_pkg::RD_LATENCY + 3));
       end
       if (beat_valid) begin
         assert (busy_q && left != '0);
