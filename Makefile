@@ -172,7 +172,7 @@ diff: ## where accuracy goes, layer by layer: NET= IMAGES= [FLOAT=x.onnx] [BACKE
 learning = $(call option,RECIPE,recipe) $(call option,DATASET,dataset) $(call option,SEED,seed) \
     $(call option,DEVICE,device) $(ARGS)
 
-train: ## from data to network: [RECIPE=full|short|smoke|paper|digits|FILE.yaml] [DATASET=] [DEVICE=cuda] [SEED=n]
+train: ## from data to network: [RECIPE=full|short|resnet20|smoke|paper|digits|FILE.yaml] [DATASET=] [DEVICE=cuda] [SEED=n]
 	@$(python) train run $(learning)
 
 tables: ## the 2022 paper's tables, measured: [TABLE=bits|point|quantizers] [DATASET=] [RECIPE=] [DEVICE=cuda]

@@ -19,6 +19,7 @@ from train.engine import Job
 from train.export import to_network
 from train.net import add_batch_norm, to_input
 from train.nets.nin import NIN
+from train.nets.resnet import ResNet
 from train.nets.teacher import Teacher
 from train.quantize.reconstruct import reconstruct
 from train.recipe import Training
@@ -99,6 +100,15 @@ class Strided(Residual):
     stride = 2
 
 
+class ResNet8(ResNet):
+    """ResNet-20 with one pair of convolutions a stage."""
+
+    shape = (3, 16, 16)
+
+    def __init__(self):
+        super().__init__(pairs=1)
+
+
 class Small(nn.Module):
     """The smallest with all that a stage has to do; classes: as recipes give them."""
 
@@ -111,7 +121,8 @@ class Small(nn.Module):
         return self.conv2(F.max_pool2d(self.bn(self.conv1(x)).relu(), 2)).mean((2, 3))
 
 
-KINDS = [LeNet, VGG, Residual, Strided]
+KINDS = [LeNet, VGG, Residual, Strided, ResNet8]
+POOLED = {Residual: 64, Strided: 16, ResNet8: 16}  # outputs that the last layer adds up
 
 
 def source(shape, unit=60.0):
@@ -144,6 +155,13 @@ def test_the_function_stays(kind):
     x = inputs(net, 5)
     expected = made(x / 60)
     assert torch.allclose(net(x), expected, atol=1e-5 * expected.abs().max() + 1e-6)
+
+
+def test_resnet20_runs():
+    net = trace(ResNet(), source((3, 32, 32))).eval()
+    assert sum(block.conv.weight.numel() for _, block in net.blocks()) == 270_896
+    net.calibrate(inputs(net, 2))
+    compile_network(to_network(net, "resnet20"), Hardware(num_modules=4))
 
 
 @pytest.mark.parametrize("kind", [LeNet, VGG, Residual], ids=lambda k: k.__name__)
@@ -208,7 +226,7 @@ def test_training_and_both_models_agree(trained, tmp_path):
     with torch.no_grad():
         net.mode = "exact"
         logits = net(x) * net.steps_of(net.last)
-    last = ours[net.last].flatten(1) / (16 if kind is Strided else 64 if kind is Residual else 1)
+    last = ours[net.last].flatten(1) / POOLED.get(kind, 1)
     assert torch.allclose(logits, last.float(), atol=1e-4)
     assert len(np.unique(reference[network.output.name])) > 5
 
