@@ -3,7 +3,9 @@
 // Purpose: the loops are, outermost first: output-channel group, tile row, tile column, input-channel group, kernel row
 // (or group of vertical taps), row piece. One iteration is a pass: one weight set over the pixels of one tile. The next
 // pass is prepared while a pass runs, with additions only: the part of it inside the image, its first address and the
-// masks of its first position. Kernel rows outside the image are skipped; columns outside it are masked.
+// masks of its first position. Kernel rows outside the image are skipped; columns outside it are masked. No path is
+// longer than an addition and a choice: what follows from the loops is a chain of registers, which have settled when
+// the masks have been scanned, and whether a loop ends is known before it steps.
 // Latency: 12 cycles from start_i or consumed_i to ready_o.
 // Throughput: one pass in 12 cycles.
 `resetall
@@ -30,8 +32,10 @@ module pass_planner #(
     output wire logic [program_pkg::TILE_W-1:0]      pixel_o,       // of the first position
     output wire logic [program_pkg::QUAD_ADDR_W-1:0] addr_o,        // of the first slot
     output wire logic [S_W-1:0]                      rows_o,        // of positions
-    output wire logic [S_W-1:0]                      cols_o,        // positions of a row
-    output wire logic [S_W-1:0]                      len_o,         // slots of a row
+    output wire logic                                row_last_o,    // there is one
+    output wire logic [S_W-1:0]                      cols_rest_o,   // positions of a row behind its first one
+    output wire logic [S_W-1:0]                      slots_rest_o,  // slots of a row behind its first one
+    output wire logic                                slot_last_o,   // there are none
     output wire logic [2:0]                          delay_o,       // slots by which tags trail
     output wire logic [S_W-1:0]                      col_o,         // column that enters the window next
     output wire logic [4:0]                          col_mask_o,    // of a row's first position
@@ -41,7 +45,7 @@ module pass_planner #(
 
   localparam int A_W = program_pkg::QUAD_ADDR_W;
 
-  localparam logic [2:0] IDLE = 3'd0, BOUNDS = 3'd1, LIMITS = 3'd2, EXTENT = 3'd3, SCAN = 3'd4, READY = 3'd5;
+  localparam logic [2:0] IDLE = 3'd0, STEP = 3'd1, RELOAD = 3'd2, PREPARE = 3'd3, READY = 3'd4;
 
   // ---------------------------------------------------------------- the layer
   logic vertical, pair, stride_h, stride_w;  // strides less one
@@ -93,8 +97,54 @@ module pass_planner #(
   assign window_s  = {{(S_W - 3) {1'b0}}, window};
   assign kr_step_s = {{(S_W - 4) {1'b0}}, kr_step};
 
-  // ---------------------------------------------------------------- loops
+  logic signed [S_W-1:0] round_up;  // so that halves are rounded up
+  assign round_up = {{(S_W - 1) {1'b0}}, stride_h};
+
+  logic signed [S_W-1:0] in_last_q, in_below_q, window_rest_q;
+  logic [A_W-1:0] second_row_q;
+  always_ff @(posedge clk_i) begin
+    in_last_q     <= in_w_s - S_W'(1);
+    in_below_q    <= in_h_s + round_up;
+    window_rest_q <= window_s - S_W'(1);
+    second_row_q  <= in_base + program_pkg::descriptor_in_row_stride(desc_i);
+  end
+
+  // ---------------------------------------------------------------- states
   logic [2:0] state_q;
+  logic [3:0] phase_q;  // of PREPARE, 7 to 15: masks are scanned from 8 on
+  logic more_q, ready_q;  // loops not finished; state READY
+  logic [5:0] ends_q;  // loops at their end, with all inside them: piece, kernel row, channels, column, row, outputs
+  logic scanning;
+  assign scanning = state_q == PREPARE && phase_q[3];
+
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) begin
+      state_q <= IDLE;
+      more_q  <= 1'b0;
+      ready_q <= 1'b0;
+    end else begin
+      case (state_q)
+        IDLE: if (start_i) begin
+          state_q <= STEP;
+          more_q  <= 1'b1;
+        end
+        STEP: state_q <= RELOAD;
+        RELOAD: state_q <= PREPARE;
+        PREPARE: if (phase_q == 4'd15) begin
+          state_q <= READY;
+          ready_q <= 1'b1;
+        end
+        default: if (consumed_i) begin
+          state_q <= ends_q[5] ? IDLE : STEP;
+          more_q  <= !ends_q[5];
+          ready_q <= 1'b0;
+        end
+      endcase
+    end
+    phase_q <= (state_q == PREPARE) ? phase_q + 4'd1 : 4'd7;
+  end
+
+  // ---------------------------------------------------------------- loops
   logic [7:0] og_q, cg_q;
   logic [3:0] kr_q, piece_q;
   logic signed [S_W-1:0] y0_q, x0_q;             // first output pixel of the tile
@@ -104,233 +154,161 @@ module pass_planner #(
   logic signed [S_W-1:0] col_q, tile_col_q;
   logic [A_W-1:0] row_addr_q, tile_row_addr_q, col_addr_q, tile_col_addr_q, cg_addr_q;
   logic buf_q;
+  logic signed [S_W-1:0] left_over_h_q, left_over_w_q;
 
-  logic last_piece, last_kr, last_cg, last_tx, last_ty, last_og;
-  assign last_piece = piece_q + 4'd1 == pieces;
-  assign last_kr    = kr_q + 4'd1 == kr_count;
-  assign last_cg    = cg_q + 8'd1 == channel_groups;
-  assign last_tx    = x0_q + cols_s >= out_w_s;
-  assign last_ty    = y0_q + rows_s >= out_h_s;
-  assign last_og    = og_q + 8'd1 == output_groups;
-
-  // ---------------------------------------------------------------- set-up of the next pass
-  logic signed [S_W-1:0] tile_h_q, tile_w_q, above_q, below_q, right_q;
-  logic signed [S_W-1:0] rows_end_q, start_col_q, end_col_q;
-  logic signed [S_W-1:0] scan_col_q, scan_row_q;
-  logic [2:0] scan_q;
-
-  logic next_empty_q, next_first_row_q, next_first_rest_q, next_tile_first_q, next_tile_last_q, next_buf_q;
-  logic [A_W-1:0] next_addr_q;
-  logic signed [S_W-1:0] next_rows_q, next_len_q, next_cols_q, next_col_q;
-  logic [2:0] next_delay_q;
-  logic [4:0] next_col_mask_q;
-  logic [7:0] next_row_mask_q;
-  logic [program_pkg::TILE_W-1:0] next_pixel_q, skip_step_q;
-  logic [3:0] skipped_q;
-  logic more_q;  // loops not finished
-
+  // Before the first pass all loops are at their end: its step starts each of them.
+  logic [5:0] last_q;
   always_ff @(posedge clk_i) begin
-    if (!rst_ni) begin
-      state_q <= IDLE;
-      more_q  <= 1'b0;
-    end else begin
-      case (state_q)
-        IDLE: if (start_i) begin
-          state_q <= BOUNDS;
-          more_q  <= 1'b1;
-        end
-        BOUNDS: state_q <= LIMITS;
-        LIMITS: state_q <= EXTENT;
-        EXTENT: state_q <= SCAN;
-        SCAN: if (scan_q == 3'd7) state_q <= READY;
-        default: if (consumed_i) begin
-          state_q <= (last_piece && last_kr && last_cg && last_tx && last_ty && last_og) ? IDLE : BOUNDS;
-          if (last_piece && last_kr && last_cg && last_tx && last_ty && last_og) more_q <= 1'b0;
-        end
-      endcase
-    end
+    last_q[0] <= piece_q + 4'd1 == pieces;
+    last_q[1] <= kr_q + 4'd1 == kr_count;
+    last_q[2] <= cg_q + 8'd1 == channel_groups;
+    last_q[3] <= left_over_w_q <= cols_s;
+    last_q[4] <= left_over_h_q <= rows_s;
+    last_q[5] <= og_q + 8'd1 == output_groups;
+    if (state_q == IDLE) ends_q <= '1;
+    else if (state_q == PREPARE)
+      ends_q <= {&last_q, &last_q[4:0], &last_q[3:0], &last_q[2:0], &last_q[1:0], last_q[0]};
   end
 
-  // Steps of the loops: the innermost that is not at its end moves on, those inside it start again.
-  logic step_kr, step_cg, step_tx, step_ty, step_og;
-  assign step_kr = consumed_i && last_piece;
-  assign step_cg = step_kr && last_kr;
-  assign step_tx = step_cg && last_cg;
-  assign step_ty = step_tx && last_tx;
-  assign step_og = step_ty && last_ty;
-
-  logic first_of_layer;
-  assign first_of_layer = state_q == IDLE;
-
-  logic signed [S_W-1:0] tile_row_d, tile_col_d, row_d;
-  logic [A_W-1:0] tile_row_addr_d, tile_col_addr_d, row_addr_d;
-  always_comb begin
-    tile_row_d      = tile_row_q;
-    tile_row_addr_d = tile_row_addr_q;
-    if (first_of_layer || step_og) begin
-      tile_row_d      = neg_pad_h;
-      tile_row_addr_d = row_base0;
-    end else if (step_ty) begin
-      tile_row_d      = tile_row_q + (rows_s << stride_h);
-      tile_row_addr_d = tile_row_addr_q + in_tile_row_step;
+  // The innermost loop that is not at its end moves on, those inside it start again.
+  always_ff @(posedge clk_i) begin
+    if (state_q == STEP) begin
+      piece_q <= ends_q[0] ? '0 : piece_q + 4'd1;
+      if (ends_q[0]) kr_q <= ends_q[1] ? '0 : kr_q + 4'd1;
+      if (ends_q[1]) begin
+        cg_q      <= ends_q[2] ? '0 : cg_q + 8'd1;
+        cg_addr_q <= ends_q[2] ? '0 : cg_addr_q + A_W'(read_quads);
+      end
+      if (ends_q[2]) begin
+        x0_q            <= ends_q[3] ? '0 : x0_q + cols_s;
+        tile_col_q      <= ends_q[3] ? neg_pad_w : tile_col_q + (cols_s << stride_w);
+        tile_col_addr_q <= ends_q[3] ? col_base0 : tile_col_addr_q + in_tile_col_step;
+      end
+      if (ends_q[3]) begin
+        y0_q            <= ends_q[4] ? '0 : y0_q + rows_s;
+        tile_row_q      <= ends_q[4] ? neg_pad_h : tile_row_q + (rows_s << stride_h);
+        tile_row_addr_q <= ends_q[4] ? row_base0 : tile_row_addr_q + in_tile_row_step;
+      end
+      if (ends_q[4]) og_q <= ends_q[5] ? '0 : og_q + 8'd1;
     end
-    tile_col_d      = tile_col_q;
-    tile_col_addr_d = tile_col_addr_q;
-    if (first_of_layer || step_ty) begin
-      tile_col_d      = neg_pad_w;
-      tile_col_addr_d = col_base0;
-    end else if (step_tx) begin
-      tile_col_d      = tile_col_q + (cols_s << stride_w);
-      tile_col_addr_d = tile_col_addr_q + in_tile_col_step;
-    end
-    row_d      = row_q;
-    row_addr_d = row_addr_q;
-    if (first_of_layer || step_cg) begin
-      row_d      = tile_row_d;
-      row_addr_d = tile_row_addr_d;
-    end else if (step_kr) begin
-      row_d      = row_q + kr_step_s;
-      row_addr_d = row_addr_q + kr_addr_step;
+    if (state_q == RELOAD) begin
+      col_q      <= ends_q[0] ? tile_col_q : col_q + window_s;
+      col_addr_q <= ends_q[0] ? tile_col_addr_q : col_addr_q + piece_addr_step;
+      if (ends_q[0]) begin
+        row_q      <= ends_q[1] ? tile_row_q : row_q + kr_step_s;
+        row_addr_q <= ends_q[1] ? tile_row_addr_q : row_addr_q + kr_addr_step;
+      end
     end
   end
 
   always_ff @(posedge clk_i) begin
-    tile_row_q      <= tile_row_d;
-    tile_row_addr_q <= tile_row_addr_d;
-    tile_col_q      <= tile_col_d;
-    tile_col_addr_q <= tile_col_addr_d;
-    row_q           <= row_d;
-    row_addr_q      <= row_addr_d;
-    if (first_of_layer || step_kr) begin
-      col_q      <= tile_col_d;
-      col_addr_q <= tile_col_addr_d;
-      piece_q    <= '0;
-    end else if (consumed_i) begin
-      col_q      <= col_q + window_s;
-      col_addr_q <= col_addr_q + piece_addr_step;
-      piece_q    <= piece_q + 4'd1;
-    end
-    if (first_of_layer || step_cg) kr_q <= '0;
-    else if (step_kr) kr_q <= kr_q + 4'd1;
-    if (first_of_layer || step_tx) begin
-      cg_q      <= '0;
-      cg_addr_q <= '0;
-    end else if (step_cg) begin
-      cg_q      <= cg_q + 8'd1;
-      cg_addr_q <= cg_addr_q + A_W'(read_quads);
-    end
-    if (first_of_layer || step_ty) x0_q <= '0;
-    else if (step_tx) x0_q <= x0_q + cols_s;
-    if (first_of_layer || step_og) y0_q <= '0;
-    else if (step_ty) y0_q <= y0_q + rows_s;
-    if (first_of_layer) og_q <= '0;
-    else if (step_og) og_q <= og_q + 8'd1;
+    if (!rst_ni) buf_q <= 1'b1;  // the first tile's is buffer 0
+    else if (state_q == STEP && ends_q[2]) buf_q <= !buf_q;
   end
 
-  always_ff @(posedge clk_i) begin
-    if (!rst_ni) buf_q <= 1'b0;
-    else if (step_tx) buf_q <= !buf_q;
-  end
-
-  // The geometry of the pass: one addition or comparison per register and state.
-  logic signed [S_W-1:0] left_over_h, left_over_w;
-  assign left_over_h = out_h_s - y0_q;
-  assign left_over_w = out_w_s - x0_q;
+  // ---------------------------------------------------------------- geometry of the pass: one operation a register
+  logic signed [S_W-1:0] tile_h_q, tile_w_q, tile_w_rest_q, neg_row_q, above_q, below_q, right_q;
+  logic signed [S_W-1:0] rows_end_q, start_col_q, sum_col_q, end_col_q, span_q;
+  logic empty_q, first_row_q, first_rest_q, row_last_q, slot_last_q;
+  logic [A_W-1:0] first_addr_q, group_addr_q, edge_addr_q, column_addr_q, addr_q;
+  logic signed [S_W-1:0] rows_q, slots_rest_q, next_col_q;
+  logic [2:0] delay_q;
 
   logic outside_left;  // even the rightmost column of the first window lies left of the image
   assign outside_left = right_q < 0;
-
   // With stride 2 the image's first row may lie between the rows of two windows: then the second one is read first.
   logic between;
-  logic signed [S_W-1:0] round_up;  // so that halves are rounded up
-  logic [A_W-1:0] second_row_q, first_row_addr;
-  assign between        = stride_h && row_q[0];
-  assign round_up       = {{(S_W - 1) {1'b0}}, stride_h};
-  assign first_row_addr = (above_q == 0) ? row_addr_q : (between ? second_row_q : in_base);
-  always_ff @(posedge clk_i) second_row_q <= in_base + program_pkg::descriptor_in_row_stride(desc_i);
-
-  logic signed [S_W-1:0] length;
-  assign length = end_col_q - start_col_q + S_W'(1);
+  assign between = stride_h && row_q[0];
 
   always_ff @(posedge clk_i) begin
-    case (state_q)
-      BOUNDS: begin
-        tile_h_q <= (left_over_h < rows_s) ? left_over_h : rows_s;
-        tile_w_q <= (left_over_w < cols_s) ? left_over_w : cols_s;
-        above_q  <= (row_q < 0 && !vertical) ? (round_up - row_q) >>> stride_h : '0;  // rows above the image
-        below_q  <= (in_h_s + round_up - row_q) >>> stride_h;  // rows of the tile above the image's lower edge
-        right_q  <= col_q + window_s - S_W'(1);                // rightmost column of the first window
+    left_over_h_q <= out_h_s - y0_q;
+    left_over_w_q <= out_w_s - x0_q;
+    tile_h_q      <= (left_over_h_q < rows_s) ? left_over_h_q : rows_s;
+    tile_w_q      <= (left_over_w_q < cols_s) ? left_over_w_q : cols_s;
+    tile_w_rest_q <= tile_w_q - S_W'(1);
+    // rows
+    neg_row_q    <= (round_up - row_q) >>> stride_h;
+    above_q      <= (row_q < 0 && !vertical) ? neg_row_q : '0;            // rows above the image
+    below_q      <= (in_below_q - row_q) >>> stride_h;  // rows of the tile above the image's lower edge
+    rows_end_q   <= (vertical || tile_h_q < below_q) ? tile_h_q : below_q;
+    rows_q       <= rows_end_q - above_q;
+    empty_q      <= rows_end_q <= above_q;
+    row_last_q   <= rows_q == S_W'(1);
+    first_rest_q <= cg_q == 0 && piece_q == 0 && kr_q == 0;
+    first_row_q  <= cg_q == 0 && piece_q == 0 && (kr_q == 0 || (!vertical && row_q <= 0 && !between));
+    // columns
+    right_q      <= col_q + window_rest_q;  // rightmost column of the first window
+    next_col_q   <= right_q + (stride_w ? S_W'(2) : S_W'(1));
+    delay_q      <= (col_q >= 0) ? window - 3'd1 : (outside_left ? 3'd0 : right_q[2:0]);
+    start_col_q  <= (col_q >= 0) ? col_q : (outside_left ? right_q : '0);
+    sum_col_q    <= right_q + tile_w_rest_q;
+    end_col_q    <= (sum_col_q > in_last_q) ? in_last_q : sum_col_q;
+    span_q       <= end_col_q - start_col_q;
+    slots_rest_q <= (span_q > tile_w_rest_q) ? span_q : tile_w_rest_q;
+    slot_last_q  <= slots_rest_q == 0;
+    // address
+    first_addr_q  <= (above_q == 0) ? row_addr_q : (between ? second_row_q : in_base);
+    group_addr_q  <= first_addr_q + cg_addr_q;
+    edge_addr_q   <= col_addr_q + window_addr;
+    column_addr_q <= (col_q >= 0) ? col_addr_q : (outside_left ? edge_addr_q : '0);
+    addr_q        <= group_addr_q + column_addr_q;
+  end
+
+  // Pixels of the rows that are skipped, bit by bit.
+  logic [program_pkg::TILE_W-1:0] pixel_q, skip_step_q;
+  logic [3:0] skipped_q;
+  always_ff @(posedge clk_i) begin
+    if (state_q == PREPARE) begin
+      if (phase_q < 4'd11) begin
+        pixel_q     <= '0;
+        skipped_q   <= above_q[3:0];
+        skip_step_q <= tile_cols[program_pkg::TILE_W-1:0];
+      end else begin
+        skipped_q   <= skipped_q >> 1;
+        skip_step_q <= skip_step_q << 1;
+        if (skipped_q[0]) pixel_q <= pixel_q + skip_step_q;
       end
-      LIMITS: begin
-        rows_end_q  <= (vertical || tile_h_q < below_q) ? tile_h_q : below_q;
-        start_col_q <= (col_q >= 0) ? col_q : (outside_left ? right_q : '0);
-        end_col_q   <= (right_q + tile_w_q > in_w_s) ? in_w_s - S_W'(1) : right_q + tile_w_q - S_W'(1);
-        next_delay_q <= (col_q >= 0) ? window - 3'd1 : (outside_left ? 3'd0 : right_q[2:0]);
-        next_addr_q <= first_row_addr + cg_addr_q;
-        next_pixel_q <= '0;
-        skipped_q    <= above_q[3:0];
-        skip_step_q  <= tile_cols[program_pkg::TILE_W-1:0];
-        next_cols_q <= tile_w_q;
-        next_col_q  <= right_q + (stride_w ? S_W'(2) : S_W'(1));
-      end
-      EXTENT: begin
-        next_rows_q  <= rows_end_q - above_q;
-        next_empty_q <= rows_end_q <= above_q;
-        next_len_q   <= (length > tile_w_q) ? length : tile_w_q;
-        next_addr_q  <= next_addr_q + ((col_q >= 0) ? col_addr_q : (outside_left ? col_addr_q + window_addr : '0));
-        next_first_rest_q <= cg_q == 0 && piece_q == 0 && kr_q == 0;
-        next_first_row_q  <= cg_q == 0 && piece_q == 0 && (kr_q == 0 || (!vertical && row_q <= 0 && !between));
-        next_tile_first_q <= cg_q == 0 && piece_q == 0 && kr_q == 0;
-        next_tile_last_q  <= last_cg && last_piece && last_kr;
-        next_buf_q        <= buf_q;
-      end
-      SCAN: begin  // pixels of the rows that are skipped, bit by bit
-        skipped_q    <= skipped_q >> 1;
-        skip_step_q  <= skip_step_q << 1;
-        if (skipped_q[0]) next_pixel_q <= next_pixel_q + skip_step_q;
-      end
-      default: ;
-    endcase
+    end
   end
 
   // Column and row masks of the first position, one comparison a cycle.
+  logic signed [S_W-1:0] scan_col_q, scan_row_q;
+  logic [4:0] col_mask_q;
+  logic [7:0] row_mask_q;
   logic scan_col_in, scan_row_in;
   assign scan_col_in = scan_col_q >= 0 && scan_col_q < in_w_s;
   assign scan_row_in = !vertical || (scan_row_q >= 0 && scan_row_q < in_h_s);
   always_ff @(posedge clk_i) begin
-    if (state_q != SCAN) begin
-      scan_q <= '0;
-    end else begin
-      scan_q <= scan_q + 3'd1;
-      if (scan_q < window) next_col_mask_q <= {next_col_mask_q[3:0], scan_col_in};
-      next_row_mask_q <= {scan_row_in, next_row_mask_q[7:1]};
-    end
-    if (state_q == SCAN) begin
+    if (scanning) begin
+      if (phase_q[2:0] < window) col_mask_q <= {col_mask_q[3:0], scan_col_in};
+      row_mask_q <= {scan_row_in, row_mask_q[7:1]};
       scan_col_q <= scan_col_q + S_W'(1);
-      if (!pair || scan_q[1:0] == 2'd3) scan_row_q <= scan_row_q + S_W'(1);  // four quads of a row
-    end else if (state_q == LIMITS) begin
+      if (!pair || phase_q[1:0] == 2'd3) scan_row_q <= scan_row_q + S_W'(1);  // four quads of a row
+    end else if (state_q == PREPARE) begin
       scan_col_q <= col_q;
       scan_row_q <= row_q;
     end
   end
 
   assign more_o       = more_q;
-  assign ready_o      = state_q == READY;
-  assign empty_o      = next_empty_q;
-  assign tile_first_o = next_tile_first_q;
-  assign tile_last_o  = next_tile_last_q;
-  assign first_row_o  = next_first_row_q;
-  assign first_rest_o = next_first_rest_q;
-  assign buf_o        = next_buf_q;
-  assign pixel_o      = next_pixel_q;
-  assign addr_o       = next_addr_q;
-  assign rows_o       = next_rows_q;
-  assign cols_o       = next_cols_q;
-  assign len_o        = next_len_q;
-  assign delay_o      = next_delay_q;
+  assign ready_o      = ready_q;
+  assign empty_o      = empty_q;
+  assign tile_first_o = first_rest_q;
+  assign tile_last_o  = ends_q[2];
+  assign first_row_o  = first_row_q;
+  assign first_rest_o = first_rest_q;
+  assign buf_o        = buf_q;
+  assign pixel_o      = pixel_q;
+  assign addr_o       = addr_q;
+  assign rows_o       = rows_q;
+  assign row_last_o   = row_last_q;
+  assign cols_rest_o  = tile_w_rest_q;
+  assign slots_rest_o = slots_rest_q;
+  assign slot_last_o  = slot_last_q;
+  assign delay_o      = delay_q;
   assign col_o        = next_col_q;
-  assign col_mask_o   = next_col_mask_q;
-  assign row_mask_o   = next_row_mask_q;
+  assign col_mask_o   = col_mask_q;
+  assign row_mask_o   = row_mask_q;
   assign mask_row_o   = scan_row_q;
 
 endmodule

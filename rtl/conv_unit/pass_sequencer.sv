@@ -47,7 +47,8 @@ module pass_sequencer (
   logic pass_empty, pass_tile_first, pass_tile_last, pass_first_row, pass_first_rest, pass_buf;
   logic [program_pkg::TILE_W-1:0] pass_pixel;
   logic [program_pkg::QUAD_ADDR_W-1:0] pass_addr;
-  logic [S_W-1:0] pass_rows, pass_cols, pass_len, pass_col, pass_mask_row;
+  logic [S_W-1:0] pass_rows, pass_cols_rest, pass_slots_rest, pass_col, pass_mask_row;
+  logic pass_row_last, pass_slot_last;
   logic [2:0] pass_delay;
   logic [4:0] pass_col_mask;
   logic [7:0] pass_row_mask;
@@ -69,8 +70,10 @@ module pass_sequencer (
       .pixel_o     (pass_pixel),
       .addr_o      (pass_addr),
       .rows_o      (pass_rows),
-      .cols_o      (pass_cols),
-      .len_o       (pass_len),
+      .row_last_o  (pass_row_last),
+      .cols_rest_o (pass_cols_rest),
+      .slots_rest_o(pass_slots_rest),
+      .slot_last_o (pass_slot_last),
       .delay_o     (pass_delay),
       .col_o       (pass_col),
       .col_mask_o  (pass_col_mask),
@@ -103,8 +106,10 @@ module pass_sequencer (
       .pass_pixel_i     (pass_pixel),
       .pass_addr_i      (pass_addr),
       .pass_rows_i      (pass_rows),
-      .pass_cols_i      (pass_cols),
-      .pass_len_i       (pass_len),
+      .pass_row_last_i  (pass_row_last),
+      .pass_cols_rest_i (pass_cols_rest),
+      .pass_slots_rest_i(pass_slots_rest),
+      .pass_slot_last_i (pass_slot_last),
       .pass_delay_i     (pass_delay),
       .pass_col_i       (pass_col),
       .pass_col_mask_i  (pass_col_mask),

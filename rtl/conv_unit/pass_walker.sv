@@ -32,8 +32,10 @@ module pass_walker #(
     input  wire logic [program_pkg::TILE_W-1:0]      pass_pixel_i,       // of the first position
     input  wire logic [program_pkg::QUAD_ADDR_W-1:0] pass_addr_i,        // of the first slot
     input  wire logic [S_W-1:0]                      pass_rows_i,        // of positions
-    input  wire logic [S_W-1:0]                      pass_cols_i,        // positions of a row
-    input  wire logic [S_W-1:0]                      pass_len_i,         // slots of a row
+    input  wire logic                                pass_row_last_i,    // there is one row
+    input  wire logic [S_W-1:0]                      pass_cols_rest_i,   // positions of a row behind its first one
+    input  wire logic [S_W-1:0]                      pass_slots_rest_i,  // slots of a row behind its first one
+    input  wire logic                                pass_slot_last_i,   // there are none
     input  wire logic [2:0]                          pass_delay_i,       // slots by which tags trail
     input  wire logic [S_W-1:0]                      pass_col_i,         // column that enters the window next
     input  wire logic [4:0]                          pass_col_mask_i,    // of a row's first position
@@ -79,29 +81,42 @@ module pass_walker #(
   assign in_h          = program_pkg::descriptor_in_h(desc_i);
   assign in_quads      = program_pkg::descriptor_in_quads(desc_i);
 
-  logic signed [S_W-1:0] in_w_s, in_h_s;
+  logic signed [S_W-1:0] in_w_s, in_h_s, in_last_row_q;
   assign in_w_s = {{(S_W - program_pkg::DIM_W) {1'b0}}, in_w};
   assign in_h_s = {{(S_W - program_pkg::DIM_W) {1'b0}}, in_h};
 
-  logic [A_W-1:0] row_step, col_step;  // from one output row or column to the next
-  assign row_step = in_row_stride << stride_h;
-  assign col_step = A_W'(in_quads) << stride_w;
+  logic [A_W-1:0] row_step_q, col_step_q;  // from one output row or column to the next
+  always_ff @(posedge clk_i) begin
+    in_last_row_q <= in_h_s - S_W'(1);
+    row_step_q    <= in_row_stride << stride_h;
+    col_step_q    <= A_W'(in_quads) << stride_w;
+  end
 
   // ---------------------------------------------------------------- slots of the current pass
   logic run_q;
   logic [A_W-1:0] addr_q, row_start_q;
-  logic signed [S_W-1:0] slot_q, len_q, cols_q, rows_q, col_next_q, col_init_q, mask_row_q;
-  logic [2:0] delay_q, idle_q;
+  logic signed [S_W-1:0] rows_q, col_next_q, col_init_q, mask_row_q;
+  logic [S_W-1:0] slots_q, slots_rest_q, cols_q, cols_rest_q;  // slots and positions of the row behind this one
+  logic [2:0] delay_q, idle_q, idle_d;
   logic [4:0] col_mask_q, col_mask_init_q;
   logic [7:0] row_mask_q;
   logic [program_pkg::TILE_W-1:0] pixel_q;
   logic first_q, first_rest_q, load_q, slot_buf_q, tile_last_q;
 
-  logic last_slot, last_row, pass_end, can_start, gap_ok, position, start, drop;
-  assign last_slot = slot_q + S_W'(1) == len_q;
-  assign last_row  = rows_q == S_W'(1);
-  assign pass_end  = run_q && last_slot && last_row;
-  assign gap_ok    = {1'b0, pass_delay_i} + (run_q ? 4'd0 : {1'b0, idle_q}) >= {1'b0, delay_q};
+  // Whether a slot is the last of its row, lies in the last row, or has a position is known in the slot before it.
+  logic last_slot_q, slot_init_q, last_row_q, position_q;
+  logic pass_end, can_start, start, drop;
+  assign pass_end  = run_q && last_slot_q && last_row_q;
+
+  // The tags of this pass may follow those of the pass before: at once, or after the idle cycles so far.
+  logic gap_ok, follows_q, waited_q;
+  assign idle_d = run_q ? 3'd1 : (idle_q == 3'd4 ? 3'd4 : idle_q + 3'd1);
+  assign gap_ok = run_q ? follows_q : waited_q;
+  always_ff @(posedge clk_i) begin
+    follows_q <= pass_delay_i >= delay_q;
+    waited_q  <= {1'b0, pass_delay_i} + {1'b0, idle_d} >= {1'b0, delay_q};
+  end
+
   assign can_start = pass_ready_i && (!pass_tile_first_i || tile_free_i) && (!run_q || pass_end);
   assign start     = can_start && !pass_empty_i && weights_ready_i && gap_ok;
   assign drop      = can_start && pass_empty_i && weights_full_i && !run_q;
@@ -125,14 +140,12 @@ module pass_walker #(
       end else if (pass_end) begin
         run_q <= 1'b0;
       end
-      if (run_q) idle_q <= 3'd1;
-      else if (idle_q != 3'd4) idle_q <= idle_q + 3'd1;
+      idle_q <= idle_d;
     end
   end
 
   logic col_next_in;
   assign col_next_in = col_next_q >= 0 && col_next_q < in_w_s;
-  assign position    = run_q && slot_q < cols_q;
 
   logic [7:0] row_mask_next;
   always_comb begin
@@ -146,16 +159,21 @@ module pass_walker #(
 
   logic [1:0] mask_row_in;  // the next two rows that enter the row mask lie in the image
   assign mask_row_in[0] = !vertical || (mask_row_q >= 0 && mask_row_q < in_h_s);
-  assign mask_row_in[1] = !vertical || (mask_row_q >= -S_W'(1) && mask_row_q < in_h_s - S_W'(1));
+  assign mask_row_in[1] = !vertical || (mask_row_q >= -S_W'(1) && mask_row_q < in_last_row_q);
 
   always_ff @(posedge clk_i) begin
     if (start) begin
       addr_q          <= pass_addr_i;
-      row_start_q     <= pass_addr_i + row_step;
-      slot_q          <= '0;
-      len_q           <= pass_len_i;
-      cols_q          <= pass_cols_i;
+      row_start_q     <= pass_addr_i + row_step_q;
+      slots_q         <= pass_slots_rest_i;
+      slots_rest_q    <= pass_slots_rest_i;
+      last_slot_q     <= pass_slot_last_i;
+      slot_init_q     <= pass_slot_last_i;
+      cols_q          <= pass_cols_rest_i;
+      cols_rest_q     <= pass_cols_rest_i;
+      position_q      <= 1'b1;
       rows_q          <= pass_rows_i;
+      last_row_q      <= pass_row_last_i;
       col_next_q      <= pass_col_i;
       col_init_q      <= pass_col_i;
       col_mask_q      <= pass_col_mask_i;
@@ -170,22 +188,29 @@ module pass_walker #(
       tile_last_q     <= pass_tile_last_i;
     end else begin
       load_q <= 1'b0;
-      if (position) pixel_q <= pixel_q + 1'b1;
-      if (last_slot) begin
+      if (position_q) pixel_q <= pixel_q + 1'b1;
+      if (last_slot_q) begin
         addr_q      <= row_start_q;
-        row_start_q <= row_start_q + row_step;
-        slot_q      <= '0;
+        row_start_q <= row_start_q + row_step_q;
+        slots_q     <= slots_rest_q;
+        last_slot_q <= slot_init_q;
+        cols_q      <= cols_rest_q;
+        position_q  <= 1'b1;
         rows_q      <= rows_q - S_W'(1);
+        last_row_q  <= rows_q == S_W'(2);
         col_next_q  <= col_init_q;
         col_mask_q  <= col_mask_init_q;
         row_mask_q  <= row_mask_next;
         mask_row_q  <= mask_row_q + (stride_h ? S_W'(2) : S_W'(1));
         first_q     <= first_rest_q;
       end else begin
-        addr_q     <= addr_q + col_step;
-        slot_q     <= slot_q + S_W'(1);
-        col_next_q <= col_next_q + (stride_w ? S_W'(2) : S_W'(1));
-        col_mask_q <= {col_mask_q[3:0], col_next_in};
+        addr_q      <= addr_q + col_step_q;
+        slots_q     <= slots_q - S_W'(1);
+        last_slot_q <= slots_q == S_W'(1);
+        cols_q      <= cols_q - S_W'(1);
+        if (cols_q == '0) position_q <= 1'b0;
+        col_next_q  <= col_next_q + (stride_w ? S_W'(2) : S_W'(1));
+        col_mask_q  <= {col_mask_q[3:0], col_next_in};
       end
     end
   end
@@ -195,7 +220,7 @@ module pass_walker #(
   assign busy_o     = run_q;
   assign tile_end_o = (pass_end && tile_last_q) || (drop && pass_tile_last_i);
 
-  assign position_o = position;
+  assign position_o = run_q && position_q;
   assign delay_o    = delay_q;
   assign load_o     = load_q;
   assign first_o    = first_q;
