@@ -1,25 +1,38 @@
-"""The driver of the simulated accelerator: registers over AXI4-Lite, streams through the DMA
-engines of the harness."""
+"""The driver of the accelerator, in the manner of PYNQ's: registers through `mmio`, streams through
+DMA engines.
+
+The same class drives the RTL in simulation (host/harness/engines.py), a behavioural model
+(host/fake.py) and a PYNQ board (host/board.py). What it needs of them is PYNQ's interface:
+
+    mmio.read(offset) -> int, mmio.write(offset, value)
+    dma.sendchannel, dma.recvchannel: transfer(buffer), wait(), stop(), start(), idle, and of the
+        receiving one transferred, in bytes
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import contextlib
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-from cocotb.triggers import ClockCycles, FallingEdge, First, Lock, RisingEdge, Timer
-from cocotb_bus.drivers.amba import AXI4LiteMaster
 
-from host.harness import clocking
-from host.harness.port_flow import Flow
 from host.register_map import Ctrl, ErrorCode, IrqEnable, IrqStatus, Register, Status, field
-from model.compiler import Compiled
+from model.common.errors import UserError, printable
+from model.compiler import Compiled, compile_network
+from model.compiler.hardware import Hardware
+from model.data.images import ImageError
+from model.network import Network, check_input
 
+ACCELERATOR_ID = 0x51504C43
+MAJOR_VERSION = 1
 ALL_INTERRUPTS = IrqEnable.DONE | IrqEnable.ERROR | IrqEnable.STOPPED
-RESULT_FILE = Path("result.hex")  # written by the receiving engine
-FULL_RATE = 256  # of 256 beats a cycle
+SETTLE = 1e-6  # seconds in which START has been refused, or a program been taken over
+POLL = 1e-4  # seconds between two looks at the registers
+PATIENCE = 10.0  # seconds for a program, an image or a soft reset
+LEFT_BEATS = 2  # that the result stream keeps over a soft reset
 COUNTERS = (
     Register.LAYER_CYCLES,
     Register.LAYER_STALLS,
@@ -28,251 +41,365 @@ COUNTERS = (
     Register.LAYER_WEIGHTS,
 )
 
-INPUTS = {  # of the harness besides clock and reset, by prefix
-    "": "pins_i arm_i result_clear_i result_dump_i result_stall_i",
-    "prog_": "load_i go_i base_i beats_i latency_i rate_i stall_i keep_i",
-    "image_": "load_i go_i base_i beats_i latency_i rate_i stall_i keep_i",
-    "s_axil_": "awprot awvalid awaddr wvalid wdata wstrb bready arprot arvalid araddr rready",
-    "s_axis_prog_": "tdata tkeep tvalid tlast",
-    "s_axis_image_": "tdata tkeep tvalid tlast",
-    "m_axis_result_": "tready",
+# Errors that name a layer; with others ERROR.LAYER is just the one that ran.
+LAYER_ERRORS = (ErrorCode.DESCRIPTOR, ErrorCode.OUT_OF_BOUNDS, ErrorCode.WEIGHTS_SHORT)
+_DAMAGED = "what arrived is not what the host sent: check the DMA engine and its buffers, try again"
+_NOT_COMPILED = "compile the network again with this version, for the parameters in PARAMS"
+REMEDIES = {
+    ErrorCode.PACKET_MAGIC: _DAMAGED,
+    ErrorCode.PACKET_TRUNCATED: _DAMAGED,
+    ErrorCode.PACKET_OVERLONG: _DAMAGED,
+    ErrorCode.PACKET_CRC: _DAMAGED,
+    ErrorCode.PACKET_TKEEP: "transfer whole words of 8 bytes",
+    ErrorCode.PROGRAM_LENGTH: _NOT_COMPILED,
+    ErrorCode.PROGRAM_BUSY: "load a network between runs",
+    ErrorCode.IMAGE_TRUNCATED: "transfer a whole image at once",
+    ErrorCode.IMAGE_OVERLONG: "transfer one image at a time",
+    ErrorCode.IMAGE_TKEEP: "transfer whole words of 8 bytes",
+    ErrorCode.NO_PROGRAM: "load a network first",
+    ErrorCode.START_BUSY: "let nobody else write CTRL.START; try again",
+    ErrorCode.PROGRAM_HEADER: _NOT_COMPILED,
+    ErrorCode.NUM_MODULES: "compile the network for the conv modules in PARAMS.NUM_MODULES",
+    ErrorCode.DESCRIPTOR: _NOT_COMPILED,
+    ErrorCode.OUT_OF_BOUNDS: _NOT_COMPILED,
+    ErrorCode.WEIGHTS_SHORT: "send the weights of the loaded network: load it again",
+    ErrorCode.WEIGHTS_LONG: "send the weights of the loaded network: load it again",
 }
 
 
-class AcceleratorError(AssertionError):
-    """The accelerator reported an error; the message gives its code and layer."""
+def beats(buffer: np.ndarray) -> tuple[np.ndarray, int]:
+    """What an engine sends of a buffer: uint64 words, and TKEEP of the last one."""
+    data = buffer.tobytes()
+    keep = (1 << (len(data) - 1) % 8 + 1) - 1
+    return np.frombuffer(data + bytes(-len(data) % 8), "<u8"), keep
+
+
+class DriverError(UserError):
+    """The accelerator did not do what it was asked; the message ends with the remedy.
+
+    The driver has reset it, so the next call may succeed.
+    """
+
+
+class AcceleratorError(DriverError):
+    """The accelerator reported an error.
+
+    code: of its ERROR register. layer: the name of the layer at fault, or None. remedy: what to do.
+    """
+
+    def __init__(self, code: int, layer: str | None) -> None:
+        self.code: int = code
+        self.layer = layer
+        self.remedy = "reset the hardware: this driver does not know the code"
+        name = "unknown"
+        if code in set(ErrorCode):
+            self.code = ErrorCode(code)
+            name, self.remedy = ErrorCode(code).name, REMEDIES[ErrorCode(code)]
+        at = f" at layer '{printable(layer)}'" if layer is not None else ""
+        super().__init__(f"accelerator error {code:#04x} {name}{at}: {self.remedy}")
+
+
+class AcceleratorTimeout(DriverError):
+    """Something did not happen in time; the message says what, and what STATUS was."""
+
+
+class Channel(Protocol):
+    """One direction of a DMA engine, as pynq.lib.dma has it."""
+
+    transferred: int
+
+    @property
+    def idle(self) -> bool: ...
+
+    def transfer(self, array: Any) -> None: ...
+
+    def wait(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def start(self) -> None: ...
 
 
 @dataclass(frozen=True)
-class Traffic:
-    """Behaviour of a DMA engine: first beat after `latency` cycles, `rate`/256 beats a cycle,
-    pauses with `stall`/256."""
+class Results:
+    """A batch of N images.
 
-    latency: int = 0
-    rate: int = FULL_RATE
-    stall: int = 0
+    tensors       {layer: int32 [N, C, H, W]} of the emitted layers; the last one is the network's
+                  output
+    total_cycles  int64 [N], of TOTAL_CYCLES
+    counters      int64 [N, layers, 5]: cycles, stalls, words of 32 bits read from and written to
+                  the feature buffer, weight words of 64 bits
+    seconds       float64 [N], wall time
+    """
 
+    tensors: dict[str, np.ndarray]
+    total_cycles: np.ndarray
+    counters: np.ndarray
+    seconds: np.ndarray
 
-IDEAL = Traffic()
+    @property
+    def y(self) -> np.ndarray:
+        """int32 [N, C, H, W] of the last layer."""
+        return list(self.tensors.values())[-1]
 
-
-def random_traffic(rng: np.random.Generator) -> Traffic:
-    """Anything from an ideal engine to one that mostly stalls."""
-    return Traffic(
-        int(rng.choice([0, 3, 200])),
-        int(rng.choice([256, 200, 64])),
-        int(rng.choice([0, 30, 128, 240])),
-    )
-
-
-def write_hex(path: Path, words: np.ndarray) -> None:
-    """64-bit words to a file that $readmemh reads."""
-    Path(path).write_text("\n".join(f"{int(word):016x}" for word in words) + "\n")
-
-
-def read_hex(path: Path, count: int) -> np.ndarray:
-    """First `count` words of a file that $writememh wrote."""
-    lines = [
-        line
-        for line in Path(path).read_text().splitlines()
-        if line and not line.startswith(("//", "@"))
-    ]
-    if count and any("x" in line for line in lines[:count]):
-        raise AssertionError("unknown (X) bits in the result stream")
-    return np.array([int(line, 16) for line in lines[:count]], "<u8")
+    @property
+    def cycles(self) -> np.ndarray:
+        """int64 [N, layers]"""
+        return self.counters[:, :, 0]
 
 
-def rest(dut: Any) -> None:
-    """Drive all inputs of the harness so that nothing happens; to be called before the reset."""
-    for prefix, names in INPUTS.items():
-        for name in names.split():
-            getattr(dut, prefix + name).value = 0
-    dut.prog_rate_i.value = dut.image_rate_i.value = FULL_RATE
-    dut.prog_keep_i.value = dut.image_keep_i.value = 0xFF
+class Accelerator:
+    """One accelerator.
 
+    mmio, weights_dma, images_dma, results_dma  as PYNQ's; the first engine also sends the program
+    allocate  (shape, dtype) -> buffer that the engines can reach, such as pynq.allocate
+    clock     sleep(seconds), which may end before, at an interrupt, and monotonic() -> seconds
+    Raises DriverError where there is no accelerator, or one of another version.
+    """
 
-class Host:
-    """Drives one harness. Call `start` once, `load_network` for a compiled network and its images,
-    `start_run`, and `run_image` for each image."""
-
-    def __init__(self, dut: Any) -> None:
-        self.dut = dut
-        self.master: AXI4LiteMaster  # from `start` on
-        self._registers = Lock()
-        self.flows: list[
-            tuple[str, Flow]
-        ] = []  # (port, how it flowed) of the loaded program and its images
-
-    async def start(self) -> None:
-        """Drive all inputs of the harness, start clock and reset, and connect the register
-        master."""
-        dut = self.dut
-        rest(dut)
-        await clocking.start(dut)
-        self.master = AXI4LiteMaster(dut, "s_axil", dut.clk_i, case_insensitive=True)
-        await RisingEdge(dut.clk_i)
-
-    def set_traffic(self, prog: Traffic, image: Traffic, result_stall: int) -> None:
-        """Behaviour of the two sending engines; the result engine stalls with result_stall/256."""
-        for name, traffic in (("prog", prog), ("image", image)):
-            getattr(self.dut, f"{name}_latency_i").value = traffic.latency
-            getattr(self.dut, f"{name}_rate_i").value = traffic.rate
-            getattr(self.dut, f"{name}_stall_i").value = traffic.stall
-        self.dut.result_stall_i.value = result_stall
-
-    async def read(self, register: int) -> int:
-        """Value at a byte offset. Raises AXIProtocolError. Accesses are serialized: the master
-        confuses the answers of simultaneous ones."""
-        async with self._registers:
-            return int(await self.master.read(int(register)))
-
-    async def write(self, register: int, value: int) -> None:
-        """Write to a byte offset, as `read`."""
-        async with self._registers:
-            await self.master.write(int(register), value)
-
-    async def pulse(self, *names: str) -> None:
-        """One-cycle pulses on harness inputs, together."""
-        await FallingEdge(self.dut.clk_i)
-        for name in names:
-            getattr(self.dut, name).value = 1
-        await FallingEdge(self.dut.clk_i)
-        for name in names:
-            getattr(self.dut, name).value = 0
-
-    async def load_files(self, prog: np.ndarray, images: np.ndarray) -> None:
-        """Words of the program and weights stream, and of the image stream, into the engines'
-        memories."""
-        write_hex(Path("prog.hex"), prog)
-        write_hex(Path("image.hex"), images)
-        await self.pulse("prog_load_i", "image_load_i")
-
-    async def send(self, engine: str, base: int, beats: int) -> None:
-        """Start an engine ("prog", "image"): `beats` words of its memory from word `base` on."""
-        getattr(self.dut, f"{engine}_base_i").value = base
-        getattr(self.dut, f"{engine}_beats_i").value = beats
-        await self.pulse(f"{engine}_go_i")
-
-    async def load_network(self, compiled: Compiled, images: np.ndarray) -> None:
-        """Compiled network and integer images [N, C, H, W]: fill the engines, send the program,
-        check that it is accepted."""
-        encoded = [compiled.encode_image(image) for image in images]
-        self.image_beats = len(encoded[0])
-        self.program_beats, self.weight_beats = len(compiled.program), len(compiled.weights)
-        self.result_beats = compiled.total_result_beats
-        await self.load_files(
-            np.concatenate([compiled.program, compiled.weights]), np.concatenate(encoded)
-        )
-        await self.send("prog", 0, self.program_beats)
-        for _ in range(1000):
-            await ClockCycles(self.dut.clk_i, 50)
-            status = await self.read(Register.STATUS)
-            if status & Status.ERROR:
-                await self.raise_error()
-            if not int(self.dut.prog_busy_o.value):
-                break
-        status = await self.read(Register.STATUS)
-        assert status & Status.PROG_VALID, f"the program was not accepted: STATUS {status:#x}"
-        self.flows = [("program", Flow.read(self.dut.prog_monitor_o))]
-
-    async def raise_error(self) -> None:
-        """Raise AcceleratorError with the code and layer of the ERROR register."""
-        value = await self.read(Register.ERROR)
-        code, layer = (field(value, Register.ERROR, name) for name in ("CODE", "LAYER"))
-        name = ErrorCode(code).name if code in set(ErrorCode) else "unknown"
-        raise AcceleratorError(f"accelerator error {code:#04x} ({name}) at layer {layer}")
-
-    async def start_run(self) -> None:
-        """Enable all interrupts and START; returns when the program's header has been read."""
-        await self.write(Register.IRQ_ENABLE, ALL_INTERRUPTS)
-        await self.write(Register.CTRL, Ctrl.START)
-        await ClockCycles(
-            self.dut.clk_i, 40
-        )  # the program's header is read: not part of an image's cycles
-
-    async def stop_run(self) -> None:
-        """STOP between images: check that the run ends at once, and clear the interrupt."""
-        await self.write(Register.CTRL, Ctrl.STOP)
-        await ClockCycles(self.dut.clk_i, 4)
-        assert not await self.read(Register.STATUS) & Status.BUSY, (
-            "the accelerator is busy after STOP between images"
-        )
-        await self.write(Register.IRQ_STATUS, IrqStatus.STOPPED)
-
-    async def run_image(self, number: int, limit_cycles: int) -> tuple[np.ndarray, int]:
-        """Send weights and image `number`, wait for the interrupt; returns (result beats,
-        total_cycles)."""
-        dut = self.dut
-        dut.prog_base_i.value = self.program_beats
-        dut.prog_beats_i.value = self.weight_beats
-        dut.image_base_i.value = number * self.image_beats
-        dut.image_beats_i.value = self.image_beats
-        await self.pulse("result_clear_i", "arm_i")
-        await self.pulse("prog_go_i", "image_go_i")
-        interrupt, timeout = RisingEdge(dut.irq_o), Timer(limit_cycles * clocking.PERIOD_NS, "ns")
-        if not int(dut.irq_o.value) and await First(interrupt, timeout) is timeout:
-            raise AssertionError(
-                f"image {number}: no interrupt after {limit_cycles} cycles (STATUS "
-                f"{await self.read(Register.STATUS):#x})"
+    def __init__(
+        self,
+        mmio: Any,
+        weights_dma: Any,
+        images_dma: Any,
+        results_dma: Any,
+        *,
+        allocate: Callable[..., Any] = np.zeros,
+        clock: Any = time,
+    ) -> None:
+        self.mmio = mmio
+        self._weights: Channel = weights_dma.sendchannel
+        self._images: Channel = images_dma.sendchannel
+        self._results: Channel = results_dma.recvchannel
+        self._allocate, self._clock = allocate, clock
+        self._compiled: Compiled | None = None
+        identity, version = mmio.read(Register.ID), mmio.read(Register.VERSION)
+        if identity != ACCELERATOR_ID:
+            raise DriverError(
+                f"no accelerator: ID is {identity:#010x}, not {ACCELERATOR_ID:#010x}; check the "
+                "base address and the bitstream"
             )
-        cause = await self.read(Register.IRQ_STATUS)
-        if cause & IrqStatus.ERROR:
-            await self.raise_error()
-        assert cause == IrqStatus.DONE, f"interrupt status {cause:#x}"
-        await self.write(Register.IRQ_STATUS, IrqStatus.DONE)
-        beats, errors = int(dut.result_beats_o.value), int(dut.result_errors_o.value)
-        assert errors == 0, f"{errors} protocol errors on the result stream"
-        assert beats == self.result_beats, (
-            f"image {number}: {beats} result beats, expected {self.result_beats}"
+        if field(version, Register.VERSION, "MAJOR") != MAJOR_VERSION:
+            raise DriverError(
+                f"VERSION is {version:#010x}, this driver is for {MAJOR_VERSION}.x; use the driver "
+                "that belongs to the bitstream"
+            )
+
+    @property
+    def hardware(self) -> Hardware:
+        """The parameters of this build."""
+        params = self.mmio.read(Register.PARAMS)
+        modules, kilobytes = (
+            field(params, Register.PARAMS, name) for name in ("NUM_MODULES", "FEATURE_KB")
         )
-        total = int(dut.cycles_o.value)
-        counted = await self.read(Register.TOTAL_CYCLES)
-        assert abs(counted - total) <= 4, f"TOTAL_CYCLES {counted}, the harness counted {total}"
-        self.flows += [
-            ("weights", Flow.read(dut.prog_monitor_o)),
-            ("image", Flow.read(dut.image_monitor_o)),
-            ("result", Flow.read(dut.result_monitor_o)),
-        ]
-        await self.pulse("result_dump_i")
-        return read_hex(RESULT_FILE, beats), total
+        return Hardware(modules, 32 * kilobytes)
 
-    async def abort(self, wait: Callable[[str], Awaitable[object]]) -> None:
-        """Abort at any point. The engines stop, but a beat that is offered is not withdrawn: a soft
-        reset comes before and after it.
+    def load(self, network: Network | Compiled, *, timeout: float = PATIENCE) -> Compiled:
+        """Send a network's program and keep its weights for the images to come.
 
-        wait(engine): waits until an engine ("prog", "image") has sent its last beat. The loaded
-        program stays.
+        timeout: seconds. Raises CompileError for a network that does not fit, DriverError if it is
+        not accepted.
         """
-        for engine in ("prog", "image"):
-            if int(getattr(self.dut, f"{engine}_busy_o").value):
-                await self.send(engine, 0, 0)
-        await wait("image")
-        await self.write(Register.CTRL, Ctrl.SOFT_RESET)
-        await wait("prog")
-        await ClockCycles(self.dut.clk_i, 6)
-        await self.write(Register.CTRL, Ctrl.SOFT_RESET)
-        await self.take_leftovers()
-        await self.write(Register.IRQ_STATUS, ALL_INTERRUPTS)
-
-    async def take_leftovers(self, limit_cycles: int = 400) -> None:
-        """After a soft reset: accept the result beats that are still offered, and discard them."""
-        await ClockCycles(self.dut.clk_i, 4)
-        for _ in range(limit_cycles // 20):
-            if not await self.read(Register.STATUS) & Status.RESULT:
-                break
-            await ClockCycles(self.dut.clk_i, 20)
-        else:
-            raise AssertionError(
-                f"a result beat is offered {limit_cycles} cycles after a soft reset"
+        compiled = (
+            compile_network(network, self.hardware) if isinstance(network, Network) else network
+        )
+        self._compiled = None
+        with self._recovering():
+            self._rest()
+            with self.buffer(compiled.program) as program:
+                self._weights.transfer(program)
+                self._await(lambda: self._weights.idle, "the program to be taken", timeout)
+                self._weights.wait()
+            self._clock.sleep(SETTLE)
+            self._await(
+                lambda: bool(self._status() & Status.PROG_VALID),
+                "the program to be accepted",
+                timeout,
             )
-        await self.pulse("result_clear_i")
+        self._compiled = compiled
+        return compiled
 
-    async def layer_counters(self, n_layers: int) -> np.ndarray:
-        """int64 [layers, 5]: cycles, stalls, reads, writes (32-bit words), weight words (64 bits)
-        of the last image."""
-        table = np.zeros((n_layers, len(COUNTERS)), np.int64)
-        for layer in range(n_layers):
-            await self.write(Register.LAYER_SEL, layer)
-            for column, register in enumerate(COUNTERS):
-                table[layer, column] = await self.read(register)
-        return table
+    def run(
+        self,
+        images: np.ndarray,
+        *,
+        timeout: float = PATIENCE,
+        done: Callable[[int], None] | None = None,
+    ) -> Results:
+        """Run the loaded network on integer images [N, C, H, W] in the range of its input.
+
+        timeout  seconds for an image
+        done     called after each image with the number of those that are done
+        Raises ImageError for images of another shape, dtype or range, AcceleratorError,
+        AcceleratorTimeout.
+        """
+        if (compiled := self._compiled) is None:
+            raise DriverError("no network is loaded: call load first")
+        try:
+            images = check_input(compiled.net, images)
+        except ValueError as error:
+            raise ImageError(str(error)) from None
+        seconds, rows, tensors = [], [], []
+        with self._recovering(), self._buffers(compiled) as buffers:
+            self._start()
+            for number, image in enumerate(images):
+                begin = time.perf_counter()
+                beats = self._run_image(compiled.encode_image(image), *buffers, timeout)
+                tensors.append(compiled.decode_results(beats))
+                rows.append((self.mmio.read(Register.TOTAL_CYCLES), self.counters()))
+                seconds.append(time.perf_counter() - begin)
+                if done:
+                    done(number + 1)
+            self._stop()
+        layers = len(compiled.net.layers)
+        return Results(
+            {
+                layer.name: np.array([image[layer.name] for image in tensors], np.int32).reshape(
+                    -1, *layer.out_shape
+                )
+                for layer in compiled.emitted
+            },
+            np.array([total for total, _ in rows], np.int64),
+            np.array([table for _, table in rows], np.int64).reshape(-1, layers, len(COUNTERS)),
+            np.array(seconds),
+        )
+
+    def counters(self) -> np.ndarray:
+        """int64 [layers, 5] of the last image, as in Results."""
+        table = []
+        for layer in range(len(self._compiled.net.layers) if self._compiled else 0):
+            self.mmio.write(Register.LAYER_SEL, layer)
+            table.append([self.mmio.read(register) for register in COUNTERS])
+        return np.array(table, np.int64).reshape(-1, len(COUNTERS))
+
+    def soft_reset(self) -> None:
+        """Abort everything, at any time, and forget what is on the streams. A loaded network stays.
+
+        Raises DriverError if the accelerator cannot be brought to rest.
+        """
+        self._images.stop()  # a run or an error takes the pixels that are offered
+        self.mmio.write(Register.CTRL, Ctrl.SOFT_RESET)
+        self._weights.stop()  # what was offered is now a packet without a header
+        self._clock.sleep(SETTLE)
+        self.mmio.write(Register.CTRL, Ctrl.SOFT_RESET)
+        self._results.stop()
+        for channel in (self._images, self._weights, self._results):
+            channel.start()
+        self._drop_results()
+        self.mmio.write(Register.IRQ_STATUS, ALL_INTERRUPTS)
+        if status := self._status() & ~Status.PROG_VALID:
+            raise DriverError(
+                f"STATUS is {status:#x} after a soft reset: check that the results' DMA engine "
+                "takes them, or reset the hardware"
+            )
+
+    def _drop_results(self) -> None:
+        with self.buffer(np.zeros(LEFT_BEATS, np.uint64)) as rest:
+            self._results.transfer(rest)
+            self._clock.sleep(POLL)
+            self._results.stop()
+            self._results.start()
+
+    def _rest(self) -> None:
+        """Clear what an earlier run has left, whoever made it."""
+        if self._status() & (Status.ERROR | Status.RESULT):
+            self.soft_reset()
+
+    def _start(self) -> None:
+        self._rest()
+        self.mmio.write(Register.IRQ_STATUS, ALL_INTERRUPTS)
+        self.mmio.write(Register.IRQ_ENABLE, ALL_INTERRUPTS)
+        self.mmio.write(Register.CTRL, Ctrl.START)
+        self._clock.sleep(SETTLE)
+        self._raise_error()
+
+    def _stop(self) -> None:
+        self.mmio.write(Register.CTRL, Ctrl.STOP)
+        self._await(lambda: not self._status() & Status.BUSY, "the run to end", PATIENCE)
+        self.mmio.write(Register.IRQ_STATUS, IrqStatus.STOPPED)
+
+    def _run_image(
+        self, pixels: np.ndarray, weights: Any, packets: list[Any], timeout: float
+    ) -> np.ndarray:
+        """Result beats of one image, uint64."""
+        beats: list[np.ndarray] = []
+        with self.buffer(pixels) as image:
+            for packet in packets:
+                self._results.transfer(packet)
+                if not beats:
+                    self._weights.transfer(weights)
+                    self._images.transfer(image)
+                self._await(lambda: self._results.idle, "a result packet", timeout)
+                self._results.wait()
+                if self._results.transferred != packet.nbytes:
+                    raise DriverError(
+                        f"a result packet of {self._results.transferred} bytes instead of "
+                        f"{packet.nbytes}: load the network again"
+                    )
+                beats.append(np.array(packet))
+            self._await(
+                lambda: bool(self.mmio.read(Register.IRQ_STATUS) & IrqStatus.DONE),
+                "the end of the image",
+                timeout,
+            )
+            self.mmio.write(Register.IRQ_STATUS, IrqStatus.DONE)
+            self._weights.wait()
+            self._images.wait()
+        return np.concatenate(beats)
+
+    def _await(self, condition: Callable[[], bool], what: str, timeout: float) -> None:
+        limit = self._clock.monotonic() + timeout
+        while not condition():
+            self._raise_error()
+            if self._clock.monotonic() > limit:
+                raise AcceleratorTimeout(
+                    f"{timeout:g} s without {what} (STATUS {self._status():#x}): check that the "
+                    "DMA engines are connected and their clock runs, or allow more time"
+                )
+            self._clock.sleep(POLL)
+        self._raise_error()
+
+    def _status(self) -> int:
+        return self.mmio.read(Register.STATUS)
+
+    def _raise_error(self) -> None:
+        if not self._status() & Status.ERROR:
+            return
+        value = self.mmio.read(Register.ERROR)
+        code, number = (field(value, Register.ERROR, name) for name in ("CODE", "LAYER"))
+        layers = self._compiled.net.layers if self._compiled and code in LAYER_ERRORS else ()
+        raise AcceleratorError(code, layers[number].name if number < len(layers) else None)
+
+    @contextlib.contextmanager
+    def _recovering(self) -> Iterator[None]:
+        """A soft reset after whatever ends the block early."""
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(DriverError):  # what happened first says more
+                self.soft_reset()
+            raise
+
+    @contextlib.contextmanager
+    def _buffers(self, compiled: Compiled) -> Iterator[tuple[Any, list[Any]]]:
+        """The weights, and a packet of results for each emitted layer."""
+        with contextlib.ExitStack() as stack:
+            weights, *packets = (
+                stack.enter_context(self.buffer(words))
+                for words in (
+                    compiled.weights,
+                    *(np.zeros(compiled.result_beats(x), np.uint64) for x in compiled.emitted),
+                )
+            )
+            yield weights, packets
+
+    @contextlib.contextmanager
+    def buffer(self, words: np.ndarray) -> Iterator[Any]:
+        """A buffer of the engines with a copy of `words`."""
+        buffer = self._allocate(words.shape, words.dtype)
+        try:
+            buffer[:] = words
+            yield buffer
+        finally:
+            if hasattr(buffer, "freebuffer"):
+                buffer.freebuffer()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from host.driver import Results
 from host.simulation import environment, process, runner
 from host.simulation.progress import Heartbeat
 from model.common.errors import UserError
@@ -17,9 +18,11 @@ from model.compiler.hardware import Hardware
 from model.network import Network
 
 with environment.applied():  # cocotb reads its variables as it is imported
-    from host.driver import IDEAL, Traffic
+    from host.harness import clocking
+    from host.harness.engines import IDEAL, Traffic
 
 HARNESS = "accel_harness"
+CYCLE = clocking.PERIOD_NS / 1e9  # seconds
 DMA_WORDS = 1 << 20  # depth of the harness's stream memories, 64-bit words
 
 
@@ -29,33 +32,15 @@ class SimulationError(UserError):
 
 @dataclass(frozen=True)
 class Job:
-    """The input of host/harness/run_job.py: streams, images [N, C, H, W] and the behaviour of the
-    host."""
+    """The input of host/harness/run_job.py: streams, images [N, C, H, W], simulated seconds for an
+    image and the behaviour of the host."""
 
     compiled: Compiled
     images: np.ndarray
-    limit_cycles: int
+    timeout: float
     prog_traffic: Traffic = IDEAL
     image_traffic: Traffic = IDEAL
     result_stall: int = 0
-
-
-@dataclass(frozen=True)
-class RtlRun:
-    """tensors: {layer: int32 [N, C, H, W]} of the emitted layers; total_cycles int64 [N]; counters
-    int64 [N, layers, 5] (cycles, stalls,
-    feature reads and writes in 32-bit words, weight words of 64 bits); seconds of simulation per
-    image."""
-
-    tensors: dict[str, np.ndarray]
-    total_cycles: np.ndarray
-    counters: np.ndarray
-    seconds: np.ndarray
-
-    @property
-    def cycles(self) -> np.ndarray:
-        """int64 [N, layers]"""
-        return self.counters[:, :, 0]
 
 
 def build_harness(
@@ -64,7 +49,7 @@ def build_harness(
     """The simulation model of an accelerator with these parameters, built if there is none
     (progress is logged every ten seconds).
 
-    stream_words: words of program and weights in the DMA memory; more than DMA_WORDS needs a model
+    stream_words: words of the longest stream, in the DMA memory; more than DMA_WORDS needs a model
     of its own.
     """
     parameters = {"NUM_MODULES": hardware.num_modules}
@@ -99,8 +84,8 @@ def run_rtl(
     model: runner.Model | None = None,
     timeout: float = 36000.0,
     show: bool = False,
-) -> RtlRun:
-    """Simulate the accelerator on integer images [N, C, H, W].
+) -> Results:
+    """Drive the simulated accelerator with integer images [N, C, H, W].
 
     debug   every layer's tensor is returned, not only the last one's
     traffic (program and weights engine, image engine, result stall of 256)
@@ -109,24 +94,9 @@ def run_rtl(
     """
     compiled = compiled or compile_network(net, hardware, debug)
     model = model or build_harness(
-        hardware, sim, stream_words=len(compiled.program) + len(compiled.weights)
+        hardware, sim, stream_words=max(len(compiled.program), len(compiled.weights))
     )
-    share = max(
-        1, DMA_WORDS // len(compiled.encode_image(images[0]))
-    )  # images that the modelled DMA holds
-    parts = [
-        _simulate(compiled, images[i : i + share], model, seed, traffic, timeout, show)
-        for i in range(0, len(images), share)
-    ]
-    decoded = [compiled.decode_results(image) for part in parts for image in part["beats"]]
-    tensors = {name: np.stack([tensor[name] for tensor in decoded]) for name in decoded[0]}
-    return RtlRun(
-        tensors,
-        *(
-            np.concatenate([part[key] for part in parts])
-            for key in ("totals", "counters", "seconds")
-        ),
-    )
+    return _simulate(compiled, images, model, seed, traffic, timeout, show)
 
 
 def _simulate(
@@ -137,14 +107,12 @@ def _simulate(
     traffic: tuple,
     timeout: float,
     show: bool,
-) -> dict:
-    """One simulation; the arrays that host/harness/run_job.py writes."""
-    hardware = compiled.hardware
-    limit = 20_000_000 + 40 * sum(
-        layer.macs for layer in compiled.net.layers if layer.op == "conv"
-    ) // (100 * hardware.num_modules)
+) -> Results:
+    """One simulation of host/harness/run_job.py."""
+    macs = sum(layer.macs for layer in compiled.net.layers if layer.op == "conv")
+    limit = 0.2 + 40 * macs / (100 * compiled.hardware.num_modules) * CYCLE
     with process.folder(runner.BUILD / "run") as folder:
-        job, out, run_dir = folder / "job.pickle", folder / "out.npz", folder / "run"
+        job, out, run_dir = folder / "job.pickle", folder / "out.pickle", folder / "run"
         job.write_bytes(pickle.dumps(Job(compiled, images, limit, *traffic)))
         with (
             Heartbeat(lambda: _progress(run_dir, len(images))) if show else contextlib.nullcontext()
@@ -161,8 +129,7 @@ def _simulate(
             log = folder.with_suffix(".log")  # it stays, tens of megabytes go
             (run_dir / "sim.log").rename(log)
             raise SimulationError(f"{result.error}\n{_reason(log)}\n(log: {log})")
-        with np.load(out) as data:
-            return dict(data)
+        return pickle.loads(out.read_bytes())
 
 
 def _progress(run_dir: Path, images: int) -> str:

@@ -1,6 +1,6 @@
 // DMA sink: receives an AXI-Stream into a memory (simulation only).
 //
-// Purpose: accepts beats with random stalls and writes them to FILE in the simulation's folder when dump_i rises.
+// Purpose: accepts beats with random stalls and writes them, each behind its TLAST, to FILE when dump_i rises.
 // stall_i / 256 is the probability of a stall in a cycle; at 256 it never accepts a beat. clear_i empties the memory.
 // Packets are counted by TLAST. A beat that changes while it is stalled counts as a protocol error.
 `resetall
@@ -27,7 +27,7 @@ module dma_sink #(
     input  wire logic        s_axis_tlast
 );
 
-  logic [63:0] mem[DEPTH];
+  logic [64:0] mem[DEPTH];
   always @(posedge dump_i) $writememh(FILE, mem, 0, (beats_q == 0) ? 0 : beats_q - 1);
 
   logic [31:0] beats_q, packets_q, errors_q, lfsr_q;
@@ -55,7 +55,7 @@ module dma_sink #(
         beats_q   <= '0;
         packets_q <= '0;
       end else if (s_axis_tvalid && s_axis_tready) begin
-        mem[beats_q[$clog2(DEPTH)-1:0]] <= s_axis_tdata;
+        mem[beats_q[$clog2(DEPTH)-1:0]] <= {s_axis_tlast, s_axis_tdata};
         beats_q   <= beats_q + 32'd1;
         if (s_axis_tlast) packets_q <= packets_q + 32'd1;
       end

@@ -75,7 +75,7 @@ class Compiled:
     def result_beats(self, layer: Layer) -> int:
         """64-bit beats of a layer's tensor in the result stream."""
         if layer.out == "int32":
-            return len(self._raw_order(layer)) * self.hardware.num_modules // 2
+            return len(self.raw_order(layer)) * self.hardware.num_modules // 2
         channels, height, width = layer.out_shape
         return ceil_div(height * width * ceil_div(channels, 4), 2)
 
@@ -104,7 +104,7 @@ class Compiled:
             )
         return tensors
 
-    def _raw_order(self, layer: Layer) -> list[tuple[int, int, int]]:
+    def raw_order(self, layer: Layer) -> list[tuple[int, int, int]]:
         """(word, y, x) of each step of 32-bit results; word = channel / modules."""
         channels, height, width = layer.out_shape
         modules = self.hardware.num_modules
@@ -130,7 +130,7 @@ class Compiled:
     def _decode_raw(self, layer: Layer, beats: np.ndarray) -> np.ndarray:
         channels, height, width = layer.out_shape
         modules = self.hardware.num_modules
-        word, y, x = np.array(self._raw_order(layer)).T
+        word, y, x = np.array(self.raw_order(layer)).T
         out = np.zeros((ceil_div(channels, modules), modules, height, width), np.int32)
         out[word, :, y, x] = beats.view("<i4").reshape(-1, modules)
         return out.reshape(-1, height, width)[:channels]

@@ -3,11 +3,14 @@ PyTorch and NumPy."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from cocotb.task import bridge, resume
 
-from host.driver import IDEAL, Host, Traffic, random_traffic
+from host.driver import Results
+from host.harness import clocking
+from host.harness.engines import IDEAL, Host, Traffic, random_traffic
 from host.harness.port_flow import Flow
 from host.rtl_backend import first_mismatch
 from model.compiler import Compiled, compile_network
@@ -20,21 +23,11 @@ IDEAL_TRAFFIC = (IDEAL, IDEAL, 0)
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came back: {layer: int32 [N, C, H, W]}, total_cycles int64 [N], counters int64 [layers,
-    5] of the last image (see `Host.layer_counters`),
-    the compiled network, and how each stream port flowed."""
+class Outcome(Results):
+    """What came back, the compiled network, and how each stream port flowed."""
 
-    tensors: dict
-    total_cycles: np.ndarray
-    counters: np.ndarray
     compiled: Compiled
     flows: list[tuple[str, Flow]]
-
-    @property
-    def cycles(self) -> np.ndarray:
-        """int64 [layers], of the last image."""
-        return self.counters[:, 0]
 
 
 def compare(expected: dict, got: dict) -> int:
@@ -56,7 +49,7 @@ def compare_cycles(outcome: Outcome, prediction: ImageCycles) -> None:
     image to the cycle."""
     rows = [
         (layer.name, layer.cycles, int(measured))
-        for layer, measured in zip(prediction.layers, outcome.cycles)
+        for layer, measured in zip(prediction.layers, outcome.cycles[-1])
     ]
     for name, predicted, measured in [
         *rows,
@@ -73,13 +66,13 @@ def compare_traffic(outcome: Outcome, prediction: ImageCycles) -> None:
     still counts.
     """
     layers = prediction.layers
-    for layer, (_, _, reads, writes, _) in zip(layers, outcome.counters):
+    for layer, (_, _, reads, writes, _) in zip(layers, outcome.counters[-1]):
         assert (reads, writes) == (layer.reads, layer.writes), (
             f"{layer.name}: {reads} words read and {writes} written in the RTL, {layer.reads} and "
             f"{layer.writes} predicted"
         )
     fetched, predicted = (
-        int(outcome.counters[:, 4].sum()),
+        int(outcome.counters[-1, :, 4].sum()),
         sum(layer.weight_words for layer in layers),
     )
     assert fetched == predicted, (
@@ -100,6 +93,7 @@ class Bench:
     async def start(self) -> Bench:
         """Clock, reset, register master."""
         await self.host.start()
+        self.accelerator = await bridge(self.host.accelerator)()
         return self
 
     async def run(
@@ -112,18 +106,22 @@ class Bench:
         """
         compiled = compile_network(net, self.hardware, debug)
         self.host.set_traffic(*traffic)
-        await self.host.load_network(compiled, images)
-        await self.host.start_run()
-        beats, totals = [], []
-        for number in range(len(images)):
-            result, total = await self.host.run_image(number, cycle_limit(compiled))
-            beats.append(result)
-            totals.append(total)
-        counters = await self.host.layer_counters(len(net.layers))
-        await self.host.stop_run()
-        decoded = [compiled.decode_results(words) for words in beats]
-        tensors = {name: np.stack([image[name] for image in decoded]) for name in decoded[0]}
-        return Outcome(tensors, np.array(totals), counters, compiled, list(self.host.flows))
+        await bridge(self.accelerator.load)(compiled)
+        self.host.flows = [("program", Flow.read(self.dut.prog_monitor_o))]
+        results = await self.run_loaded(compiled, images)
+        return Outcome(**vars(results), compiled=compiled, flows=self.host.flows)
+
+    async def run_loaded(self, compiled: Compiled, images: np.ndarray) -> Results:
+        """Run the images with the program that is loaded; total_cycles are the harness's."""
+        totals = []
+
+        async def note(_: int) -> None:
+            totals.append(await self.host.measure())
+
+        limit = cycle_limit(compiled) * clocking.PERIOD_NS / 1e9
+        drive = bridge(self.accelerator.run)
+        results = await drive(images, timeout=limit, done=resume(note))
+        return replace(results, total_cycles=np.array(totals))
 
     async def check(self, net, images: np.ndarray, **options) -> Outcome:
         """Run and compare all that comes back with PyTorch; `options` as for `run`."""

@@ -4,14 +4,16 @@ good run to follow each."""
 from __future__ import annotations
 
 import numpy as np
+from cocotb.task import bridge
 from cocotb.triggers import ClockCycles, First, RisingEdge, Timer
 
-from host.driver import ALL_INTERRUPTS, RESULT_FILE, read_hex
+from host.driver import ALL_INTERRUPTS
 from host.harness import clocking
+from host.harness.engines import RESULT_FILE, read_hex
 from host.register_map import Ctrl, ErrorCode, IrqStatus, Register, Status, field
 from model.compiler import compile_network
 from tb.lib import coverage
-from tb.lib.accelerator import cycle_limit, expected_tensors, on_icarus, random_generator
+from tb.lib.accelerator import expected_tensors, on_icarus, random_generator
 from tb.lib.chain import Chain
 from tb.lib.cover_groups import PACKET_ERRORS
 from tb.top.bench import Bench, compare
@@ -134,7 +136,7 @@ class FaultBench(Bench):
 
     async def stop_engines(self) -> None:
         """The host gives up in the middle of its packets; a soft reset leaves nothing of them."""
-        await self.host.abort(self.idle)
+        await bridge(self.accelerator.soft_reset)()
         await self.soft_reset()
 
     async def good_run(self, reload: bool = True) -> None:
@@ -144,34 +146,17 @@ class FaultBench(Bench):
         if reload:
             await self.check(self.net, image)
         else:
-            await self.run_loaded(image)
+            await self.run_again(image)
         assert not await self.host.read(Register.STATUS) & Status.ERROR
         self.good_runs += 1
         for group, point in self.pending:
             coverage.hit(group, point)
         self.pending = []
 
-    async def run_loaded(self, image: np.ndarray) -> None:
+    async def run_again(self, image: np.ndarray) -> None:
         """As a good run, with the program that is still loaded."""
-        expected = expected_tensors(self.net, image)
-        await self.host.load_files(
-            np.concatenate([self.compiled.program, self.compiled.weights]),
-            self.compiled.encode_image(image[0]),
-        )
-        self.host.program_beats, self.host.weight_beats = (
-            len(self.compiled.program),
-            len(self.compiled.weights),
-        )
-        self.host.image_beats, self.host.result_beats = (
-            len(self.compiled.encode_image(image[0])),
-            self.compiled.total_result_beats,
-        )
-        await self.host.start_run()
-        words, _ = await self.host.run_image(0, cycle_limit(self.compiled))
-        await self.host.stop_run()
-        self.values_checked += compare(
-            expected, {name: t[None] for name, t in self.compiled.decode_results(words).items()}
-        )
+        results = await self.run_loaded(self.compiled, image)
+        self.values_checked += compare(expected_tensors(self.net, image), results.tensors)
 
     def image_length(self) -> int:
         """Beats of an image."""

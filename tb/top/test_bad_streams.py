@@ -7,14 +7,12 @@ import cocotb
 import numpy as np
 from cocotb.triggers import ClockCycles
 
-from host.driver import Traffic
+from host.harness.engines import Traffic
 from host.register_map import Ctrl, ErrorCode, Register
 from model.compiler import compile_network
 from model.compiler.hardware import MODULE_COUNTS, Hardware
 from model.compiler.program import packet
 from model.compiler.program_format import (
-    DESCRIPTOR,
-    HEADER,
     MAGIC_PROGRAM,
     MAGIC_WEIGHTS,
     MAX_LAYERS,
@@ -22,19 +20,11 @@ from model.compiler.program_format import (
     PROGRAM_VERSION,
     RECORD_WORDS,
 )
-from model.compiler.records import encode
 from tb.lib.accelerator import on_icarus
+from tb.lib.packets import edited, flipped, payload
 from tb.top.fault_bench import FaultBench
 
-WORD = np.uint64
 MOST_WORDS = (MAX_LAYERS + 1) * RECORD_WORDS  # of a program
-
-
-def flipped(words: np.ndarray, at: int, bit: int) -> np.ndarray:
-    """A copy with one bit of word `at` inverted."""
-    words = words.copy()
-    words[at] ^= WORD(1) << WORD(bit)
-    return words
 
 
 def swapped(words: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -49,11 +39,6 @@ def swapped(words: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def magic_bit(rng: np.random.Generator) -> int:
     """A bit of the magic in a packet's first word."""
     return PACKET.fields["magic"].low + int(rng.integers(PACKET.fields["magic"].width))
-
-
-def payload(words: np.ndarray) -> np.ndarray:
-    """Payload of a packet."""
-    return words[1:-1]
 
 
 def few(cases: list) -> list:
@@ -158,14 +143,6 @@ async def bad_images(dut):
             code, image=stream, image_keep=0x7F if code == ErrorCode.IMAGE_TKEEP else 0xFF
         )
     assert bench.good_runs == len(few(cases)) and bench.values_checked
-
-
-def edited(compiled, layer: int | None, field: dict[str, int]) -> np.ndarray:
-    """The program with a field of a layer's descriptor (None: of the header) replaced."""
-    records = payload(compiled.program).copy().reshape(-1, RECORD_WORDS)
-    layout, number = (HEADER, 0) if layer is None else (DESCRIPTOR, layer + 1)
-    records[number] = encode(layout, field, records[number])
-    return packet(MAGIC_PROGRAM, records.reshape(-1))
 
 
 @cocotb.test()

@@ -8,8 +8,8 @@ import numpy as np
 from cocotb.triggers import ClockCycles
 from cocotb.utils import get_sim_time
 
-from host.driver import RESULT_FILE, read_hex
 from host.harness import clocking
+from host.harness.engines import RESULT_FILE, read_hex
 from host.register_map import Ctrl, ErrorCode, IrqEnable, IrqStatus, Register, Status, field
 from model.compiler import compile_network
 from tb.lib import coverage

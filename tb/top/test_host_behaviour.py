@@ -8,8 +8,8 @@ import numpy as np
 from cocotb.triggers import ClockCycles, First, RisingEdge
 from cocotb_bus.drivers.amba import AXIProtocolError, AXIxRESP
 
-from host.driver import RESULT_FILE, Traffic, read_hex
 from host.harness import clocking
+from host.harness.engines import RESULT_FILE, Traffic, read_hex
 from host.register_map import FIELDS, Ctrl, ErrorCode, IrqStatus, Register, Status, field
 from model.compiler.program import packet
 from model.compiler.program_format import DESCRIPTOR, MAGIC_PROGRAM, RECORD_WORDS, TILE_PIXELS

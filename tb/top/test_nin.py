@@ -26,8 +26,7 @@ async def nin_layers(dut):
     images, _ = nin_images(net, 1, rng)
     outcome = await bench.check(net, images)
     assert list(outcome.tensors) == [layer.name for layer in net.layers]
-    table = await bench.host.layer_counters(len(net.layers))
-    for layer, row in zip(net.layers, table):
+    for layer, row in zip(net.layers, outcome.counters[-1]):
         dut._log.info(
             "%-10s %7d cycles %7d stalls %9d reads %8d writes %7d weight words", layer.name, *row
         )
@@ -66,7 +65,7 @@ def check_utilization(dut, net, outcome):
     modules = outcome.compiled.hardware.num_modules
     convolutions = [
         (layer, int(cycles))
-        for layer, cycles in zip(net.layers, outcome.cycles)
+        for layer, cycles in zip(net.layers, outcome.cycles[-1])
         if layer.op == "conv"
     ]
     for number, (layer, cycles) in enumerate(convolutions[:-1]):

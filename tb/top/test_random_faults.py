@@ -12,7 +12,7 @@ from collections import Counter
 import cocotb
 import numpy as np
 
-from host.driver import Traffic
+from host.harness.engines import Traffic
 from host.register_map import ErrorCode
 from model.compiler.program_format import PACKET, TRAILER
 from tb.lib.accelerator import on_icarus

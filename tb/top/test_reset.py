@@ -6,10 +6,11 @@ and Z after reset; on Verilator they start with random values that depend on the
 """
 
 import cocotb
+from cocotb.task import bridge
 from cocotb.triggers import ClockCycles, FallingEdge
 
-from host.driver import Traffic
 from host.harness import clocking
+from host.harness.engines import Traffic
 from host.harness.unknowns import watch_accelerator
 from host.register_map import Ctrl, ErrorCode, Register, field
 from model.compiler import compile_network
@@ -114,11 +115,10 @@ async def reset_at_the_end_of_an_image(dut):
     compiled, image = compile_network(net, bench.hardware, debug=True), chain.images[:1]
     await bench.check(net, image)
     for offset in (None, -1, 0) if on_icarus() else (None, *range(-6, 4)):
-        await bench.host.load_network(compiled, image)
+        await bridge(bench.accelerator.load)(compiled)
         await bench.host.start_run()
-        dut.prog_base_i.value, dut.prog_beats_i.value = len(compiled.program), len(compiled.weights)
-        dut.image_base_i.value, dut.image_beats_i.value = 0, len(compiled.encode_image(image[0]))
-        await bench.host.pulse("prog_go_i", "image_go_i")
+        await bench.host.begin("prog", compiled.weights)
+        await (await bench.host.begin("image", compiled.encode_image(image[0])))
         if offset is None:
             length = await clocking.wait_for(
                 dut, lambda: int(dut.irq_o.value), 20_000, "no interrupt at the end of the image"
@@ -136,20 +136,14 @@ async def _begin(bench, compiled, image, rng, span) -> None:
     for anything."""
     slow = Traffic(0, int(rng.choice([256, 100])), int(rng.choice([0, 128])))
     bench.host.set_traffic(slow, slow, int(rng.choice([0, 128])))
-    encoded = compiled.encode_image(image)
     if rng.random() < 0.2:
-        await bench.host.load_files(compiled.program, encoded)
-        await bench.host.send("prog", 0, len(compiled.program))
+        await (await bench.host.begin("prog", compiled.program))
         return
-    await bench.host.load_network(compiled, image[None])
+    await bridge(bench.accelerator.load)(compiled)
     await bench.host.write(Register.CTRL, Ctrl.START)
     await ClockCycles(bench.dut.clk_i, int(rng.integers(1, 40)))
-    bench.dut.prog_base_i.value, bench.dut.prog_beats_i.value = (
-        len(compiled.program),
-        len(compiled.weights),
-    )
-    bench.dut.image_base_i.value, bench.dut.image_beats_i.value = 0, len(encoded)
-    await bench.host.pulse("prog_go_i", "image_go_i")
+    await bench.host.begin("prog", compiled.weights)
+    await (await bench.host.begin("image", compiled.encode_image(image)))
 
 
 async def _after_reset(bench) -> None:

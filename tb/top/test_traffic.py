@@ -3,7 +3,7 @@ network computes the right values."""
 
 import cocotb
 
-from host.driver import IDEAL, Traffic
+from host.harness.engines import IDEAL, Traffic
 from tb.lib.accelerator import random_generator
 from tb.lib.chain import Chain
 from tb.top.bench import Bench

@@ -9,8 +9,8 @@ from cocotb.triggers import Event, FallingEdge, First, RisingEdge, Timer
 from cocotbext.axi import AxiStreamBus, AxiStreamFrame, AxiStreamSink, AxiStreamSource
 from pyuvm import uvm_analysis_port, uvm_driver, uvm_monitor, uvm_sequence_item, uvm_subscriber
 
-from host.driver import FULL_RATE, IDEAL, random_traffic
 from host.harness import clocking
+from host.harness.engines import FULL_RATE, IDEAL, random_traffic
 from model.compiler.program_format import MAGIC_PROGRAM, MAGIC_WEIGHTS, PACKET
 from model.compiler.records import decode
 from tb.lib.handshake import transfer

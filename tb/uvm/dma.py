@@ -8,7 +8,7 @@ from pathlib import Path
 from cocotb.triggers import FallingEdge, First
 from pyuvm import uvm_factory
 
-from host.driver import Host, write_hex
+from host.harness.engines import Host, write_hex
 from tb.lib.signals import is_high
 from tb.uvm.axi_stream import PacketDriver, PacketItem, ReadyDriver, StallItem
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import cocotb
 from pyuvm import uvm_active_passive_enum, uvm_env, uvm_sequencer, uvm_test
 
-from host.driver import rest
 from host.harness import clocking
+from host.harness.engines import rest
 from model.compiler import Compiled
 from tb.lib.accelerator import hardware_of
 from tb.uvm.agents import PacketAgent, RegisterAgent, ResultAgent

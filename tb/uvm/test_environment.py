@@ -6,13 +6,14 @@ from __future__ import annotations
 import cocotb
 import pytest
 import pyuvm
+from cocotb.task import bridge
 from cocotb.triggers import ClockCycles, FallingEdge
 from pyuvm import uvm_active_passive_enum, uvm_factory, uvm_root
 
-from host.driver import Host, rest
 from host.harness import clocking
+from host.harness.engines import Host, rest
 from model.compiler import compile_network
-from tb.lib.accelerator import cycle_limit, random_generator
+from tb.lib.accelerator import random_generator
 from tb.lib.chain import Chain
 from tb.lib.handshake import ProtocolError, transfer
 from tb.uvm.axi_lite import RegisterMonitor
@@ -139,11 +140,9 @@ class Passive(OneImage):
 
     async def stimulus(self):
         (compiled,) = self.compiled
-        await self.host.load_network(compiled, self.chain.images[:2])
-        await self.host.start_run()
-        for number in range(2):
-            await self.host.run_image(number, cycle_limit(compiled))
-        await self.host.stop_run()
+        accelerator = await bridge(self.host.accelerator)()
+        await bridge(accelerator.load)(compiled)
+        await bridge(accelerator.run)(self.chain.images[:2])
         await self.host.read(0)
         await ClockCycles(self.dut.clk_i, 10)
         assert not hasattr(self.env.program, "driver"), "a passive agent has a driver"

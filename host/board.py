@@ -1,0 +1,32 @@
+"""The accelerator on a PYNQ board.
+
+Not run on a board here: written against the interface that PYNQ 3.0 documents (`Overlay`, `MMIO`,
+`allocate`, `lib.dma`) and tested against a stub of it (tb/lib/pynq_stub.py).
+
+    accelerator = on_pynq(pynq.Overlay("clipq.bit"))
+    accelerator.load(load_network("x.clipq.npz"))
+    print(accelerator.run(images).y)
+
+The block design names the accelerator `clipq_accel` and its AXI DMA engines, without scatter and
+gather and 64 bits wide, `weights_dma`, `images_dma` and `results_dma`. A buffer length register of
+26 bits holds any network's weights.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from host.driver import Accelerator
+
+
+def on_pynq(overlay: Any) -> Accelerator:
+    """The driver of the accelerator in a loaded `pynq.Overlay`. Raises DriverError."""
+    import pynq  # only on a board
+
+    return Accelerator(
+        overlay.clipq_accel.mmio,
+        overlay.weights_dma,
+        overlay.images_dma,
+        overlay.results_dma,
+        allocate=pynq.allocate,
+    )
