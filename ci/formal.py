@@ -48,6 +48,7 @@ _SBY = (
     "-f",
 )
 _STATUS = re.compile(r"DONE \((\w+), rc=\d+\)")
+REFUTED = re.compile(r"Assert failed|Unreached cover")  # in an error: of the design, not of a tool
 _FAILURE = re.compile(
     r"(?:Assert failed|Unreached cover statement|Unreached|Assert failure)[^\n]*|ERROR:[^\n]*"
 )
@@ -246,17 +247,14 @@ def check_planted(proofs: dict[str, Proof], name: str, out: Path) -> bool:
     ]
     found = 0
     for bug in bugs:
-        copy = out / "planted" / "rtl"
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(ROOT / "rtl", copy)
-        text = (copy / bug["file"]).read_text(encoding="utf-8")
+        text = (ROOT / "rtl" / bug["file"]).read_text(encoding="utf-8")
         if text.count(bug["find"]) != 1:
             raise ProofError(
                 f"{PLANTED.name}, proof {bug['proof']}: {bug['find']!r} stands "
                 f"{text.count(bug['find'])} times in {bug['file']}"
             )
-        (copy / bug["file"]).write_text(text.replace(bug["find"], bug["replace"]), encoding="utf-8")
-        error = prove(proofs[bug["proof"]], copy, out / "planted").error
+        text = text.replace(bug["find"], bug["replace"])
+        error = prove_changed(proofs[bug["proof"]], bug["file"], text, out / "planted").error
         caught = "Assert failed" in error
         found += caught
         print(
@@ -264,8 +262,19 @@ def check_planted(proofs: dict[str, Proof], name: str, out: Path) -> bool:
             f"instead of {bug['find']!r}  {error}",
             flush=True,
         )
-    print(f"formal: {found} of {len(bugs)} planted bugs found")
+    closing = f"formal: {found} of {len(bugs)} planted bugs found"
+    write_text(out / "planted.txt", f"{closing}\n")
+    print(closing)
     return bool(bugs) and found == len(bugs)
+
+
+def prove_changed(proof: Proof, file: str | Path, text: str, out: Path) -> Outcome:
+    """Run one proof on a copy of the RTL in which a file (below rtl/) has another text."""
+    copy = out / "rtl"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(ROOT / "rtl", copy)
+    (copy / file).write_text(text, encoding="utf-8")
+    return prove(proof, copy, out)
 
 
 def write_junit(outcomes: list[Outcome], path: Path) -> None:

@@ -1,31 +1,33 @@
 """`make mutate`: plants bugs in the RTL and reports which of them the tests find
 (docs/mutation.md).
 
-A mutant meets the tests of its own module first and stops at the first failure; only survivors meet
-the further tests. Results are kept by the mutant's hash in build/mutate/results.json, so that an
-interrupted run goes on; the report is build/mutate/report.html and mutate.json. Fails if a
-hand-made mutant or more than 5 % of the random ones survive.
+Two kinds: hand-made ones, and ones drawn from the changes that designers make by mistake. All are
+planted at once and switched on one at a time; a mutant meets only the tests that it can change,
+the nearest first, until one fails, and then the proofs of its module. Results are kept by the
+mutant's hash in build/mutate/results.json, so that an interrupted run goes on; the report is
+build/mutate/report.html and mutate.json. Fails if a hand-made mutant or more than 5 % of the drawn
+ones survive.
 """
 
 from __future__ import annotations
 
 import datetime
-import itertools
+import hashlib
 import json
 import logging
+import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 import jinja2
 import yaml
 
-from ci import registry
-from ci.mutation import hand_made, netlist, trial
-from ci.mutation.netlist import MutationError
+from ci import formal, registry
+from ci.mutation import designed, mutants, plant, trial
+from ci.mutation.mutants import Mutant, MutationError
 from ci.mutation.trial import Finding
 from host.simulation import runner
 from host.simulation.progress import Heartbeat
@@ -37,23 +39,23 @@ log = logging.getLogger(__name__)
 
 OUT = ROOT / "build" / "mutate"
 EQUIVALENT = Path(__file__).parent / "mutation" / "equivalent.yaml"
-LEAST_KILLED = 0.95  # of the random mutants
+LEAST_KILLED = 0.95  # of the drawn mutants
 
 
 @click.command(cls=Command, help=__doc__)
 @click.option(
-    "--count", "-n", type=click.IntRange(0, 60000), default=200, help="random mutants (default 200)"
+    "--count", "-n", type=click.IntRange(0), default=200, help="drawn mutants (default 200)"
 )
 @click.option(
     "--seed",
     type=click.IntRange(0, 2**31 - 1),
     default=1,
-    help="of the random mutants and the tests (default 1)",
+    help="of the drawn mutants and the tests (default 1)",
 )
 @click.option("--module", default="", help="only mutants of this module (or package)")
 @click.option("--hand", is_flag=True, help="only the hand-made mutants")
-@click.option("--random", "only_random", is_flag=True, help="only the random mutants")
-@click.option("--mutant", default="", help="only the mutant with this hash or this id")
+@click.option("--designed", "only_drawn", is_flag=True, help="only the drawn mutants")
+@click.option("--mutant", "wanted", default="", help="only the mutant with this hash or this id")
 @click.option(
     "--reach",
     type=click.Choice(trial.REACHES),
@@ -65,12 +67,14 @@ LEAST_KILLED = 0.95  # of the random mutants
     "--sim", type=click.Choice(registry.SIMULATORS), default=None, help="only on this simulator"
 )
 @click.option(
-    "--jobs", type=click.IntRange(1), default=2, help="C++ compiler processes of one build"
+    "--proofs",
+    type=click.Choice(["survivors", "all", "only", "none"]),
+    default="survivors",
+    help="which mutants meet the proofs of their modules: those that pass all tests, all, all and "
+    "no tests, none",
 )
 @click.option(
-    "--prove/--no-prove",
-    default=True,
-    help="ask Yosys whether a random survivor is equivalent (default: yes)",
+    "--jobs", type=click.IntRange(1), default=2, help="C++ compiler processes of one build"
 )
 @click.option("--again", is_flag=True, help="forget what was found out before")
 def main(
@@ -78,12 +82,12 @@ def main(
     seed: int,
     module: str,
     hand: bool,
-    only_random: bool,
-    mutant: str,
+    only_drawn: bool,
+    wanted: str,
     reach: str,
     sim: str | None,
+    proofs: str,
     jobs: int,
-    prove: bool,
     again: bool,
 ) -> None:
     runner.BUILD = OUT
@@ -92,122 +96,86 @@ def main(
             (OUT / "results.json").unlink(missing_ok=True)
         results = trial.Results(OUT / "results.json")
         trials = trial.Trials(results, registry.load(), seed, reach, jobs, sim=sim, say=log.info)
-        index = RtlIndex()
+        chosen = choose(count, seed, module, wanted, hand, only_drawn)
+        findings = {m.key: results.finding(m) for m in chosen}
         arguments = load_arguments(EQUIVALENT)
-        findings: list[Finding] = []
-        with Heartbeat(lambda: f"{len(findings)} mutants done", 60.0):
-            if not only_random:
-                for finding in try_hand_made(trials, index, module, mutant, arguments):
-                    findings.append(finding)
-            if not hand and count:
-                for finding in try_random(
-                    trials, index, count, seed, module, mutant, arguments, prove
-                ):
-                    findings.append(finding)
-        if not findings:
-            raise MutationError(f"no mutant to try{f' in module {module}' if module else ''}")
-    except (MutationError, registry.RegistryError) as error:
+        for key in findings.keys() & arguments.keys():
+            findings[key].status, findings[key].why = "equivalent", arguments[key]
+        done = trial.DECIDED
+        with Heartbeat(
+            lambda: f"{sum(f.status in done for f in findings.values())} mutants decided", 60.0
+        ):
+            if proofs != "only":
+                try_tests(trials, chosen, findings)
+            if proofs != "none":
+                try_proofs(trials, chosen, findings, proofs == "survivors")
+    except (MutationError, registry.RegistryError, formal.ProofError) as error:
         raise SystemExit(f"error: {error}") from None
     except KeyboardInterrupt:
         raise SystemExit("interrupted; the same command goes on from here") from None
-    write_reports(findings, {"count": count, "seed": seed, "reach": reach, "sim": sim or "both"})
-    print_summary(findings)
-    sys.exit(not good_enough(findings))
+    found = list(findings.values())
+    facts = {"count": count, "seed": seed, "reach": reach, "sim": sim or "both", "proofs": proofs}
+    write_reports(found, facts)
+    print_summary(found)
+    sys.exit(not good_enough(found))
 
 
-def try_hand_made(
-    trials: trial.Trials, index: RtlIndex, module: str, wanted: str, arguments: dict[str, str]
-) -> Iterator[Finding]:
-    """Try the entries of hand_made.yaml (of one module, or the one named `wanted`)."""
-    mutants = [
-        m for m in hand_made.load() if module in ("", m.module) and wanted in ("", m.id, m.key)
-    ]
-    for number, mutant in enumerate(mutants):
-        finding = trials.results.finding(mutant.key, "hand-made", mutant.module, mutant.title)
-        units = {u.name for u in index.units.values() if u.path == mutant.path}
-        changed = mutant.plant(OUT / "hand" / mutant.id, index)
-        if mutant.key not in arguments:
-            trials.judge(finding, units, changed, index, mutant.first)
-        yield _conclude(trials, finding, arguments, number, len(mutants))
-
-
-def try_random(
-    trials: trial.Trials,
-    index: RtlIndex,
-    count: int,
-    seed: int,
-    module: str,
-    wanted: str,
-    arguments: dict[str, str],
-    prove: bool,
-) -> Iterator[Finding]:
-    """Draw `count` mutants with Yosys (in one module, if `module` is given), plant them in one tree
-    and try them."""
-    folder = OUT / "-".join(filter(None, ("random", module, str(seed), str(count))))
-    variants = netlist.elaborate(folder, index)
-    chosen = [v for v in variants if module in ("", v.module)]
+def choose(
+    count: int, seed: int, module: str, wanted: str, hand: bool, only_drawn: bool
+) -> list[Mutant]:
+    """The mutants to try. Raises MutationError if there are none."""
+    made = [] if only_drawn else mutants.hand_made()
+    files = [] if hand else sorted((ROOT / "rtl").rglob("*.sv"))
+    pool = [m for path in files if module in ("", path.stem) for m in designed.designed(path)]
+    drawn = pool if wanted else designed.draw(pool, count, seed)
+    chosen = [m for m in made + drawn if module in ("", m.module)]
+    chosen = [m for m in chosen if wanted in ("", m.id, m.key)]
     if not chosen:
-        return
-    drawn = netlist.draw(folder, index, chosen, count, seed)
-    public = {name for test in trials.tests.tests.values() for name in test.public}
-    tree = netlist.plant(folder, index, variants, drawn, public)
-    done = itertools.count()
-    mutants = [m for m in drawn if wanted in ("", m.key)]
-    findings = {
-        m.number: (trials.results.finding(m.key, "random", m.module, m.title), m.variant.name)
-        for m in mutants
-    }
-    for name in dict.fromkeys(
-        m.module for m in mutants
-    ):  # the mutants of a module share its simulations
-        own = {m.number: findings[m.number] for m in mutants if m.module == name}
-        argued = [own.pop(m.number)[0] for m in mutants if m.number in own and m.key in arguments]
-        yield from (
-            _conclude(trials, finding, arguments, next(done), len(mutants)) for finding in argued
-        )
-        trials.judge_all(own, {name}, tree, index, whole=False)
-        for mutant in (
-            m
-            for m in mutants
-            if prove and m.number in own and own[m.number][0].status not in trial.DECIDED
-        ):
-            if netlist.proved_equivalent(folder, mutant):
-                findings[mutant.number][0].status, findings[mutant.number][0].why = (
-                    "equivalent",
-                    trial.PROOF,
-                )
-        yield from (
-            _conclude(trials, f, arguments, next(done), len(mutants))
-            for f, _ in own.values()
-            if trials.ends(f)
-        )
-    left = {
-        number: found
-        for number, found in findings.items()
-        if not trials.ends(found[0]) and found[0].key not in arguments
-    }
-    trials.judge_all(
-        left, {finding.module for finding, _ in left.values()}, tree, index, whole=True
-    )  # all of them share these
-    yield from (
-        _conclude(trials, finding, arguments, next(done), len(mutants))
-        for finding, _ in left.values()
-    )
+        what = f" {wanted}" * bool(wanted) + f" in module {module}" * bool(module)
+        raise MutationError(f"no mutant{what} to try")
+    return chosen
 
 
-def _conclude(
-    trials: trial.Trials, finding: Finding, arguments: dict[str, str], number: int, total: int
-) -> Finding:
-    if finding.status not in trial.DECIDED and finding.key in arguments:
-        finding.status, finding.why = "equivalent", arguments[finding.key]
-    trials.results.save()
-    by = f" by {finding.killed_by}" if finding.killed_by else ""
-    print(
-        f"[{number + 1:3}/{total}] {finding.status:10} {finding.key} {finding.module}: "
-        f"{finding.title}{by}",
-        flush=True,
-    )
-    return finding
+def try_tests(trials: trial.Trials, chosen: list[Mutant], findings: dict[str, Finding]) -> None:
+    """Plant the mutants that are not decided in one tree of sources and run the tests; then those
+    that need sources of their own, one after the other."""
+    index = RtlIndex()
+    todo = {
+        number: m
+        for number, m in enumerate(chosen, 1)
+        if findings[m.key].status not in trial.DECIDED
+    }
+    name = hashlib.sha256(" ".join(m.key for m in chosen).encode()).hexdigest()[:12]
+    tree, loose = plant.plant(dict(enumerate(chosen, 1)), OUT / "planted" / name, index)
+    own = {n: findings[m.key] for n, m in todo.items() if n not in loose}
+    log.info("%d mutants planted, %d need sources of their own", len(chosen), len(loose))
+    trials.judge_all(own, tree)
+    for number, mutant in todo.items():
+        if number in loose:
+            alone = plant.alone(mutant, OUT / "alone" / mutant.key, index)
+            trials.judge_all({1: findings[mutant.key]}, tree, alone=alone)
+
+
+def try_proofs(
+    trials: trial.Trials, chosen: list[Mutant], findings: dict[str, Finding], survivors: bool
+) -> None:
+    """Run the proofs whose harness contains the module of a mutant, with the mutant in it."""
+    index = RtlIndex(formal.PROOFS, ROOT / "rtl")
+    proofs = [p for p in formal.load().values() if "nightly" not in p.tags]
+    for mutant in chosen:
+        finding = findings[mutant.key]
+        if finding.status in ("equivalent", "not compiled", "killed" if survivors else ""):
+            continue
+        for proof in proofs:
+            if mutant.module not in index.closure(proof.top) or proof.name in finding.proofs:
+                continue
+            changed = mutant.path.relative_to(ROOT / "rtl")
+            error = formal.prove_changed(proof, changed, mutant.text, OUT / "proofs").error
+            finding.proofs[proof.name] = bool(formal.REFUTED.search(error))
+            if finding.proofs[proof.name] and finding.status != "killed":
+                finding.status, finding.why = "killed", error
+                finding.killed_by = f"proof {proof.name}"
+            trials.results.save()
 
 
 def load_arguments(path: Path) -> dict[str, str]:
@@ -227,10 +195,10 @@ def load_arguments(path: Path) -> dict[str, str]:
 
 
 def good_enough(findings: list[Finding]) -> bool:
-    """Whether every hand-made and 95 % of the random mutants were killed; what is shown to be
-    equivalent does not count."""
+    """Whether every hand-made and 95 % of the drawn mutants were killed; equivalent ones do not
+    count."""
     counted = [f for f in findings if f.status != "equivalent"]
-    drawn = [f for f in counted if f.kind == "random"]
+    drawn = [f for f in counted if f.kind == "designed"]
     return all(f.status == "killed" for f in counted if f.kind == "hand-made") and sum(
         f.status == "killed" for f in drawn
     ) >= LEAST_KILLED * len(drawn)
@@ -238,56 +206,50 @@ def good_enough(findings: list[Finding]) -> bool:
 
 def print_summary(findings: list[Finding]) -> None:
     """Survivors and counts by kind."""
-    for finding in findings:
-        if finding.status not in ("killed", "equivalent"):
-            print(
-                f"{finding.status.upper()} {finding.key} {finding.module}: {finding.title} "
-                f"{finding.why}"
+    for f in findings:
+        if f.status not in ("killed", "equivalent"):
+            reached = (
+                "" if f.reached or f.status != "survived" else " (no value differs in any test)"
             )
-    for kind in ("hand-made", "random"):
+            print(f"{f.status.upper()} {f.key} {f.module}: {f.title} {f.why}{reached}")
+    for kind in ("hand-made", "designed"):
         own = [f for f in findings if f.kind == kind]
-        count = Counter(f.status for f in own)
+        n = Counter(f.status for f in own)
         if own:
-            counted = len(own) - count["equivalent"]
-            print(
-                f"{kind}: {count['killed']} of {counted} killed "
-                f"({100 * count['killed'] / max(counted, 1):.1f} %), "
-                f"{count['survived']} survived, {count['not tried']} not tried, "
-                f"{count['not compiled']} not compiled, "
-                f"{count['equivalent']} equivalent"
-            )
+            share = 100 * n["killed"] / max(len(own) - n["equivalent"], 1)
+            others = ", ".join(f"{n[s]} {s}" for s in sorted(n) if s != "killed")
+            print(f"{kind}: {n['killed']} of {len(own)} killed ({share:.1f} %), {others or 'all'}")
 
 
 def write_reports(findings: list[Finding], setting: dict) -> None:
     """Write mutate.json and report.html."""
-    OUT.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = [
-        {
-            "key": f.key,
-            "kind": f.kind,
-            "module": f.module,
-            "title": f.title,
-            "status": f.status,
-            "killed_by": f.killed_by,
-            "why": f.why,
-            "seconds": round(f.seconds, 1),
-            "passed": sorted(f.passed),
-        }
-        for f in findings
-    ]
-    write_text(OUT / "mutate.json", json.dumps({"setting": setting, "mutants": rows}, indent=1))
-    modules = {
-        m: Counter(r["status"] for r in rows if r["module"] == m)
-        for m in sorted({r["module"] for r in rows})
-    }
+    shutil.rmtree(OUT / "alone", ignore_errors=True)
+    rows = [{**asdict(f), "passed": sorted(f.passed)} for f in findings]
+    scores = {"modules": score(findings), "proofs": proof_score(findings)}
+    data = {"setting": setting, **scores, "mutants": rows}
+    write_text(OUT / "mutate.json", json.dumps(data, indent=1))
     template = jinja2.Environment(autoescape=True).from_string(
         (Path(__file__).parent / "mutation" / "report.html.j2").read_text()
     )
-    page = template.render(
-        rows=rows,
-        modules=modules,
-        setting=setting,
-        now=datetime.datetime.now().isoformat(" ", "minutes"),
-        total=Counter(r["status"] for r in rows),
-    )
+    now = datetime.datetime.now().isoformat(" ", "minutes")
+    total = Counter(f.status for f in findings)
+    page = template.render(rows=rows, **scores, setting=setting, now=now, total=total)
     write_text(OUT / "report.html", page)
+
+
+def score(findings: list[Finding]) -> dict[str, dict[str, int]]:
+    """Number of mutants by module and status."""
+    names = sorted({f.module for f in findings})
+    return {m: dict(Counter(f.status for f in findings if f.module == m)) for m in names}
+
+
+def proof_score(findings: list[Finding]) -> dict[str, dict[str, int]]:
+    """By proof: how many mutants it was tried on, and how many it found."""
+    names = sorted({name for f in findings for name in f.proofs})
+    return {
+        name: {
+            "tried": sum(name in f.proofs for f in findings),
+            "found": sum(f.proofs.get(name, False) for f in findings),
+        }
+        for name in names
+    }

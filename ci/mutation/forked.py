@@ -1,14 +1,14 @@
-"""Loaded by cocotb behind a test module: runs its tests once for each mutant of the model, each in
-a forked process.
+"""Loaded by cocotb behind a test module: runs its tests once for each number, each in a forked
+process.
 
 Python, cocotb and the test bench are loaded once (seconds) instead of once a mutant. A child begins
 in a folder of its own with the number of its mutant in `mutant.txt`, which the model reads at time
-0 (netlist.py), and goes on as if it were alone. The parent watches the child's log, ends it at the
+0 (plant.py), and goes on as if it were alone. The parent watches the child's log, ends it at the
 first failed test or past the limit, and appends a line to `verdicts.jsonl`.
 
-The unmutated design comes first, as number 0: if it fails, nothing else is tried; its time sets the
-limit of the mutants, and its log tells which variants occur in the model. The environment variable
-CLIPQ_MUTANTS holds {"folder": ..., "variants": {number: variant}, "marker": ..., "limit": seconds}.
+The environment variable CLIPQ_MUTANTS holds {"folder": ..., "numbers": [...], "mutants": [...],
+"limit": seconds}. `numbers` run in any case. Of `mutants` those run that number 0, the unmutated
+design, reaches, if it passes; its time sets their limit.
 """
 
 import json
@@ -24,6 +24,7 @@ FAILED = re.compile(
     r"failed)\b.*|^.*%(?:Error|Fatal)\b.*",
     re.M,
 )
+REACHED = re.compile(r"^mutant (\d+) reached$", re.M)
 SUMMARY = re.compile(r"TESTS=(\d+) PASS=(\d+) FAIL=(\d+)")
 POLL = 0.1  # seconds
 GRACE = 5.0  # seconds from the summary to the end of the process
@@ -31,7 +32,7 @@ GRACE = 5.0  # seconds from the summary to the end of the process
 
 def limit_of(usual: float) -> float:
     """Time limit of a mutant in seconds: far above what the unmutated run took, `usual`."""
-    return 30 + 3 * usual
+    return 15 + 4 * usual
 
 
 def verdict(log: str, status: int | None, limit: float) -> str:
@@ -83,31 +84,25 @@ def _begin(folder: Path, number: int) -> None:
 
 
 def run_all() -> None:
-    """Fork for number 0 and one mutant after the other; returns only in the children."""
+    """Fork for one number after the other; returns only in the children."""
     job = json.loads(os.environ["CLIPQ_MUTANTS"])
-    folder, todo, limit = Path(job["folder"]), [0], job["limit"]
+    folder, todo, limit = Path(job["folder"]), [*job["numbers"]], job["limit"]
     for number in todo:
         sys.stdout.flush()
-        start = time.monotonic()
+        start, log = time.monotonic(), folder / str(number) / "sim.log"
         child = os.fork()
         if not child:
             return _begin(folder / str(number), number)
-        error = _watch(child, folder / str(number) / "sim.log", limit)
+        error = _watch(child, log, limit)
         seconds = time.monotonic() - start
-        with open(folder / "verdicts.jsonl", "a") as verdicts:
-            verdicts.write(
-                json.dumps({"number": number, "error": error, "seconds": seconds}) + "\n"
-            )
+        found: set[int] = set()
         if number == 0 and not error:
-            found = set(
-                re.findall(
-                    rf"^{job['marker']} (\w+)$",
-                    (folder / "0" / "sim.log").read_text(errors="replace"),
-                    re.M,
-                )
-            )
-            todo += [int(n) for n, variant in job["variants"].items() if variant in found]
+            found = {int(n) for n in REACHED.findall(log.read_text(errors="replace"))}
+            todo += [n for n in job["mutants"] if n in found]
             limit = min(limit, limit_of(seconds))
+        line = {"number": number, "error": error, "seconds": seconds, "reached": sorted(found)}
+        with open(folder / "verdicts.jsonl", "a") as verdicts:
+            verdicts.write(json.dumps(line) + "\n")
     os._exit(0)
 
 
