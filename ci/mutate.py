@@ -106,7 +106,7 @@ def main(
             lambda: f"{sum(f.status in done for f in findings.values())} mutants decided", 60.0
         ):
             if proofs != "only":
-                try_tests(trials, chosen, findings)
+                try_tests(trials, chosen, findings, RtlIndex(), OUT)
             if proofs != "none":
                 try_proofs(trials, chosen, findings, proofs == "survivors")
     except (MutationError, registry.RegistryError, formal.ProofError) as error:
@@ -136,23 +136,28 @@ def choose(
     return chosen
 
 
-def try_tests(trials: trial.Trials, chosen: list[Mutant], findings: dict[str, Finding]) -> None:
-    """Plant the mutants that are not decided in one tree of sources and run the tests; then those
-    that need sources of their own, one after the other."""
-    index = RtlIndex()
+def try_tests(
+    trials: trial.Trials,
+    chosen: list[Mutant],
+    findings: dict[str, Finding],
+    index: RtlIndex,
+    out: Path,
+) -> None:
+    """Plant all mutants in one tree of sources below `out` and run the tests on those that are not
+    decided; then on those that need sources of their own, one after the other."""
     todo = {
         number: m
         for number, m in enumerate(chosen, 1)
         if findings[m.key].status not in trial.DECIDED
     }
     name = hashlib.sha256(" ".join(m.key for m in chosen).encode()).hexdigest()[:12]
-    tree, loose = plant.plant(dict(enumerate(chosen, 1)), OUT / "planted" / name, index)
+    tree, loose = plant.plant(dict(enumerate(chosen, 1)), out / "planted" / name, index)
     own = {n: findings[m.key] for n, m in todo.items() if n not in loose}
     log.info("%d mutants planted, %d need sources of their own", len(chosen), len(loose))
     trials.judge_all(own, tree)
     for number, mutant in todo.items():
         if number in loose:
-            alone = plant.alone(mutant, OUT / "alone" / mutant.key, index)
+            alone = plant.alone(mutant, out / "alone" / mutant.key, index)
             trials.judge_all({1: findings[mutant.key]}, tree, alone=alone)
 
 

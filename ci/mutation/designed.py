@@ -8,6 +8,7 @@ round, two targets swapped, a neighbour's name, a wrong next state.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,6 +111,7 @@ class _Module:
         self.root = SyntaxTree.fromText(source).root
         self.types = types_of(self.root, source, everywhere=False)
         self.targets: dict[str, list[str]] = {}  # constants that a register is set to
+        self.turn = itertools.count()  # one change goes up, the next down
         self.root.visit(self._states)
 
     def text(self, node: Any) -> str:
@@ -169,12 +171,12 @@ class _Module:
             case Kind.IntegerVectorExpression:
                 yield from self._literal(node)
             case Kind.CastExpression if _CONSTANT.fullmatch(text(node.right)[1:-1].strip()):
-                sign = "+-"[_range(node)[0] % 2]
+                sign = "+-"[next(self.turn) % 2]
                 yield node, f"({text(node)} {sign} {text(node.left)}'(1))", "constant", "off by one"
             case Kind.IdentifierName:
                 yield from self._neighbour(node)
             case Kind.ConditionalExpression:
-                arm = (node.left, node.right)[_range(node)[0] % 2]
+                arm = (node.left, node.right)[next(self.turn) % 2]
                 yield node, f"({text(arm)})", "choice", "always the same choice"
             case Kind.SimpleRangeSelect if text(node.left).isdigit() and text(node.left) != text(
                 node.right
@@ -196,7 +198,7 @@ class _Module:
         if match:
             width, base, digits = int(match[1]), match[2], match[3]
             value = int(digits, _BASES[base])
-            step = 1 if value < 2 or _range(node)[0] % 2 else -1
+            step = 1 if value < 2 or next(self.turn) % 2 else -1
             new = (value + step) % 2**width
             yield (
                 node,

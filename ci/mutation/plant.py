@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyslang.syntax import ExpressionStatementSyntax, StatementSyntax, SyntaxNode, SyntaxTree
+from pyslang.syntax import StatementSyntax, SyntaxNode, SyntaxTree
 from pyslang.syntax import SyntaxKind as Kind
 
 from ci.mutation.designed import parses, types_of
@@ -111,12 +111,11 @@ class _File:
         self.monitors: dict[Span, str] = defaultdict(str)  # statements to put before a statement
         self.items: dict[Span, _Item] = defaultdict(_Item)
         self.bodies: dict[Span, Span] = {}  # the statement of a process -> its item
-        self.inner: dict[Span, str] = {}  # an assignment's value with what is planted inside
         clock = re.search(r"\b(clk_i|clk)\b\s*[,)]", source[: self._header()[1]])
         self.clock = clock[1] if clock else ""
 
     def _header(self) -> Span:
-        nodes = [self.root, *(n for n in self.root if isinstance(n, SyntaxNode))]
+        nodes: list[Any] = [self.root, *(n for n in self.root if isinstance(n, SyntaxNode))]
         return next((_span(n.header) for n in nodes if n.kind == Kind.ModuleDeclaration), (0, 0))
 
     def add(self, number: int, mutant: Mutant) -> bool:
@@ -154,7 +153,8 @@ class _File:
 
     def _chain(self, place: Span) -> list[Any]:
         """The nodes around a place, from the root to the smallest."""
-        chain, node = [], self.root
+        chain: list[Any] = []
+        node: Any = self.root
         while node is not None:
             chain.append(node)
             children = (n for n in node if isinstance(n, SyntaxNode) and _span(n)[0] < _span(n)[1])
@@ -205,7 +205,7 @@ class _File:
     def _assigned(self, number: int, mutant: Mutant, item: Any, node: Any) -> str:
         """When the versions of a statement differ: for the value of an assignment alone, when the
         values do, in the width of their target."""
-        if not isinstance(node, ExpressionStatementSyntax) or node.expr.kind not in _ASSIGNMENTS:
+        if node.kind != Kind.ExpressionStatement or node.expr.kind not in _ASSIGNMENTS:
             return "1'b1"
         right, kind = _span(node.expr.right), self._type(node.expr.left)
         if kind is None or not _holds(right, (mutant.start, mutant.end)):

@@ -1,20 +1,15 @@
-"""Mutation testing itself: a planted bug is found, one that changes nothing survives, and a wrong
-list names its entry."""
+"""Mutation testing itself: bugs are made, planted and switched on, a test meets those it reaches, a
+real one is found, one that changes nothing survives, and a wrong list names its entry."""
 
-import dataclasses
-import functools
 import re
-import shutil
 import subprocess
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from ci import mutate, registry
-from ci.mutation import forked, hand_made, netlist, trial
-from ci.mutation.netlist import MutationError
+from ci.mutation import designed, forked, mutants, plant, trial
+from ci.mutation.mutants import MutationError
 from host.simulation import runner
 from host.simulation.rtl_index import ROOT, RtlIndex
 
@@ -23,14 +18,28 @@ COUNTER = """
 module counter (
     input  wire logic       clk_i,
     input  wire logic       rst_ni,
-    output wire logic [3:0] count_o
+    input  wire logic       en_i,
+    output wire logic [3:0] count_o,
+    output wire logic       top_o
 );
+  localparam int STEP = 1;
   logic [3:0] count_q;
+  logic       top_q, was_q;
   always_ff @(posedge clk_i) begin
-    if (!rst_ni) count_q <= '0;
-    else count_q <= count_q + 4'd1;
+    if (!rst_ni) begin
+      count_q <= 4'd0;
+      top_q   <= 1'b0;
+      was_q   <= 1'b0;
+    end else if (en_i && count_q != 4'd15) begin
+      count_q <= count_q + 4'(STEP);
+      top_q   <= count_q == 4'd14;
+      was_q   <= count_q[3:2] > 2'd2;
+    end else if (en_i) begin
+      count_q <= '0;
+    end
   end
   assign count_o = count_q;
+  assign top_o   = top_q && was_q;
 endmodule
 """
 TESTS = """
@@ -41,11 +50,11 @@ from cocotb.triggers import FallingEdge
 @cocotb.test()
 async def test_counts(dut):
     Clock(dut.clk_i, 10, unit="ns").start()
-    dut.rst_ni.value = 0
+    dut.rst_ni.value, dut.en_i.value = 0, 1
     await FallingEdge(dut.clk_i)
     await FallingEdge(dut.clk_i)
     dut.rst_ni.value = 1
-    for count in range(20):
+    for count in range(12):
         assert dut.count_o.value.to_unsigned() == count % 16
         await FallingEdge(dut.clk_i)
 """
@@ -78,7 +87,7 @@ def bench(tmp_path, monkeypatch):
 def _entries(folder, *entries):
     path = folder / "hand_made.yaml"
     path.write_text(yaml.safe_dump(list(entries)))
-    return hand_made.load(path, folder / "rtl")
+    return mutants.hand_made(path, folder / "rtl")
 
 
 def _entry(**changes):
@@ -86,48 +95,135 @@ def _entry(**changes):
         "id": "steps",
         "file": "counter.sv",
         "kind": "counts by two",
-        "find": "4'd1",
-        "replace": "4'd2",
+        "find": "count_q + 4'(STEP)",
+        "replace": "count_q + 4'd2",
         **changes,
     }
 
 
-def test_planted_bug_is_killed_and_a_harmless_one_survives(bench):
-    folder, trials = bench
+def _judged(folder, trials, *chosen):
+    """Findings of mutants, those planted together and those with sources of their own."""
+    findings = {m.key: trials.results.finding(m) for m in chosen}
     index = RtlIndex(folder / "rtl")
-    found = []
-    for mutant in _entries(
-        folder, _entry(), _entry(id="same", replace="4'd17"), _entry(id="typo", replace="4'oops")
-    ):
-        found.append(trials.results.finding(mutant.key, "hand-made", mutant.module, mutant.title))
-        trials.judge(found[-1], {"counter"}, mutant.plant(folder / mutant.id, index), index)
-    assert [f.status for f in found] == ["killed", "survived", "not compiled"]
-    assert (
-        found[0].killed_by == "counter[icarus]" and "test_counts" in found[0].why
-    )  # as the log or the results file says it, whichever is read first
+    mutate.try_tests(trials, list(chosen), findings, index, folder / "sources")
+    return [findings[m.key] for m in chosen]
+
+
+def test_planted_bug_is_killed_and_a_harmless_one_survives(bench):
+    """In one model: a bug, one that no value shows, one that the test does not reach; then one that
+    no number can switch on, and one that is no Verilog."""
+    folder, trials = bench
+    chosen = _entries(
+        folder,
+        _entry(),
+        _entry(id="same", find="count_q + 4'(STEP)", replace="4'(STEP) + count_q"),
+        _entry(id="wrap", find="count_q <= '0", replace="count_q <= '1"),
+        _entry(id="parameter", find="STEP = 1", replace="STEP = 3"),
+        _entry(id="typo", find="4'd14", replace="4'oops"),
+    )
+    found = _judged(folder, trials, *chosen)
+    assert [f.status for f in found] == [
+        *("killed", "survived", "survived"),
+        "killed",
+        "not compiled",
+    ]
+    assert [f.reached for f in found[:4]] == [True, False, False, True]
+    assert found[0].killed_by == "counter[icarus]" and "test_counts" in found[0].why
     assert not mutate.good_enough(found[:2]) and mutate.good_enough(found[:1])
-    trials.results.save()  # an interrupted run goes on: nothing is run again
-    again = trial.Results(trials.results.path)
-    assert again.findings[found[0].key].status == "killed" and len(again.baselines) == 1
+    again = trial.Results(trials.results.path)  # an interrupted run goes on: nothing is run again
+    assert again.findings[found[0].key].status == "killed" and len(again.usual) == 1
+    trials.results = again
+    trials._simulate = None
+    assert [f.status for f in _judged(folder, trials, *chosen)] == [f.status for f in found]
 
 
 def test_failing_test_bench_is_refused(bench):
     folder, trials = bench
-    (folder / "rtl" / "counter.sv").write_text(COUNTER.replace("4'd1", "4'd3"))
-    index = RtlIndex(folder / "rtl")
-    (mutant,) = _entries(folder, _entry(find="'0", replace="'1"))
-    finding = trials.results.finding(mutant.key, "hand-made", mutant.module, mutant.title)
+    (folder / "rtl" / "counter.sv").write_text(COUNTER.replace("4'(STEP)", "4'd3"))
+    (mutant,) = _entries(folder, _entry(find="4'd14", replace="4'd13"))
     with pytest.raises(MutationError, match=r"counter\[icarus\] fails without a mutant"):
-        trials.judge(finding, {"counter"}, mutant.plant(folder / "hand", index), index)
+        _judged(folder, trials, mutant)
+
+
+def test_changes_are_those_of_designers(tmp_path):
+    """Each class on the counter, each once and different; the draw depends on the seed alone."""
+    path = tmp_path / "counter.sv"
+    path.write_text(COUNTER)
+    made = designed.designed(path)
+    texts = {m.text for m in made}
+    for old, new in (
+        ("if (!rst_ni)", "if (rst_ni)"),
+        ("top_q   <= 1'b0;", ";"),
+        ("en_i && count_q != 4'd15", "en_i"),
+        ("en_i && count_q != 4'd15", "count_q != 4'd15"),
+        ("en_i && count_q != 4'd15", "(en_i && count_q != 4'd15) && !(en_i)"),
+        ("count_q != 4'd15", "(((count_q) ^ (4'd15)) << 1) != '0"),
+        ("count_q + 4'(STEP)", "((count_q + 4'(STEP)) << 1) >> 1"),
+        ("> 2'd2", ">= 2'd2"),
+        ("count_q[3:2]", "count_q[2:2]"),
+        ("top_q && was_q", "top_q"),
+        ("<= count_q == 4'd14", "<= (count_q == 4'd14) || top_q"),
+        ("top_q   <= 1'b0;\n      was_q   <= 1'b0;", "top_q   <= 1'b0;\n      was_q   <= 1'b1;"),
+    ):
+        assert COUNTER.replace(old, new, 1) in texts, new
+    assert any(re.search(r"was_q <= count_q == 4'd14;\s*top_q <=", t) for t in texts)
+    assert len(texts) == len(made) and COUNTER not in texts
+    assert designed.draw(made, 5, 1) == designed.draw(made[::-1], 5, 1)
+    assert designed.draw(made, 5, 1) != designed.draw(made, 5, 2)
+    path.write_text("// other words\n" + COUNTER.replace("  ", " "))
+    assert {m.key for m in designed.designed(path)} == {m.key for m in made}
+
+
+def test_designed_bugs_are_judged(bench):
+    """All of the counter's in one model: what the test looks at is killed, the rest is not."""
+    folder, trials = bench
+    made = designed.designed(folder / "rtl" / "counter.sv")
+    found = dict(zip((m.text for m in made), _judged(folder, trials, *made)))
+    step = found[COUNTER.replace("if (!rst_ni)", "if (rst_ni)")]
+    late = found[COUNTER.replace("top_q && was_q", "top_q")]
+    top = found[COUNTER.replace("count_q != 4'd15", "(((count_q) ^ (4'd15)) << 1) != '0")]
+    assert (step.status, late.status, top.status) == ("killed", "survived", "killed")
+    assert not late.reached and len({f.status for f in found.values()}) == 2
+    assert set(mutate.score(list(found.values()))["counter"]) == {"killed", "survived"}
+
+
+def test_every_bug_of_the_design_can_stand_in_one_tree(tmp_path):
+    """At least 1,000 over all modules; few need sources of their own, and Icarus takes the rest."""
+    made = [m for p in sorted((ROOT / "rtl").rglob("*.sv")) for m in designed.designed(p)]
+    assert len(made) >= 1000 and len({m.module for m in made}) > 35
+    numbered = dict(enumerate(mutants.hand_made() + made, 1))
+    tree, loose = plant.plant(numbered, tmp_path, RtlIndex())
+    assert len(loose) < 100
+    if not runner.missing("icarus"):
+        files = [str(f) for f in tree.files("clipq_accel")]
+        command = ["iverilog", "-g2012", "-s", "clipq_accel", "-o", "/dev/null", *files]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_proofs_find_a_planted_bug(tmp_path, monkeypatch):
+    """A survivor of the tests meets the proofs of its module; what they find counts."""
+    monkeypatch.setattr(mutate, "OUT", mutate.OUT / "self-test")  # YoWASP reads below the project
+    (drawn,) = (
+        m
+        for m in designed.designed(ROOT / "rtl" / "pooling" / "loop_counter.sv")
+        if "left_q == WIDTH'(2)  ->  (((" in m.title
+    )
+    trials = trial.Trials(trial.Results(tmp_path / "r.json"), registry.load(), 1, "block", 1)
+    finding = trials.results.finding(drawn)
+    finding.status = "survived"
+    mutate.try_proofs(trials, [drawn], {drawn.key: finding}, survivors=True)
+    assert (finding.status, finding.killed_by) == ("killed", "proof loop_counter")
+    assert mutate.proof_score([finding])["loop_counter"] == {"tried": 1, "found": 1}
 
 
 @pytest.mark.parametrize(
     "changes, message",
     [
         ({"find": "nowhere"}, "'steps': its text stands 0 times in rtl/counter.sv"),
-        ({"find": "count_q"}, "'steps': its text stands 5 times in rtl/counter.sv"),
+        ({"find": "top_q"}, "'steps': its text stands 4 times in rtl/counter.sv"),
         ({"file": "lost.sv"}, "'steps': no file rtl/lost.sv"),
-        ({"replace": "4'd1"}, "'steps' changes nothing"),
+        ({"replace": "count_q + 4'(STEP)"}, "'steps' changes nothing"),
     ],
 )
 def test_wrong_entry_is_named(tmp_path, changes, message):
@@ -138,11 +234,11 @@ def test_wrong_entry_is_named(tmp_path, changes, message):
 
 
 def test_every_file_has_a_hand_made_mutant():
-    changed = {m.path for m in hand_made.load()}
+    changed = {m.path for m in mutants.hand_made()}
     lacking = [
         str(p.relative_to(ROOT)) for p in sorted((ROOT / "rtl").rglob("*.sv")) if p not in changed
     ]
-    assert not lacking and len(hand_made.load()) >= 60
+    assert not lacking and len(mutants.hand_made()) >= 60
 
 
 def test_argument_is_needed_for_an_equivalent(tmp_path):
@@ -151,100 +247,6 @@ def test_argument_is_needed_for_an_equivalent(tmp_path):
     with pytest.raises(MutationError, match="argument"):
         mutate.load_arguments(path)
     assert isinstance(mutate.load_arguments(mutate.EQUIVALENT), dict)
-
-
-def test_random_mutants_are_drawn_planted_and_judged(tmp_path, monkeypatch):
-    """Bugs of the CRC in one model: the same ones are drawn again, two real ones are killed, one
-    that changes nothing survives, by proof."""
-    if reason := runner.missing("icarus"):
-        pytest.skip(reason)
-    folder = ROOT / "build" / "mutate" / "self-test"
-    shutil.rmtree(folder, ignore_errors=True)
-    index = RtlIndex()
-    variants = netlist.elaborate(
-        folder, index, "stream_parser"
-    )  # seconds instead of a minute for the whole accelerator
-    crc = [v for v in variants if v.module == "crc32_word"]
-    drawn = netlist.draw(folder, index, crc, 3, 5)
-    assert [m.command for m in drawn] == [m.command for m in netlist.draw(folder, index, crc, 3, 5)]
-    assert [m.number for m in drawn] == [1, 2, 3] and len({m.key for m in drawn}) == 3
-    drawn[2] = dataclasses.replace(
-        drawn[2], command=re.sub(r"-mode \w+", "-mode none", drawn[2].command)
-    )
-    tree = netlist.plant(folder, index, variants, drawn)
-
-    monkeypatch.setattr(runner, "BUILD", tmp_path / "build")
-    tests = registry.load()
-    tests = registry.Registry({"crc32_word": tests.tests["crc32_word"]}, {})
-    trials = trial.Trials(
-        trial.Results(tmp_path / "results.json"),
-        tests,
-        1,
-        "block",
-        1,
-        sim="icarus",
-        say=lambda line: None,
-    )
-    own = {
-        m.number: (trials.results.finding(m.key, "random", m.module, m.title), m.variant.name)
-        for m in drawn
-    }
-    trials.judge_all(own, {"crc32_word"}, tree, index, whole=False)
-    assert [own[n][0].status for n in (1, 2, 3)] == ["killed", "killed", "survived"]
-    assert netlist.proved_equivalent(folder, drawn[2]) and not netlist.proved_equivalent(
-        folder, drawn[0]
-    )
-    shutil.rmtree(folder)
-
-
-def test_survivors_of_all_modules_share_the_accelerators_cases(monkeypatch):
-    """Block tests come module by module; what they leave is first put to Yosys, and only the rest
-    meets the accelerator, all at once."""
-    drawn = [
-        SimpleNamespace(number=n, key=f"k{n}", module=m, title="", variant=SimpleNamespace(name=m))
-        for n, m in enumerate("aabc", 1)
-    ]
-    for name, value in (
-        ("elaborate", [SimpleNamespace(module=m) for m in "abc"]),
-        ("draw", drawn),
-        ("plant", "tree"),
-    ):
-        monkeypatch.setattr(mutate.netlist, name, lambda *_, value=value: value)
-    monkeypatch.setattr(
-        mutate.netlist, "proved_equivalent", lambda folder, mutant: mutant.number == 3
-    )
-    calls = []
-
-    def judge_all(own, units, tree, index, *, whole):
-        calls.append((sorted(own), sorted(units), whole))
-        for number, (finding, _) in own.items():
-            finding.status = "killed" if number in ((2, 4) if whole else (1,)) else "survived"
-
-    found = {}
-    for reach in ("regress", "block"):
-        calls.clear()
-        trials = SimpleNamespace(
-            results=trial.Results(Path("none.json")),
-            tests=SimpleNamespace(tests={}),
-            judge_all=judge_all,
-            reach=reach,
-        )
-        trials.results.save, trials.ends = (
-            lambda: None,
-            functools.partial(trial.Trials.ends, trials),
-        )
-        found[reach] = {
-            f.key: f.status for f in mutate.try_random(trials, None, 4, 1, "", "", {}, True)
-        }
-        whole = ([2, 4], ["a", "c"], True) if reach == "regress" else ([], [], True)
-        assert calls == [([1, 2], ["a"], False), ([3], ["b"], False), ([4], ["c"], False), whole]
-    assert found["block"] == {
-        "k1": "killed",
-        "k2": "survived",
-        "k3": "equivalent",
-        "k4": "survived",
-    }
-    assert found["regress"] == {"k1": "killed", "k2": "killed", "k3": "equivalent", "k4": "killed"}
 
 
 def test_verdicts_of_forked_runs():
