@@ -76,6 +76,38 @@ _STEPS = {
     "ERROR": (),
 }
 
+# Alignment sweeps (tb/lib/meeting.py): two events that change one counter, flag or handshake, each
+# pair with what they change. The bits and counters with two writers that are not here change under
+# every cycle of a random test against a model of their exact value (sync_fifo, skid_buffer and
+# weight_buffer: in and out; pass_walker and tag_delay: the next pass and the end of this one) or
+# belong to events that cannot meet: the stream is held between a packet's last beat and the end of
+# its use, and START is an error while a run is active.
+MEETINGS = {
+    "tile taken and freed": "tiles_q of conv_unit",
+    "tile finished and drained": "tiles_q of drain_sequencer",
+    "parameters and layer end": "pending_q of weight_loader",
+    "pass taken and complete": "state_q and taken_q of weight_loader",
+    "clear and verdict": "prog_valid_q, err_code_q and the pulses of stream_parser",
+    "clear and header": "packet_start_q, prog_valid_q and state_q of stream_parser",
+    "run and program": "PROGRAM_BUSY or a new program in stream_parser",
+    "clear and image end": "state_q, open_q and the pulses of image_loader",
+    "clear and image error": "state_q, err_code_q and the pulses of image_loader",
+    "event and clearing write": "each bit of IRQ_STATUS",
+    "weight word and layer end": "weights_q of perf_counters",
+    "START and image end": "images_q of perf_counters",
+    "STOP and image end": "stop_q of main_controller",
+    "STOP and first beat": "stop_q and image_started_q of main_controller",
+    "two errors": "code_q of main_controller",
+    "start and verdict": "cycle_q of descriptor_check",
+    "flush and last step": "held_q and flush_q of result_packer",
+    "clear and beat in": "level_q of the FIFO in result_writer",
+    "packet end and error": "gate_q of clipq_accel",
+    "soft reset and program": "prog_valid_q of stream_parser, on the whole accelerator",
+    "soft reset and interrupt": "IRQ_STATUS and STATUS, on the whole accelerator",
+}
+
+COUNTERS = ("cycles", "stalls", "reads", "writes", "weights", "total cycles", "images")
+
 
 def cross(*parts: Iterable[object]) -> tuple[str, ...]:
     """All combinations of the words, joined by spaces."""
@@ -213,6 +245,13 @@ GROUPS: dict[str, frozenset[str]] = {
         "register_bit": register_bits(),
         "register_access": _register_access(),
         "controller_transition": transitions(),
+        "keep_place": (
+            *cross(("program", "weights"), ("header", "payload", "trailer")),
+            *cross(("image",), ("first", "middle", "last")),
+        ),
+        "error_pair": ("one beat", "one stream", "two streams", "packets behind"),
+        "counter_range": cross(COUNTERS, ("beyond 2^16",)),
+        "meeting": cross(MEETINGS, ("before", "with", "after")),
         "stop_moment": ("before the end", "with the end", "after the end", "idle"),
     }.items()
 }

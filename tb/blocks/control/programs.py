@@ -7,6 +7,7 @@ from model.compiler.program_format import (
     DESCRIPTOR,
     DIM_W,
     HEADER,
+    MAX_LAYERS,
     OP_ADD,
     OP_AVGPOOL,
     OP_CONV,
@@ -20,7 +21,6 @@ from model.compiler.records import Layout, encode
 from tb.lib.descriptors import random_words
 
 POOL = ("pool_kernel_h", "pool_kernel_w", "pool_stride_h", "pool_stride_w")
-MAX_END = (1 << QUAD_ADDR_W + 1) - 1
 
 
 @dataclass
@@ -90,15 +90,36 @@ def descriptor(rng, capacity, op=None, raw=None):
     return Record(DESCRIPTOR, values, random_words(rng))
 
 
+def around_powers(width):
+    """2^k - 1, 2^k and 2^k + 1 of a field of `width` bits, as far as they fit."""
+    values = {(1 << bit) + step for bit in range(width + 1) for step in (-1, 0, 1)}
+    return sorted(value for value in values if 0 <= value < 1 << width)
+
+
+def with_higher_bits(values, width):
+    """Each of the values with each one of the bits above its highest set."""
+    return {v | 1 << bit for v in values for bit in range(v.bit_length(), width)}
+
+
+def _illegal(name, layout, least, most):
+    """Values of a field outside least..most: those around the powers of two, and legal ones that a
+    comparison of fewer bits would take them for."""
+    width = layout.fields[name].width
+    values = {*around_powers(width), *with_higher_bits({least, (least + most) // 2, most}, width)}
+    return tuple(sorted(v for v in values if not least <= v <= most))
+
+
 def bad_headers(good, capacity):
     """(what, header) of every rule of a header."""
-    cases = {
-        "version": (0, 2, 255),
-        "n_layers": (0, 65, 65535),
-        "image_rows": (0,),
-        "image_row_quads": (0,),
-        "image_end_addr": (capacity + 1, MAX_END),
+    limits = {
+        "version": (PROGRAM_VERSION, PROGRAM_VERSION),
+        "n_layers": (1, MAX_LAYERS),
+        "image_rows": (1, (1 << DIM_W) - 1),
+        "image_row_quads": (1, (1 << QUAD_ADDR_W) - 1),
+        "image_end_addr": (0, capacity),
     }
+    cases = {name: _illegal(name, HEADER, *limit) for name, limit in limits.items()}
+    cases["image_end_addr"] = (capacity + 1, *cases["image_end_addr"])
     return [
         (f"{name} = {v}", good.changed(**{name: v}))
         for name, values in cases.items()
@@ -109,11 +130,13 @@ def bad_headers(good, capacity):
 def bad_descriptors(rng, capacity):
     """(what, descriptor) of every rule of a descriptor."""
     common = dict.fromkeys(("in_w", "in_h", "in_quads", "out_quads", "out_w", "out_h"), (0,))
+    tile = {
+        name: _illegal(name, DESCRIPTOR, 1, TILE_PIXELS)
+        for name in ("tile_rows", "tile_cols", "tile_pixels")
+    }
     conv = {
         "mode": (3,),
-        "tile_rows": (0, 257),
-        "tile_cols": (0, 257),
-        "tile_pixels": (0, 257),
+        **tile,
         "kr_count": (0,),
         "pieces": (0,),
         "channel_groups": (0,),
@@ -133,7 +156,7 @@ def bad_descriptors(rng, capacity):
         rules = {**common, **(conv if op == OP_CONV else dict.fromkeys(POOL, (0,)))}
         writes = not raw or op == OP_MAXPOOL  # a max pool writes whatever the bit says
         if writes:
-            rules["out_end"] = (capacity + 1, MAX_END, 0)
+            rules["out_end"] = (capacity + 1, *_illegal("out_end", DESCRIPTOR, 1, capacity))
         for name, values in rules.items():
             cases += [
                 (
@@ -155,3 +178,28 @@ def bad_descriptors(rng, capacity):
         for op in (0, *range(5, 16))
     ]
     return cases
+
+
+def one_bit(rng, modules, capacity, op, bit):
+    """(header, descriptor) in which every number that must not be zero is a power of two: all its
+    bits but one are zero, bit `bit` modulo those that the field may have."""
+
+    def power(layout, name, most):
+        top = min(layout.fields[name].width, most.bit_length())
+        return 1 << bit % top
+
+    names = {"image_rows": 1 << DIM_W, "image_row_quads": 1 << QUAD_ADDR_W}
+    top = header(rng, 1, modules, capacity).changed(
+        **{name: power(HEADER, name, most) for name, most in names.items()}
+    )
+    names = dict.fromkeys(("in_w", "in_h", "out_w", "out_h", *POOL), 1 << DIM_W)
+    names |= dict.fromkeys(("in_quads", "out_quads"), 1 << QUADS_W)
+    if op == OP_CONV:
+        names = {name: most for name, most in names.items() if name not in POOL}
+        names |= dict.fromkeys(("tile_rows", "tile_cols", "tile_pixels"), TILE_PIXELS)
+        names |= dict.fromkeys(("kr_count", "pieces"), 1 << 4)
+        names |= dict.fromkeys(("channel_groups", "output_groups"), 1 << QUADS_W)
+    values = {name: power(DESCRIPTOR, name, most) for name, most in names.items()}
+    end = 1 << bit % capacity.bit_length()
+    region = {"out_base": 0, "out_end": min(end, capacity)}
+    return top, descriptor(rng, capacity, op, False).changed(**values, **region)

@@ -1,15 +1,17 @@
 """Tests of rtl/control/main_controller.sv with models of the units: order of starts, every error
 code, STOP, reset, counters' events."""
 
+from itertools import permutations
+
 import cocotb
 import numpy as np
 from cocotb.triggers import FallingEdge, RisingEdge
 
 from host.harness import clocking
-from model.compiler.program_format import HEADER, RECORD_WORDS
+from model.compiler.program_format import HEADER, QUAD_ADDR_W, RECORD_WORDS
 from model.compiler.records import decode
 from tb.blocks.control import programs
-from tb.lib import coverage
+from tb.lib import coverage, meeting
 from tb.lib.cover_groups import STATES
 from tb.lib.effort import scaled
 
@@ -334,8 +336,8 @@ async def programs_run(dut):
     """Random programs over several images: starts, descriptors, flushes, parameter banks, layer
     ends in order; settling time."""
     rng, bench = await _start(dut)
-    for _ in range(scaled(3, 12)):
-        bench.load(*_program(rng, dut, int(rng.choice([1, 2, 5, 64]))))
+    for count in scaled((1, 5, 17), (1, 2, 5, 17, 32, 33, 63, 64)):
+        bench.load(*_program(rng, dut, count))
         await bench.reset()
         await bench.cycle(start_i=1)
         bank = 0
@@ -391,7 +393,9 @@ async def header_errors(dut):
         await bench.expect_error(PROGRAM_HEADER, limit=100)
         assert not bench.image_pending
     good = programs.header(rng, 1, int(dut.NUM_MODULES.value), capacity)
-    for modules in {0, 4, 8, 16, 255} - {int(dut.NUM_MODULES.value)}:
+    built_for = int(dut.NUM_MODULES.value)
+    others = {0, 4, 8, 16, 255, *(built_for ^ 1 << bit for bit in range(8))}
+    for modules in sorted(others - {built_for}):
         bench.load(good.changed(num_modules=modules), bench.layers)
         await bench.cycle(start_i=1)
         await bench.expect_error(NUM_MODULES, limit=100)
@@ -420,6 +424,24 @@ async def descriptor_errors(dut):
             at,
         ), what
         await bench.reset()
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def one_bit_of_a_number(dut):
+    """Numbers that may not be zero, with each single bit set: they are not zero, reach their ports,
+    and the unit is started."""
+    rng, bench = await _start(dut, pace=1)
+    capacity, modules = 8 * int(dut.BANK_WORDS.value), int(dut.NUM_MODULES.value)
+    for bit in range(QUAD_ADDR_W):
+        for op in (programs.OP_CONV, programs.OP_MAXPOOL):
+            header, layer = programs.one_bit(rng, modules, capacity, op, bit)
+            bench.load(header, [layer])
+            await bench.cycle(start_i=1)
+            started = "conv_start_o" if op == programs.OP_CONV else "pool_start_o"
+            await bench.until(started, 150)
+            assert bench.image_pending and dut.error_o.value == 0, f"bit {bit}: refused"
+            assert bench.descs[-1][0] == layer.encoded(), f"bit {bit}: descriptor"
+            await bench.reset()
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
@@ -465,6 +487,44 @@ async def unit_errors(dut):
         await bench.expect_error(
             code[0] if parser else code[1] if image else OUT_OF_BOUNDS, limit=5
         )
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def error_pairs(dut):
+    """Every two errors one cycle after the other, and in the same one: the first is reported; in
+    one cycle the streams go before the buffer, that before START, and that before a descriptor."""
+    _, bench = await _start(dut, pace=2)
+    codes = {
+        "parser_error_i": 0x35,
+        "image_error_i": 0x0A,
+        "oob_i": OUT_OF_BOUNDS,
+        "start_i": START_BUSY,
+        "check_bad_i": DESCRIPTOR,
+    }
+    rank = list(codes)
+
+    async def once(offset):
+        for first, second in permutations(codes, 2):
+            await _enter(bench, "RUN")
+            for step in range(-1, 2):
+                now = {first: int(step == 0), second: int(step == offset)}
+                await bench.cycle(parser_code_i=0x35, image_code_i=0x0A, **now)
+            winner = (
+                first
+                if offset > 0 or (offset == 0 and rank.index(first) < rank.index(second))
+                else second
+            )
+            got = dut.error_code_o.value.to_unsigned()
+            assert got == codes[winner], (
+                f"{first}, {second} {offset} cycles later: code {got:#x}, not {winner}'s"
+            )
+            await bench.cycle()
+            pulses = sum(name == "error_pulse_o" for name, _, _ in bench.events)
+            assert pulses == 1, f"{first}, {second} {offset} cycles later: {pulses} pulses"
+            await bench.reset()
+        return offset
+
+    await meeting.sweep("two errors", range(-1, 2), once)
 
 
 async def _enter(bench, state):
@@ -548,6 +608,54 @@ async def image_begins_while_stopping(dut):
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
+async def stop_around_the_first_beat(dut):
+    """STOP in every cycle around the first beat of an image or of its weights: the image is
+    finished and the run ends with it, or the run ends and the next one takes what has come."""
+    _, bench = await _start(dut, 1, pace=2)
+    for first in ("image_first_i", "weights_first_i"):
+
+        async def once(offset, first=first):
+            await _first_beat_beside_stop(bench, first, offset)
+            return offset
+
+        # An image loader that STOP has closed shows a beat two cycles later at the latest.
+        await meeting.sweep("STOP and first beat", range(-4, 3 if first[0] == "i" else 9), once)
+
+
+async def _first_beat_beside_stop(bench, first, offset):
+    """A run whose first beat comes `offset` cycles after STOP."""
+    what, dut = f"{first} {offset} cycles after STOP", bench.dut
+    bench.send_image = False
+    await bench.cycle(start_i=1)
+    await bench.reach("IMAGE")
+    for step in range(-5, 10):
+        if first == "image_first_i" and step == max(0, offset) + 1:
+            bench.send_image = True  # from here on the bench plays the rest of the image
+        if step == offset:
+            bench.weights_sent = first == "weights_first_i"
+        await bench.cycle(stop_i=int(step == 0), **{first: int(step == offset)})
+    if first == "weights_first_i":
+        bench.after("weights_done_i")
+    bench.send_image = True
+    ends = [name for name, _, _ in bench.events if name in ("image_end_o", "stopped_o")]
+    if ends == ["stopped_o"]:
+        assert offset > 0 and dut.busy_o.value == 0, f"{what}: stopped, {bench.state_now()}"
+        bench.events = []
+        await bench.cycle(start_i=1)
+        await bench.until("image_end_o", 5000)
+        assert dut.stopped_o.value == 0, f"{what}: the next run is stopped, too"
+    else:
+        if "image_end_o" not in ends:
+            await bench.until("image_end_o", 5000)
+        await bench.cycle()
+        assert dut.busy_o.value == 0, f"{what}: the run goes on"
+        stopped = sum(name == "stopped_o" for name, _, _ in bench.events)
+        assert stopped == 1, f"{what}: stopped {stopped} times"
+    bench.check_image()
+    await bench.reset()
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
 async def stop_around_the_end(dut):
     """STOP in every cycle around an image's end: that image is the last, the run ends once."""
     _, bench = await _start(dut, 2, pace=2)
@@ -569,6 +677,7 @@ async def stop_around_the_end(dut):
         bench.check_image()
         moment = "before" if offset < 0 else "after" if offset else "with"
         coverage.hit("stop_moment", f"{moment} the end")
+        coverage.hit("meeting", f"STOP and image end {moment}")
         bench.events, bench.results, bench.send_image = [], True, True
 
 

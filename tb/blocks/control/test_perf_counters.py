@@ -3,9 +3,10 @@ Python."""
 
 import cocotb
 import numpy as np
-from cocotb.triggers import RisingEdge
+from cocotb.triggers import FallingEdge, RisingEdge, Timer
 
 from host.harness import clocking
+from tb.lib import cover_groups, coverage, meeting
 
 INPUTS = (
     "start_i",
@@ -170,3 +171,86 @@ async def start_counts_anew(dut):
         dut.start_i.value = dut.image_end_i.value = 0
         await RisingEdge(dut.clk_i)
         assert dut.images_o.value.to_unsigned() == images
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def weight_word_beside_a_layer_end(dut):
+    """A word that leaves the weight buffer before, in and after a layer's last cycle counts once,
+    to the layer or to the next one."""
+    await _start(dut)
+
+    async def once(offset):
+        for layer in (3, 4):
+            for step in range(-4, 5 if layer == 3 else 1):
+                dut.layer_i.value = layer
+                dut.layer_active_i.value = 1
+                dut.weight_i.value = int(layer == 3 and step == offset)
+                dut.layer_end_i.value = int(step == 0)
+                await RisingEdge(dut.clk_i)
+            dut.layer_end_i.value = dut.layer_active_i.value = dut.weight_i.value = 0
+        await RisingEdge(dut.clk_i)
+        counts = [(await _read(dut, layer))["weights_o"] for layer in (3, 4)]
+        expected = [1, 0] if offset < 0 else [0, 1]
+        assert counts == expected, f"a word {offset} cycles after a layer's end: {counts}"
+        return offset
+
+    await meeting.sweep("weight word and layer end", range(-3, 4), once)
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def start_beside_an_image_end(dut):
+    """START in every cycle around an image's end: the image counts to the run before, or to the
+    new one if it ends later."""
+    await _start(dut)
+
+    async def once(offset):
+        for step in range(-4, 5):
+            dut.start_i.value, dut.image_end_i.value = int(step == offset), int(step == 0)
+            await RisingEdge(dut.clk_i)
+        dut.start_i.value = dut.image_end_i.value = 0
+        await RisingEdge(dut.clk_i)
+        images = dut.images_o.value.to_unsigned()
+        assert images == int(offset < 0), f"{images} images, START {offset} cycles after the end"
+        return offset
+
+    await meeting.sweep("START and image end", range(-3, 4), once)
+
+
+async def _hold(dut, cycles):
+    """Let the inputs be for so many cycles, from a falling edge to another, without Python."""
+    await Timer(cycles * clocking.PERIOD_NS - clocking.PERIOD_NS // 2, "ns")
+    await FallingEdge(dut.clk_i)
+
+
+@cocotb.test(timeout_time=3, timeout_unit="ms")
+async def beyond_16_bits(dut):
+    """Every counter of a layer and of an image beyond 65,535, and as many images."""
+    await _start(dut)
+    cycles = (1 << 16) + 5
+    dut.layer_i.value = 2
+    await FallingEdge(dut.clk_i)
+    dut.first_beat_i.value = dut.layer_active_i.value = dut.stall_i.value = dut.weight_i.value = 1
+    dut.reads_i.value, dut.writes_i.value = 8, 5
+    await _hold(dut, cycles)
+    dut.stall_i.value = dut.weight_i.value = dut.reads_i.value = dut.writes_i.value = 0
+    dut.layer_end_i.value = 1
+    await FallingEdge(dut.clk_i)
+    dut.layer_end_i.value = dut.layer_active_i.value = dut.first_beat_i.value = 0
+    dut.image_end_i.value = 1
+    await _hold(dut, cycles)
+    dut.image_end_i.value = 0
+    total, images = (port.value.to_unsigned() for port in (dut.total_cycles_o, dut.images_o))
+    expected = dict(zip(OUTPUTS, (cycles + 1, cycles, 8 * cycles, 5 * cycles, cycles)))
+    assert await _read(dut, 2) == expected
+    assert images == cycles, f"{images} images, expected {cycles}"
+    assert total == 2, f"an image that ends as soon as it may has {total} cycles"
+    await FallingEdge(dut.clk_i)
+    dut.first_beat_i.value = 1
+    await _hold(dut, cycles)
+    dut.first_beat_i.value, dut.image_end_i.value = 0, 1
+    await RisingEdge(dut.clk_i)
+    dut.image_end_i.value = 0
+    await RisingEdge(dut.clk_i)
+    total = dut.total_cycles_o.value.to_unsigned()
+    assert total == cycles + 1, f"{total} cycles of an image, expected {cycles + 1}"
+    coverage.hit("counter_range", *cover_groups.GROUPS["counter_range"])

@@ -3,18 +3,23 @@ latencies."""
 
 from __future__ import annotations
 
+import zlib
+
 import cocotb
 import numpy as np
-from cocotb.triggers import ClockCycles, FallingEdge, RisingEdge
+from cocotb.triggers import ClockCycles, FallingEdge, RisingEdge, Timer
 from cocotb.utils import get_sim_time
 
 from host.harness import clocking
 from host.register_map import ErrorCode
 from model.compiler.program_format import MAGIC_PROGRAM, MAGIC_WEIGHTS
 from tb.blocks.stream import beats as b
+from tb.lib import coverage, meeting
+from tb.lib.effort import scaled
 from tb.lib.stalls import PATTERNS, stalls
 
 PROG_WORDS = 1040
+KINDS = {MAGIC_PROGRAM: "program", MAGIC_WEIGHTS: "weights"}
 CONTROL = (
     "s_axis_tready",
     "prog_we_o",
@@ -386,3 +391,272 @@ async def reset_forgets_program(dut):
     await RisingEdge(dut.clk_i)
     assert dut.prog_valid_o.value == 0
     await bench.check_good(4)
+
+
+async def _lean(bench: Bench, *packets, busy: int = 0) -> tuple[list[int], list[str]]:
+    """Send packets back to back by hand; the errors and events until all is through, after which
+    the parser is cleared."""
+    bench.forget()
+    bench.dut.busy_i.value = busy
+    beats = [beat for p in packets for beat in p]
+    await b.send_by_hand(bench.dut, beats, stalls(bench.rng, "none"))
+    await ClockCycles(bench.dut.clk_i, 8)
+    bench.dut.busy_i.value = 0
+    found = bench.errors, bench.events
+    await bench.clear()
+    return found
+
+
+async def _play(dut, beats: list[b.Beat], **pulses: range) -> int:
+    """Send beats as fast as they are taken, with inputs at 1 in ranges of the edges counted from
+    the first one; returns the edge of the last handshake."""
+    left, last = list(beats), -1
+    for edge in range(len(beats) + 12):
+        for name, edges in pulses.items():
+            getattr(dut, name).value = int(edge in edges)
+        dut.s_axis_tvalid.value = int(bool(left))
+        if left:
+            dut.s_axis_tdata.value, dut.s_axis_tkeep.value = left[0].data, left[0].keep
+            dut.s_axis_tlast.value = int(left[0].last)
+        await RisingEdge(dut.clk_i)
+        if left and dut.s_axis_tready.value == 1:
+            left.pop(0)
+            last = edge
+    for name in pulses:
+        getattr(dut, name).value = 0
+    assert not left, f"{len(left)} beats were not taken"
+    return last
+
+
+@cocotb.test(timeout_time=2, timeout_unit="ms")
+async def clear_beside_the_verdict(dut):
+    """clear_i around the verdict on a packet: either it came out, with all that belongs to it, or
+    nothing of the packet has an effect."""
+    bench = Bench(dut, by_hand=True)
+    await bench.start()
+
+    async def once(offset: int) -> int:
+        for magic in (MAGIC_PROGRAM, MAGIC_WEIGHTS):
+            for good in (True, False):
+                beats = b.packet(magic, [1, 2, 3])
+                if not good:
+                    beats = b.packet(magic, [1, 2, 3], crc=beats[-1].data ^ 1)
+                await _lean(bench, b.packet(0, [7]))  # leaves another code
+                bench.forget()
+                verdict = len(beats) + 1  # two edges after the last handshake
+                clear = verdict + offset
+                await _play(dut, beats, clear_i=range(clear, clear + 1))
+                what = f"{magic:#x}, right CRC {good}, clear {offset} edges after the verdict"
+                out = offset > 0
+                done = {MAGIC_PROGRAM: "prog_done", MAGIC_WEIGHTS: "weights_done"}[magic]
+                assert (done in bench.events) == (out and good), f"{what}: {bench.events}"
+                wrong = out and not good
+                assert bench.errors == [ErrorCode.PACKET_CRC] * wrong, f"{what}: {bench.errors}"
+                code = ErrorCode.PACKET_CRC if wrong else ErrorCode.PACKET_MAGIC
+                assert dut.err_code_o.value.to_unsigned() == code, f"{what}: the code changed"
+                if magic == MAGIC_PROGRAM:
+                    assert dut.prog_valid_o.value == (out and good), f"{what}: prog_valid_o"
+                await bench.clear()
+        await bench.check_good(1)
+        return offset
+
+    await meeting.sweep("clear and verdict", range(-2, 4), once)
+
+
+@cocotb.test(timeout_time=2, timeout_unit="ms")
+async def clear_beside_a_header(dut):
+    """clear_i around a program's header: before it the packet is whole, after it the rest is no
+    packet, and the old program is invalid only if the new one was seen to begin."""
+    bench = Bench(dut, by_hand=True)
+    await bench.start()
+
+    async def once(offset: int) -> int:
+        await _lean(bench, b.packet(MAGIC_PROGRAM, [8]))
+        bench.forget()
+        before = b.packet(MAGIC_WEIGHTS, [5, 6, 7, 8])
+        at = len(before) + offset
+        beats = [*before, *b.packet(MAGIC_PROGRAM, [1, 2, 3, 4, 5])]
+        await _play(dut, beats, clear_i=range(at, at + 1))
+        began = "prog_start" in bench.events
+        what = f"clear {offset} edges after a header: {bench.events}, errors {bench.errors}"
+        if offset < 0:
+            # The packet before ends at -1: a clear then takes its last beats with it.
+            assert bench.errors == [] and bench.events[-1] == "prog_done", what
+        else:
+            assert bench.errors == [ErrorCode.PACKET_MAGIC], what
+        assert dut.prog_valid_o.value == (offset < 0 or not began), what
+        await bench.clear()
+        return offset
+
+    await meeting.sweep("clear and header", range(-1, 4), once)
+
+
+@cocotb.test(timeout_time=2, timeout_unit="ms")
+async def run_beside_a_program(dut):
+    """A run that begins around a program's header: the program is taken whole, or refused and the
+    one before kept."""
+    bench = Bench(dut, by_hand=True)
+    await bench.start()
+
+    async def once(offset: int) -> int:
+        await _lean(bench, b.packet(MAGIC_PROGRAM, [8]))
+        bench.forget()
+        await _play(dut, b.packet(MAGIC_PROGRAM, [1, 2]), busy_i=range(max(0, 1 + offset), 99))
+        what = f"a run {offset} edges after a header: {bench.events}, errors {bench.errors}"
+        if offset <= 0:
+            assert bench.errors == [ErrorCode.PROGRAM_BUSY] and not bench.events, what
+            assert bench.program == {}, what
+        else:
+            assert bench.errors == [] and bench.events == ["prog_start", "prog_done"], what
+        assert dut.prog_valid_o.value == 1, what
+        await bench.clear()
+        return offset
+
+    await meeting.sweep("run and program", range(-1, 4), once)
+
+
+@cocotb.test(timeout_time=2, timeout_unit="ms")
+async def bits_at_every_place(dut):
+    """TKEEP wrong in each bit of each beat, and each bit of magic and trailer inverted."""
+    bench = Bench(dut, by_hand=True)
+    await bench.start()
+    for magic in (MAGIC_PROGRAM, MAGIC_WEIGHTS):
+        words = b.random_words(bench.rng, 3)
+        good = b.packet(magic, words)
+        for place in range(len(good)):
+            for bit in range(8):
+                errors, events = await _lean(bench, b.with_keep(good, place, 0xFF ^ 1 << bit))
+                began = ["prog_start"] * (magic == MAGIC_PROGRAM and place > 0)
+                assert (errors, events) == ([ErrorCode.PACKET_TKEEP], began), (
+                    f"{magic:#x}, TKEEP bit {bit} of beat {place}: {errors}, {events}"
+                )
+            part = "header" if place == 0 else "trailer" if place == 4 else "payload"
+            coverage.hit("keep_place", f"{KINDS[magic]} {part}")
+        for bit in range(32):
+            errors, _ = await _lean(bench, b.packet(magic ^ 1 << bit, words))
+            assert errors == [ErrorCode.PACKET_MAGIC], f"bit {bit} of {magic:#x}: {errors}"
+        for bit in range(64):
+            errors, _ = await _lean(bench, b.packet(magic, words, crc=good[-1].data ^ 1 << bit))
+            assert errors == [ErrorCode.PACKET_CRC], f"bit {bit} of the trailer: {errors}"
+    await bench.check_good(3)
+
+
+@cocotb.test(timeout_time=2, timeout_unit="ms")
+async def lengths_with_high_bits(dut):
+    """Lengths of 2^k - 1, 2^k, 2^k + 1, and a right one with each higher bit set: a program is
+    refused beyond its memory, and no packet ends before all of its beats."""
+    bench = Bench(dut, by_hand=True)
+    await bench.start()
+    lengths = {(1 << bit) + step for bit in range(33) for step in (-1, 0, 1)}
+    lengths |= {5 | 1 << bit for bit in range(3, 32)}
+    for length in sorted(n for n in lengths if n <= b.MASK_32):
+        header = [b.Beat(b.header(MAGIC_PROGRAM, length))]
+        errors, _ = await _lean(bench, header)
+        legal = 1 <= length <= PROG_WORDS
+        assert errors == ([] if legal else [ErrorCode.PROGRAM_LENGTH]), f"{length}: {errors}"
+    for bit in range(3, 32):
+        short = b.packet(MAGIC_WEIGHTS, [1, 2, 3, 4, 5], length=5 | 1 << bit)
+        errors, events = await _lean(bench, short)
+        assert (errors, events) == ([ErrorCode.PACKET_TRUNCATED], []), f"5 + 2^{bit}: {errors}"
+    await bench.check_good(3)
+
+
+@cocotb.test(timeout_time=3, timeout_unit="ms")
+async def packet_beyond_16_bits(dut):
+    """Weights of 65,540 words (260 on Icarus): taken to the last, and not one more or less."""
+    count, word = scaled(1 << 8, 1 << 16) + 4, 0x0123456789ABCDEF
+    for name in ("clear_i", "busy_i"):
+        getattr(dut, name).value = 0
+    dut.weights_ready_i.value = 1
+    b.idle(dut)
+    await clocking.start(dut)
+    await FallingEdge(dut.clk_i)
+    for length, code in ((count, None), (count - 1, "OVERLONG"), (count + 1, "TRUNCATED")):
+        crc = zlib.crc32(word.to_bytes(8, "little") * count)
+        dut.s_axis_tkeep.value, dut.s_axis_tvalid.value = 0xFF, 1
+        dut.s_axis_tdata.value = b.header(MAGIC_WEIGHTS, length)
+        await FallingEdge(dut.clk_i)
+        dut.s_axis_tvalid.value = 0
+        await FallingEdge(dut.clk_i)
+        dut.s_axis_tvalid.value, dut.s_axis_tdata.value = 1, word
+        await Timer(count * clocking.PERIOD_NS - clocking.PERIOD_NS // 2, "ns")
+        await FallingEdge(dut.clk_i)
+        dut.s_axis_tdata.value, dut.s_axis_tlast.value = crc, 1
+        await FallingEdge(dut.clk_i)
+        dut.s_axis_tvalid.value = dut.s_axis_tlast.value = 0
+        seen = {"weights_done_o": 0, "err_valid_o": 0}
+        for _ in range(6):
+            await FallingEdge(dut.clk_i)
+            for name in seen:
+                seen[name] += int(getattr(dut, name).value)
+        what = f"{count} words, {length} announced: {seen}"
+        assert seen["weights_done_o"] == (code is None), what
+        if code:
+            expected = ErrorCode[f"PACKET_{code}"]
+            assert dut.err_code_o.value.to_unsigned() == expected, what
+            dut.clear_i.value = 1
+            await FallingEdge(dut.clk_i)
+            dut.clear_i.value = 0
+            await FallingEdge(dut.clk_i)
+
+
+@cocotb.test(timeout_time=5, timeout_unit="ms")
+async def pairs_of_errors(dut):
+    """Every bad packet directly behind every other: the first one's code, once."""
+    bench = Bench(dut, by_hand=True)
+    await bench.start()
+    names = list(_bad_packets(bench.rng))
+    seconds = scaled(["magic of zero", "empty program", "CRC one bit off"], names)
+    for first in names:
+        for second in seconds:
+            bad = _bad_packets(bench.rng)
+            (one, code), (two, _) = bad[first], bad[second]
+            errors, events = await _lean(bench, one, two)
+            assert errors == [code], f"{first}, then {second}: {errors}"
+            began = b.fields(one[0])["magic"] == MAGIC_PROGRAM and one[0].keep == 0xFF
+            assert events == ["prog_start"] * began, f"{first}, then {second}: {events}"
+    coverage.hit("error_pair", "one stream")
+    await bench.check_good(3)
+
+
+@cocotb.test(timeout_time=2, timeout_unit="ms")
+async def faults_in_one_beat(dut):
+    """Every set of faults in one header, and in one trailer: the code of the first rule that it
+    breaks; a program that a run refuses leaves the old one valid, whatever else is wrong."""
+    bench = Bench(dut, by_hand=True)
+    await bench.start()
+    rules = (
+        ("keep", ErrorCode.PACKET_TKEEP),
+        ("magic", ErrorCode.PACKET_MAGIC),
+        ("busy", ErrorCode.PROGRAM_BUSY),
+        ("length", ErrorCode.PROGRAM_LENGTH),
+        ("last", ErrorCode.PACKET_TRUNCATED),
+    )
+    for number in range(1, 1 << len(rules)):
+        broken = [name for bit, (name, _) in enumerate(rules) if number >> bit & 1]
+        code = next(code for name, code in rules if name in broken)
+        await _lean(bench, b.packet(MAGIC_PROGRAM, [8]))
+        magic = MAGIC_PROGRAM ^ (1 << 9 if "magic" in broken else 0)
+        word = b.header(magic, 0x10005 if "length" in broken else 5)
+        beat = b.Beat(word, keep=0x7F if "keep" in broken else 0xFF, last="last" in broken)
+        errors, _ = await _lean(bench, [beat], busy=int("busy" in broken))
+        assert errors == [code], f"{broken}: {errors}"
+        kept = set(broken) & {"keep", "magic", "busy"}
+        assert dut.prog_valid_o.value == bool(kept), f"{broken}: prog_valid_o"
+    good = b.packet(MAGIC_WEIGHTS, [1, 2])
+    trailer = (
+        ("keep", ErrorCode.PACKET_TKEEP),
+        ("open", ErrorCode.PACKET_OVERLONG),
+        ("crc", ErrorCode.PACKET_CRC),
+    )
+    for number in range(1, 1 << len(trailer)):
+        broken = [name for bit, (name, _) in enumerate(trailer) if number >> bit & 1]
+        code = next(code for name, code in trailer if name in broken)
+        beat = b.Beat(
+            good[-1].data ^ (1 if "crc" in broken else 0),
+            keep=0xFE if "keep" in broken else 0xFF,
+            last="open" not in broken,
+        )
+        errors, events = await _lean(bench, [*good[:-1], beat])
+        assert (errors, events) == ([code], []), f"{broken}: {errors}, {events}"
+    coverage.hit("error_pair", "one beat")
