@@ -18,6 +18,7 @@ from model.reference.blocks import FeatureBuffer, conv_schedule, drain_schedule
 from model.reference.integer import run_integer
 from tb.blocks.conv_unit.layers import MAX_QUADS, make_layer, random_layer
 from tb.blocks.conv_unit.streams import pack_rows, unpack_rows
+from tb.lib import meeting
 from tb.lib.descriptors import random_port
 from tb.lib.effort import scaled
 from tb.lib.signals import is_high
@@ -353,3 +354,46 @@ async def throughput(dut):
         assert last - first == layer.plan.slots + END_TO_RESULT + results - 2, (
             f"{layer}: {last - first} cycles from the first read to the last result"
         )
+
+
+@cocotb.test(timeout_time=10, timeout_unit="ms")
+async def tile_taken_beside_a_freed_one(dut):
+    """The weights of a tile's pass come in every cycle around the one in which the buffer before is
+    handed back, at the begin of its drain and at its end: all sums are right and the unit ends."""
+    rng = await _start(dut)
+    modules, events = int(dut.NUM_MODULES.value), {"take": [], "freed": []}
+
+    async def watch():
+        cycle = 0
+        while True:
+            await RisingEdge(dut.clk_i)
+            for name, cycles in events.items():
+                if getattr(dut, f"tile_{name}").value == 1:
+                    cycles.append(cycle)
+            cycle += 1
+
+    cocotb.start_soon(watch())
+
+    async def third_tile(wait, room):
+        """A layer of four tiles of one pass; the third's weights are `wait` cycles late. Returns
+        the cycles from the hand-over of each buffer to the third tile's begin."""
+        layer = make_layer(rng, 1, False, modules, (8, 8, 9), modules, (1, 3), (0, 1), (2, 9))
+        assert layer.plan.tiles == 4 and layer.plan.passes == 1
+        for cycles in events.values():
+            cycles.clear()
+        run = Run(dut, rng, layer, "none", room)
+        run.weights.wait = iter([False, *[True] * wait, *[False] * 9])
+        await run.run()
+        return [events["take"][2] - cycle for cycle in events["freed"]]
+
+    late = 64  # the third tile then begins after the second has been drained
+    usual = {room: (await third_tile(late, room))[1] for room in ("always", "none")}
+
+    async def once(offset):
+        for room, distance in usual.items():
+            assert 0 < distance < late, f"the third tile begins {distance} cycles after the drain"
+            found = (await third_tile(late - distance + offset, room))[1]
+            assert found == offset, f"wanted {offset} cycles, got {found}"
+        return offset
+
+    await meeting.sweep("tile taken and freed", range(-2, 3), once)

@@ -11,6 +11,7 @@ from host.harness import clocking
 from model.compiler.program_format import TILE_PIXELS
 from model.reference.blocks import DrainStep, drain_schedule
 from tb.blocks.conv_unit.layers import make_layer
+from tb.lib import meeting
 from tb.lib.descriptors import random_port
 from tb.lib.effort import scaled
 from tb.lib.stalls import PATTERNS, random_pattern, stalls
@@ -150,3 +151,33 @@ async def throughput(dut):
     assert (
         cycles[0] == 4 and set(np.diff(cycles)) == {1, 3} and cycles[tile] - cycles[tile - 1] == 3
     )
+
+
+@cocotb.test(timeout_time=5, timeout_unit="ms")
+async def tile_finished_beside_the_end_of_a_drain(dut):
+    """A tile that is finished in every cycle around the end of the drain before it: each is drained
+    once, and the unit comes to rest."""
+    rng = await _start(dut)
+    modules, buffer = int(dut.NUM_MODULES.value), 0
+    shape = (4, 6, 5)
+    layer = make_layer(rng, 1, False, modules, shape, 4, (3, 3), (1, 1), (2, 5))
+    assert layer.plan.tiles == 3
+
+    async def once(offset):
+        nonlocal buffer
+        finished, now = [], 0
+        first_end = 12 + offset  # ten pixels, two cycles later
+
+        def late():
+            nonlocal now
+            while True:
+                wait = len(finished) == 1 and now < first_end
+                if not wait:
+                    finished.append(now)
+                now += 1
+                yield wait
+
+        cycles, buffer = await _run(dut, rng, layer, buffer, stalls(rng, "none"), late())
+        return finished[1] + 1 - cycles[9]
+
+    await meeting.sweep("tile finished and drained", range(-6, 7), once)

@@ -12,6 +12,7 @@ from host.harness import clocking
 from model.compiler import weights
 from model.compiler.hardware import Hardware
 from model.compiler.program_format import ARRAYS, MAX_CHANNELS, PES
+from tb.lib import meeting
 from tb.lib.effort import scaled
 from tb.lib.stalls import PATTERNS, stalls
 
@@ -339,3 +340,103 @@ async def last_word_late(dut):
     bench.stall = late()
     await bench.run()
     assert list(waited.values()) == [80, 80] and len(bench.switches) == 2
+
+
+def _parameters(rng, modules, count):
+    """A chunk of parameters only."""
+    empty = np.zeros((0, 0, ARRAYS, modules, PES), np.uint8)
+    return Chunk(rng.integers(0, 2**64, count, dtype=np.uint64), empty, 1)
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def parameters_end_beside_a_layer_end(dut):
+    """A layer that ends in every cycle around the last parameter of a chunk: the loader then holds
+    one chunk, takes one more and not a third."""
+    rng = await _start(dut)
+    modules = int(dut.NUM_MODULES.value)
+    # Without an end the second chunk's last parameter shows in this cycle.
+    bench = Bench(dut, rng, [_parameters(rng, modules, 2 * modules) for _ in range(2)], "none")
+    written, last = 0, None
+    for cycle in range(40 + 6 * modules):
+        await FallingEdge(dut.clk_i)
+        written += int(dut.param_we_o.value)
+        last = cycle if written == 4 * modules and last is None else last
+        bench.quiet()
+        bench.send_word()
+    assert last is not None, "two chunks are not taken"
+
+    async def once(offset):
+        await clocking.reset(dut)
+        chunks = [_parameters(rng, modules, 2 * modules) for _ in range(4)]
+        bench = Bench(dut, rng, chunks, "none")
+        bench.layers.clear()
+        for cycle in range(60 + 10 * modules):
+            await FallingEdge(dut.clk_i)
+            bench.step()
+            if cycle == last + offset:
+                dut.layer_done_i.value = 1
+                bench.finished += 1
+        what = f"a layer's end {offset} cycles after the last parameter"
+        taken = 4 - len(bench.parameters) / (2 * modules)
+        assert taken == 3, f"{what}: {taken} chunks are taken, not 3"
+        for finished in range(2, 5):
+            assert dut.params_ready_o.value == 1, f"{what}: no parameters for layer {finished}"
+            await FallingEdge(dut.clk_i)
+            bench.step()
+            dut.layer_done_i.value = 1
+            bench.finished += 1
+            for _ in range(10 + 4 * modules):
+                await FallingEdge(dut.clk_i)
+                bench.step()
+            assert not bench.parameters, f"{what}: the last chunk is not taken"
+        assert dut.params_ready_o.value == 0, f"{what}: parameters of a layer that is not there"
+        return offset
+
+    await meeting.sweep("parameters and layer end", range(-4, 5), once)
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def passes_taken_beside_their_last_word(dut):
+    """A pass taken in every cycle from the first in which it may be to long after its last word:
+    its switch follows, and the next pass is the right one."""
+    rng = await _start(dut)
+    modules = int(dut.NUM_MODULES.value)
+
+    async def once(offset):
+        await clocking.reset(dut)
+        index = rng.integers(0, 4, (1, 2, ARRAYS, modules, PES)).astype(np.uint8)
+        bench = Bench(dut, rng, [Chunk(np.zeros(modules, np.uint64), index, 1)], "none", eager=True)
+        ready, complete = None, None
+        for _ in range(HANGS):
+            await FallingEdge(dut.clk_i)
+            if ready is None and dut.ready_o.value == 1:
+                ready = bench.cycle
+                bench.pause = LEAD + offset
+            if complete is None and dut.full_o.value == 1:
+                complete = bench.cycle
+            bench.step()
+            bench.cycle += 1
+            if not (bench.layers or bench.waves):
+                break
+        assert len(bench.switches) == 2, f"{len(bench.switches)} passes of 2 were switched to"
+        assert complete is None or complete == ready + LEAD, f"full {complete}, ready {ready}"
+        return offset
+
+    # A pass that is ready is complete LEAD cycles later.
+    await meeting.sweep("pass taken and complete", range(-LEAD, 5), once)
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def many_replays(dut):
+    """257 tiles, passes and groups (17 on Icarus, and of larger arrays), and 256 tiles twice."""
+    rng = await _start(dut)
+    modules, depth = int(dut.NUM_MODULES.value), int(dut.DEPTH.value)
+    many = scaled(17, 257 if (modules, depth) == (4, 64) else 17)
+    sizes = [(1, 1, many), (1, many, 1), (many, 1, 1), (2, 1, many - 1)]
+    for groups, passes, tiles in sizes:
+        await clocking.reset(dut)
+        index = rng.integers(0, 4, (groups, passes, ARRAYS, modules, PES)).astype(np.uint8)
+        chunk = Chunk(np.zeros(modules, np.uint64), index, tiles)
+        bench = Bench(dut, rng, [chunk, _parameters(rng, modules, modules)], "none", eager=True)
+        await bench.run()
+        assert len(bench.switches) == groups * passes * tiles, f"{groups, passes, tiles}"

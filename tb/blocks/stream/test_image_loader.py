@@ -13,6 +13,8 @@ from cocotb.utils import get_sim_time
 from host.harness import clocking
 from host.register_map import ErrorCode
 from tb.blocks.stream import beats as b
+from tb.lib import coverage, meeting
+from tb.lib.effort import scaled
 from tb.lib.packing import unpack
 from tb.lib.stalls import PATTERNS, stalls
 
@@ -340,3 +342,122 @@ async def cancelled_before_first_beat(dut):
 async def _send_after(dut, beats: list[b.Beat], cycles: int) -> None:
     await ClockCycles(dut.clk_i, cycles)
     await b.send_by_hand(dut, beats, iter(lambda: False, True))
+
+
+@cocotb.test(timeout_time=5, timeout_unit="ms")
+async def keep_at_every_place(dut):
+    """TKEEP wrong in each bit of each beat, of images with even and odd rows; half a beat is right
+    at the end of an odd image only."""
+    bench = Bench(dut, by_hand=True)
+    await bench.start()
+    for row_quads, rows in ((4, 2), (3, 3), (1, 5)):
+        shape = Shape(40, row_quads, row_quads + 2, rows)
+        beats, memory = image(bench.rng, shape)
+        for place in range(len(beats)):
+            for keep in (0x0F, 0x00, *(0xFF ^ 1 << bit for bit in range(8))):
+                last = place == len(beats) - 1
+                right = keep == 0x0F and last and shape.quads % 2 == 1
+                await _lean(bench, shape, b.with_keep(beats, place, keep), memory, right)
+            part = "first" if place == 0 else "last" if last else "middle"
+            coverage.hit("keep_place", f"image {part}")
+
+
+async def _lean(bench: Bench, shape: Shape, beats, memory, right: bool) -> None:
+    """One image of which only TKEEP may be wrong, and a clear."""
+    bench.forget()
+    await bench.enable(shape)
+    await b.send_by_hand(bench.dut, beats, stalls(bench.rng, "none"))
+    await ClockCycles(bench.dut.clk_i, 6)
+    keeps = [f"{beat.keep:02x}" for beat in beats]
+    errors = [] if right else [ErrorCode.IMAGE_TKEEP]
+    assert bench.errors == errors, f"{shape}, TKEEP {keeps}: {bench.errors}"
+    assert len(bench.times["done"]) == right, f"{shape}, TKEEP {keeps}: done"
+    assert bench.memory.items() <= memory.items(), f"{shape}, TKEEP {keeps}: written"
+    assert not right or bench.memory == memory
+    await bench.disable()
+    await bench.clear()
+    await RisingEdge(bench.dut.clk_i)
+
+
+@cocotb.test(timeout_time=5, timeout_unit="ms")
+async def faults_in_one_beat(dut):
+    """Two faults in one beat: TKEEP is told first."""
+    bench = Bench(dut)
+    await bench.start()
+    shape = Shape(0, 4, 4, 3)
+    beats, _ = image(bench.rng, shape)
+    short = b.truncated(beats, 4)
+    await _check_error(bench, shape, b.with_keep(short, 3, 0x7F), ErrorCode.IMAGE_TKEEP)
+    long = b.with_last([*(beat.data for beat in beats), 0])
+    await _check_error(bench, shape, b.with_keep(long, 5, 0x7F), ErrorCode.IMAGE_TKEEP)
+    await _check_error(bench, shape, b.with_keep(long, 6, 0x7F), ErrorCode.IMAGE_OVERLONG)
+    coverage.hit("error_pair", "one beat")
+
+
+@cocotb.test(timeout_time=5, timeout_unit="ms")
+async def many_rows_and_quads(dut):
+    """Numbers of rows, and of quads in a row, around powers of two: none is taken for fewer."""
+    bench = Bench(dut, by_hand=True)
+    await bench.start()
+    for bit in scaled((4, 8), (8, 9, 10, 11)):
+        for step in (-1, 0, 1):
+            many = (1 << bit) + step
+            stride = int(bench.rng.integers(1, 6))
+            await bench.check_good(Shape(int(bench.rng.integers(100)), 1, stride, many))
+            await bench.check_good(Shape(int(bench.rng.integers(100)), many, many, 1))
+    base, far = (1 << 16) + 77, 1 << 15
+    for stride in (far - 1, far, far + 1, 1 << 16):
+        await bench.check_good(
+            Shape(base, 3, stride, 2) if stride < far else Shape(9, 3, stride, 2)
+        )
+
+
+async def _lean_truncated(bench: Bench, shape: Shape) -> None:
+    """An image of which only the first beat comes, and a clear."""
+    beats, _ = image(bench.rng, shape)
+    bench.forget()
+    await bench.enable(shape)
+    await b.send_by_hand(bench.dut, b.truncated(beats, 1), stalls(bench.rng, "none"))
+    await ClockCycles(bench.dut.clk_i, 6)
+    assert bench.errors == [ErrorCode.IMAGE_TRUNCATED]
+    await bench.disable()
+    await bench.clear()
+    await RisingEdge(bench.dut.clk_i)
+
+
+@cocotb.test(timeout_time=5, timeout_unit="ms")
+async def clear_beside_the_end(dut):
+    """clear_i around an image's last beat, right or with a wrong TKEEP: either done_o or the error
+    came out, or nothing is left of it and no code has changed."""
+    bench = Bench(dut, by_hand=True)
+    await bench.start()
+    shape = Shape(16, 4, 4, 2)
+    for good, pair in ((True, "clear and image end"), (False, "clear and image error")):
+
+        async def once(offset: int, good=good) -> int:
+            beats, _ = image(bench.rng, shape)
+            sent = beats if good else b.with_keep(beats, 3, 0xF7)
+            code = dut.err_code_o.value.to_unsigned()
+            bench.forget()
+            await bench.enable(shape)
+            out = len(beats) + (2 if good else 1)  # edge after which done_o or the error shows
+            cocotb.start_soon(b.send_by_hand(dut, sent, stalls(bench.rng, "none")))
+            for edge in range(out + 6):
+                dut.clear_i.value = int(edge == out + offset)
+                if edge == out + offset:
+                    dut.enable_i.value = 0
+                await RisingEdge(dut.clk_i)
+            dut.clear_i.value = dut.enable_i.value = 0
+            await RisingEdge(dut.clk_i)
+            what = f"clear {offset} edges after the {'end' if good else 'error'}"
+            assert len(bench.times["done"]) == (good and offset > 0), f"{what}: done"
+            told = not good and offset > 0
+            assert bench.errors == [ErrorCode.IMAGE_TKEEP] * told, f"{what}: {bench.errors}"
+            now = dut.err_code_o.value.to_unsigned()
+            assert now == (ErrorCode.IMAGE_TKEEP if told else code), f"{what}: code {now:#x}"
+            await bench.check_good(random_shape(bench.rng))
+            other = Shape(0, 4, 4, 1)
+            await _lean_truncated(bench, other)  # leaves another code
+            return offset
+
+        await meeting.sweep(pair, range(-2, 4), once)
