@@ -99,7 +99,7 @@ MEETINGS = {
     "STOP and first beat": "stop_q and image_started_q of main_controller",
     "two errors": "code_q of main_controller",
     "start and verdict": "cycle_q of descriptor_check",
-    "flush and last step": "held_q and flush_q of result_packer",
+    "flush and receiver": "held_q and flush_q of result_packer",
     "clear and beat in": "level_q of the FIFO in result_writer",
     "packet end and error": "gate_q of clipq_accel",
     "soft reset and program": "prog_valid_q of stream_parser, on the whole accelerator",

@@ -21,7 +21,10 @@ from model.compiler.program_format import (
 )
 from model.compiler.records import encode
 from model.network.random_networks import random_network
+from tb.blocks.control.programs import around_powers
+from tb.lib import meeting
 from tb.lib.descriptors import port
+from tb.lib.effort import scaled
 
 LATENCY = 20
 WORDS = 2**64
@@ -343,3 +346,65 @@ async def largest_numbers(dut):
     assert problems(sizes(words), hardware) == [
         "input beyond the feature buffer"
     ] and await verdict(dut, words)
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def each_bit_of_each_field(dut):
+    """The compiler's descriptors with every bit of every field that the rules look at inverted, so
+    that each legal value also has each higher bit set, and with values around powers of two."""
+    rng, hardware = await _start(dut)
+    wanted = {OP_CONV: 2, OP_MAXPOOL: 1, OP_AVGPOOL: 1, OP_ADD: 1}
+    if scaled(True, False):
+        wanted = {OP_CONV: 1, OP_ADD: 1}
+    verdicts = Counter()
+    while wanted:
+        for words in descriptors(rng, hardware, 10):
+            op = sizes(words).op
+            if not wanted.get(op):
+                continue
+            wanted[op] -= 1
+            wanted = {kind: left for kind, left in wanted.items() if left}
+            for name in fields_of(words):
+                old, width = getattr(sizes(words), name), DESCRIPTOR.fields[name].width
+                values = {old ^ 1 << bit for bit in range(width)}
+                values |= set(around_powers(width)) if width < 10 else set()
+                for value in sorted(values - {old}):
+                    edited = put(words, name, value)
+                    if not no_size_zero(edited):
+                        continue
+                    expected = problems(sizes(edited), hardware)
+                    assert await verdict(dut, edited) == bool(expected), (
+                        f"{name} {value} for {old}: the rules say {expected}, the RTL not: "
+                        f"{sizes(edited)}"
+                    )
+                    verdicts[not expected] += 1
+    assert verdicts[True] and verdicts[False], f"hardly a choice: {dict(verdicts)}"
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def start_beside_the_verdict(dut):
+    """A descriptor that is checked directly behind another one: both verdicts come, and the one of
+    a check that another start has cut short does not."""
+    rng, hardware = await _start(dut)
+    good = descriptors(rng, hardware, 1)[0]
+    bad = put(good, "in_row_stride", 0)
+    decided = LATENCY - 1  # bad_o shows a cycle later
+    assert problems(sizes(bad), hardware)
+
+    async def once(offset):
+        for first, second in ((bad, good), (good, bad), (bad, bad)):
+            seen = []
+            for cycle in range(2 * LATENCY + 8):
+                await FallingEdge(dut.clk_i)
+                if dut.bad_o.value == 1:
+                    seen.append(cycle)
+                start = {0: first, decided + offset: second}.get(cycle)
+                dut.start_i.value = int(start is not None)
+                if start is not None:
+                    dut.desc_i.value = port(start)
+            expected = [LATENCY] * (first is bad and offset >= 0)
+            expected += [decided + offset + LATENCY] * (second is bad)
+            assert seen == expected, f"{offset} cycles after a verdict: {seen}, not {expected}"
+        return offset
+
+    await meeting.sweep("start and verdict", range(-3, 4), once)

@@ -1,6 +1,7 @@
 """Tests of rtl/stream/result_packer.sv: 32-bit results and tensors as beats, none lost, TLAST on
 the last one only."""
 
+import itertools
 from collections import deque
 
 import cocotb
@@ -8,6 +9,7 @@ import numpy as np
 from cocotb.triggers import RisingEdge
 
 from host.harness import clocking
+from tb.lib import meeting
 from tb.lib.packing import pack
 from tb.lib.stalls import PATTERNS, random_pattern, stalls
 
@@ -169,3 +171,35 @@ async def tensors_between(dut):
             if rng.random() < 0.3:
                 await bench.cycle()
         bench.expect(want)
+
+
+@cocotb.test(timeout_time=5, timeout_unit="ms")
+async def flush_beside_the_receiver(dut):
+    """The flush in every cycle around the one in which the receiver takes the beat before the last
+    one again: the last beat carries TLAST, and nothing of the flush is left for the next tensor."""
+    rng = await _start(dut)
+    bench = Bench(dut, rng, "none")
+    held_up = 12  # cycle in which the receiver is ready again
+
+    async def once(offset):
+        for gap in range(3):
+            bench.sink = (cycle < held_up for cycle in itertools.count())
+            steps = rng.integers(0, 2**32, (4, bench.modules), dtype=np.uint64).tolist()
+            for cycle in range(held_up + 8):
+                step = steps[cycle] if cycle < 2 else None
+                await bench.cycle(step, flush=cycle == held_up + offset)
+            await bench.empty()
+            for _ in range(gap):
+                await bench.cycle()
+            for step in steps[2:]:
+                await bench.cycle(step)
+            await bench.cycle(flush=True)
+            await bench.empty()
+            want = []
+            for tensor in (steps[:2], steps[2:]):
+                beats = [s[i] | s[i + 1] << 32 for s in tensor for i in range(0, bench.modules, 2)]
+                want += [(data, False, data is beats[-1]) for data in beats]
+            bench.expect(want)
+        return offset
+
+    await meeting.sweep("flush and receiver", range(-4, 5), once)

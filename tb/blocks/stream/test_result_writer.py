@@ -13,6 +13,7 @@ from cocotb.utils import get_sim_time
 from host.harness import clocking
 from tb.blocks.stream import beats as b
 from tb.blocks.stream import channel
+from tb.lib import meeting
 from tb.lib.stalls import PATTERNS, stalls
 
 PIPELINE = 5  # words in flight of the producer that only looks at room_o
@@ -232,3 +233,53 @@ async def clear_drops_all(dut):
         ]
         await ClockCycles(dut.clk_i, 2)
         assert dut.empty_o.value == 1
+
+
+@cocotb.test(timeout_time=2, timeout_unit="ms")
+async def clear_beside_a_beat(dut):
+    """clear_i in every cycle around the one in which a beat comes in: the beat is dropped or
+    delivered, one that was offered is delivered, and the FIFO is empty afterwards."""
+    rng = await _start(dut)
+    delivered = {}
+
+    async def once(offset: int) -> int:
+        beat, offered, got = b.with_last(b.random_words(rng, 1))[0], False, 0
+        sent = False
+        for cycle in range(-6, 14):
+            await FallingEdge(dut.clk_i)
+            dut.in_valid_i.value = int(cycle >= 0 and not sent)
+            _drive(dut, beat)
+            dut.clear_i.value = int(cycle == offset)
+            dut.m_axis_tready.value = int(cycle > 8)
+            await RisingEdge(dut.clk_i)
+            sent |= cycle >= 0 and dut.in_ready_o.value == 1
+            if cycle == offset:
+                offered = dut.m_axis_tvalid.value == 1
+            if cycle == offset + 1:
+                assert dut.room_o.value.to_unsigned() == int(dut.DEPTH.value), (
+                    f"room_o after a clear {offset} cycles after a beat"
+                )
+            if dut.m_axis_tvalid.value == 1 and dut.m_axis_tready.value == 1:
+                assert dut.m_axis_tdata.value.to_unsigned() == beat.data
+                got += 1
+        what = f"a clear {offset} cycles after a beat"
+        assert got == 1 if offered or offset < 0 else got <= 1, f"{what}: {got} beats"
+        assert dut.empty_o.value == 1 and dut.in_ready_o.value == 1, what
+        delivered[offset] = got
+        return offset
+
+    await meeting.sweep("clear and beat in", range(-3, 7), once)
+    assert not delivered[0], "a beat that comes with the clear is delivered"
+    packets = [beat for p in _packets(rng, 2) for beat in p]
+    cocotb.start_soon(
+        channel.send(
+            dut.clk_i,
+            dut.in_valid_i,
+            dut.in_ready_o,
+            lambda beat: _drive(dut, beat),
+            packets,
+            stalls(rng, "light"),
+        )
+    )
+    received = await _receive(dut, len(packets), stalls(rng, "light"))
+    assert received == [_expected(x) for x in packets]
