@@ -101,9 +101,6 @@ MEETINGS = {
     "start and verdict": "cycle_q of descriptor_check",
     "flush and receiver": "held_q and flush_q of result_packer",
     "clear and beat in": "level_q of the FIFO in result_writer",
-    "packet end and error": "gate_q of clipq_accel",
-    "soft reset and program": "prog_valid_q of stream_parser, on the whole accelerator",
-    "soft reset and interrupt": "IRQ_STATUS and STATUS, on the whole accelerator",
 }
 
 COUNTERS = ("cycles", "stalls", "reads", "writes", "weights", "total cycles", "images")
