@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from ci import netlist, registry
 from host.simulation import runner
-from host.simulation.rtl_index import RtlIndex
 
 
 def seed_of(case: registry.Case, seed: int) -> int:
@@ -26,72 +27,52 @@ def command(case: registry.Case, seed: int, settings: Mapping[str, str]) -> str:
 
 def model_key(case: registry.Case) -> str:
     """Equal for cases that share a model."""
+    own = case.test.model_dump(include={"toplevel", "defines", "public", "sources", "netlist"})
+    return repr((case.sim, case.parameters, own))
+
+
+def run_dir(case: registry.Case, waves: bool = False, coverage: bool = False) -> Path:
+    """Where the case leaves its log, results and waves."""
+    slug = runner.slug(case.test.name, case.sim, case.parameters, waves, coverage)
+    return runner.BUILD / "run" / slug
+
+
+def build_case(case: registry.Case, **options: Any) -> runner.Model:
+    """The model that a case needs. `options` are those of `build` (waves, coverage, jobs, index);
+    raises like it."""
     test = case.test
-    facts = (test.toplevel, case.sim, case.parameters, test.defines, test.public, test.sources)
-    return repr((*facts, test.netlist))
-
-
-def covered_modules(tests: registry.Registry, index: RtlIndex) -> set[str]:
-    """Modules in the hierarchies of all tests. Raises SourceError for a missing top level."""
-    return set().union(*(index.closure(test.toplevel) for test in tests.tests.values()))
-
-
-def build_case(
-    case: registry.Case,
-    waves: bool = False,
-    *,
-    coverage: bool = False,
-    jobs: int = 1,
-    index: RtlIndex | None = None,
-) -> runner.Model:
-    """The model that a case needs; raises like `build`."""
-    test = case.test
-    sources = (
-        netlist.sources(test.toplevel, test.netlist, case.parameters, index)
-        if test.netlist
-        else test.sources or None
-    )
-    return runner.build(
-        test.toplevel,
-        sources,
-        case.parameters,
-        case.sim,
-        defines=test.defines,
-        public=test.public,
-        waves=waves,
-        coverage=coverage,
-        jobs=jobs,
-        index=None if sources else index,
-    )
+    sources: Sequence[Path | str] = test.sources
+    if test.netlist:
+        index = options.get("index")
+        sources = netlist.sources(test.toplevel, test.netlist, case.parameters, index)
+    facts: dict[str, Any] = {"defines": test.defines, "public": test.public}
+    return runner.build(test.toplevel, sources, case.parameters, case.sim, **facts, **options)
 
 
 def run_case(
     case: registry.Case,
     seed: int,
     waves: bool = False,
+    coverage: bool = False,
     *,
-    jobs: int = 1,
-    model: runner.Model | None = None,
     env: Mapping[str, str] | None = None,
 ) -> runner.Result:
-    """Run one case of the registry, building its model if none is given.
+    """Build and run one case of the registry.
 
     A model that does not build is a failed Result. `env` are settings of the test bench; what the
     registry says about them goes before.
     """
     test = case.test
     try:
-        model = model or build_case(case, waves, jobs=jobs)
+        model = build_case(case, waves=waves, coverage=coverage, jobs=2)
     except Exception as error:  # this case's failure, not its caller's
-        log = getattr(error, "log", None)
-        return runner.Result(False, str(error), 0.0, 0.0, seed, log, None, ())
-    name = runner.slug(test.name, case.sim, case.parameters, waves, model.coverage)
+        return runner.Result(False, str(error), 0.0, 0.0, getattr(error, "log", None))
     return runner.simulate(
         model,
         test.module,
         seed=seed,
         env={**(env or {}), **{k: str(v) for k, v in case.parameters.items()}, **test.env},
         filter=test.filter,
-        run_dir=runner.BUILD / "run" / name,
+        run_dir=run_dir(case, waves, coverage),
         timeout=test.timeout,
     )

@@ -8,35 +8,36 @@ missed, or an exclusion matches nothing or only what was covered.
 
 from __future__ import annotations
 
-import concurrent.futures as futures
 import json
 import logging
 import os
 import shutil
 import sys
 import time
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import click
 import jinja2
-import yaml
+from pydantic import Field
 
-from ci import cases, registry
+from ci import cases, registry, results
 from ci.coverage_points import (
     KINDS,
     Counts,
     CoverageError,
     FileCoverage,
+    Item,
+    Kind,
     by_file,
     check_exclusions,
     load_exclusions,
     total,
 )
-from host.simulation import process, runner
-from host.simulation.progress import Heartbeat
-from host.simulation.rtl_index import ROOT, RtlIndex, SourceError
+from host.simulation import runner
+from host.simulation.rtl_index import ROOT
 from model.common.command import Command
 from model.common.files import write_text
 
@@ -48,113 +49,34 @@ OUT = ROOT / "build" / "coverage"
 SHOWN = 10  # missed items that are printed for each kind and file
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Gates in per cent by kind, and the cases to run."""
+class Plan(registry.Strict):
+    """ci/code_coverage.yaml: gates in per cent by kind, the tests to run and their NUM_MODULES."""
 
-    gates: dict[str, float]
-    cases: tuple[registry.Case, ...]
+    gates: Annotated[dict[Kind, float], Field(min_length=len(KINDS))]
+    modules: int
+    tests: list[str]
 
-
-def load_plan(path: Path = PLAN, only: tuple[str, ...] = ()) -> Plan:
-    """Read the plan; `only` replaces its tests. Raises CoverageError naming what is wrong."""
-    data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    tests = registry.load().tests
-    names = only or data["tests"]
-    if unknown := [
-        name for name in names if name not in tests or not tests[name].cases("verilator")
-    ]:
-        raise CoverageError(f"{path.name}: no test {unknown[0]!r} on verilator in ci/tests.yaml")
-    if set(data["gates"]) != set(KINDS):
-        raise CoverageError(f"{path.name}: gates must name {', '.join(KINDS)}")
-    return Plan(
-        data["gates"],
-        tuple(case for name in names for case in tests[name].cases("verilator", data["modules"])),
-    )
+    def cases(self) -> list[registry.Case]:
+        """Raises CoverageError if a test has none on Verilator."""
+        tests, found = registry.load(), list[registry.Case]()
+        for name in self.tests:
+            found += (own := tests.named(name).cases("verilator", self.modules))
+            if not own:
+                raise CoverageError(f"{PLAN.name}: test {name!r} does not run on verilator")
+        return found
 
 
-class Campaign:
-    """Builds each model once and runs the cases on `jobs` threads, each of which waits for a
-    compiler or a simulator."""
-
-    def __init__(self, cases: tuple[registry.Case, ...], seed: int, jobs: int):
-        self.cases, self.seed, self.jobs = cases, seed, jobs
-        self.index = RtlIndex()
-        self.running: set[str] = set()
-
-    def run(self) -> list[tuple[registry.Case, runner.Result]]:
-        """All results, in the order in which they came."""
-        models: dict[tuple, list[registry.Case]] = {}
-        for case in self.cases:
-            models.setdefault(
-                (
-                    case.test.toplevel,
-                    str(case.parameters),
-                    case.test.public,
-                    str(case.test.defines),
-                ),
-                [],
-            ).append(case)
-        groups = sorted(
-            models.values(), key=lambda cases: -sum(case.test.seconds for case in cases)
-        )
-        results: list[tuple[registry.Case, runner.Result]] = []
-        todo: dict[futures.Future[Any], list[registry.Case] | None]  # None: a simulation
-        with (
-            process.pool(self.jobs) as pool,
-            Heartbeat(lambda: "running " + ", ".join(sorted(self.running)), 20.0),
-        ):
-            todo = {pool.submit(self._build, group): group for group in groups}
-            while todo:
-                for job in futures.wait(todo, return_when=futures.FIRST_COMPLETED).done:
-                    group = todo.pop(job)
-                    if group is None:
-                        results.append(job.result())
-                        _print_result(*results[-1])
-                    else:
-                        todo.update(
-                            {
-                                pool.submit(self._simulate, case, job.result()): None
-                                for case in group
-                            }
-                        )
-        return results
-
-    def _build(self, group: list[registry.Case]) -> runner.Model:
-        name = f"build of {group[0].test.toplevel}"
-        self.running.add(name)
-        try:
-            return cases.build_case(group[0], coverage=True, jobs=2, index=self.index)
-        finally:
-            self.running.discard(name)
-
-    def _simulate(
-        self, case: registry.Case, model: runner.Model
-    ) -> tuple[registry.Case, runner.Result]:
-        self.running.add(case.key)
-        try:
-            return case, cases.run_case(case, self.seed, model=model)
-        finally:
-            self.running.discard(case.key)
-
-
-def _print_result(case: registry.Case, result: runner.Result) -> None:
-    print(
-        f"{'pass' if result.passed else 'FAIL'} {case.key:64} {result.seconds:7.1f} s "
-        f"{result.error}",
-        flush=True,
-    )
-
-
-def collect(results: list[tuple[registry.Case, runner.Result]]) -> Counts:
-    """Add up the data that the passed cases left. Raises CoverageError if a case failed: what it
-    covered was not checked."""
-    if failed := [case.key for case, result in results if not result.passed]:
-        raise CoverageError(f"{len(failed)} of {len(results)} cases failed: {', '.join(failed)}")
+def measure(plan: Plan, seed: int, jobs: int) -> Counts:
+    """Run the cases; the sum of what they left. Raises CoverageError if one failed: what it covered
+    was not checked."""
+    runner.require("verilator")
+    arguments = [results.BENCHES, *(f"--bench={name}" for name in plan.tests), "--counters"]
+    arguments += ["--sim=verilator", f"--modules={plan.modules}", f"--case-seed={seed}"]
+    if code := results.run_pytest([*arguments, f"-n{jobs}"], {}):
+        raise CoverageError(f"a case failed: pytest ended with status {code}")
     counts = Counts(ROOT)
-    for _, result in results:
-        assert result.log, "what has passed has a log"
-        counts.read(result.log.parent / "coverage.dat")
+    for case in plan.cases():
+        counts.read(cases.run_dir(case, coverage=True) / "coverage.dat")
     return counts
 
 
@@ -163,7 +85,7 @@ def percent(tally: tuple[int, int]) -> float:
     return 100.0 * tally[0] / tally[1] if tally[1] else 100.0
 
 
-def missed_gates(files: list[FileCoverage], gates: dict[str, float]) -> list[str]:
+def missed_gates(files: list[FileCoverage], gates: Mapping[Kind, float]) -> list[str]:
     """One line for each gate that is not reached, or that has nothing to measure."""
     problems = []
     for kind in KINDS:
@@ -241,41 +163,44 @@ def write_html(files: list[FileCoverage], folder: Path, **facts: Any) -> None:
         )
 
 
-def annotate(coverage: FileCoverage) -> list[dict]:
+def annotate(coverage: FileCoverage) -> list[dict[str, Any]]:
     """One row a source line: number, text, count of its statements (None: it has none), class, and
     what is missed or excluded on it."""
-    items: dict[int, list] = {}
-    for item in coverage.counts:
-        items.setdefault(item.line, []).append(item)
+    items: defaultdict[int, list[Item]] = defaultdict(list)
+    for item in sorted(coverage.counts):
+        items[item.line].append(item)
     rows = []
     for number, text in enumerate(coverage.source, 1):
-        own = sorted(items.get(number, []))
-        missed = [
-            item for item in own if not coverage.counts[item] and item not in coverage.excluded
-        ]
-        reasons = sorted(
-            {coverage.excluded[item].reason for item in own if item in coverage.excluded}
-        )
-        count = next((coverage.counts[item] for item in own if item.kind == "line"), None)
-        style = (
-            "missed"
-            if any(i.kind == "line" for i in missed)
-            else "part"
-            if missed
-            else "excluded"
-            if reasons
-            else "hit"
-            if own
-            else ""
-        )
-        notes = [f"excluded: {reason}" for reason in reasons]
+        own = items[number]
+        reasons = {coverage.excluded[item].reason for item in own if item in coverage.excluded}
+        missed = {
+            kind: [
+                item.name
+                for item in own
+                if item.kind == kind and not coverage.counts[item] and item not in coverage.excluded
+            ]
+            for kind in KINDS
+        }
+        styles = {
+            "missed": missed["line"],
+            "part": missed["branch"] + missed["toggle"],
+            "excluded": reasons,
+            "hit": own,
+        }
+        notes = [f"excluded: {reason}" for reason in sorted(reasons)]
         for kind in ("branch", "toggle"):
-            names = [item.name for item in missed if item.kind == kind]
-            if names:
-                more = f" and {len(names) - 12} more" if len(names) > 12 else ""
-                notes.append(f"{kind} not seen: {', '.join(names[:12])}{more}")
+            shown, more = missed[kind][:12], len(missed[kind]) - 12
+            if shown:
+                rest = f" and {more} more" if more > 0 else ""
+                notes.append(f"{kind} not seen: {', '.join(shown)}{rest}")
         rows.append(
-            {"number": number, "text": text, "count": count, "style": style, "notes": notes}
+            {
+                "number": number,
+                "text": text,
+                "count": next((coverage.counts[i] for i in own if i.kind == "line"), None),
+                "style": next((style for style, why in styles.items() if why), ""),
+                "notes": notes,
+            }
         )
     return rows
 
@@ -301,13 +226,11 @@ def annotate(coverage: FileCoverage) -> list[dict]:
 )
 def main(jobs: int, seed: int, only: tuple[str, ...], missed: bool) -> None:
     start = time.monotonic()
-    try:
-        plan, exclusions = load_plan(only=only), load_exclusions(EXCLUSIONS)
-        log.info("coverage: %d cases, %d at a time, seed %d", len(plan.cases), jobs, seed)
-        counts = collect(Campaign(plan.cases, seed, jobs).run())
-    except (CoverageError, registry.RegistryError, runner.RunnerError, SourceError) as error:
-        raise SystemExit(f"error: {error}") from None
-    files = by_file(counts.items(), exclusions, ROOT)
+    plan, exclusions = registry.read(PLAN, Plan, CoverageError), load_exclusions(EXCLUSIONS)
+    plan = plan.model_copy(update={"tests": [*only] or plan.tests})
+    names = [case.key for case in plan.cases()]
+    log.info("coverage: %d cases, %d at a time, seed %d", len(names), jobs, seed)
+    files = by_file(measure(plan, seed, jobs).items(), exclusions, ROOT)
     errors, notes = check_exclusions(files, exclusions)
     problems = errors + missed_gates(files, plan.gates)
     seconds = time.monotonic() - start
@@ -317,22 +240,14 @@ def main(jobs: int, seed: int, only: tuple[str, ...], missed: bool) -> None:
         "gates": plan.gates,
         "seed": seed,
         "seconds": round(seconds, 1),
-        "cases": [case.key for case in plan.cases],
+        "cases": names,
         "problems": problems,
         "notes": notes,
     }
     write_json(files, OUT / "coverage.json", **facts)
     write_html(files, OUT, **facts)
     print_report(files, missed)
-    print(*notes, sep="\n") if notes else None
-    print(
-        f"reports: {(OUT / 'index.html').relative_to(ROOT)}, "
-        f"{(OUT / 'coverage.json').relative_to(ROOT)}; {seconds:.0f} s"
-    )
-    print(
-        *(f"FAILED: {problem}" for problem in problems)
-        if problems
-        else ("coverage: all gates reached",),
-        sep="\n",
-    )
+    pages = f"{OUT.relative_to(ROOT)}/index.html, coverage.json"
+    verdict = [f"FAILED: {problem}" for problem in problems] or ["coverage: all gates reached"]
+    print(*notes, f"reports: {pages}; {seconds:.0f} s", *verdict, sep="\n")
     sys.exit(bool(problems))

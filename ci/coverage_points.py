@@ -20,15 +20,17 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Literal, get_args
 
-import yaml
+from pydantic import BeforeValidator, StringConstraints, model_validator
 
+from ci import registry
 from model.common.errors import UserError
 
-KINDS = ("line", "branch", "toggle")
+Kind = Literal["line", "branch", "toggle"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 _COUNTER = re.compile(r"C '(.*)' (\d+)")
 _CONDITIONAL = {"cond_then", "cond_else"}
-_EXCLUSION_KEYS = {"file", "kind", "source", "arm", "signal", "reason"}
 
 
 class CoverageError(UserError):
@@ -119,10 +121,7 @@ class Exclusion:
     signal: str = ""
 
     def __str__(self) -> str:
-        return (
-            f"{self.file} {self.kind} "
-            f"{self.source or self.signal}{' ' + self.arm if self.arm else ''}"
-        )
+        return " ".join(filter(None, (self.file, self.kind, self.source or self.signal, self.arm)))
 
     def matches(self, item: Item, text: str) -> bool:
         """Whether this exclusion names `item`, whose source line is `text`."""
@@ -134,41 +133,40 @@ class Exclusion:
         return text.split("//")[0].strip() == self.source and self.arm in ("", name)
 
 
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Several = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
+
+
+class _Entry(registry.Strict):
+    """An entry of the exclusion file, which documents its fields."""
+
+    file: Text
+    kind: Annotated[list[Kind], Several]
+    source: Annotated[list[Text], Several] = []
+    arm: str = ""
+    signal: Annotated[list[Text], Several] = []
+    reason: Text
+
+    def exclusions(self) -> list[Exclusion]:
+        """One for each kind and place."""
+        own = {"arm": self.arm, "reason": self.reason}
+        return [
+            *(Exclusion(self.file, k, source=s, **own) for k in self.kind for s in self.source),
+            *(Exclusion(self.file, k, signal=s, **own) for k in self.kind for s in self.signal),
+        ]
+
+    @model_validator(mode="after")
+    def _fits(self) -> _Entry:
+        toggle = self.kind == ["toggle"]
+        if toggle == bool(self.source) or toggle != bool(self.signal) or "toggle" in self.kind[1:]:
+            raise ValueError("needs kind: toggle and signal, or kind: line or branch and source")
+        return self
+
+
 def load_exclusions(path: Path) -> list[Exclusion]:
     """Read the exclusion file. Raises CoverageError naming the entry that is wrong."""
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8")) or []
-    except (OSError, yaml.YAMLError) as error:
-        raise CoverageError(f"{path.name}: {error}") from error
-    return [exclusion for entry in entries for exclusion in _exclusions(path, entry)]
-
-
-def _exclusions(path: Path, entry: dict) -> list[Exclusion]:
-    if not isinstance(entry, dict) or set(entry) - _EXCLUSION_KEYS:
-        raise CoverageError(
-            f"{path.name}: {entry!r}: the keys are {', '.join(sorted(_EXCLUSION_KEYS))}"
-        )
-    if not str(entry.get("reason", "")).strip() or not entry.get("file"):
-        raise CoverageError(f"{path.name}: {entry!r} needs a file and a reason")
-    kinds = entry.get("kind")
-    kinds = kinds if isinstance(kinds, list) else [kinds]
-    wanted = "signal" if kinds == ["toggle"] else "source"
-    if (
-        not set(kinds) <= set(KINDS)
-        or not entry.get(wanted)
-        or ("toggle" in kinds and len(kinds) > 1)
-    ):
-        raise CoverageError(
-            f"{path.name}: {entry!r} needs kind: toggle and a signal, or kind: line or branch and "
-            "a source line"
-        )
-    places = entry[wanted] if isinstance(entry[wanted], list) else [entry[wanted]]
-    fields = {key: str(entry[key]).strip() for key in ("file", "arm", "reason") if key in entry}
-    return [
-        Exclusion(kind=kind, **fields, **{wanted: str(place).strip()})
-        for kind in kinds
-        for place in places
-    ]
+    entries = registry.read(path, list[_Entry], CoverageError)
+    return [exclusion for entry in entries for exclusion in entry.exclusions()]
 
 
 @dataclass

@@ -87,7 +87,7 @@ class Proof:
     @property
     def cases(self) -> list[Proof]:
         """One proof for each point of the matrix, this one itself without a matrix."""
-        points = registry.points(self.name, self.matrix)
+        points = registry.points(self.matrix)
         return (
             [
                 replace(

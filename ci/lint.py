@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import click
 
-from host.simulation import process, runner
+from host.simulation import process, simulators
 from host.simulation.progress import Heartbeat
 from host.simulation.rtl_index import ROOT, RtlIndex, SourceError
 from model.common.command import Command
@@ -62,7 +62,7 @@ class Check:
                     log,
                     cwd=ROOT,
                     timeout=TIMEOUT,
-                    env={"VERILATOR_ROOT": str(runner.verilator_root())},
+                    env={"VERILATOR_ROOT": str(simulators.verilator_root())},
                 )
             except process.CommandTimeout as late:
                 return [str(late)]
@@ -121,7 +121,7 @@ def _pages() -> list[str]:
 def _module_checks(index: RtlIndex, top: str) -> list[Check]:
     files = [str(f) for f in index.files(top)]
     verilator = [
-        str(runner.verilator_root() / "bin" / "verilator"),
+        str(simulators.verilator_root() / "bin" / "verilator"),
         "--lint-only",
         "-Wall",
         "--no-timing",

@@ -1,108 +1,83 @@
-"""Runs pytest for the flow and reads what it leaves: JUnit XML with the functions of each bench."""
+"""Runs pytest for the flow, and counts what it reports: a bench counts as the cocotb functions of
+its simulation, any other test as itself."""
 
 from __future__ import annotations
 
+import math
 import sys
-import xml.etree.ElementTree as ET
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+
+import pytest
 
 from ci import registry
 from host.simulation import process
 from host.simulation.rtl_index import ROOT
-from host.simulation.runner import TestOutcome, outcome
 
 BENCHES = "ci/test_benches.py"
-NO_LIMIT = 7 * 86400.0  # seconds; every test has a limit of its own
+STATUSES = ("passed", "failed", "skipped")
+Outcomes = Mapping[str, Sequence[tuple[str, str]]]  # {name in ci/tests.yaml: (function, status)}
 
 
-@dataclass(frozen=True)
-class Report:
-    """One bench with its parameters, or one suite: its functions and how to run it again."""
+def run_pytest(arguments: Iterable[str], env: Mapping[str, str]) -> int:
+    """Run pytest in the environment of host/simulation/environment.py; its exit status.
 
-    key: str
-    about: str
-    seconds: float
-    tests: tuple[TestOutcome, ...]
-    again: str
-    log: Path | None = None
-
-    def count(self, status: str) -> int:
-        """Number of functions with this status."""
-        return sum(t.status == status for t in self.tests)
-
-
-def run_pytest(arguments: Sequence[str], junit: Path, env: Mapping[str, str]) -> list[Report]:
-    """Run pytest in the environment of host/simulation/environment.py; the reports of what ran.
-
-    Nothing that it has started outlives this call. An end other than "all passed" and "some failed"
-    is a report of its own.
+    Nothing that it has started outlives this call.
     """
-    junit.unlink(missing_ok=True)
-    own = [f"--junitxml={junit}", "-ojunit_family=xunit1", "-v", "--no-header"]
-    own += ["-p", "no:cacheprovider"]
-    command = [sys.executable, "-m", "pytest", *own, *arguments]
+    command = [sys.executable, "-m", "pytest", "-v", "--no-header", "-p", "no:cacheprovider"]
     sys.stdout.flush()
-    code = process.run(command, sys.stdout.buffer, cwd=ROOT, env=env, timeout=NO_LIMIT)
-    reports = read(junit, registry.load())
-    if code not in (0, 1) or not reports or (code == 1 and not count(reports, "failed")):
-        end = TestOutcome("pytest", "failed", 0.0, f"pytest ended with status {code}")
-        reports.append(Report("pytest", "The run itself", 0.0, (end,), "make regress"))
-    return reports
+    command = [*command, *arguments]
+    code = process.run(command, sys.stdout.buffer, cwd=ROOT, env=env, timeout=math.inf)
+    if code not in (0, 1):
+        print(f"error: pytest ended with status {code}")
+    return code
 
 
-def read(junit: Path, tests: registry.Registry) -> list[Report]:
-    """Reports in a JUnit file of pytest; none if it is missing or cut short."""
-    try:
-        found = list(ET.parse(junit).iter("testcase"))
-    except (OSError, ET.ParseError):
-        return []
-    reports: list[Report] = []
-    others: dict[registry.PytestSuite, list[TestOutcome]] = {}
-    for element in found:
-        name = element.get("name", "")
-        if element.get("file") == BENCHES and name.startswith("test_bench["):
-            reports.append(_bench(name[len("test_bench[") : -1], element, tests))
-        else:
-            file = element.get("file") or name.replace(".", "/")  # of a collection: the module
-            others.setdefault(suite_of(file, tests), []).append(outcome(element))
-    for suite, outcomes in others.items():
-        seconds = sum(o.seconds for o in outcomes)
-        again = f".venv/bin/python -m pytest {suite.pytest}"
-        reports.append(Report(suite.name, suite.about, seconds, tuple(outcomes), again))
-    return reports
+def reports(stats: Mapping[str, Sequence]) -> list[pytest.TestReport]:
+    """Of pytest's terminal reporter: the last one of each test or file, those of failures last."""
+    categories = ("passed", "skipped", "xfailed", "xpassed", "failed", "error")
+    found = [report for category in categories for report in stats.get(category, ())]
+    return [*{report.nodeid: report for report in found}.values()]
 
 
-def _bench(key: str, element: ET.Element, tests: registry.Registry) -> Report:
-    facts = [(p.get("name", ""), p.get("value", "")) for p in element.iter("property")]
-    whole = outcome(element)
-    functions = [
-        TestOutcome(value, name, 0.0, whole.message if name == "failed" else "")
-        for name, value in facts
-        if name in ("passed", "failed", "skipped")
-    ]
-    if not functions or (whole.status == "failed" and all(f.status != "failed" for f in functions)):
-        functions.append(TestOutcome(key, whole.status, whole.seconds, whole.message))
-    others, test = dict(facts), tests.tests.get(key.partition("[")[0])
-    log = Path(others["log"]) if "log" in others else None
-    about, again = test.about if test else "", others.get("again", "make regress")
-    return Report(key, about, whole.seconds, tuple(functions), again, log)
+def functions(report: pytest.TestReport) -> list[tuple[str, str]]:
+    """(name, status) of each function that a report stands for. A failure that is none of theirs
+    counts as one more."""
+    found = [(name, status) for status, name in properties(report) if status in STATUSES]
+    lost = report.failed and all(status != "failed" for _, status in found)
+    return [*found, (report.nodeid, report.outcome)] if lost or not found else found
 
 
-def suite_of(file: str, tests: registry.Registry) -> registry.PytestSuite:
-    """The suite of ci/tests.yaml with the longest path that a file lies in."""
-    unknown = registry.PytestSuite("pytest", "Tests in no suite of ci/tests.yaml", "")
-    found = [s for s in tests.suites.values() if file.startswith(s.pytest)]
-    return max(found, key=lambda suite: len(suite.pytest), default=unknown)
+def properties(report: pytest.TestReport) -> list[tuple[str, str]]:
+    """What the test has recorded with `record_property`; nothing for a collection."""
+    return [(key, str(value)) for key, value in getattr(report, "user_properties", ())]
 
 
-def count(reports: Sequence[Report], status: str) -> int:
-    """Number of functions with this status in all reports."""
-    return sum(report.count(status) for report in reports)
+def outcomes(found: Iterable[pytest.TestReport]) -> Outcomes:
+    """What the reports say of each test and suite of ci/tests.yaml."""
+    tests, result = registry.load(), defaultdict[str, list[tuple[str, str]]](list)
+    for report in found:
+        result[name_of(report.nodeid, tests)] += functions(report)
+    return result
 
 
-def closing_line(reports: Sequence[Report]) -> str:
-    """`N passed, N failed`, and `, N skipped` if there are any; single functions are counted."""
-    passed, failed, skipped = (count(reports, s) for s in ("passed", "failed", "skipped"))
-    return f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else "")
+def logs(found: Iterable[pytest.TestReport]) -> list[Path]:
+    """Logs of the benches that passed."""
+    return [Path(v) for r in found if r.passed for key, v in properties(r) if key == "log"]
+
+
+def name_of(nodeid: str, tests: registry.Registry) -> str:
+    """The bench of a test, or else the suite with the longest path that it lies in; empty if there
+    is none."""
+    if nodeid.startswith(f"{BENCHES}::test_bench["):
+        return nodeid.split("[")[1]
+    found = [s for s in tests.suites.values() if nodeid.startswith(s.pytest)]
+    return max(found, key=lambda suite: len(suite.pytest)).name if found else ""
+
+
+def closing_line(statuses: Iterable[str]) -> str:
+    """`N passed, N failed`, and `, N skipped` if there are any."""
+    count = Counter(statuses)
+    skipped = f", {count['skipped']} skipped" * bool(count["skipped"])
+    return f"{count['passed']} passed, {count['failed']} failed{skipped}"

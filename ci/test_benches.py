@@ -18,14 +18,17 @@ TAIL_LINES = 40
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    option, tests = metafunc.config.option, registry.load()
-    if option.bench and option.sim and not option.modules:
-        found = tests.tests[option.bench].usual_cases(option.sim)
-    elif option.bench:
-        found = tests.tests[option.bench].cases(option.sim, option.modules)
-    else:
-        chosen = [t for t in tests.tests.values() if option.nightly or "nightly" not in t.tags]
-        found = [case for test in chosen for case in test.cases(option.sim)]
+    option, tests = metafunc.config.option, registry.load().tests.values()
+    found = [
+        case
+        for test in tests
+        if (
+            test.name in option.bench
+            if option.bench
+            else option.nightly or "nightly" not in test.tags
+        )
+        for case in test.cases(option.sim, option.modules)
+    ]
     metafunc.parametrize("case", found, ids=lambda case: case.key)
 
 
@@ -38,22 +41,16 @@ def test_bench(
         pytest.skip(reason)
     option, settings = request.config.option, environment.bench_settings()
     seed = cases.seed_of(case, option.seed) if option.case_seed is None else option.case_seed
-    result = cases.run_case(case, seed, option.waves, jobs=2, env=settings)
+    result = cases.run_case(case, seed, option.waves, option.counters, env=settings)
     again = cases.command(case, seed, settings)
-    record_property("again", again)
     print(f"\n{case.key}, seed {seed}: build {result.build_seconds:.1f} s", end=", ")
     print(f"simulation {result.seconds:.1f} s; log: {result.log}; waves: {result.waves}")
     for test in result.tests:
         print(f"  {test.status:7} {test.name} ({test.seconds:.1f} s)")
         record_property(test.status, test.name)
-    if result.log:
-        record_property("log", str(result.log))
+    print(f"to run it again: {again}")
     if not result.passed:
-        pytest.fail(
-            f"{result.error}\n{_tail(result)}\nto reproduce: {again} WAVES=1", pytrace=False
-        )
-
-
-def _tail(result: runner.Result) -> str:
-    lines = result.log.read_text(errors="replace").splitlines()[-TAIL_LINES:] if result.log else []
-    return "\n".join([f"last {len(lines)} lines of {result.log}:", *lines])
+        lines = result.log.read_text(errors="replace").splitlines() if result.log else []
+        tail = "\n".join([f"end of {result.log}:", *lines[-TAIL_LINES:]])
+        pytest.fail(f"{result.error}\n{tail}\nto reproduce: {again} WAVES=1", pytrace=False)
+    record_property("log", str(result.log))

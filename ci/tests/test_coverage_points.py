@@ -126,6 +126,7 @@ def test_useless_exclusions_are_errors(tree):
     "entry",
     [
         "{file: rtl/m.sv, kind: toggle, signal: q}",
+        "{file: rtl/m.sv, kind: line, source: q, signal: q, reason: r}",
         "{file: rtl/m.sv, kind: toggle, source: q, reason: r}",
         "{file: rtl/m.sv, kind: lines, source: q, reason: r}",
         "{kind: line, source: q, reason: r}",

