@@ -128,7 +128,7 @@ option = $(if $($1),--$2=$(call quote,$($1)))
 flag   = $(if $(filter 1,$($1)),--$2)
 
 .PHONY: help setup demo sim regress run accuracy train vectors perf lint formal mutate synth clean coverage import check export diff
-.PHONY: tables
+.PHONY: tables signoff
 
 help: ## list the commands
 	@echo 'Commands (the first one run sets everything up in .venv):'
@@ -196,6 +196,9 @@ mutate: ## bugs planted in the RTL, and which tests find them: [N=200] [SEED=n] 
 
 formal: ## proofs: [PROOF=name] [JOBS=n] [NIGHTLY=1]
 	@$(python) ci formal $(call option,PROOF,proof) $(call option,JOBS,jobs) $(call flag,NIGHTLY,nightly) $(ARGS)
+
+signoff: ## one page of all that the last regress, coverage, mutate and formal have shown, against its goals: [ARGS=]
+	@$(python) ci signoff $(ARGS)
 
 synth: ## area and clock by open tools: [TARGET=ecp5|xc7] [MODULES=] [BLOCK=quick|all|whole|name] [JOBS=] [ARGS=]
 	@$(python) syn $(call option,TARGET,target) $(call option,MODULES,modules) $(call option,BLOCK,block) \

@@ -15,6 +15,7 @@ main = CommandGroup(
         "coverage": "ci.code_coverage",
         "mutate": "ci.mutate",
         "formal": "ci.formal",
+        "signoff": "ci.signoff",
         "generate-program": "ci.generate_program",
         "generate-regs": "ci.generate_regs",
     },

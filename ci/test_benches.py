@@ -43,6 +43,7 @@ def test_bench(
     seed = cases.seed_of(case, option.seed) if option.case_seed is None else option.case_seed
     result = cases.run_case(case, seed, option.waves, option.counters, env=settings)
     again = cases.command(case, seed, settings)
+    record_property("seed", seed)
     print(f"\n{case.key}, seed {seed}: build {result.build_seconds:.1f} s", end=", ")
     print(f"simulation {result.seconds:.1f} s; log: {result.log}; waves: {result.waves}")
     for test in result.tests:

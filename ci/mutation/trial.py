@@ -23,6 +23,7 @@ from model.common.files import write_text
 
 ACCELERATOR = "accel_harness"
 REACHES = ("block", "accel", "regress")  # how far a survivor is followed
+LARGE = 12  # modules and packages of a hierarchy that Icarus simulates slowly
 DECIDED = ("killed", "not compiled", "equivalent")
 
 
@@ -83,9 +84,10 @@ def cases_for(
 ) -> list[registry.Case]:
     """Cases whose top level contains one of `units`, in the order in which they are tried.
 
-    First block tests on Icarus, which compiles at once, the smaller hierarchies first; then the
-    whole accelerator with 4 modules on Verilator; then block tests on Verilator, then everything
-    else. `reach` and `sim` cut the list. Tests on netlists are left out.
+    First tests of small blocks on Icarus, which compiles at once, then those of large ones on
+    Verilator, which runs fast; the smaller hierarchies first. Then the whole accelerator with 4
+    modules on Verilator, then everything else. `reach` and `sim` cut the list. Tests on netlists
+    are left out.
     """
     units, found = set(units), []
     for test in tests.tests.values():
@@ -99,10 +101,11 @@ def cases_for(
             continue
         whole = test.toplevel == ACCELERATOR
         for number, case in enumerate(c for c in test.cases(sim) if not runner.missing(c.sim)):
-            fast = case.sim == "verilator"
+            fast, large = case.sim == "verilator", len(closure) > LARGE
             small = case.parameters.get("NUM_MODULES", 4) == 4
-            stage = (1 if fast and small else 3) if whole else (2 if fast else 0)
-            if reach == "regress" or stage in (0, 2) or (reach == "accel" and stage == 1):
+            first = (2 if small else 3) if whole else 1 if large else 0
+            stage = first if fast == (whole or large) else 3
+            if reach == "regress" or not whole or (reach == "accel" and stage == 2):
                 found.append(((stage, len(closure), test.seconds, number), case))
     return [case for _, case in sorted(found, key=lambda item: item[0])]
 

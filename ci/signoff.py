@@ -1,0 +1,228 @@
+"""`make signoff`: one page that holds what the last runs have shown against what is asked.
+
+Reads what `make regress`, `make coverage`, `make mutate`, `make formal` and its `--planted` have
+left below build/, the waivers of rtl/coverage_exclusions.yaml and the bugs of ci/provenance.yaml;
+writes build/signoff/index.html and signoff.json. Fails if a result is missing or below its goal.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+import xml.etree.ElementTree as ET
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import jinja2
+import yaml
+from pyslang.syntax import SyntaxKind as Kind
+from pyslang.syntax import SyntaxNode, SyntaxTree
+
+from ci import code_coverage, coverage_points, formal, mutate
+from ci.mutation import designed, mutants, trial
+from host.simulation.rtl_index import ROOT
+from model.common.command import Command
+from model.common.errors import UserError
+from model.common.files import write_text
+
+OUT = ROOT / "build" / "signoff"
+PROVENANCE = Path(__file__).with_name("provenance.yaml")
+METHODS = {"random test", "directed test", "netlist test", "proof", "mutation", "review"}
+METHODS |= {"not recorded"}
+
+
+class SignoffError(UserError):
+    """provenance.yaml says something that cannot be."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One line of the page: `hit` of `total`, `least` per cent of which are asked."""
+
+    name: str
+    hit: int
+    total: int
+    least: float
+    command: str
+    note: str = ""
+
+    @property
+    def percent(self) -> float:
+        """Share in per cent, 0 of nothing."""
+        return 100.0 * self.hit / self.total if self.total else 0.0
+
+    @property
+    def met(self) -> bool:
+        """Whether there is a result that reaches the goal."""
+        return self.total > 0 and self.percent >= self.least
+
+
+def regression(build: Path) -> Iterator[Goal]:
+    """Tests that passed, and functional coverage."""
+    cases = _testcases(build / "regress" / "junit.xml")
+    failed = sum(c.find("failure") is not None or c.find("error") is not None for c in cases)
+    skipped = sum(c.find("skipped") is not None for c in cases)
+    seeds = {p.get("value") for c in cases for p in c.iter("property") if p.get("name") == "seed"}
+    note = f"{skipped} skipped; {len(seeds)} seeds of simulations"
+    ran = len(cases) - skipped
+    yield Goal("tests", ran - failed, ran, 100, "make regress", note)
+    hits = _read(build / "regress" / "coverage.json", {})
+    hit = sum(n > 0 for n in hits.values())
+    yield Goal("functional coverage", hit, len(hits), 100, "make regress")
+
+
+def code(build: Path) -> Iterator[Goal]:
+    """Line, branch and toggle coverage, and that of state machines."""
+    data = _read(build / "coverage" / "coverage.json", {})
+    for kind in coverage_points.KINDS:
+        total = data.get("total", {}).get(kind, {"covered": 0, "relevant": 0})
+        least = data.get("gates", {}).get(kind, 100)
+        note = f"seed {data['seed']}" if data else ""
+        yield Goal(kind, total["covered"], total["relevant"], least, "make coverage", note)
+    missed = {" ".join(m.split()[:2]) for f in data.get("files", {}).values() for m in f["missed"]}
+    waived = {(e.file, e.source) for e in waivers() if e.source}
+    found, total = Counter[str](), Counter[str]()
+    for path in sorted((ROOT / "rtl").rglob("*.sv")) if data else ():
+        file, lines = str(path.relative_to(ROOT)), path.read_text(encoding="utf-8").splitlines()
+        for what, line in machines(path):
+            if (file, lines[line - 1].partition("//")[0].strip()) not in waived:
+                total[what] += 1
+                found[what] += not {f"{file}:{line} line", f"{file}:{line} branch"} & missed
+    for what in ("states", "transitions"):
+        name = f"{what} of state machines"
+        yield Goal(name, found[what], total[what], 100, "make coverage")
+
+
+def machines(path: Path) -> list[tuple[str, int]]:
+    """The places of a source's state machines, (`states` or `transitions`, line): the labels of
+    each `case` on a register `state_q`, and each constant that is assigned to a next state."""
+    source, found = path.read_text(encoding="utf-8"), list[tuple[str, int]]()
+    assignments = (Kind.NonblockingAssignmentExpression, Kind.AssignmentExpression)
+
+    def line(node: SyntaxNode) -> int:
+        return source.count("\n", 0, node.sourceRange.start.offset) + 1
+
+    def visit(node: Any) -> None:
+        if node.kind == Kind.CaseStatement and str(node.expr).strip().endswith("state_q"):
+            items = [item for item in node.items if item.kind == Kind.StandardCaseItem]
+            found.extend(("states", line(item)) for item in items for _ in [*item.expressions][::2])
+        elif node.kind in assignments and re.search(r"\bstate_[qd]\s*$", str(node.left)):
+            states = re.findall(r"\b[A-Z][A-Z0-9_]*\b(?!')", str(node.right))
+            found.extend(("transitions", line(node)) for _ in states)
+
+    SyntaxTree.fromText(source).root.visit(visit)
+    return found
+
+
+def proofs(build: Path) -> Iterator[Goal]:
+    """Assertions: the proofs that passed, covers and all, the bugs planted in them, and waivers."""
+    passed = proved(build)
+    quick = {p.name: p for p in formal.load().values() if "nightly" not in p.tags}
+    texts = [p.read_text() for p in formal.PROOFS.glob("*.sv")]
+    count = {w: sum(len(re.findall(rf"\b{w}\s*\(", t)) for t in texts) for w in ("assert", "cover")}
+    note = f"{count['assert']} assertions, {count['cover']} covers in the harnesses"
+    yield Goal("proofs", len(passed & {*quick}), len(quick), 100, "make formal", note)
+    planted = re.search(r"(\d+) of (\d+)", _text(build / "formal" / "planted" / "planted.txt"))
+    hit, total = (int(planted[1]), int(planted[2])) if planted else (0, 0)
+    yield Goal("planted bugs found by proofs", hit, total, 100, "python -m ci formal --planted")
+    cited = {cited for w in waivers() if (cited := proof_of(w))}
+    name = "proofs that waivers of the unreachable cite"
+    yield Goal(name, len(cited & passed), len(cited), 100, "make formal")
+
+
+def proved(build: Path) -> set[str]:
+    """Names of the proofs that have passed."""
+    cases = _testcases(build / "formal" / "junit.xml")
+    return {c.get("name", "") for c in cases if c.find("failure") is None}
+
+
+def proof_of(waiver: coverage_points.Exclusion) -> str:
+    """The proof that a waiver's reason cites; empty if it cites none."""
+    cited = re.search(r"\bproof (\w+)", waiver.reason)
+    return cited[1] if cited else ""
+
+
+def mutation(findings: list[trial.Finding]) -> Iterator[Goal]:
+    """Mutants of today's sources that were tried, by kind."""
+    for kind, least in (("hand-made", 100.0), ("designed", 100 * mutate.LEAST_KILLED)):
+        own = [f for f in findings if f.kind == kind]
+        count = Counter(f.status for f in own)
+        killed, tried = count["killed"], count["killed"] + count["survived"]
+        note = f"{count['equivalent']} equivalent"
+        yield Goal(f"mutants killed, {kind}", killed, tried, least, "make mutate", note)
+
+
+def tried(build: Path) -> list[trial.Finding]:
+    """What is known of the mutants of today's sources."""
+    known = trial.Results(build / "mutate" / "results.json").findings
+    files = sorted((ROOT / "rtl").rglob("*.sv"))
+    made = [*mutants.hand_made(), *(m for path in files for m in designed.designed(path))]
+    return [known[m.key] for m in made if m.key in known]
+
+
+def waivers() -> list[coverage_points.Exclusion]:
+    """What code coverage does not ask for."""
+    return coverage_points.load_exclusions(code_coverage.EXCLUSIONS)
+
+
+def bugs(path: Path = PROVENANCE) -> list[dict[str, str]]:
+    """The bugs of this project. Raises SignoffError naming an entry that is wrong."""
+    entries = yaml.safe_load(path.read_text(encoding="utf-8"))["bugs"]
+    for entry in entries:
+        if set(entry) != {"commit", "where", "method", "bug"} or entry["method"] not in METHODS:
+            known = ", ".join(sorted(METHODS))
+            raise SignoffError(
+                f"{path.name}: {entry}: needs commit, where, bug and method ({known})"
+            )
+    return entries
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def _read(path: Path, default: Any) -> Any:
+    return json.loads(_text(path)) if path.exists() else default
+
+
+def _testcases(path: Path) -> list[ET.Element]:
+    return [*ET.parse(path).iter("testcase")] if path.exists() else []
+
+
+@click.command(cls=Command, help=__doc__)
+@click.option(
+    "--build",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=ROOT / "build",
+    help="folder with the results",
+)
+@click.option("--out", type=click.Path(path_type=Path), default=OUT, help="folder of the page")
+def main(build: Path, out: Path) -> None:
+    findings = tried(build)
+    goals = [*regression(build), *code(build), *proofs(build), *mutation(findings)]
+    scores = {"modules": mutate.score(findings), "proofs": mutate.proof_score(findings)}
+    passed = proved(build)
+    waived = [
+        {**asdict(w), "proof": proof_of(w), "proved": proof_of(w) in passed} for w in waivers()
+    ]
+    facts: dict[str, Any] = {"waivers": waived, "bugs": bugs(), **scores}
+    methods = Counter((bug["method"], bug["where"]) for bug in facts["bugs"])
+    lines = [{**asdict(g), "percent": round(g.percent, 2), "met": g.met} for g in goals]
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "signoff.json", json.dumps({"goals": lines, **facts}, indent=1) + "\n")
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    template = jinja2.Environment(loader=loader, autoescape=True).get_template("signoff.html.j2")
+    page = template.render(goals=lines, methods=methods, when=time.strftime("%Y-%m-%d"), **facts)
+    write_text(out / "index.html", page)
+    for g in goals:
+        verdict = "met" if g.met else "MISSED" if g.total else "NO RESULT"
+        print(f"{verdict:9} {g.name:44} {g.hit:7} of {g.total:7} {g.percent:7.2f} %  {g.command}")
+    met = sum(g.met for g in goals)
+    print(f"sign-off: {met} of {len(goals)} goals met; {out / 'index.html'}")
+    sys.exit(met < len(goals))
