@@ -128,7 +128,7 @@ option = $(if $($1),--$2=$(call quote,$($1)))
 flag   = $(if $(filter 1,$($1)),--$2)
 
 .PHONY: help setup demo sim regress run accuracy train vectors perf lint formal mutate synth clean coverage import check export diff
-.PHONY: tables signoff
+.PHONY: docs tables signoff
 
 help: ## list the commands
 	@echo 'Commands (the first one run sets everything up in .venv):'
@@ -186,6 +186,9 @@ perf: ## cycles, utilization and memory accesses per layer, measured and predict
 
 lint: ## Verilator, Icarus and Yosys over all RTL, style and types of Python, Markdown, generated files
 	@$(python) ci lint $(call option,JOBS,jobs)
+
+docs: ## the documentation site, in build/site
+	@$(python) mkdocs build
 
 coverage: ## line, branch and toggle coverage of rtl/ against the gates: [JOBS=n] [SEED=n] [ARGS=--missed]
 	@$(python) ci coverage $(call option,JOBS,jobs) $(call option,SEED,seed) $(ARGS)

@@ -34,6 +34,7 @@ TIMEOUT = 600
 _TOO_WIDE = 'length > 120 {print FILENAME ":" FNR ": longer than 120 columns"}'
 _ANYTHING = re.compile(".")
 _BROKEN = re.compile("^File:")
+_SITE_FAULT = re.compile("^(WARNING|ERROR|Error|Aborted)")
 _NOT_OURS = ("build", "data")
 # Icarus 11 says this of correct code: it makes such a block sensitive to the whole vector, which
 # changes nothing (for the same reason its warning about whole arrays is off).
@@ -96,6 +97,7 @@ def checks(index: RtlIndex) -> list[Check]:
         Check("mypy", [sys.executable, "-m", "mypy", "--no-error-summary"], _ANYTHING),
         Check("width of lines", ["awk", _TOO_WIDE, *_written_sources()], _ANYTHING),
         Check("mdformat", [sys.executable, "-m", "mdformat", "--check", *_pages()], _ANYTHING),
+        Check("site", [sys.executable, "-m", "mkdocs", "build"], _SITE_FAULT),
         Check("links", [sys.executable, "-m", "md_dead_link_check", "--untrack", "-nc"], _BROKEN),
     ]
     return found
