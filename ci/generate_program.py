@@ -3,6 +3,7 @@ program format.
 
     rtl/generated/program_pkg.sv        constants, and one accessor function per field
     model/compiler/program_format.py    constants, and one table of fields per record
+    host/c/clipq_program.h              the same for C
     docs/program-format.md              the same to read
 
 With --check nothing is written: exit status 1 and the names of the files that are not what the
@@ -27,6 +28,7 @@ SOURCE = ROOT / "model" / "compiler" / "program_format.yaml"
 TEMPLATES = {
     "rtl/generated/program_pkg.sv": "program_pkg.sv.j2",
     "model/compiler/program_format.py": "program_format.py.j2",
+    "host/c/clipq_program.h": "clipq_program.h.j2",
     "docs/program-format.md": "program-format.md.j2",
 }
 WORD_BITS = 64

@@ -6,6 +6,7 @@ registers and error codes.
     rtl/generated/clipq_error_pkg.sv  error codes for the RTL
     tb/uvm/generated/register_model.py        UVM register model (PeakRDL-pyuvm)
     host/register_map.py                offsets, fields and error codes for Python
+    host/c/clipq_regs.h                 the same for C
     docs/registers.md                         the same to read
 
 With --check nothing is written: exit status 1 and the names of the files that are not what the
@@ -60,6 +61,7 @@ TEMPLATES = {
     "rtl/generated/clipq_regs.sv": "clipq_regs.sv.j2",
     "rtl/generated/clipq_error_pkg.sv": "clipq_error_pkg.sv.j2",
     "host/register_map.py": "register_map.py.j2",
+    "host/c/clipq_regs.h": "clipq_regs.h.j2",
     "docs/registers.md": "registers.md.j2",
 }
 BLOCK = "rtl/generated/clipq_regs_block.sv"

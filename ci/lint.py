@@ -90,11 +90,13 @@ def checks(index: RtlIndex) -> list[Check]:
         )
         for generator in GENERATORS
     ]
+    strict_c = ["gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-pedantic", "-fsyntax-only"]
     ruff = [sys.executable, "-m", "ruff"]
     found += [
         Check("ruff check", [*ruff, "check", "--quiet", "--output-format=concise"], _ANYTHING),
         Check("ruff format", [*ruff, "format", "--quiet", "--check"], _ANYTHING),
         Check("mypy", [sys.executable, "-m", "mypy", "--no-error-summary"], _ANYTHING),
+        Check("C driver", [*strict_c, "host/c/clipq.c"], _ANYTHING),
         Check("width of lines", ["awk", _TOO_WIDE, *_written_sources()], _ANYTHING),
         Check("mdformat", [sys.executable, "-m", "mdformat", "--check", *_pages()], _ANYTHING),
         Check("site", [sys.executable, "-m", "mkdocs", "build"], _SITE_FAULT),
@@ -104,11 +106,12 @@ def checks(index: RtlIndex) -> list[Check]:
 
 
 def _written_sources() -> list[str]:
-    """SystemVerilog that somebody wrote, relative to the project's folder."""
+    """SystemVerilog and C that somebody wrote, relative to the project's folder."""
     files = [
         f.relative_to(ROOT)
         for d in ("rtl", "formal", "host", "tb")
-        for f in (ROOT / d).rglob("*.sv")
+        for suffix in ("*.sv", "*.c")
+        for f in (ROOT / d).rglob(suffix)
     ]
     return sorted(str(f) for f in files if "generated" not in f.parts)
 

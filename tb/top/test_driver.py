@@ -27,7 +27,7 @@ from host.driver import (
 from host.fake import FakeAccelerator
 from host.register_map import Ctrl, ErrorCode, Register, Status
 from model.compiler import Compiled, compile_network
-from model.compiler.hardware import Hardware
+from model.compiler.hardware import MODULE_COUNTS, Hardware
 from model.compiler.program import packet
 from model.compiler.program_format import MAGIC_PROGRAM, MAGIC_WEIGHTS, PROGRAM_VERSION
 from model.data.images import ImageError
@@ -35,6 +35,7 @@ from model.network import Network
 from model.performance.cycle_model import predict
 from model.reference.integer import run_integer
 from tb.lib import pynq_stub
+from tb.lib.c_driver import CDriver, span
 from tb.lib.chain import Chain
 from tb.lib.packets import edited, flipped, payload
 
@@ -340,8 +341,59 @@ def error(platform: Platform, code: ErrorCode) -> None:
     good_run(accelerator, count=2)
 
 
+def in_c(platform: Platform) -> None:
+    """The driver in C: logits, counters, an error with its layer, a time-out, another build's
+    program, and a run after each of them."""
+    driver = CDriver(accelerator := platform.driver())
+    compiled, x = compile_network(SMALL, accelerator.hardware), images(SMALL, 2)
+    expected, cycles = run_integer(SMALL, x), predict(compiled)
+    beats = len(compiled.encode_image(x[0]))
+    results = np.zeros(compiled.total_result_beats, np.uint64)
+
+    def load(program: np.ndarray) -> int:
+        return driver.call("load", *span(program))
+
+    def run(image: np.ndarray, weights: np.ndarray) -> int:
+        words = driver.encode(image, beats)
+        assert np.array_equal(words, compiled.encode_image(image))
+        return driver.call("image", *span(weights), *span(words), *span(results))
+
+    def good_batch() -> None:
+        assert driver.call("start") == 0
+        for image, logits in zip(x, expected):
+            assert run(image, compiled.weights) == 0
+            assert np.array_equal(compiled.decode_results(results)[SMALL.output.name], logits)
+        for number, layer in enumerate(cycles.layers):
+            counters = driver.call("layer", number)
+            assert (counters.cycles, counters.reads) == (layer.cycles, layer.reads)
+        assert driver.call("stop") == 0
+
+    assert driver.call("open") == 0
+    other = next(m for m in MODULE_COUNTS if m != accelerator.hardware.num_modules)
+    foreign = compile_network(SMALL, Hardware(other)).program
+    assert driver.text(load(foreign)).startswith("NOT_FOR_THIS_BUILD")
+    assert driver.text(driver.call("start")).startswith("NO_PROGRAM: START without")
+    assert load(compiled.program) == 0
+    good_batch()
+    assert driver.call("start") == 0
+    short = packet(MAGIC_WEIGHTS, payload(compiled.weights)[:-1])
+    assert driver.text(run(x[0], short)).startswith("WEIGHTS_SHORT")
+    assert driver.struct.layer == FAULTY_LAYER[ErrorCode.WEIGHTS_SHORT]
+    good_batch()
+    driver.struct.patience = 50
+    with platform.stuck("images"):
+        assert driver.call("start") == 0
+        assert driver.text(run(x[0], compiled.weights)).startswith("TIMEOUT")
+    driver.struct.patience = 100_000
+    assert driver.text(load(flipped(compiled.program, 20, 0))).startswith("PACKET_CRC")
+    assert load(compiled.program) == 0
+    good_batch()
+    assert all(driver.text(code).startswith(f"{code.name}: ") for code in ErrorCode)
+    driver.close()
+
+
 CODES = [code for code in ErrorCode if code != ErrorCode.NONE]
-SCENARIOS = (batch, hundred_images, wrong_images, timeouts, reset_in_mid_transfer, strangers)
+SCENARIOS = (batch, hundred_images, wrong_images, timeouts, reset_in_mid_transfer, strangers, in_c)
 
 # ------------------------------------------------------------------------------------- platforms
 
