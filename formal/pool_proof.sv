@@ -44,7 +44,7 @@ module pool_proof #(
   logic window_valid, window_ready, one_row, one_col, window_row_end, window_last;
   logic [A_W-1:0] window_addr, rd_addr;
   logic [D_W-1:0] rows, cols;
-  logic rd_valid, first, last, group_end, row_end, picture_end;
+  logic rd_valid, first, last, group_end, row_end, map_end;
 
   pool_planner u_planner (
       .clk_i(clk_i), .rst_ni(rst_ni), .start_i(start_i), .in_base_i(base), .in_w_i(in_w), .in_h_i(in_h), .q_i(quads),
@@ -63,7 +63,7 @@ module pool_proof #(
       .last_i(window_last),
       .rd_valid_o(rd_valid), .rd_addr_o(rd_addr), .first_o(first), .last_o(last), .group_end_o(group_end),
       .row_end_o(row_end),
-      .picture_end_o(picture_end)
+      .map_end_o(map_end)
   );
 
   // reference: output pixel, group, row and column of the feature map that come next
@@ -83,21 +83,21 @@ module pool_proof #(
   assign x_to   = upto(ox_q, 8'(stride_w), 8'(pad_w), 8'(kernel_w), 8'(in_w));
 
   logic [7:0] y, x;  // y_q and x_q count from the window's first pixel inside
-  logic end_col, end_row, end_group, end_line, end_picture;
+  logic end_col, end_row, end_group, end_line, end_map;
   assign y           = y_from + y_q;
   assign x           = x_from + x_q;
   assign end_col     = x + 8'd1 == x_to;
   assign end_row     = y + 8'd1 == y_to;
   assign end_group   = g_q + 8'd1 == 8'(quads);
   assign end_line    = ox_q + 8'd1 == 8'(out_w);
-  assign end_picture = end_line && oy_q + 8'd1 == 8'(out_h);
+  assign end_map = end_line && oy_q + 8'd1 == 8'(out_h);
 
   always_ff @(posedge clk_i) begin
     past_q    <= 1'b1;
     started_q <= past_q;
     if (!rst_ni) busy_q <= 1'b0;
     else if (start_i) busy_q <= 1'b1;
-    else if (rd_valid && end_col && end_row && end_group && end_picture) busy_q <= 1'b0;
+    else if (rd_valid && end_col && end_row && end_group && end_map) busy_q <= 1'b0;
     if (start_i) {oy_q, ox_q, g_q, y_q, x_q} <= '0;
     else if (rd_valid) begin
       x_q <= end_col ? '0 : x_q + 8'd1;
@@ -129,9 +129,9 @@ module pool_proof #(
       assert (last == (end_col && end_row));
       assert (group_end == end_group);
       assert (row_end == end_line);
-      assert (picture_end == end_picture);
+      assert (map_end == end_map);
     end
-    cover (past_q && rd_valid && end_picture && last && group_end);
+    cover (past_q && rd_valid && end_map && last && group_end);
     cover (past_q && rd_valid && y + 8'd1 == 8'(in_h) && x + 8'd1 == 8'(in_w) && g_q + 8'd1 == 8'(quads));
   end
 

@@ -15,7 +15,7 @@ LAYER_GROUPS = [
     g
     for g in GROUPS
     if g.startswith(("layer_", "conv_", "pool_", "add_"))
-    or g in ("clamp", "requantize", "accumulator", "picture")
+    or g in ("clamp", "requantize", "accumulator", "image")
 ]
 
 

@@ -270,7 +270,7 @@ def _pool_geometry(b: Builder, node: Node) -> tuple:
         total = (value.shape[1] + top + bottom, value.shape[2] + left + right)
         if any((n - k) % s for n, k, s in zip(total, kernel, strides)):
             raise Refused(
-                "ceil_mode = 1 makes windows beyond the padded picture", "use ceil_mode = 0"
+                "ceil_mode = 1 makes windows beyond the padded image", "use ceil_mode = 0"
             )
     return value, kernel, strides, pads
 

@@ -84,7 +84,7 @@ class Graph:
 
 
 def images(shape, count=16, seed=1):
-    """Smooth random pictures, float32 [count, *shape], about -2..2."""
+    """Smooth random images, float32 [count, *shape], about -2..2."""
     rng = np.random.default_rng(seed)
     channels, height, width = shape
     y, x = np.mgrid[:height, :width] / max(height, width)

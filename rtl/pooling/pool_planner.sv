@@ -82,14 +82,14 @@ module pool_planner (
   end
 
   // ---------------------------------------------------------------- 1: the window's first pixel, also outside
-  logic advance, first, step, row_end, picture_end, last_row;
+  logic advance, first, step, row_end, map_end, last_row;
   logic p1_valid_q, p2_valid_q, p3_valid_q;
   logic [D_W:0] y_q, x_q;  // signed
   logic [A_W-1:0] y_addr_q, x_addr_q;
   assign advance     = !p3_valid_q || ready_i;
   assign first       = state_q == FIRST;
   assign step        = advance && p1_valid_q;
-  assign picture_end = row_end && last_row;
+  assign map_end = row_end && last_row;
 
   loop_counter #(
       .WIDTH(D_W)
@@ -146,7 +146,7 @@ module pool_planner (
       row_addr_q    <= above ? in_base_i : y_addr_q;
       col_addr_q    <= left ? '0 : x_addr_q;
       p2_row_end_q  <= row_end;
-      p2_last_q     <= picture_end;
+      p2_last_q     <= map_end;
     end
   end
 
@@ -173,7 +173,7 @@ module pool_planner (
       p3_valid_q <= 1'b0;
     end else begin
       if (first) p1_valid_q <= 1'b1;
-      else if (step && picture_end) p1_valid_q <= 1'b0;
+      else if (step && map_end) p1_valid_q <= 1'b0;
       if (advance) begin
         p2_valid_q <= p1_valid_q;
         p3_valid_q <= p2_valid_q;

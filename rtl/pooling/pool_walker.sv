@@ -34,14 +34,14 @@ module pool_walker (
     output wire logic                                last_o,        // last read of a window
     output wire logic                                group_end_o,   // last group of the pixel
     output wire logic                                row_end_o,     // last pixel of the output row
-    output wire logic                                picture_end_o  // last pixel
+    output wire logic                                map_end_o      // last pixel
 );
 
   localparam int A_W = program_pkg::QUAD_ADDR_W;
   localparam int D_W = program_pkg::DIM_W;
 
   logic pending_q, go_q;  // addr_q is to be read; it is read in this cycle
-  logic first_q, one_row_q, one_col_q, row_end_q, picture_end_q;
+  logic first_q, one_row_q, one_col_q, row_end_q, map_end_q;
   logic [D_W-1:0] rows_q, cols_q;
   logic last_col, last_row, last_group;
 
@@ -73,7 +73,7 @@ module pool_walker (
       one_row_q     <= one_row_i;
       one_col_q     <= one_col_i;
       row_end_q     <= row_end_i;
-      picture_end_q <= last_i;
+      map_end_q <= last_i;
     end
     first_q <= first_d;
   end
@@ -132,7 +132,7 @@ module pool_walker (
   assign last_o        = last_col && last_row;
   assign group_end_o   = last_group;
   assign row_end_o     = row_end_q;
-  assign picture_end_o = picture_end_q;
+  assign map_end_o = map_end_q;
 
 endmodule
 

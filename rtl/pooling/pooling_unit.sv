@@ -116,7 +116,7 @@ module pooling_unit #(
       .last_o         (window_last)
   );
 
-  logic first, last, group_end, row_end, picture_end;
+  logic first, last, group_end, row_end, map_end;
   pool_walker u_walker (
       .clk_i        (clk_i),
       .rst_ni       (rst_ni),
@@ -141,7 +141,7 @@ module pooling_unit #(
       .last_o       (last),
       .group_end_o  (group_end),
       .row_end_o    (row_end),
-      .picture_end_o(picture_end)
+      .map_end_o(map_end)
   );
 
   // ---------------------------------------------------------------- data
@@ -157,15 +157,15 @@ module pooling_unit #(
       .DEPTH(RD_LATENCY)
   ) u_flags (
       .clk_i(clk_i),
-      .d_i  ({first, last, group_end, row_end, picture_end}),
+      .d_i  ({first, last, group_end, row_end, map_end}),
       .d_o  (flags)
   );
   always_ff @(posedge clk_i) flags_q <= flags;
 
   // What is added up or compared: the data, or a cycle later their products.
-  logic term_valid, term_first, term_last, term_group_end, term_row_end, term_picture_end;
+  logic term_valid, term_first, term_last, term_group_end, term_row_end, term_map_end;
   assign term_valid = add ? valid_q[RD_LATENCY] : valid_q[RD_LATENCY-1];
-  assign {term_first, term_last, term_group_end, term_row_end, term_picture_end} = add ? flags_q : flags;
+  assign {term_first, term_last, term_group_end, term_row_end, term_map_end} = add ? flags_q : flags;
 
   logic other, data_signed, other_signed;  // other: data of a sum's second tensor
   logic [14:0] factor, other_factor;
@@ -200,7 +200,7 @@ module pooling_unit #(
       done_q   <= 1'b0;
     end else begin
       result_q <= term_valid && term_last;
-      done_q   <= term_valid && term_last && term_group_end && term_picture_end;
+      done_q   <= term_valid && term_last && term_group_end && term_map_end;
     end
     group_end_q <= term_group_end;
     row_end_q   <= term_row_end;

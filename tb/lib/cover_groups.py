@@ -215,7 +215,7 @@ GROUPS: dict[str, frozenset[str]] = {
         "pool_window": cross(POOLS, ("rows", "columns"), ("1", "2", "3", "more")),
         "pool_stride": cross(POOLS, ("rows", "columns"), ("overlap", "adjacent", "gap")),
         "pool_pad": cross(POOLS, ("rows", "columns"), PADS),
-        "picture": (
+        "image": (
             "one pixel",
             "one row",
             "one column",

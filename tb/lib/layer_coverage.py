@@ -31,7 +31,7 @@ def points(compiled: Compiled, tensors: dict) -> list[tuple[str, str]]:
     are given."""
     found = [
         ("run", "debug program" if compiled.debug else "plain program"),
-        *(("picture", point) for point in _input_points(compiled)),
+        *(("image", point) for point in _input_points(compiled)),
     ]
     for layer, previous in zip(compiled.net.layers, [None, *compiled.net.layers]):
         if layer.name in tensors:
@@ -68,7 +68,7 @@ def layer_points(compiled: Compiled, layer, previous) -> dict[str, list[str]]:
             f"{_kind(compiled, layer)} "
             f"{f'after {_kind(compiled, previous)}' if previous else 'first'}"
         ],
-        "picture": _picture_points(layer),
+        "image": _image_points(layer),
     }
     if layer.op == "add":
         points |= _add_points(compiled, layer)
@@ -101,7 +101,7 @@ def _input_points(compiled: Compiled) -> list[str]:
     return [f"image {'odd' if math.prod(tensor.shape[1:]) * tensor.quads % 2 else 'even'} quads"]
 
 
-def _picture_points(layer) -> list[str]:
+def _image_points(layer) -> list[str]:
     channels, height, width = layer.out_shape
     points = (
         ["one pixel"]

@@ -250,7 +250,7 @@ def add_chains(rng) -> Iterator[Chain]:
         ((40, 127), ((0, 60),)),
     ):
         for clamp in clamps:
-            yield _pictures(rng, low_high is not unsigned, low_high, "sum with itself").add(
+            yield _images(rng, low_high is not unsigned, low_high, "sum with itself").add(
                 clamp=clamp
             )
     for number, (clamp, mult) in enumerate(
@@ -262,7 +262,7 @@ def add_chains(rng) -> Iterator[Chain]:
         )
     ):
         for first in (True, False):
-            chain = _pictures(rng, True, signed, f"mixed sum {mult}", channels=5 + number)
+            chain = _images(rng, True, signed, f"mixed sum {mult}", channels=5 + number)
             chain.add(clamp=(0, 255))
             names = ("input", "add1") if first else ("add1", "input")
             yield chain.add(*names, mult=mult, shift=(sum(mult) - 1).bit_length(), clamp=clamp)
@@ -284,8 +284,8 @@ def add_chains(rng) -> Iterator[Chain]:
         )
 
 
-def _pictures(rng, signed: bool, low_high: tuple, name: str, channels: int = 6) -> Chain:
-    """A chain without layers whose pictures have values low..high."""
+def _images(rng, signed: bool, low_high: tuple, name: str, channels: int = 6) -> Chain:
+    """A chain without layers whose images have values low..high."""
     chain = Chain(rng, (channels, 5, 7), signed, f"{name} of {low_high}")
     low, high = low_high
     chain.images[:] = rng.integers(low, high + 1, chain.images.shape)
@@ -366,11 +366,11 @@ def pool_chains(rng) -> Iterator[Chain]:
         yield Chain(rng, (7, 5, 6), signed, "convolution sums").conv(5, (2, 3), (1, 0), raw=True)
 
 
-def picture_chains(rng) -> Iterator[Chain]:
+def image_chains(rng) -> Iterator[Chain]:
     """Single pixels, rows and columns, rows wider than a tile, odd and even numbers of quads in and
     out."""
     for shape in ((5, 1, 1), (8, 1, 9), (12, 9, 1), (3, 2, 400), (3, 3, 3)):
-        yield Chain(rng, shape, True, f"picture {shape}").conv(6, (1, 1)).maxpool((1, 1), (1, 1))
+        yield Chain(rng, shape, True, f"image {shape}").conv(6, (1, 1)).maxpool((1, 1), (1, 1))
 
 
 def corner_chains(rng) -> Iterator[Chain]:
@@ -384,6 +384,6 @@ def corner_chains(rng) -> Iterator[Chain]:
         arithmetic_chains,
         pool_chains,
         add_chains,
-        picture_chains,
+        image_chains,
     ):
         yield from source(rng)

@@ -52,7 +52,7 @@ async def rectangular_kernels(dut):
 
 
 @cocotb.test()
-async def rows_above_the_picture(dut):
+async def rows_above_the_image(dut):
     """A small last tile between two large ones, the second of which leaves its first rows to a
     later kernel row: its first sums must not land
     where the tile before the small one is still being drained."""

@@ -159,7 +159,7 @@ async def packets_sent_ahead(dut):
     encoded = [compiled.encode_image(image[0]) for image in images]
     await bench.host.load_files(compiled.weights, np.concatenate(encoded))
     for number, pixels in enumerate(encoded):
-        assert not int(dut.irq_o.value), "the picture before is finished: nothing is sent ahead"
+        assert not int(dut.irq_o.value), "the image before is finished: nothing is sent ahead"
         await bench.host.send("prog", 0, len(compiled.weights))
         await bench.host.send("image", number * len(pixels), len(pixels))
         if number:

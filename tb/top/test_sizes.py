@@ -10,7 +10,7 @@ from tb.top.bench import Bench
 
 
 def wide_chains(rng):
-    """Pictures, or only their padded outputs, wider than the 256 pixels of a tile."""
+    """Images, or only their padded outputs, wider than the 256 pixels of a tile."""
     yield (
         Chain(rng, (3, 4, 300), False, "300 wide")
         .conv(9, (3, 3), (1, 1))
@@ -35,7 +35,7 @@ def wide_chains(rng):
 
 
 @cocotb.test()
-async def wide_picture(dut):
+async def wide_image(dut):
     """Tiles that are parts of a row, their seams included."""
     rng = random_generator()
     bench = await Bench(dut).start()

@@ -45,7 +45,7 @@ def random_network(seed: int) -> Net:
 @pytest.mark.parametrize("training", [False, True])
 def test_forward_pass_is_the_integer_network(seed, training):
     """Fake-quantized training in its exact mode and the NumPy reference, random networks and
-    pictures, to the bit."""
+    images, to the bit."""
     net = random_network(seed)
     net.train(training)
     x = torch.randint(-128, 128, (3, 3, 32, 32))

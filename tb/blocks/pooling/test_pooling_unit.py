@@ -228,7 +228,7 @@ async def far_windows(dut):
             (3, 1),
             (stride, 1),
             (1, 0),
-        ]  # picture, kernel, stride, padding
+        ]  # image, kernel, stride, padding
         sizes = sizes if number % 2 else [size[::-1] for size in sizes]
         await bench.run(
             placed(
