@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 
 import cocotb
 import numpy as np
-from cocotb.triggers import RisingEdge
 
 from host.harness import clocking
 from tb.blocks.stream import channel
@@ -18,7 +17,6 @@ async def start(dut) -> np.random.Generator:
     dut.in_data_i.value = 0
     dut.out_ready_i.value = 0
     await clocking.start(dut)
-    await RisingEdge(dut.clk_i)
     return np.random.default_rng(cocotb.RANDOM_SEED)
 
 

@@ -4,63 +4,22 @@ without stalls."""
 from __future__ import annotations
 
 import cocotb
-import numpy as np
 from cocotb.triggers import FallingEdge, RisingEdge
 
 from host.harness import clocking
-from tb.blocks.stream import channel
+from tb.blocks.common import ports
 from tb.lib.stalls import PATTERNS, stalls
-
-
-async def _start(dut) -> np.random.Generator:
-    dut.in_valid_i.value = 0
-    dut.in_data_i.value = 0
-    dut.out_ready_i.value = 0
-    await clocking.start(dut)
-    return np.random.default_rng(cocotb.RANDOM_SEED)
-
-
-def _words(rng: np.random.Generator, dut, count: int) -> list[int]:
-    width = len(dut.in_data_i)
-    return [
-        int.from_bytes(rng.bytes((width + 7) // 8), "little") & ((1 << width) - 1)
-        for _ in range(count)
-    ]
-
-
-def _send(dut, words, stall):
-    return cocotb.start_soon(
-        channel.send(
-            dut.clk_i,
-            dut.in_valid_i,
-            dut.in_ready_o,
-            lambda w: setattr(dut.in_data_i, "value", w),
-            words,
-            stall,
-        )
-    )
-
-
-async def _receive(dut, count, stall):
-    return await channel.receive(
-        dut.clk_i,
-        dut.out_valid_o,
-        dut.out_ready_i,
-        lambda: dut.out_data_o.value.to_unsigned(),
-        count,
-        stall,
-    )
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def order_and_stability(dut):
     """Every word arrives once, in order, whatever the stalls on both sides."""
-    rng = await _start(dut)
+    rng = await ports.start(dut)
     for source in PATTERNS:
         for sink in PATTERNS:
-            words = _words(rng, dut, 100)
-            _send(dut, words, stalls(rng, source))
-            assert await _receive(dut, len(words), stalls(rng, sink)) == words, (
+            words = ports.words(rng, dut, 100)
+            ports.send(dut, words, stalls(rng, source))
+            assert await ports.receive(dut, len(words), stalls(rng, sink)) == words, (
                 f"source {source}, sink {sink}"
             )
 
@@ -68,9 +27,9 @@ async def order_and_stability(dut):
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def full_throughput(dut):
     """One word a cycle, latency one cycle, also right after a stall of the receiver."""
-    rng = await _start(dut)
-    words = _words(rng, dut, 64)
-    _send(dut, words, stalls(rng, "none"))
+    rng = await ports.start(dut)
+    words = ports.words(rng, dut, 64)
+    ports.send(dut, words, stalls(rng, "none"))
     cycles = 0
     pauses = {20, 21, 22, 40}
 
@@ -81,7 +40,7 @@ async def full_throughput(dut):
             cycles += 1
 
     counter = cocotb.start_soon(count())
-    received = await _receive(dut, len(words), (cycle in pauses for cycle in range(10_000)))
+    received = await ports.receive(dut, len(words), (cycle in pauses for cycle in range(10_000)))
     counter.cancel()
     assert received == words
     # the first word is sampled at edge 0 and comes out at edge 1
@@ -93,12 +52,12 @@ async def full_throughput(dut):
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def both_directions_registered(dut):
     """Neither output reacts within a cycle to an input of the other side."""
-    rng = await _start(dut)
+    rng = await ports.start(dut)
     for _ in range(200):
         await RisingEdge(dut.clk_i)
         dut.in_valid_i.value = int(rng.integers(2))
         dut.out_ready_i.value = int(rng.integers(2))
-        dut.in_data_i.value = _words(rng, dut, 1)[0]
+        dut.in_data_i.value = ports.words(rng, dut, 1)[0]
         await FallingEdge(dut.clk_i)
         before = (dut.in_ready_o.value, dut.out_valid_o.value)
         saved = (dut.in_valid_i.value, dut.out_ready_i.value)
@@ -115,10 +74,10 @@ async def both_directions_registered(dut):
 async def reset_drops_content(dut):
     """After a reset in the middle of traffic nothing old comes out, and in reset nothing is
     accepted."""
-    rng = await _start(dut)
+    rng = await ports.start(dut)
     for _ in range(10):
-        sender = _send(dut, _words(rng, dut, 10), stalls(rng, "none"))
-        await _receive(dut, int(rng.integers(1, 5)), stalls(rng, "light"))
+        sender = ports.send(dut, ports.words(rng, dut, 10), stalls(rng, "none"))
+        await ports.receive(dut, int(rng.integers(1, 5)), stalls(rng, "light"))
         sender.cancel()
         dut.rst_ni.value = 0
         await RisingEdge(dut.clk_i)
@@ -126,6 +85,6 @@ async def reset_drops_content(dut):
         assert dut.in_ready_o.value == 0 and dut.out_valid_o.value == 0
         dut.in_valid_i.value = 0
         await clocking.reset(dut)
-        words = _words(rng, dut, 5)
-        _send(dut, words, stalls(rng, "light"))
-        assert await _receive(dut, len(words), stalls(rng, "light")) == words
+        words = ports.words(rng, dut, 5)
+        ports.send(dut, words, stalls(rng, "light"))
+        assert await ports.receive(dut, len(words), stalls(rng, "light")) == words

@@ -8,17 +8,14 @@ import numpy as np
 from cocotb.triggers import FallingEdge, RisingEdge
 
 from host.harness import clocking
-from tb.blocks.stream import channel
+from tb.blocks.common import ports
 from tb.lib.stalls import PATTERNS, stalls
 
 
 async def _start(dut) -> np.random.Generator:
-    dut.in_valid_i.value = 0
-    dut.in_data_i.value = 0
-    dut.out_ready_i.value = 0
-    await clocking.start(dut)
-    await RisingEdge(dut.clk_i)
-    return np.random.default_rng(cocotb.RANDOM_SEED)
+    rng = await ports.start(dut)
+    await RisingEdge(dut.clk_i)  # ready rises
+    return rng
 
 
 def _depth(dut) -> int:
@@ -27,38 +24,6 @@ def _depth(dut) -> int:
 
 def _latency(dut) -> int:
     return 1 if _depth(dut) <= int(dut.LUTRAM_MAX.value) else 3
-
-
-def _words(rng: np.random.Generator, dut, count: int) -> list[int]:
-    width = len(dut.in_data_i)
-    return [
-        int.from_bytes(rng.bytes((width + 7) // 8), "little") & ((1 << width) - 1)
-        for _ in range(count)
-    ]
-
-
-def _send(dut, words, stall):
-    return cocotb.start_soon(
-        channel.send(
-            dut.clk_i,
-            dut.in_valid_i,
-            dut.in_ready_o,
-            lambda w: setattr(dut.in_data_i, "value", w),
-            words,
-            stall,
-        )
-    )
-
-
-async def _receive(dut, count, stall):
-    return await channel.receive(
-        dut.clk_i,
-        dut.out_valid_o,
-        dut.out_ready_i,
-        lambda: dut.out_data_o.value.to_unsigned(),
-        count,
-        stall,
-    )
 
 
 async def _check_level(dut):
@@ -80,9 +45,9 @@ async def order_and_level(dut):
     cocotb.start_soon(_check_level(dut))
     for source in PATTERNS:
         for sink in PATTERNS:
-            words = _words(rng, dut, 60 + int(rng.integers(60)))
-            _send(dut, words, stalls(rng, source))
-            assert await _receive(dut, len(words), stalls(rng, sink)) == words, (
+            words = ports.words(rng, dut, 60 + int(rng.integers(60)))
+            ports.send(dut, words, stalls(rng, source))
+            assert await ports.receive(dut, len(words), stalls(rng, sink)) == words, (
                 f"source {source}, sink {sink}"
             )
 
@@ -93,12 +58,12 @@ async def capacity(dut):
     rng = await _start(dut)
     cocotb.start_soon(_check_level(dut))
     for _ in range(3):
-        words = _words(rng, dut, _depth(dut) + 1)
-        sender = _send(dut, words, stalls(rng, "none"))
+        words = ports.words(rng, dut, _depth(dut) + 1)
+        sender = ports.send(dut, words, stalls(rng, "none"))
         for _ in range(_depth(dut) + 5):
             await RisingEdge(dut.clk_i)
         assert dut.level_o.value.to_unsigned() == _depth(dut) and not sender.done()
-        assert await _receive(dut, len(words), stalls(rng, "none")) == words
+        assert await ports.receive(dut, len(words), stalls(rng, "none")) == words
         await _receive_nothing(dut)
 
 
@@ -114,9 +79,9 @@ async def _receive_nothing(dut):
 async def throughput_and_latency(dut):
     """A word comes out `latency` cycles after it went in, and then one a cycle."""
     rng = await _start(dut)
-    words = _words(rng, dut, 100)
+    words = ports.words(rng, dut, 100)
     dut.out_ready_i.value = 1
-    _send(dut, words, stalls(rng, "none"))
+    ports.send(dut, words, stalls(rng, "none"))
     received = []
     for cycle in range(len(words) + _latency(dut) + 1):
         await RisingEdge(dut.clk_i)
@@ -132,7 +97,7 @@ async def reset_empties(dut):
     """A reset drops everything inside."""
     rng = await _start(dut)
     for _ in range(5):
-        sender = _send(dut, _words(rng, dut, 20), stalls(rng, "light"))
+        sender = ports.send(dut, ports.words(rng, dut, 20), stalls(rng, "light"))
         for _ in range(int(rng.integers(3, 20))):
             await RisingEdge(dut.clk_i)
         sender.cancel()
@@ -140,6 +105,6 @@ async def reset_empties(dut):
         await clocking.reset(dut)
         await FallingEdge(dut.clk_i)
         assert dut.level_o.value == 0 and dut.out_valid_o.value == 0
-        words = _words(rng, dut, 20)
-        _send(dut, words, stalls(rng, "light"))
-        assert await _receive(dut, len(words), stalls(rng, "light")) == words
+        words = ports.words(rng, dut, 20)
+        ports.send(dut, words, stalls(rng, "light"))
+        assert await ports.receive(dut, len(words), stalls(rng, "light")) == words
