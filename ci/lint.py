@@ -219,7 +219,3 @@ def main(jobs: int, only: str) -> None:
         + (f"; FAILED: {', '.join(sorted(failed))}" if failed else "")
     )
     sys.exit(bool(failed))
-
-
-if __name__ == "__main__":
-    main()

@@ -153,6 +153,16 @@ def test_every_command_of_a_folder_explains_itself(group):
         assert result.exit_code == 0 and f" {name} [OPTIONS]" in result.output, result.output
 
 
+@pytest.mark.parametrize("module", ["ci.regress", "host.run", "model.interchange.checking"])
+def test_the_module_of_a_command_is_no_program(module):
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    folder = module.partition(".")[0]
+    remedy = f"python -m {folder} --help lists the commands"
+    assert done.returncode == 1 and done.stderr == f"error: {module} is no program; {remedy}\n"
+
+
 def test_an_unknown_command_is_named():
     result = CliRunner().invoke(host_commands, ["walk"])
     assert result.exit_code == 2 and "No such command 'walk'" in result.output

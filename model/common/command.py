@@ -29,6 +29,14 @@ class Command(click.Command):
     number. Text that the terminal cannot show is escaped.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        spec = getattr(sys.modules["__main__"], "__spec__", None)  # None for a script
+        name = spec.name if spec and self.callback.__module__ == "__main__" else ""
+        if name and not name.endswith(".__main__"):  # `python -m ci.sim` would do nothing
+            folder = name.partition(".")[0]
+            sys.exit(f"error: {name} is no program; python -m {folder} --help lists the commands")
+
     def main(self, *args: Any, **kwargs: Any) -> Any:
         _set_up_output()
         return super().main(*args, **kwargs)
