@@ -1,1 +1,1 @@
-"""Test benches and the tools that build, run and report them."""
+"""Test benches of the RTL, and the pieces that they share."""

@@ -1,5 +1,5 @@
 """Compiler: a Network becomes the program, weight and image streams of the accelerator (formats:
-docs/architecture.md)."""
+docs/program-format.md)."""
 
 from model.compiler.program import Compiled, CompileError, compile_network
 

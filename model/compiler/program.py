@@ -1,5 +1,5 @@
 """Network -> program, weight and image streams, and result stream -> tensors
-(docs/architecture.md)."""
+(docs/program-format.md)."""
 
 from __future__ import annotations
 
