@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from ci import registry
+from ci import registry, results
 from ci.__main__ import main as ci_commands
 from ci.sim import main as sim
 from host.__main__ import main as host_commands
@@ -104,6 +104,22 @@ def test_unknown_test_lists_those_there_are():
     result = CliRunner().invoke(sim, ["--test", "no_such_test"])
     assert result.exit_code != 0 and "no test named 'no_such_test'" in result.output
     assert all(name in result.output for name in registry.load().tests)
+
+
+@pytest.mark.parametrize(
+    "arguments, modules",
+    [
+        (["conv3x3"], ["--modules=4"]),
+        (["conv3x3", "--modules", "8"], ["--modules=8"]),
+        (["config_16_small"], []),  # its only case has 16
+        (["config_16_small", "--modules", "8"], ["--modules=8"]),
+    ],
+)
+def test_modules_of_a_single_test(monkeypatch, arguments, modules):
+    calls = []
+    monkeypatch.setattr(results, "run_pytest", lambda words, env: calls.append(words) or 0)
+    done = CliRunner().invoke(sim, ["--test", *arguments])
+    assert done.exit_code == 0 and [w for w in calls[0] if w.startswith("--modules")] == modules
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,15 @@ def test_missing_or_empty_data_is_an_error(tree):
             Counts(root).read(root / name)
 
 
+def test_failed_case_leaves_no_coverage(monkeypatch):
+    monkeypatch.setattr(code_coverage.results, "run_pytest", lambda words, env: 1)
+    gates = {"line": 0, "branch": 0, "toggle": 0}
+    with pytest.raises(CoverageError, match="a case failed"):
+        code_coverage.measure(
+            code_coverage.Plan(gates=gates, modules=4, tests=["skid_buffer"]), 1, 1
+        )
+
+
 def test_pages_show_source_and_holes(tree, tmp_path):
     root, data = tree
     files = files_of(root, data(block=5, taken=5, bit0=1))
