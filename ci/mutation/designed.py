@@ -103,6 +103,12 @@ def _range(node: Any) -> tuple[int, int]:
     return node.sourceRange.start.offset, node.sourceRange.end.offset
 
 
+def _exclude(*conditions: str) -> bool:
+    """Whether two conditions compare a name with different constants."""
+    one, two = (dict(re.findall(r"(\w+) == ([\w']+)", text)) for text in conditions)
+    return any(name in two and two[name] != value for name, value in one.items())
+
+
 class _Module:
     """One source file and what its names are declared as."""
 
@@ -223,7 +229,9 @@ class _Module:
         condition = text(predicate)
         if node.elseClause:
             other = node.elseClause.clause
-            if other.kind == Kind.ConditionalStatement:
+            if other.kind == Kind.ConditionalStatement and not _exclude(
+                condition, text(other.predicate)
+            ):
                 new = f"({condition}) && !({text(other.predicate)})"
                 yield predicate, new, "priority", "the later condition goes first"
         elif (
@@ -246,7 +254,7 @@ class _Module:
             yield node.expr.right, other, "state", "a wrong next state"
         if _CONSTANT.fullmatch(right):
             yield node, ";", "left out", "a set, clear or reset is left out"
-        elif self.types.get(left) == "":
+        elif self.types.get(left) == "" and not re.search(rf"\b{left}\b", right):
             yield (
                 node.expr.right,
                 f"({right}) || {left}",
