@@ -116,16 +116,17 @@ module descriptor_check_proof #(
   assign pool_pad_h     = program_pkg::descriptor_pool_pad_h(d);
   assign pool_pad_w     = program_pkg::descriptor_pool_pad_w(d);
 
-  logic conv, vertical, pair, writes, stride_h, stride_w;
+  logic conv, fused, vertical, pair, writes, stride_h, stride_w;
   logic signed [N-1:0] in_base, in_end, other_base, other_end, kernel_h, kernel_w, needed, channels;
   assign conv     = program_pkg::descriptor_op(d) == program_pkg::OP_CONV;
+  assign fused    = conv && program_pkg::descriptor_fused(d);
   assign vertical = program_pkg::descriptor_vertical(d);
   assign pair     = program_pkg::descriptor_pair(d);
   assign writes   = !program_pkg::descriptor_raw(d) || program_pkg::descriptor_op(d) == program_pkg::OP_MAXPOOL;
   assign in_base  = n({15'b0, program_pkg::descriptor_in_base(d)});
   assign in_end   = in_base + n(rows_q) + n({8'b0, row_q});
   assign other_base = n({15'b0, program_pkg::descriptor_other_base(d)});
-  assign other_end = other_base + n(rows_q) + n({8'b0, row_q});
+  assign other_end = other_base + (fused ? n({14'b0, out_end}) - n({15'b0, out_base}) : n(rows_q) + n({8'b0, row_q}));
   assign stride_h = program_pkg::descriptor_stride_h(d);
   assign stride_w = program_pkg::descriptor_stride_w(d);
   assign kernel_h = n({16'b0, in_h}) + n({27'b0, pad_h, 1'b0}) - (n({16'b0, out_h}) - 1) * (stride_h ? 2 : 1);
@@ -137,9 +138,10 @@ module descriptor_check_proof #(
   logic input_bad, other_bad, kernel_bad, tile_bad, groups_bad, vertical_bad, pair_bad, pool_bad, expected;
   assign input_bad = n({8'b0, row_q}) > n({15'b0, in_row_stride}) || in_end > 8 * BANK_WORDS ||
       (writes && in_base < n({14'b0, out_end}) && n({15'b0, out_base}) < in_end);
-  assign other_bad = program_pkg::descriptor_op(d) == program_pkg::OP_ADD && (other_end > 8 * BANK_WORDS ||
+  assign other_bad = (program_pkg::descriptor_op(d) == program_pkg::OP_ADD || fused) && (other_end > 8 * BANK_WORDS ||
       (writes && other_base < n({14'b0, out_end}) && n({15'b0, out_base}) < other_end) ||
-      (pair && ((other_base - in_base - 4 - 8 * n({18'b0, program_pkg::descriptor_vstep(d)})) & 40'h1ffff) != 0));
+      (!fused && pair &&
+      ((other_base - in_base - 4 - 8 * n({18'b0, program_pkg::descriptor_vstep(d)})) & 40'h1ffff) != 0));
   // the kernel, or with stride 2 the one that is smaller by one
   function automatic logic fits(input logic signed [N-1:0] steps, input logic signed [N-1:0] step,
       input logic signed [N-1:0] kernel, input logic signed [N-1:0] pad, input logic stride);
@@ -161,6 +163,8 @@ module descriptor_check_proof #(
   assign expected = input_bad || other_bad || (conv ? kernel_bad || tile_bad || groups_bad : pool_bad);
 
   always @(*) begin
+    // main_controller refuses others: proof main_controller
+    if (fused) assume ({1'b0, out_base} < out_end);
     if (past_q) begin
       assert (bad == (age_q == LATENCY && expected));
       // what ties the DUT's count to this one
@@ -173,6 +177,8 @@ module descriptor_check_proof #(
     cover (age_q == LATENCY && !bad && !conv && writes);
     cover (age_q == LATENCY && bad && !conv && !input_bad && !pool_bad);
     cover (age_q == LATENCY && bad && conv && !input_bad && !kernel_bad && !tile_bad);
+    cover (age_q == LATENCY && !bad && fused && pair);
+    cover (age_q == LATENCY && bad && fused && !input_bad && !kernel_bad && !tile_bad && !groups_bad);
     cover (age_q == LATENCY && bad && !conv && !input_bad && span_h_q[31:19] != '0);
   end
 

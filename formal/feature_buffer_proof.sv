@@ -1,5 +1,6 @@
 // Feature buffer: for a quad that the solver chooses, a read returns what was last written inside [base, end); nothing
-// outside is ever changed and no bank is written beyond its words; oob_o tells exactly of writes that were left out.
+// outside is ever changed and no bank is written beyond its words; oob_o tells exactly of writes that were left out. A
+// read through the write port returns the same.
 // With DATA = 0 only where writes go.
 `default_nettype none
 
@@ -13,6 +14,7 @@ module feature_buffer_proof #(
     input wire logic [16:0]      rd_addr_i,
     input wire logic [3:0]       rd_count_i,
     input wire logic             wr_valid_i,
+    input wire logic             wr_read_i,
     input wire logic [16:0]      wr_addr_i,
     input wire logic [7:0]       wr_mask_i,
     input wire logic [7:0][1:0]  wr_bits_i
@@ -29,13 +31,14 @@ module feature_buffer_proof #(
   (* anyconst *) logic [16:0] quad;  // the one that is followed
   (* anyconst *) logic [2:0] entry;  // of the read
   logic [7:0][31:0] rd_data;
+  logic [3:0][31:0] port_data;
   logic oob;
 
   feature_buffer #(.BANK_WORDS(BANK_WORDS)) u_dut (
       .clk_i(clk_i), .rst_ni(rst_ni), .rd_valid_i(rd_valid_i), .rd_addr_i(rd_addr_i), .rd_count_i(rd_count_i),
       .rd_vstep_i(vstep), .rd_pair_i(pair),
       .rd_data_o(rd_data), .wr_valid_i(wr_valid_i), .wr_addr_i(wr_addr_i), .wr_mask_i(wr_mask_i), .wr_data_i(wr_data),
-      .wr_base_i(base), .wr_end_i(limit), .oob_o(oob)
+      .wr_read_i(wr_read_i), .wr_data_o(port_data), .wr_base_i(base), .wr_end_i(limit), .oob_o(oob)
   );
   (* hierconn *) logic \u_dut.gen_bank[0].we ;
   (* hierconn *) logic [13:0] \u_dut.gen_bank[0].wr_row ;
@@ -103,14 +106,26 @@ module feature_buffer_proof #(
     want_q  <= {want_q[2:0], word3_q};
   end
 
-  logic [31:0] read_entry;
+  // a read through the write port takes the way of the writes: it sees all before it
+  logic [4:0] port_asked_q = '0;
+  logic [4:0][31:0] port_want_q;
+  always_ff @(posedge clk_i) begin
+    port_asked_q <= {port_asked_q[3:0], age_q >= 4'd2 && wr_read_i && !entry[2] &&
+        {1'b0, wr_addr_i} + 18'(entry) == {1'b0, quad} && known1_q};
+    port_want_q  <= {port_want_q[3:0], word1_q};
+  end
+
+  logic [31:0] read_entry, port_entry;
   assign read_entry = rd_data[entry];
+  assign port_entry = port_data[entry[1:0]];
   always @(*) begin
     if (!past_q) assume (!rst_ni);
     else if (DATA != 0) assume (rst_ni);
     assume (limit <= 18'(8 * BANK_WORDS));  // main_controller refuses others: proof main_controller
     assume ({1'b0, quad} < 18'(8 * BANK_WORDS));
+    if (wr_read_i) assume (!wr_valid_i);
     if (past_q && rst_ni) begin
+      if (DATA != 0 && port_asked_q[4]) assert (port_entry == port_want_q[4]);
       if (DATA != 0 && asked_q[3]) assert (read_entry == want_q[3]);
       for (int k = 0; k < 8; k = k + 1) begin
         if (we[k]) begin
@@ -123,6 +138,7 @@ module feature_buffer_proof #(
     cover (DATA == 0 || (asked_q[3] && vstep == 14'd1 && entry == 3'd1));
     cover (DATA == 0 || (asked_q[3] && vstep == 14'd1 && entry == 3'd5 && pair));
     cover (DATA == 0 || (asked_q[3] && vstep == '0 && entry == 3'd5 && quad[2:0] == 3'd2));
+    cover (DATA == 0 || (port_asked_q[4] && entry == 3'd3 && quad[2:0] == 3'd1));
     cover (we == 8'hff && row[0] == row[7] + 14'd1);
     cover (oob && past_q);
   end

@@ -88,6 +88,7 @@ module main_controller_proof #(
       if (checked) begin
         assert (op >= program_pkg::OP_CONV && op <= program_pkg::OP_ADD);
         if (op == program_pkg::OP_ADD) assert (writes);
+        if (program_pkg::descriptor_fused(desc)) assert (op == program_pkg::OP_CONV && writes);
         if (writes) begin
           assert (program_pkg::descriptor_out_end(desc) <= CAPACITY);
           assert ({1'b0, program_pkg::descriptor_out_base(desc)} < program_pkg::descriptor_out_end(desc));

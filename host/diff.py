@@ -4,8 +4,10 @@ side: where accuracy goes."""
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import click
 import numpy as np
@@ -21,6 +23,7 @@ from model.common.command import Command, OutputFile
 from model.common.console import wide_console
 from model.common.errors import UserError, printable
 from model.common.files import output
+from model.compiler import compile_network
 from model.compiler.hardware import Hardware
 from model.data.images import load_images
 from model.interchange.importing import Numbers, raw_input
@@ -40,7 +43,7 @@ class Row:
     integers; SQNR in dB: of the integers against the unrounded values, of the unrounded values and
     of the integers against the real numbers (None without a model); clamped: share of integers at
     a limit other than ReLU's; mismatch: the first value in which the RTL differs, "" for none, None
-    without RTL."""
+    without RTL or where its tensor is not written, since a sum is fused into the layer."""
 
     name: str
     error: float
@@ -127,7 +130,7 @@ def compare(
                 weights,
                 total,
                 float(at_limit.mean()),
-                None if rtl is None else first_mismatch(name, y, rtl[name]),
+                first_mismatch(name, y, rtl[name]) if rtl and name in rtl else None,
             )
         )
     return rows
@@ -145,7 +148,10 @@ def real_tensors(path: str, pixels: np.ndarray, mean: object, std: object) -> di
     return run_net(graph, raw)
 
 
-def show(rows: list[Row], net: Network, console: Console) -> None:
+def show(
+    rows: list[Row], net: Network, console: Console, sums: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Print the rows as a table. sums: {convolution: the sum that is fused into it in RTL}."""
     table = Table(title=f"{net.name}: signal over noise in dB, from one form to the other")
     right = [
         "real to unrounded",
@@ -164,9 +170,15 @@ def show(rows: list[Row], net: Network, console: Console) -> None:
             *("" if v is None else f"{v:.1f}" for v in values),
             f"{row.error:.2f}",
             f"{100 * row.clamped:.2f} %",
-            "" if row.mismatch is None else escape(row.mismatch or "equal"),
+            escape(_in_rtl(row, sums)),
         )
     console.print(table)
+
+
+def _in_rtl(row: Row, sums: Mapping[str, str]) -> str:
+    if row.mismatch is not None:
+        return row.mismatch or "equal"
+    return f"in {sums[row.name]}" if row.name in sums else ""
 
 
 def plot(rows: list[Row], net: Network, path: str | Path) -> None:
@@ -226,6 +238,7 @@ def main(
     largest = max(math.prod(s) for s in (net.input_shape, *(x.out_shape for x in net.layers)))
     images = images[: max(1, MAX_VALUES // largest)]
     soft, real, rtl = images.astype(np.float64), None, None
+    sums: dict[str, str] = {}
     if pixels and net.scale is not None and net.offset is not None:
         given = np.asarray(read_array(images_path))[: len(images)]
         scale, offset = (np.array(v).reshape(-1, 1, 1) for v in (net.scale, net.offset))
@@ -236,9 +249,11 @@ def main(
         from host.rtl_backend import run_rtl
 
         hardware = Hardware(num_modules=int(modules))
-        rtl = run_rtl(net, images, hardware, debug=True, show=True).tensors
+        compiled = compile_network(net, hardware, debug=True)
+        sums = {conv: name for name, conv in compiled.fused_into.items()}
+        rtl = run_rtl(net, images, hardware, compiled=compiled, show=True).tensors
     rows = compare(net, run_integer(net, images, keep=True), unrounded(net, soft), real, rtl)
-    show(rows, net, wide_console())
+    show(rows, net, wide_console(), sums)
     target = Path(out) if out else runner.BUILD / f"diff-{_file_name(net.name)}.png"
     target.parent.mkdir(parents=True, exist_ok=True)
     plot(rows, net, target)

@@ -266,11 +266,13 @@ class Accelerator:
 
     def counters(self) -> np.ndarray:
         """int64 [layers, 5] of the last image, as in Results."""
+        if self._compiled is None:
+            return np.zeros((0, len(COUNTERS)), np.int64)
         table = []
-        for layer in range(len(self._compiled.net.layers) if self._compiled else 0):
-            self.mmio.write(Register.LAYER_SEL, layer)
+        for number in range(len(self._compiled.entries)):
+            self.mmio.write(Register.LAYER_SEL, number)
             table.append([self.mmio.read(register) for register in COUNTERS])
-        return np.array(table, np.int64).reshape(-1, len(COUNTERS))
+        return self._compiled.by_layer(np.array(table, np.int64))
 
     def soft_reset(self) -> None:
         """Abort everything, at any time, and forget what is on the streams. A loaded network stays.
@@ -367,8 +369,8 @@ class Accelerator:
             return
         value = self.mmio.read(Register.ERROR)
         code, number = (field(value, Register.ERROR, name) for name in ("CODE", "LAYER"))
-        layers = self._compiled.net.layers if self._compiled and code in LAYER_ERRORS else ()
-        raise AcceleratorError(code, layers[number].name if number < len(layers) else None)
+        entries = self._compiled.entries if self._compiled and code in LAYER_ERRORS else []
+        raise AcceleratorError(code, entries[number].name if number < len(entries) else None)
 
     @contextlib.contextmanager
     def _recovering(self) -> Iterator[None]:

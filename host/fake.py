@@ -246,9 +246,8 @@ class FakeAccelerator:
         tensors = run_integer(compiled.net, _decode_image(compiled, self._image[0]), keep=True)
         self.results += [_encode(compiled, x, tensors[x.name][0]) for x in compiled.emitted]
         cycles = predict(compiled)
-        self._counters = np.array(
-            [(x.cycles, 0, x.reads, x.writes, x.weight_words) for x in cycles.layers]
-        )
+        counts = {x.name: (x.cycles, 0, x.reads, x.writes, x.weight_words) for x in cycles.layers}
+        self._counters = np.array([counts[entry.layer.name] for entry in compiled.entries])
         self._total = cycles.total_cycles
         self._busy, self._image, self._weights = True, None, None
 
@@ -300,10 +299,16 @@ def _has_no_size(d: SimpleNamespace, hardware: Hardware) -> bool:
         sizes += [d.pool_kernel_h, d.pool_kernel_w, d.pool_stride_h, d.pool_stride_w]
     else:
         return True
+    wrong_sum = d.fused and (d.op != OP_CONV or d.raw)
     wrong_window = d.op == OP_CONV and d.window not in (1, 3, 5)
     no_region = d.out_end > hardware.quads or (not d.raw and d.out_base >= d.out_end)
     return (
-        not all(sizes) or wrong_window or no_region or d.op == OP_CONV and max(tile) > TILE_PIXELS
+        not all(sizes)
+        or wrong_sum
+        or wrong_window
+        or no_region
+        or d.op == OP_CONV
+        and max(tile) > TILE_PIXELS
     )
 
 

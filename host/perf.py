@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -44,7 +45,7 @@ def measure(net: Network, hardware: Hardware, images: np.ndarray) -> dict:
                 "reads": reads,
                 "writes": writes,
                 "weight_words": weights,
-                "utilization": expected.macs / (100 * hardware.num_modules * cycles),
+                "utilization": replace(expected, cycles=cycles).utilization(hardware.num_modules),
             },
             "predicted": {
                 "cycles": expected.cycles,
@@ -54,6 +55,8 @@ def measure(net: Network, hardware: Hardware, images: np.ndarray) -> dict:
                 "utilization": expected.utilization(hardware.num_modules),
             },
         }
+        if layer.name in compiled.fused_into:
+            record["fused_into"] = compiled.fused_into[layer.name]
         if layer.op == "conv":
             record["mode"] = compiled.plans[layer.name].mode
             record["paper_cycles"] = paper[layer.name]
@@ -108,8 +111,9 @@ def show(report: dict[str, Any], console: Console) -> None:
             f"{100 * part['utilization']:.1f} %" if record["macs"] else ""
             for part in (measured, predicted)
         ]
+        place = f" (in {record['fused_into']})" if "fused_into" in record else ""
         table.add_row(
-            record["layer"],
+            record["layer"] + place,
             f"{measured['cycles']:,}",
             f"{predicted['cycles']:,}",
             f"{measured['stalls']:,}",

@@ -367,6 +367,11 @@ module clipq_accel #(
   logic [A_W:0] wr_end;
   logic [7:0] pool_wr_mask, stage_wr_mask, wr_mask;
   logic [7:0][31:0] pool_wr_data, stage_wr_data, wr_data;
+  logic other_rd_valid, wr_read;  // second tensor of a fused sum, read through the write port
+  logic [A_W-1:0] other_rd_addr;
+  logic [15:0][7:0] other_data;
+  logic unused_other_data;
+  assign unused_other_data = &other_data;
 
   feature_port_mux #(
       .NUM_MODULES(NUM_MODULES)
@@ -390,6 +395,8 @@ module clipq_accel #(
       .pool_wr_addr_i  (pool_wr_addr),
       .pool_wr_mask_i  (pool_wr_mask),
       .pool_wr_data_i  (pool_wr_data),
+      .other_rd_valid_i(other_rd_valid),
+      .other_rd_addr_i (other_rd_addr),
       .stage_wr_valid_i(stage_wr_valid),
       .stage_wr_addr_i (stage_wr_addr),
       .stage_wr_mask_i (stage_wr_mask),
@@ -403,6 +410,7 @@ module clipq_accel #(
       .wr_addr_o       (wr_addr),
       .wr_mask_o       (wr_mask),
       .wr_data_o       (wr_data),
+      .wr_read_o       (wr_read),
       .wr_base_o       (wr_base),
       .wr_end_o        (wr_end)
   );
@@ -422,6 +430,8 @@ module clipq_accel #(
       .wr_addr_i (wr_addr),
       .wr_mask_i (wr_mask),
       .wr_data_i (wr_data),
+      .wr_read_i (wr_read),
+      .wr_data_o (other_data),
       .wr_base_i (wr_base),
       .wr_end_i  (wr_end),
       .oob_o     (oob)
@@ -528,9 +538,35 @@ module clipq_accel #(
       .tag_o          (result_tag)
   );
 
-  assign stage_wr_valid = result_valid && !raw;
-  assign {stage_wr_mask, stage_wr_addr} = {8'(result_tag[A_W+:QUADS]), result_tag[A_W-1:0]};
-  assign stage_wr_data  = 256'(result_y);
+  logic fused, residual_valid;
+  logic [NUM_MODULES-1:0][7:0] residual_y;
+  logic [A_W-1:0] residual_addr;
+  logic [QUADS-1:0] residual_mask;
+  assign fused = program_pkg::descriptor_fused(desc);
+
+  residual_stage #(
+      .NUM_MODULES(NUM_MODULES)
+  ) u_residual_stage (
+      .clk_i     (clk_i),
+      .rst_ni    (core_rst_n),
+      .desc_i    (desc),
+      .valid_i   (result_valid && fused),
+      .y_i       (result_y),
+      .addr_i    (result_tag[A_W-1:0]),
+      .mask_i    (result_tag[A_W+:QUADS]),
+      .rd_valid_o(other_rd_valid),
+      .rd_addr_o (other_rd_addr),
+      .rd_data_i (other_data[NUM_MODULES-1:0]),
+      .valid_o   (residual_valid),
+      .y_o       (residual_y),
+      .addr_o    (residual_addr),
+      .mask_o    (residual_mask)
+  );
+
+  assign stage_wr_valid = fused ? residual_valid : result_valid && !raw;
+  assign stage_wr_addr  = fused ? residual_addr : result_tag[A_W-1:0];
+  assign stage_wr_mask  = 8'(fused ? residual_mask : result_tag[A_W+:QUADS]);
+  assign stage_wr_data  = 256'(fused ? residual_y : result_y);
   assign room = room_raw || !raw;
 
   // ---------------------------------------------------------------- results
@@ -621,7 +657,7 @@ module clipq_accel #(
       .layer_end_i   (layer_end),
       .layer_i       (layer),
       .stall_i       (starved || blocked),
-      .reads_i       (rd_valid ? rd_count : 4'd0),
+      .reads_i       ((rd_valid ? rd_count : 4'd0) + (wr_read ? 4'(QUADS) : 4'd0)),
       .writes_i      (wr_valid ? written : 4'd0),
       .weight_i      (weight_re),
       .first_beat_i  (weights_first || image_first),

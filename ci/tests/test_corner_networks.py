@@ -14,7 +14,7 @@ from tb.top import corner_networks
 LAYER_GROUPS = [
     g
     for g in GROUPS
-    if g.startswith(("layer_", "conv_", "pool_", "add_"))
+    if g.startswith(("layer_", "conv_", "pool_", "add_", "fused_"))
     or g in ("clamp", "requantize", "accumulator", "image")
 ]
 

@@ -5,12 +5,13 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
-from host import diff
+from host import diff, rtl_backend
 from model.interchange.importing import import_onnx
 from model.network import save_network
 from model.network.random_networks import random_input, random_network
 from model.reference.integer import run_integer
 from model.tests import onnx_models as zoo
+from tb.lib.chain import Chain
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -63,3 +64,36 @@ def test_command_from_model_to_plot(tmp_path):
     assert (tmp_path / "d.png").read_bytes().startswith(b"\x89PNG")
     result = CliRunner().invoke(diff.main, options)
     assert result.exit_code == 1, "pixels without --pixels are out of range, or FLOAT is refused"
+
+
+def residual_block():
+    """A chain with a sum that is fused and one that cannot be, and two images."""
+    chain = Chain(np.random.default_rng(4), (5, 4, 3), True, "block")
+    chain.conv(5, (1, 1)).conv(5, (3, 3), (1, 1)).add("input", "conv2_3x3", clamp=(-100, 90))
+    return chain.add(), chain.images
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_rtl_stands_beside_the_integers(wrong, tmp_path, monkeypatch):
+    """Every tensor that the RTL writes is compared; both layers of a fused sum are named."""
+    chain, images = residual_block()
+    save_network(chain.network(), tmp_path / "n.clipq.npz")
+    np.save(tmp_path / "i.npy", images)
+    run_rtl = rtl_backend.run_rtl
+
+    def planted(*arguments, **options):
+        run = run_rtl(*arguments, **options)
+        run.tensors["add3"][1, 4, 3, 2] += wrong
+        return run
+
+    monkeypatch.setattr(rtl_backend, "run_rtl", planted)
+    options = ["--net", tmp_path / "n.clipq.npz", "--images", tmp_path / "i.npy", "--backend=rtl"]
+    result = CliRunner().invoke(diff.main, [*map(str, options), "--out", str(tmp_path / "d.png")])
+    rows = {
+        line.split()[1]: line for line in result.output.splitlines() if line.count("\u2502") > 3
+    }
+    assert "equal" in rows["conv1_1x1"] and "equal" in rows["add4"], result.output
+    assert "in add3" in rows["conv2_3x3"]
+    assert ("equal" in rows["add3"]) != wrong and (result.exit_code != 0) == wrong
+    if wrong:
+        assert "the RTL differs" in str(result.exception or result.output)

@@ -57,6 +57,7 @@
 #define CLIPQ_DESCRIPTOR_EMIT 0, 9, 1 /* 1 if the output is sent to the result stream */
 #define CLIPQ_DESCRIPTOR_HAS_PARAMS 0, 10, 1 /* 1 if the weights have a chunk for this layer */
 #define CLIPQ_DESCRIPTOR_OTHER_SIGNED 0, 11, 1 /* 1 if the second input of a sum is signed */
+#define CLIPQ_DESCRIPTOR_FUSED 0, 15, 1 /* 1 if a convolution writes sums */
 #define CLIPQ_DESCRIPTOR_STRIDE_H 0, 12, 1 /* vertical stride of a convolution less one */
 #define CLIPQ_DESCRIPTOR_STRIDE_W 0, 13, 1 /* horizontal stride of a convolution less one; with stride 2 the window is 1 */
 #define CLIPQ_DESCRIPTOR_POOL_KERNEL_H 0, 16, 16 /* height of a pool's window */
@@ -84,6 +85,9 @@
 #define CLIPQ_DESCRIPTOR_KR_ADDR_STEP 8, 0, 17 /* kr_step * in_row_stride */
 #define CLIPQ_DESCRIPTOR_PIECE_ADDR_STEP 8, 32, 17 /* window * in_quads */
 #define CLIPQ_DESCRIPTOR_WINDOW_ADDR 9, 0, 17 /* (window - 1) * in_quads */
+#define CLIPQ_DESCRIPTOR_SUM_MIN 9, 32, 10 /* lower clamp of a fused sum, signed */
+#define CLIPQ_DESCRIPTOR_SUM_MAX 9, 48, 10 /* upper clamp of a fused sum, signed */
+#define CLIPQ_DESCRIPTOR_SUM_SHIFT 9, 58, 5 /* shift of a fused sum to the right */
 #define CLIPQ_DESCRIPTOR_TILE_ROWS 10, 0, 9 /* rows of a tile */
 #define CLIPQ_DESCRIPTOR_TILE_COLS 10, 16, 9 /* columns of a tile */
 #define CLIPQ_DESCRIPTOR_TILE_PIXELS 10, 32, 9 /* tile_rows * tile_cols */
@@ -103,7 +107,7 @@
 #define CLIPQ_DESCRIPTOR_POOL_PAD_H 13, 32, 16 /* vertical padding of a pool */
 #define CLIPQ_DESCRIPTOR_POOL_PAD_W 13, 48, 16 /* horizontal padding of a pool */
 #define CLIPQ_DESCRIPTOR_OUT_ROW_QUADS 14, 0, 17 /* quads of an output row */
-#define CLIPQ_DESCRIPTOR_OTHER_BASE 14, 32, 17 /* quad address of the second input of a sum, which has the first one's size and row stride */
+#define CLIPQ_DESCRIPTOR_OTHER_BASE 14, 32, 17 /* quad address of the second input of a sum, with the row stride of the first, of the output if fused */
 #define CLIPQ_DESCRIPTOR_VSTEP 15, 0, 14 /* (in_row_stride - 1) / 8 with vertical taps, (in_row_stride - 4) / 8 with pairs, (other_base - in_base - 4) / 8 for a sum that reads both inputs at once */
 #define CLIPQ_DESCRIPTOR_MULT 15, 16, 15 /* multiplier of the first input of a sum */
 #define CLIPQ_DESCRIPTOR_OTHER_MULT 15, 32, 15 /* multiplier of the second input of a sum */

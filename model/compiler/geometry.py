@@ -37,6 +37,8 @@ ONLY_CONV = (
     "channel_groups",
     "output_groups",
     "read_quads",
+    "fused",
+    "other_base",
 )
 ONLY_POOL = (
     "pool_kernel_h",
@@ -84,8 +86,12 @@ def _input_problems(d: SimpleNamespace, hardware: Hardware) -> list[str]:
     if row > d.in_row_stride:
         broken.append("input rows overlap")
     writes = not d.raw or d.op == OP_MAXPOOL
-    inputs = [("input", d.in_base)] + ([("second input", d.other_base)] if d.op == OP_ADD else [])
-    for name, base in inputs:
+    inputs = [("input", d.in_base, span)]
+    if d.op == OP_ADD:
+        inputs.append(("second input", d.other_base, span))
+    if d.op == OP_CONV and d.fused:  # is read as the output is written
+        inputs.append(("second input", d.other_base, d.out_end - d.out_base))
+    for name, base, span in inputs:
         if base + span > min(hardware.quads, 1 << QUAD_ADDR_W + 1):
             broken.append(f"{name} beyond the feature buffer")
         if writes and base < d.out_end and d.out_base < base + span:

@@ -47,8 +47,8 @@ def skewed_stride(width: int, quads: int) -> int:
 
 
 def skewed_names(wanted: Iterable[str], pairs: Sequence[tuple[str, ...]]) -> set[str]:
-    """Names of tensors with skewed rows: the wanted ones, and those that are added to one of them,
-    since both inputs of a sum have one row stride. pairs: of names that are added."""
+    """Names of tensors with skewed rows: the wanted ones, and those that have one row stride with
+    any of them. pairs: of names that have, as both inputs of a sum."""
     names = set(wanted)
     while more := {name for pair in pairs if names & set(pair) for name in pair} - names:
         names |= more

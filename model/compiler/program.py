@@ -12,6 +12,7 @@ import numpy as np
 from model.compiler import memory_plan, weights
 from model.compiler.conv_plan import ConvPlan, ceil_div, plan_conv
 from model.compiler.errors import CompileError
+from model.compiler.fusion import Entry, entries
 from model.compiler.hardware import Hardware
 from model.compiler.memory_plan import Tensor
 from model.compiler.program_format import (
@@ -45,7 +46,8 @@ class Compiled:
 
     program, weights: uint64 words of whole packets (header, payload, CRC). tensors: {name: Tensor},
     "input" first.
-    plans: {conv layer: ConvPlan}. debug: every layer's tensor is sent, not only the last one's.
+    plans: {conv layer: ConvPlan}. entries: the layers of each descriptor, in order. debug: every
+    tensor that is written is sent, not only the last layer's.
     """
 
     net: Network
@@ -54,7 +56,20 @@ class Compiled:
     weights: np.ndarray
     tensors: dict[str, Tensor]
     plans: dict[str, ConvPlan]
+    entries: list[Entry]
     debug: bool
+
+    @property
+    def fused_into(self) -> dict[str, str]:
+        """{sum: the convolution into whose write-back it is fused}."""
+        return {entry.add.name: entry.layer.name for entry in self.entries if entry.add}
+
+    def by_layer(self, counters: np.ndarray) -> np.ndarray:
+        """[descriptors, ...] -> [layers, ...] in the network's order: a convolution has what its
+        descriptor counted, a sum that is fused into it zeros."""
+        rows = {entry.layer.name: row for entry, row in zip(self.entries, counters)}
+        nothing = np.zeros_like(counters[0])
+        return np.array([rows.get(layer.name, nothing) for layer in self.net.layers])
 
     def encode_image(self, image: np.ndarray) -> np.ndarray:
         """Image stream of one input: integers [C, H, W] in the input's range -> uint64 beats."""
@@ -70,7 +85,7 @@ class Compiled:
     @property
     def emitted(self) -> list[Layer]:
         """Layers whose tensors come back, in order."""
-        return list(self.net.layers) if self.debug else [self.net.layers[-1]]
+        return [e.output for e in self.entries] if self.debug else [self.net.layers[-1]]
 
     def result_beats(self, layer: Layer) -> int:
         """64-bit beats of a layer's tensor in the result stream."""
@@ -158,17 +173,18 @@ def compile_network(net: Network, hardware: Hardware = Hardware(), debug: bool =
     """Network -> Compiled for one hardware configuration. CompileError names the layer and why it
     cannot run."""
     _check_supported(net)
-    plans, tensors = _plan(net, hardware)
+    program_entries, plans, tensors = _plan(net, hardware)
     descriptors = []
-    for index, layer in enumerate(net.layers):
-        values = descriptor_values(layer, index, net, tensors, plans, debug)
-        descriptors.append(_naming(layer, lambda: encode(DESCRIPTOR, values)))
+    for entry in program_entries:
+        values = descriptor_values(entry, tensors, plans)
+        values["emit"] = debug or entry.output is net.layers[-1]
+        descriptors.append(_naming(entry.layer, lambda: encode(DESCRIPTOR, values)))
     chunks = [
-        _naming(layer, lambda: _chunk(layer, plans, hardware))
-        for layer in net.layers
-        if layer.op != "maxpool"
+        _naming(entry.layer, lambda: _chunk(entry.layer, plans, hardware))
+        for entry in program_entries
+        if entry.layer.op != "maxpool"
     ]
-    program = np.concatenate([_header(tensors["input"], len(net.layers), hardware), *descriptors])
+    program = np.concatenate([_header(tensors["input"], len(descriptors), hardware), *descriptors])
     payload = np.concatenate(chunks) if chunks else np.zeros(0, np.uint64)
     return Compiled(
         net,
@@ -177,6 +193,7 @@ def compile_network(net: Network, hardware: Hardware = Hardware(), debug: bool =
         packet(MAGIC_WEIGHTS, payload),
         tensors,
         plans,
+        program_entries,
         debug,
     )
 
@@ -199,10 +216,6 @@ def _chunk(layer: Layer, plans: Mapping[str, ConvPlan], hardware: Hardware) -> n
 
 
 def _check_supported(net: Network) -> None:
-    if len(net.layers) > MAX_LAYERS:
-        raise CompileError(
-            f"network {net.name!r}: {len(net.layers)} layers, the program memory holds {MAX_LAYERS}"
-        )
     if net.input_shape[0] > MAX_CHANNELS:
         raise CompileError(
             f"network {net.name!r}: input.shape: {net.input_shape[0]} channels, the accelerator "
@@ -216,33 +229,47 @@ def _check_supported(net: Network) -> None:
             )
 
 
-def _plan(net: Network, hardware: Hardware) -> tuple[dict[str, ConvPlan], dict[str, Tensor]]:
-    """Conv plans and placed tensors. Skewed rows cost memory; without room for them the plain
-    layout is tried."""
-    try:
-        return _plan_layout(net, hardware, skew=True)
-    except CompileError:
-        return _plan_layout(net, hardware, skew=False)
+def _plan(
+    net: Network, hardware: Hardware
+) -> tuple[list[Entry], dict[str, ConvPlan], dict[str, Tensor]]:
+    """The program's entries, conv plans and placed tensors. Skewed rows and fused sums cost memory;
+    without room for them the plain layout is tried, then every sum as a layer of its own."""
+    programs = [p for p in (entries(net), entries(net, fuse=False)) if len(p) <= MAX_LAYERS]
+    if not programs:
+        raise CompileError(
+            f"network {net.name!r}: {len(entries(net))} layers besides fused sums, the program "
+            f"memory holds {MAX_LAYERS}"
+        )
+    for program_entries in programs:
+        for skew in (True, False):
+            try:
+                return program_entries, *_plan_layout(net, program_entries, hardware, skew)
+            except CompileError as error:
+                refusal = error
+    raise refusal
 
 
 def _plan_layout(
-    net: Network, hardware: Hardware, skew: bool
+    net: Network, program_entries: list[Entry], hardware: Hardware, skew: bool
 ) -> tuple[dict[str, ConvPlan], dict[str, Tensor]]:
     readers: dict[str, list[Layer]] = {}
     last_use: dict[str, int] = {}
-    for index, layer in enumerate(net.layers):
-        for name in layer.inputs:
-            readers.setdefault(name, []).append(layer)
+    for index, entry in enumerate(program_entries):
+        for name in entry.inputs:
             last_use[name] = index
+        for name in entry.layer.inputs:
+            readers.setdefault(name, []).append(entry.layer)
     shapes = {"input": (net.input_shape, net.input_signed)}
     shapes.update(
         {
-            layer.name: (layer.out_shape, layer.out_signed)
-            for layer in net.layers
-            if layer.out != "int32"
+            entry.output.name: (entry.output.out_shape, entry.output.out_signed)
+            for entry in program_entries
+            if entry.output.out != "int32"
         }
     )
-    sums = [layer.inputs for layer in net.layers if layer.op == "add"]
+    sums = [entry.inputs for entry in program_entries if entry.layer.op == "add"]
+    # a fused sum reads its second tensor as it writes its output
+    alike = sums + [(e.other, e.output.name) for e in program_entries if e.other]
     skewed = memory_plan.skewed_names(
         (
             name
@@ -251,7 +278,7 @@ def _plan_layout(
             and shape[0] <= memory_plan.MOST_SKEWED
             and any(r.op == "conv" and r.kernel[0] > 1 for r in readers.get(name, []))
         ),
-        sums,
+        alike,
     )
     tensors = {
         name: memory_plan.layout(shape, signed, name in skewed)
@@ -284,26 +311,21 @@ def _header(image: Tensor, n_layers: int, hardware: Hardware) -> np.ndarray:
 
 
 def descriptor_values(
-    layer: Layer,
-    index: int,
-    net: Network,
-    tensors: Mapping[str, Tensor],
-    plans: Mapping[str, ConvPlan],
-    debug: bool,
+    entry: Entry, tensors: Mapping[str, Tensor], plans: Mapping[str, ConvPlan]
 ) -> dict[str, int]:
-    """{field: value} of the descriptor of the layer with this index."""
+    """{field: value} of a descriptor, without `emit`."""
+    layer = entry.layer
     source = tensors[layer.inputs[0]]
     raw = layer.out == "int32"
     _, out_h, out_w = layer.out_shape
     out_quads = ceil_div(layer.out_shape[0], 4)
-    target = tensors.get(layer.name)
+    target = tensors.get(entry.output.name)
     if target is None:
         target = memory_plan.Tensor(layer.out_shape, False, out_w * out_quads, 0)
     values = {
         "op": OP_CODES[layer.op],
         "in_signed": source.signed,
         "raw": raw,
-        "emit": debug or index + 1 == len(net.layers),
         "has_params": layer.op != "maxpool",
         "in_base": source.base,
         "in_row_stride": source.row_stride,
@@ -322,13 +344,30 @@ def descriptor_values(
         values |= {"out_min": layer.out_min, "out_max": layer.out_max}
     if layer.op == "conv":
         codebook = {f"codebook_{k}": layer.codebook[k] for k in (1, 2, 3)}
-        return values | codebook | conv_values(plans[layer.name], source, target)
+        values |= codebook | conv_values(plans[layer.name], source, target)
+        return values | (fused_values(entry, tensors[entry.other]) if entry.other else {})
     if layer.op == "add":
         return values | add_values(layer, source, tensors[layer.inputs[1]])
     return values | {
         f"pool_{key}_{axis}": value
         for key in ("kernel", "stride", "pad")
         for axis, value in zip("hw", getattr(layer, key))
+    }
+
+
+def fused_values(entry: Entry, other: Tensor) -> dict[str, int]:
+    """{field: value} of what a fused sum adds to its convolution."""
+    add = entry.output
+    mult, other_mult = entry.factors()
+    return {
+        "fused": 1,
+        "other_base": other.base,
+        "other_signed": other.signed,
+        "mult": mult,
+        "other_mult": other_mult,
+        "sum_shift": add.shift,
+        "sum_min": add.out_min,
+        "sum_max": add.out_max,
     }
 
 

@@ -154,15 +154,15 @@ def _any_weights(layer: FloatLayer, signed: dict[str, bool], last: bool) -> Laye
 def high_water(compiled: Compiled) -> tuple[int, str]:
     """(bytes of the feature buffer that live tensors take at most, the layer that runs then)."""
     last_use = {}
-    for number, layer in enumerate(compiled.net.layers):
-        for name in layer.inputs:
+    for number, entry in enumerate(compiled.entries):
+        for name in entry.inputs:
             last_use[name] = number
     alive, most = {"input"}, (0, "")
-    for number, layer in enumerate(compiled.net.layers):
-        if layer.name in compiled.tensors:
-            alive.add(layer.name)
+    for number, entry in enumerate(compiled.entries):
+        if entry.output.name in compiled.tensors:
+            alive.add(entry.output.name)
         held = 4 * sum(compiled.tensors[name].size for name in alive)
-        most = max(most, (held, layer.name), key=lambda pair: pair[0])
+        most = max(most, (held, entry.name), key=lambda pair: pair[0])
         alive = {name for name in alive if last_use.get(name, number + 1) > number}
     return most
 
@@ -202,7 +202,7 @@ def _table(verdict: Verdict, hardware: Hardware) -> Table:
         cells = [""] * 7
         if compiled is not None and prediction is not None:
             cost = prediction.layers[number]
-            plan = compiled.plans.get(layer.name)
+            fused, plan = compiled.fused_into, compiled.plans.get(layer.name)
             tensor = compiled.tensors.get(layer.name)
             cells = [
                 " x ".join(map(str, layer.out_shape)),
@@ -210,7 +210,7 @@ def _table(verdict: Verdict, hardware: Hardware) -> Table:
                 f"{layer.index.size:,}" if layer.op == "conv" else "",
                 f"{4 * tensor.size:,}" if tensor else "",
                 f"{cost.macs:,}" if cost.macs else "",
-                f"{cost.cycles:,}",
+                f"in {fused[layer.name]}" if layer.name in fused else f"{cost.cycles:,}",
                 f"{100 * cost.utilization(hardware.num_modules):.1f} %" if cost.macs else "",
             ]
         table.add_row(*(escape(cell) for cell in row + cells))

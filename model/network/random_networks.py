@@ -247,8 +247,8 @@ class _Builder:
             self._append_conv(self.tensor, geometry)
 
     def _residual(self, size: int) -> None:
-        """Two convolutions of one tensor with the same geometry, added; or (size 1) a tensor added
-        to itself."""
+        """Two convolutions of one tensor with the same geometry, sometimes with a max pool behind
+        each, added; or (size 1) a tensor added to itself."""
         start = self.tensor
         a = b = start
         if size == 3:
@@ -257,6 +257,8 @@ class _Builder:
                 return
             a = self._append_conv(start, geometry)
             b = self._append_conv(start, geometry)
+            if len(self.layers) + 3 <= self.max_layers and self.rng.random() < 0.3:
+                a, b = (self._same_maxpool(tensor) for tensor in (a, b))
         low, high = random_clamp(self.rng)
         mult = tuple(int(m) for m in self.rng.integers(1, _pick(self.rng, (3, 100, 32768)), 2))
         shift = min(31, max(0, round(math.log2(sum(mult))) + int(self.rng.integers(-1, 2))))
@@ -273,6 +275,19 @@ class _Builder:
             a[1],
             low < 0,
         )
+
+    def _same_maxpool(self, tensor: _Tensor) -> _Tensor:
+        """A max pool that keeps the shape."""
+        name, shape, signed = tensor
+        pool = Layer(
+            name=self._name("max"),
+            op="maxpool",
+            inputs=(name,),
+            kernel=(3, 3),
+            stride=(1, 1),
+            pad=(1, 1),
+        )
+        return self._append(pool, shape, signed)
 
     def _maxpool(self) -> None:
         shape = self.tensor[1]

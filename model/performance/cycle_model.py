@@ -30,6 +30,10 @@ START_DELAY = {4: 6, 8: 0, 16: 0}
 END_TO_DRAIN = 41  # last slot of a tile to its first drain read
 DRAIN_GAP = 3  # last read of a tile to the first one of the next
 DRAIN_TO_IDLE = 5  # last drain read to the conv unit being idle
+FUSED_TURN = (
+    1  # a fused sum's drain reads come an even number of cycles after this one of its layer
+)
+FUSED_SETTLE = 15  # more cycles for the results in flight of a fused sum
 RAW_FIFO = 40  # steps of 32-bit results that may wait for the result stream
 # cycles from a drain read to the fifo, or from a pool's question for room, beyond the window's
 # reads
@@ -47,7 +51,8 @@ _Run = tuple[int, tuple[int, int, int, int]]
 
 @dataclass(frozen=True)
 class LayerCycles:
-    """Prediction for one layer. reads and writes: 32-bit words of the feature buffer; weight_words:
+    """Prediction for one layer; all zero for a sum that is fused into a convolution, which has what
+    both cost. reads and writes: 32-bit words of the feature buffer; weight_words:
     64-bit words read from the weight buffer for it, replays included; ideal: cycles in which
     positions are computed."""
 
@@ -60,8 +65,8 @@ class LayerCycles:
     weight_words: int
 
     def utilization(self, num_modules: int) -> float:
-        """Multiply-accumulates, padding included, per PE and cycle."""
-        return self.macs / (100 * num_modules * self.cycles)
+        """Multiply-accumulates, padding included, per PE and cycle; 0 without any."""
+        return self.macs / (100 * num_modules * self.cycles) if self.macs else 0.0
 
 
 @dataclass(frozen=True)
@@ -152,8 +157,9 @@ def predict(compiled: Compiled) -> ImageCycles:
     beats = ceil_div(image.row_quads * image.shape[1], 2)
     straddling = image.shape[1] // 2 if image.row_quads % 2 else 0
     clock = beats - 1 + straddling + IMAGE_TO_FETCH
-    layers, chunks = [], 0
-    for layer in compiled.net.layers:
+    layers, chunks = {}, 0
+    for entry in compiled.entries:
+        layer = entry.layer
         begin = clock + 1
         start = begin + FETCH + 1
         params = ceil_div(layer.out_shape[0], hardware.num_modules) * hardware.num_modules
@@ -163,30 +169,31 @@ def predict(compiled: Compiled) -> ImageCycles:
             start = max(start, ready) + 1
             chunks += 1
         run, traffic = UNITS[layer.op](compiled, layer, start, loader)
-        end = run + SETTLE
-        emits = layer in compiled.emitted
+        end = run + SETTLE + (FUSED_SETTLE if entry.add else 0)
+        emits = entry.output in compiled.emitted
         if emits:
-            end += _emit_cycles(compiled, layer)
+            end += _emit_cycles(compiled, entry.output)
         clock = end + 1
         if has_params:
             loader.layers_done.append(clock)
         reads, writes, words, ideal = traffic
         if emits and layer.out != "int32":
-            reads += 2 * _emit_reads(compiled, layer)
-        layers.append(
-            LayerCycles(
-                layer.name,
-                clock - begin + 1,
-                ideal,
-                _macs(layer),
-                reads,
-                writes,
-                words + (params + 1 if has_params else 0),
-            )
+            reads += 2 * _emit_reads(compiled, entry.output)
+        layers[layer.name] = LayerCycles(
+            layer.name,
+            clock - begin + 1,
+            ideal,
+            _macs(layer),
+            reads,
+            writes,
+            words + (params + 1 if has_params else 0),
         )
+        if entry.add:
+            layers[entry.add.name] = LayerCycles(entry.add.name, 0, 0, 0, 0, 0, 0)
     backlog = loader.results.last + RAW_TO_LAST if loader.results else 0
     return ImageCycles(
-        tuple(layers), max(clock + RESULT_LATENCY[compiled.net.layers[-1].out], backlog)
+        tuple(layers[layer.name] for layer in compiled.net.layers),
+        max(clock + RESULT_LATENCY[compiled.net.layers[-1].out], backlog),
     )
 
 
@@ -263,12 +270,14 @@ def _conv(compiled: Compiled, layer: Layer, start: int, loader: _Loader) -> _Run
     hardware, plan = compiled.hardware, compiled.plans[layer.name]
     replay = replayed(plan, hardware)
     words_out = ceil_div(layer.out_shape[0], hardware.num_modules)
+    fused = layer.name in compiled.fused_into.values()
+    pace = 2 if fused else 1  # cycles of a drain step
     raw = loader.results = _RawResults(hardware.num_modules) if layer.out == "int32" else None
     ready_at = start + FIRST_SETUP  # the next pass is set up
     free_at = start  # the last slot was issued; the next pass may start
     delay = None
     freed = deque([0, 0], maxlen=2)  # cycles in which the last two tiles gave their buffers back
-    early = plan.mode != 0 and raw is None and (plan.vertical or plan.kr_count == 1)
+    early = plan.mode != 0 and not (raw or fused) and (plan.vertical or plan.kr_count == 1)
     drain_end = 0
     tiles = [(plan.tile_size(*origin), plan.tile_passes(*origin)) for origin in plan.tile_origins()]
     words = 0
@@ -304,15 +313,16 @@ def _conv(compiled: Compiled, layer: Layer, start: int, loader: _Loader) -> _Run
                         last_switch = switch
                     ready_at = at + SETUP
             begin = max(last + END_TO_DRAIN, drain_end + DRAIN_GAP)
-            drain_end = (
-                raw.drain(begin, rows * cols * steps) if raw else begin + rows * cols * steps - 1
-            )
+            begin += (begin - start - FUSED_TURN) % pace
+            count = rows * cols * steps
+            drain_end = raw.drain(begin, count) if raw else begin + pace * (count - 1)
             freed.append(begin - 1 if early else drain_end)
     # After the chunk's last pass the loader goes straight to the next header.
     loader.clock = last_switch + 1 if geometry.rows else loader.clock
     pixels = plan.out_shape[1] * plan.out_shape[2]
     writes = 0 if raw else pixels * ceil_div(layer.out_shape[0], 4)
-    return drain_end + DRAIN_TO_IDLE, (plan.slots * plan.quads, writes, words, plan.slots)
+    others = pixels * words_out * (hardware.num_modules // 4) if fused else 0
+    return drain_end + DRAIN_TO_IDLE, (plan.slots * plan.quads + others, writes, words, plan.slots)
 
 
 def _replay_load(loader: _Loader, hardware: Hardware, plan: ConvPlan, mode: str) -> int:

@@ -9,8 +9,11 @@ import pytest
 
 from model.compiler import CompileError, compile_network
 from model.compiler.conv_plan import plan_conv
+from model.compiler.fusion import entries
 from model.compiler.hardware import Hardware
 from model.compiler.memory_plan import layout, place
+from model.compiler.program_format import DESCRIPTOR, RECORD_WORDS
+from model.compiler.records import decode
 from model.compiler.weights import pack_passes, pe_indices
 from model.data.images import ZOO
 from model.network import Layer, Network, load_network
@@ -47,21 +50,21 @@ def test_live_tensors_never_overlap(seed, modules):
     net = random_network(np.random.default_rng(seed), max_layers=12)
     hardware = Hardware(num_modules=modules)
     compiled = compile_network(net, hardware)
-    for layer in net.layers:
-        if layer.out == "int32":
+    for entry in compiled.entries:
+        if entry.output.out == "int32":
             continue
-        target = compiled.tensors[layer.name]
+        target = compiled.tensors[entry.output.name]
         assert target.base >= 0 and target.base + target.size <= hardware.quads
-        for name in _read_later(net, layer):
+        for name in _read_later(compiled.entries, entry):
             other = compiled.tensors[name]
             assert other.base + other.size <= target.base or target.base + target.size <= other.base
 
 
-def _read_later(net, layer):
-    """Names of the tensors that this layer or one behind it reads, made before it."""
-    at = net.layers.index(layer)
-    made = {"input", *(earlier.name for earlier in net.layers[:at])}
-    return {name for reader in net.layers[at:] for name in reader.inputs} & made
+def _read_later(entries, entry):
+    """Names of the tensors that this descriptor or one behind it reads, made before it."""
+    at = entries.index(entry)
+    made = {"input", *(earlier.output.name for earlier in entries[:at])}
+    return {name for reader in entries[at:] for name in reader.inputs} & made
 
 
 def test_tensors_that_fill_the_buffer_together_fit():
@@ -255,3 +258,88 @@ def test_a_slower_weight_buffer_never_predicts_fewer_cycles():
         for words in (64, 4096)
     )
     assert small >= large
+
+
+def add(name, *inputs, **clamps):
+    limits = {"out_min": 0, "out_max": 255} | clamps
+    return Layer(name=name, op="add", inputs=inputs, mult=(3, 5), shift=3, **limits)
+
+
+def names(net, **options):
+    return [entry.name for entry in entries(net, **options)]
+
+
+def test_sums_go_into_the_larger_convolution_that_only_they_read():
+    net = network(
+        (8, 6, 6),
+        conv("a", "input", 8, 8, (3, 3), (1, 1)),
+        conv("b", "a", 8, 8, (3, 3), (1, 1)),
+        conv("short", "input", 8, 8, (1, 1), (0, 0)),
+        add("both", "short", "b"),
+        add("twice", "both", "both"),
+        conv("c", "twice", 8, 8, (3, 3), (1, 1)),
+        add("kept", "c", "twice"),
+        conv("d", "kept", 8, 8, (1, 1), (0, 0)),
+        add("read again", "d", "kept"),
+        conv("e", "d", 8, 8, (1, 1), (0, 0)),
+        add("last", "e", "read again"),
+    )
+    expected = ["a", "short", "b + both", "twice", "c + kept", "d", "read again", "e + last"]
+    assert names(net) == expected
+    assert names(net, fuse=False) == [layer.name for layer in net.layers]
+    compiled = compile_network(net)
+    assert compiled.fused_into == {"both": "b", "kept": "c", "last": "e"}
+    assert {"b", "c", "e"}.isdisjoint(compiled.tensors)
+    counted = compiled.by_layer(np.arange(1, 1 + len(compiled.entries))[:, None])[:, 0]
+    assert counted.tolist() == [1, 3, 2, 0, 4, 5, 0, 6, 7, 8, 0]
+    records = compiled.program[1:-1].reshape(-1, RECORD_WORDS)[1:]
+    both = decode(DESCRIPTOR, records[2].tolist())
+    assert (both["fused"], both["mult"], both["other_mult"], both["sum_shift"]) == (1, 5, 3, 3)
+    assert both["other_base"] == compiled.tensors["short"].base
+    assert [decode(DESCRIPTOR, words.tolist())["fused"] for words in records] == [
+        " + " in entry.name for entry in compiled.entries
+    ]
+
+
+def test_a_fused_sum_reads_and_writes_rows_of_one_stride():
+    """A second tensor whose rows are padded for its other reader, and one whose output is."""
+    for after in ((3, 3), (1, 1)):
+        net = network(
+            (16, 9, 9),
+            conv("a", "input", 16, 16, (1, 1), (0, 0)),
+            conv("b", "a", 16, 16, (3, 3), (1, 1)),
+            add("sum", "a", "b"),
+            conv("c", "sum", 16, 4, after, tuple(k // 2 for k in after)),
+        )
+        tensors = compile_network(net).tensors
+        assert tensors["a"].row_stride == tensors["sum"].row_stride == 9 * 4
+
+
+def test_without_room_for_both_sums_are_layers_of_their_own():
+    """A convolution that waits for its sum keeps its input: here beside another large tensor."""
+    net = network(
+        (4, 8, 8),
+        conv("wide", "input", 4, 64, (1, 1), (0, 0)),
+        conv("a", "wide", 64, 4, (3, 3), (1, 1)),
+        conv("as wide", "input", 4, 64, (1, 1), (0, 0)),
+        conv("b", "as wide", 64, 4, (1, 1), (0, 0)),
+        add("sum", "a", "b"),
+    )
+    room = compile_network(net, Hardware(bank_words=300))
+    tight = compile_network(net, Hardware(bank_words=160))
+    assert room.fused_into == {"sum": "a"} and not tight.fused_into
+    assert predict(tight).total_cycles > predict(room).total_cycles
+
+
+def test_layers_beyond_the_program_are_counted_without_fused_sums():
+    layers = []
+    for number in range(43):
+        source = layers[-1].name if layers else "input"
+        layers += [
+            conv(f"c{number}", source, 4, 4, (1, 1), (0, 0)),
+            add(f"s{number}", f"c{number}", source),
+        ]
+    assert len(compile_network(network((4, 2, 2), *layers)).entries) == 43
+    alone = [add(f"t{n}", f"t{n - 1}" if n else "s42", "s42") for n in range(22)]
+    with pytest.raises(CompileError, match="65 layers besides fused sums"):
+        compile_network(network((4, 2, 2), *layers, *alone))

@@ -1,8 +1,9 @@
 // Descriptor check: cross-field validation of a layer descriptor.
 //
 // Purpose: finds descriptors whose sizes do not fit together although each field is legal. Examples are an input (also
-// the second one of a sum) beyond the feature buffer or over the output, a kernel that does not follow from the sizes
-// of input and output, a window beyond the padded input, or a tile that is not its rows times its columns.
+// the second one of a sum, fused or not) beyond the feature buffer or over the output, a kernel that does not follow
+// from the sizes of input and output, a window beyond the padded input, or a tile that is not its rows times its
+// columns.
 // model/compiler/geometry.py states the same rules. The check runs in parallel with the layer and costs no time: until
 // the verdict a wrong layer writes only inside its output region.
 // Latency: 20 cycles from start_i to bad_o, less than the shortest layer.
@@ -31,9 +32,10 @@ module descriptor_check #(
   localparam int LAST = 18;      // cycle in which the sums of the products are ready
   localparam logic [E_W-1:0] CAPACITY = E_W'(8 * BANK_WORDS);
 
-  logic is_conv, is_add, raw, vertical, pair, writes;
+  logic is_conv, is_add, fused, raw, vertical, pair, writes;
   assign is_conv  = program_pkg::descriptor_op(desc_i) == program_pkg::OP_CONV;
   assign is_add   = program_pkg::descriptor_op(desc_i) == program_pkg::OP_ADD;
+  assign fused    = is_conv && program_pkg::descriptor_fused(desc_i);
   assign raw      = program_pkg::descriptor_raw(desc_i);
   assign vertical = program_pkg::descriptor_vertical(desc_i);
   assign pair     = program_pkg::descriptor_pair(desc_i);
@@ -125,10 +127,12 @@ module descriptor_check #(
   logic signed [S_W:0] to_last_h_q, to_last_w_q;           // of a convolution: from the first window to the last
   logic signed [S_W:0] kernel_h_q, kernel_w_q;             // of a convolution: follows from input and output size
   assign in_end    = in_end_q + {1'b0, row_span};
-  assign other_end = other_end_q + {1'b0, row_span};
+  assign other_end = other_end_q + (fused ? '0 : {1'b0, row_span});
   always_ff @(posedge clk_i) begin
     in_end_q       <= {1'b0, rows_span} + (E_W + 1)'(in_base);
-    other_end_q    <= {1'b0, rows_span} + (E_W + 1)'(other_base);
+    // a fused sum reads where it writes, at another base
+    other_end_q    <= (fused ? (E_W + 1)'(out_end) - (E_W + 1)'(out_base) : {1'b0, rows_span}) +
+        (E_W + 1)'(other_base);
     padded_h_q     <= S_W'(in_h) + S_W'({padding_h, 1'b0});
     padded_w_q     <= S_W'(in_w) + S_W'({padding_w, 1'b0});
     pool_reach_h_q <= {1'b0, span_h} + (S_W + 1)'(pool_kernel_h);
@@ -176,8 +180,8 @@ module descriptor_check #(
   logic input_bad_q, other_bad_q, conv_bad_q, pool_bad_q;
   always_ff @(posedge clk_i) begin
     input_bad_q <= row_span > E_W'(in_row_stride) || misplaced(in_base, in_end, writes, out_base, out_end);
-    other_bad_q <= is_add && (misplaced(other_base, other_end, writes, out_base, out_end) ||
-        (pair && other_base - in_base != {vstep, 3'b100}));  // tensors read at once lie four banks apart
+    other_bad_q <= (is_add || fused) && (misplaced(other_base, other_end, writes, out_base, out_end) ||
+        (is_add && pair && other_base - in_base != {vstep, 3'b100}));  // tensors read at once lie four banks apart
     conv_bad_q  <= !rows_fit || !cols_fit || !inputs_fit || !outputs_fit || !tile_fits;
     pool_bad_q  <= pool_reach_h_q > {1'b0, padded_h_q} || pool_reach_w_q > {1'b0, padded_w_q} ||
         pool_pad_h >= pool_kernel_h || pool_pad_w >= pool_kernel_w || in_quads != out_quads;

@@ -5,7 +5,7 @@
 // results are written, and has the tensor sent if the program asks for it. It checks descriptors before a unit starts,
 // counts cycles, and turns every error into a code and the number of the layer.
 // Latency: RECORD_WORDS + 3 cycles to the first image beat and from layer to layer, SETTLE cycles after the last result
-// of a layer.
+// of a layer, cq_pkg::RESIDUAL more with a fused sum.
 // Throughput: one image at a time.
 `resetall
 `default_nettype none
@@ -104,11 +104,12 @@ module main_controller #(
 
   // ---------------------------------------------------------------- the descriptor's control bits
   logic [3:0] op;
-  logic raw, emit, last_layer, has_params, is_conv, is_add, is_pool;
+  logic raw, emit, last_layer, has_params, is_conv, is_add, is_pool, fused;
   assign op         = program_pkg::descriptor_op(desc_q);
   assign raw        = program_pkg::descriptor_raw(desc_q);
   assign emit       = program_pkg::descriptor_emit(desc_q);
   assign has_params = program_pkg::descriptor_has_params(desc_q);
+  assign fused      = program_pkg::descriptor_fused(desc_q);
   assign is_conv    = op == program_pkg::OP_CONV;
   assign is_add     = op == program_pkg::OP_ADD;
   assign is_pool    = op == program_pkg::OP_MAXPOOL || op == program_pkg::OP_AVGPOOL || is_add;  // pooling unit
@@ -140,9 +141,10 @@ module main_controller #(
   assign region_bad  = program_pkg::descriptor_out_end(desc_q) > CAPACITY ||
       {1'b0, program_pkg::descriptor_out_base(desc_q)} >= program_pkg::descriptor_out_end(desc_q);
   // 32-bit results go to the stream: they have no region. A max pool writes whatever that bit says, a sum may not
-  // have it.
+  // have it. Only a convolution has a sum fused into it.
   assign desc_bad = !(is_conv || is_pool) || size_bad || (is_conv && conv_bad) || (is_pool && pool_bad) ||
       (is_add && raw) ||
+      (fused && (!is_conv || raw)) ||
       ((!raw || op == program_pkg::OP_MAXPOOL) && region_bad);
 
   // ---------------------------------------------------------------- errors
@@ -184,8 +186,9 @@ module main_controller #(
       (state_q == WAIT_PARAMS && !params_ready_i));
 
   // ---------------------------------------------------------------- states
-  logic unit_done, stop;
+  logic unit_done, settled, stop;
   assign unit_done = is_conv ? !conv_busy_i : pool_done_i;
+  assign settled   = settle_q == (fused ? 5'(SETTLE + cq_pkg::RESIDUAL) : 5'(SETTLE));
   assign stop      = stop_q || stop_i;  // in the last cycle of an image STOP still means this image
 
   always_ff @(posedge clk_i) begin
@@ -233,7 +236,7 @@ module main_controller #(
           WAIT_PARAMS: if (params_ready_i) state_q <= START;
           START: state_q <= RUN;
           RUN: if (unit_done && !started_q) state_q <= DRAIN;
-          DRAIN: if (settle_q == 5'(SETTLE)) state_q <= emit ? EMIT : LAYER_END;
+          DRAIN: if (settled) state_q <= emit ? EMIT : LAYER_END;
           EMIT: if (emit_done_i || raw) state_q <= LAYER_END;
           LAYER_END: state_q <= last_layer ? FINISH : FETCH;
           FINISH: if (weights_done_q && results_empty_i) begin
@@ -304,7 +307,7 @@ module main_controller #(
   assign conv_start_o       = state_q == START && is_conv;
   assign pool_start_o       = state_q == START && is_pool;
   assign raw_flush_o        = state_q == EMIT && raw;
-  assign emit_start_o       = state_q == DRAIN && settle_q == 5'(SETTLE) && emit && !raw;
+  assign emit_start_o       = state_q == DRAIN && settled && emit && !raw;
   assign params_done_o      = state_q == LAYER_END && has_params;
   assign params_bank_o      = bank_q;
   assign busy_o             = state_q != IDLE && state_q != ERROR;

@@ -222,11 +222,11 @@ module conv_unit #(
   assign tile_free = tiles_q != 2'd2;
 
   // room_i stays high for 8-bit results, and with a single kernel-row step no pass of a tile begins beyond its first
-  // pixel.
+  // pixel. A fused sum halves the pace of the drain.
   logic raw, one_row, early;
   assign raw     = program_pkg::descriptor_raw(desc_i);
   assign one_row = program_pkg::descriptor_vertical(desc_i) || program_pkg::descriptor_kr_count(desc_i) == 4'd1;
-  assign early   = mode != program_pkg::MODE_1 && !raw && one_row;
+  assign early   = mode != program_pkg::MODE_1 && !raw && one_row && !program_pkg::descriptor_fused(desc_i);
 
   drain_sequencer #(
       .NUM_MODULES(NUM_MODULES)

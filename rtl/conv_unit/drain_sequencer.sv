@@ -2,11 +2,12 @@
 //
 // Purpose: follows the pass sequencer tile by tile (output-channel group, tile row, tile column) and pixel by pixel.
 // Kernels 1 wide take three steps a pixel (three output channels a module). Steps beyond the tensor's last quad are
-// skipped. With early_i the buffer is released when its drain begins: the first sums of the next tile are written 32
-// cycles behind the reads, in the same pixel order. This is allowed if a pixel takes one step, results are always
-// accepted, and the first pass of a tile starts at its first pixel.
+// skipped. With a fused sum the steps come in every second cycle, counted from start_i. With early_i the buffer is
+// released when its drain begins: the first sums of the next tile are written 32 cycles behind the reads, in the same
+// pixel order. This is allowed if a pixel takes one step, results are always accepted, and the first pass of a tile
+// starts at its first pixel.
 // Latency: 3 cycles from a finished tile to its first read.
-// Throughput: one step (NUM_MODULES results) a cycle; 2 idle cycles a tile.
+// Throughput: one step (NUM_MODULES results) a cycle, or in two cycles with a fused sum; 2 idle cycles a tile.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps
@@ -59,7 +60,7 @@ module drain_sequencer #(
   assign out_tile_col_step = program_pkg::descriptor_out_tile_col_step(desc_i);
 
   logic [1:0] state_q, tiles_q;
-  logic buf_q;
+  logic buf_q, turn_q;
   logic [8:0] word_q, group_word_q;
   logic [1:0] step_q;
   logic [program_pkg::DIM_W-1:0] y0_q, x0_q, left_h, left_w;
@@ -70,7 +71,7 @@ module drain_sequencer #(
   logic issue, last_step, last_col, last_row, tile_end, last_tx, last_ty;
   logic [9:0] next_quad;
   assign next_quad = {1'b0, word_q + 9'd1} << SHIFT;
-  assign issue     = state_q == RUN && room_i;
+  assign issue     = state_q == RUN && room_i && (turn_q || !program_pkg::descriptor_fused(desc_i));
   assign last_step = !three_steps || step_q == 2'd2 || next_quad >= {2'b0, out_quads};
   assign last_col  = col_q == 9'd1;
   assign last_row  = rows_q == 9'd1;
@@ -98,6 +99,7 @@ module drain_sequencer #(
   end
 
   always_ff @(posedge clk_i) begin
+    turn_q <= start_i || !turn_q;
     if (start_i) begin
       y0_q            <= '0;
       x0_q            <= '0;

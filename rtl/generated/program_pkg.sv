@@ -125,6 +125,10 @@ package program_pkg;
   function automatic logic descriptor_other_signed(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_other_signed = words[0][11+:1];
   endfunction
+  // 1 if a convolution writes sums
+  function automatic logic descriptor_fused(input logic [RECORD_WORDS-1:0][63:0] words);
+    descriptor_fused = words[0][15+:1];
+  endfunction
   // vertical stride of a convolution less one
   function automatic logic descriptor_stride_h(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_stride_h = words[0][12+:1];
@@ -233,6 +237,18 @@ package program_pkg;
   function automatic logic [QUAD_ADDR_W-1:0] descriptor_window_addr(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_window_addr = words[9][0+:QUAD_ADDR_W];
   endfunction
+  // lower clamp of a fused sum, signed
+  function automatic logic [9:0] descriptor_sum_min(input logic [RECORD_WORDS-1:0][63:0] words);
+    descriptor_sum_min = words[9][32+:10];
+  endfunction
+  // upper clamp of a fused sum, signed
+  function automatic logic [9:0] descriptor_sum_max(input logic [RECORD_WORDS-1:0][63:0] words);
+    descriptor_sum_max = words[9][48+:10];
+  endfunction
+  // shift of a fused sum to the right
+  function automatic logic [4:0] descriptor_sum_shift(input logic [RECORD_WORDS-1:0][63:0] words);
+    descriptor_sum_shift = words[9][58+:5];
+  endfunction
   // rows of a tile
   function automatic logic [TILE_W:0] descriptor_tile_rows(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_tile_rows = words[10][0+:TILE_W+1];
@@ -309,7 +325,7 @@ package program_pkg;
   function automatic logic [QUAD_ADDR_W-1:0] descriptor_out_row_quads(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_out_row_quads = words[14][0+:QUAD_ADDR_W];
   endfunction
-  // quad address of the second input of a sum, which has the first one's size and row stride
+  // quad address of the second input of a sum, with the row stride of the first, of the output if fused
   function automatic logic [QUAD_ADDR_W-1:0] descriptor_other_base(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_other_base = words[14][32+:QUAD_ADDR_W];
   endfunction

@@ -4,9 +4,10 @@
 // from a bank of its own. Their addresses are a + v * (1 + 8 * vstep), v = 0..7: consecutive channels with vstep = 0,
 // otherwise one column of eight rows, whose row stride is 8 * vstep + 1. With rd_pair_i they are four quads of each of
 // two rows, whose row stride is 8 * vstep + 4. A write stores up to eight consecutive quads. Quads outside [wr_base_i,
-// wr_end_i) are not written; oob_o reports it.
-// Latency: 4 cycles (RD_LATENCY) from a read request to its data; a written quad can be requested 3 cycles later.
-// Throughput: one read and one write of eight quads a cycle.
+// wr_end_i) are not written; oob_o reports it. With wr_read_i the write port reads four quads instead, wherever they lie.
+// Latency: 4 cycles (RD_LATENCY) from a read request to its data, 5 cycles (PORT_LATENCY) from wr_read_i; a written quad
+// can be requested 3 cycles later.
+// Throughput: one read and one write of eight quads a cycle, or a read of four quads in the place of the write.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps
@@ -26,6 +27,8 @@ module feature_buffer #(
     input  wire logic [program_pkg::QUAD_ADDR_W-1:0] wr_addr_i,
     input  wire logic [7:0]                          wr_mask_i,
     input  wire logic [7:0][31:0]                    wr_data_i,
+    input  wire logic                                wr_read_i,   // read at wr_addr_i; never with wr_valid_i
+    output wire logic [3:0][31:0]                    wr_data_o,
     input  wire logic [program_pkg::QUAD_ADDR_W-1:0] wr_base_i,
     input  wire logic [program_pkg::QUAD_ADDR_W:0]   wr_end_i,
     output wire logic                                oob_o        // a quad was not written
@@ -67,6 +70,8 @@ module feature_buffer #(
   logic [7:0]              wr_mask_q, wr_inside, put_mask_q;
   logic [7:0][31:0]        wr_data_q, put_data_q;
   logic                    oob_q;
+  logic                    wr_read_q, put_read_q;
+  logic [2:0]              port_bank_q, port_rotate_q;  // bank of entry 0, beside the bank's data
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
       wr_valid_q <= 1'b0;
@@ -82,6 +87,11 @@ module feature_buffer #(
     wr_data_q  <= wr_data_i;
     put_addr_q <= wr_addr_q;
     put_data_q <= wr_data_q;
+
+    wr_read_q     <= wr_read_i;
+    put_read_q    <= wr_read_q;
+    port_bank_q   <= put_addr_q[2:0];
+    port_rotate_q <= port_bank_q;
   end
   assign oob_o = oob_q;
 
@@ -91,7 +101,8 @@ module feature_buffer #(
   assign wr_above = wr_addr_q >= wr_base_i && {1'b0, wr_addr_q} < wr_end_i;
 
   // ---------------------------------------------------------------- banks
-  logic [7:0][31:0] bank_data, bank_q, rd_data_q;
+  logic [7:0][31:0] bank_data, bank_q, rd_data_q, port_bank_data, port_data_q;
+  logic [3:0][31:0] wr_data_out_q;
   genvar b, v;
   generate
     for (v = 0; v < 8; v = v + 1) begin : gen_inside
@@ -115,28 +126,36 @@ module feature_buffer #(
       assign wr_row   = put_addr_q[A_W-1:3] + (A_W - 3)'(BANK < put_addr_q[2:0]);
       assign we       = put_mask_q[wr_entry];
 
-      ram_1r1w #(
+      ram_1r1rw #(
           .WIDTH(32),
-          .DEPTH(BANK_WORDS),
-          .READ_OLD(0)
+          .DEPTH(BANK_WORDS)
       ) u_ram (
-          .clk_i  (clk_i),
-          .we_i   (we),
-          .waddr_i(wr_row[R_W-1:0]),
-          .wdata_i(put_data_q[wr_entry]),
-          .re_i   (re_q),
-          .raddr_i(rd_row_q),
-          .rdata_o(bank_data[b])
+          .clk_i       (clk_i),
+          .re_i        (re_q),
+          .raddr_i     (rd_row_q),
+          .rdata_o     (bank_data[b]),
+          .port_we_i   (we),
+          .port_re_i   (put_read_q && !wr_entry[2]),
+          .port_addr_i (wr_row[R_W-1:0]),
+          .port_wdata_i(put_data_q[wr_entry]),
+          .port_rdata_o(port_bank_data[b])
       );
 
       logic [2:0] source;
       assign source = BANK + rd_rotate_q;
       always_ff @(posedge clk_i) begin
-        bank_q[b]    <= bank_data[b];
-        rd_data_q[b] <= bank_q[source];
+        bank_q[b]      <= bank_data[b];
+        rd_data_q[b]   <= bank_q[source];
+        port_data_q[b] <= port_bank_data[b];
       end
     end
+    for (v = 0; v < 4; v = v + 1) begin : gen_port_data
+      logic [2:0] source;
+      assign source = 3'(v) + port_rotate_q;
+      always_ff @(posedge clk_i) wr_data_out_q[v] <= port_data_q[source];
+    end
   endgenerate
+  assign wr_data_o = wr_data_out_q;
   assign rd_data_o = rd_data_q;
 
 endmodule

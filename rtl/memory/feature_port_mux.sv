@@ -1,9 +1,10 @@
 // Feature-buffer port multiplexer: selects the unit that uses the feature buffer's ports and the writable region.
 //
 // Purpose: the conv unit, the pooling unit and the tensor reader read; the image loader, the pooling unit and the
-// output stage write. The main controller activates one reader and one writer at a time, so there is no arbiter. The
-// number of quads a read takes follows from the layer: a convolution reads its group of quads (with vertical taps,
-// those of several rows), an average pool or a sum the quads of NUM_MODULES channels, a max pool eight quads.
+// output stage write; the residual stage reads through the write port. The main controller activates one reader and one
+// writer at a time, so there is no arbiter. The number of quads a read takes follows from the layer: a convolution
+// reads its group of quads (with vertical taps, those of several rows), an average pool or a sum the quads of
+// NUM_MODULES channels, a max pool eight quads.
 // Latency: combinational.
 // Throughput: one read and one write a cycle.
 `resetall
@@ -35,6 +36,8 @@ module feature_port_mux #(
     input  wire logic [program_pkg::QUAD_ADDR_W-1:0] pool_wr_addr_i,
     input  wire logic [7:0]                          pool_wr_mask_i,
     input  wire logic [7:0][31:0]                    pool_wr_data_i,
+    input  wire logic                                other_rd_valid_i, // residual stage: through the write port
+    input  wire logic [program_pkg::QUAD_ADDR_W-1:0] other_rd_addr_i,
     input  wire logic                                stage_wr_valid_i,
     input  wire logic [program_pkg::QUAD_ADDR_W-1:0] stage_wr_addr_i,
     input  wire logic [7:0]                          stage_wr_mask_i,
@@ -49,6 +52,7 @@ module feature_port_mux #(
     output wire logic [program_pkg::QUAD_ADDR_W-1:0] wr_addr_o,
     output wire logic [7:0]                          wr_mask_o,
     output wire logic [7:0][31:0]                    wr_data_o,
+    output wire logic                                wr_read_o,
     output wire logic [program_pkg::QUAD_ADDR_W-1:0] wr_base_o,
     output wire logic [program_pkg::QUAD_ADDR_W:0]   wr_end_o
 );
@@ -83,8 +87,10 @@ module feature_port_mux #(
     if (image_wr_valid_i) {wr_addr, wr_mask, wr_data} = {image_wr_addr_i, image_wr_mask_i, image_wr_data_i};
     else if (pool_wr_valid_i) {wr_addr, wr_mask, wr_data} = {pool_wr_addr_i, pool_wr_mask_i, pool_wr_data_i};
     else {wr_addr, wr_mask, wr_data} = {stage_wr_addr_i, stage_wr_mask_i, stage_wr_data_i};
+    if (wr_read_o) wr_addr = other_rd_addr_i;
   end
   assign wr_valid_o = image_wr_valid_i || pool_wr_valid_i || stage_wr_valid_i;
+  assign wr_read_o  = other_rd_valid_i && !wr_valid_o;
   assign wr_addr_o  = wr_addr;
   assign wr_mask_o  = wr_mask;
   assign wr_data_o  = wr_data;

@@ -8,7 +8,9 @@ import math
 import numpy as np
 
 from model.compiler import Compiled
+from model.compiler.fusion import Entry
 from model.compiler.memory_plan import pair_step
+from model.network import Layer
 from tb.lib import coverage
 from tb.lib.cover_groups import KINDS
 
@@ -27,30 +29,39 @@ def sample(compiled: Compiled, tensors: dict) -> None:
 
 
 def points(compiled: Compiled, tensors: dict) -> list[tuple[str, str]]:
-    """(group, point) of a network and of those of its layers whose tensors {layer: [N, C, H, W]}
-    are given."""
+    """(group, point) of a network and of those of its descriptors whose tensors
+    {layer: [N, C, H, W]} are given."""
     found = [
         ("run", "debug program" if compiled.debug else "plain program"),
         *(("image", point) for point in _input_points(compiled)),
     ]
-    for layer, previous in zip(compiled.net.layers, [None, *compiled.net.layers]):
-        if layer.name in tensors:
+    for entry, previous in _in_order(compiled):
+        if entry.output.name in tensors:
+            tensor = tensors[entry.output.name]
             groups = [
-                *layer_points(compiled, layer, previous).items(),
-                *_value_points(layer, tensors[layer.name]).items(),
+                *layer_points(compiled, entry.layer, previous).items(),
+                *(
+                    _fused_points(compiled, entry, tensor)
+                    if entry.add
+                    else _value_points(entry.layer, tensor)
+                ).items(),
             ]
             found += [(group, point) for group, members in groups for point in members]
     return found
 
 
+def _in_order(compiled: Compiled) -> list[tuple[Entry, Layer | None]]:
+    """The descriptors, each with the layer that was computed before it."""
+    return list(zip(compiled.entries, [None, *(entry.layer for entry in compiled.entries)]))
+
+
 def mapping_points(compiled: Compiled) -> set[str]:
     """`group.point` of the kinds of layers that a network has, for choosing networks before they
     run."""
-    layers = zip(compiled.net.layers, [None, *compiled.net.layers])
     return {
         f"{group}.{point}"
-        for layer, previous in layers
-        for group, points in layer_points(compiled, layer, previous).items()
+        for entry, previous in _in_order(compiled)
+        for group, points in layer_points(compiled, entry.layer, previous).items()
         if group in ("layer_op", "layer_mapping")
         for point in points
     }
@@ -222,6 +233,25 @@ def _pool_points(layer) -> dict[str, list[str]]:
         most = kernel // 2 if layer.op == "maxpool" else kernel - 1
         points["pool_pad"] += [f"{layer.op} {axis} {p}" for p in _pad(pad, most)]
     return points
+
+
+def _fused_points(compiled: Compiled, entry: Entry, tensor: np.ndarray) -> dict[str, list[str]]:
+    """Points of a sum in the write-back of a convolution, of which only the sum comes out."""
+    conv, add = entry.layer, entry.output
+    plan = compiled.plans[conv.name]
+    other = dict(zip(add.inputs, add.in_signed_all))[entry.other]
+    values = _value_points(add, tensor).get("clamp", [])
+    return {
+        "fused_signs": [f"{_sign(conv.out_signed)} plus {_sign(other)} to {_sign(add.out_signed)}"],
+        "fused_mult": [
+            f"{which} {mult if mult in (1, 32767) else 'between'}"
+            for which, mult in zip(("own", "other"), entry.factors())
+        ],
+        "fused_mapping": [
+            f"window {plan.window} {'one tile' if plan.tiles == 1 else 'more tiles'}"
+        ],
+        "fused_clamp": [f"{_sign(add.out_signed)} {value.split()[-1]}" for value in values],
+    }
 
 
 def _add_points(compiled: Compiled, layer) -> dict[str, list[str]]:

@@ -284,6 +284,32 @@ def add_chains(rng) -> Iterator[Chain]:
         )
 
 
+def fused_chains(rng) -> Iterator[Chain]:
+    """Sums in the write-back of a convolution: every sign of its results, of the second tensor and
+    of the sum, each edge of the clamp, extreme multipliers, each window, one tile and two."""
+    cases = (  # signs of the convolution's results and of the second tensor, clamp of the sum
+        (True, True, (-10, 127)),
+        (True, True, (0, 255)),
+        (True, False, (-128, 60)),
+        (True, False, (0, 60)),
+        (False, True, (-10, 50)),
+        (False, True, (0, 255)),
+        (False, False, (-128, 100)),
+        (False, False, (0, 100)),
+    )
+    factors = [(1, 1)] * len(cases) + [(32767, 3), (5, 32767)]
+    for number, ((own, other, clamp), mult) in enumerate(zip(cases + cases[:2], factors)):
+        channels, width = CHANNELS - number % 4, 1 + 2 * (number % 3)
+        size = (33, 9) if number < 3 else (3, 5)
+        chain = Chain(rng, (channels, *size), other, f"fused sum {number}")
+        centre, limits = (0, (-128, 127)) if own else (100, (0, 255))
+        chain.centred_conv(channels, (1, width), (0, width // 2), centre, limits)
+        names, shift = (chain.layers[-1].name, "input"), (sum(mult) - 1).bit_length()
+        if number % 2:
+            names, mult = names[::-1], mult[::-1]
+        yield chain.add(*names, mult=mult, shift=shift, clamp=clamp)
+
+
 def _images(rng, signed: bool, low_high: tuple, name: str, channels: int = 6) -> Chain:
     """A chain without layers whose images have values low..high."""
     chain = Chain(rng, (channels, 5, 7), signed, f"{name} of {low_high}")
@@ -384,6 +410,7 @@ def corner_chains(rng) -> Iterator[Chain]:
         arithmetic_chains,
         pool_chains,
         add_chains,
+        fused_chains,
         image_chains,
     ):
         yield from source(rng)

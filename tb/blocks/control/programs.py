@@ -70,6 +70,7 @@ def descriptor(rng, capacity, op=None, raw=None):
         "raw": int(raw),
         "emit": int(raw or rng.random() < 0.4),
         "has_params": int(op != OP_MAXPOOL),
+        "fused": int(op == OP_CONV and not raw and rng.random() < 0.4),
         "out_end": end,
         "out_base": int(rng.integers(min(end, 1 << QUAD_ADDR_W))),
     }
@@ -173,6 +174,9 @@ def bad_descriptors(rng, capacity):
                 )
             )
     cases.append(("32-bit sum of tensors", descriptor(rng, capacity, OP_ADD).changed(raw=1)))
+    for op, raw in ((OP_CONV, True), *((op, False) for op in (OP_MAXPOOL, OP_AVGPOOL, OP_ADD))):
+        fused = descriptor(rng, capacity, op, raw).changed(fused=1)
+        cases.append((f"op {op}, raw {raw}: a fused sum", fused))
     cases += [
         (f"op = {op}", descriptor(rng, capacity, OP_MAXPOOL).changed(op=op))
         for op in (0, *range(5, 16))

@@ -100,9 +100,10 @@ def reshaped(rng, words):
 
 
 def no_size_zero(words):
-    """The main controller has refused these before."""
+    """The main controller has refused these before, and a fused sum without a region."""
     d = sizes(words)
-    return all((d.in_w, d.in_h, d.in_quads, d.out_quads, d.out_w, d.out_h))
+    region = not (d.op == OP_CONV and d.fused) or d.out_base < d.out_end
+    return region and all((d.in_w, d.in_h, d.in_quads, d.out_quads, d.out_w, d.out_h))
 
 
 async def _start(dut):
@@ -245,16 +246,21 @@ async def max_pools_write(dut):
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def second_inputs(dut):
-    """The second input of a sum at both edges of the output and of the feature buffer: touching,
-    a quad too far, and anywhere."""
+    """The second input of a sum, fused or not, at both edges of the output and of the feature
+    buffer: touching, a quad too far, and anywhere."""
     rng, hardware = await _start(dut)
-    sums = []
-    while len(sums) < 5:
-        sums += [words for words in descriptors(rng, hardware, 20) if sizes(words).op == OP_ADD]
+    sums, fused = [], []
+    while min(len(sums), len(fused)) < 5:
+        for words in descriptors(rng, hardware, 20):
+            d = sizes(words)
+            sums += [words] if d.op == OP_ADD else []
+            fused += [words] if d.op == OP_CONV and d.fused else []
     broken = Counter()
-    for words in sums:
+    for words in sums[:8] + fused[:8]:
         d = sizes(words)
         span = (d.in_h - 1) * d.in_row_stride + d.in_w * d.in_quads
+        if d.op == OP_CONV:
+            span = d.out_end - d.out_base
         edges = (d.out_base - span, d.out_end, hardware.quads - span)
         places = [edge + off for edge in edges for off in (-1, 0, 1)]
         places += [int(p) for p in rng.integers(0, hardware.quads, 3)]

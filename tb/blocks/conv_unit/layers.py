@@ -27,6 +27,7 @@ class Layer:
             "in_quads": self.source.quads,
             "in_h": in_h,
             "in_w": in_w,
+            "fused": 0,
             "out_base": self.target.base,
             "out_row_stride": self.target.row_stride,
             "out_quads": self.target.quads,

@@ -119,9 +119,10 @@ class Run:
     every result.
 
     weights, room: stall patterns; room "always": results never stall, and the unit is told so.
+    fused: with a sum in the write-back, for which results come in every second cycle.
     """
 
-    def __init__(self, dut, rng, layer, weights="none", room="always", extreme=False):
+    def __init__(self, dut, rng, layer, weights="none", room="always", extreme=False, fused=False):
         self.dut, self.rng, self.layer, plan = dut, rng, layer, layer.plan
         self.signed = bool(rng.integers(2))
         low, high = (-128, 127) if self.signed else (0, 255)
@@ -166,7 +167,7 @@ class Run:
             ],
             weights,
         )
-        self.always = room == "always"
+        self.always, self.fused = room == "always", fused
         self.room = stalls(rng, "none" if self.always else room)
         self.reads = deque([None] * (READ_LATENCY - 1))
         self.read_count = 0
@@ -207,11 +208,13 @@ class Run:
         dut, layer, plan = self.dut, self.layer, self.layer.plan
         codebook = {f"codebook_{k}": self.codebook[k] for k in (1, 2, 3)}
         values = layer.values | codebook | {"in_signed": self.signed, "raw": not self.always}
+        values["fused"] = self.fused
         dut.desc_i.value = random_port(self.rng, values)
         for _ in range(2):  # the codebook is registered
             await RisingEdge(dut.clk_i)
         dut.start_i.value = 1
         first = last = None
+        parities = set()  # of the cycles with results
         tail, cycle, limit = TAIL, 0, 5000 + 60 * (plan.slots + 40 * len(self.weights.passes))
         while tail:
             self.weights.offer(cycle)
@@ -223,6 +226,7 @@ class Run:
                 first = cycle if first is None else first
             if is_high(dut.acc_valid_o):
                 self.check_result()
+                parities.add(cycle % 2)
                 last = cycle
                 assert is_high(dut.busy_o), f"{layer}: a result while idle"
             if cycle > 2 and not is_high(dut.busy_o):
@@ -234,6 +238,7 @@ class Run:
         assert not self.steps and not self.weights.passes, (
             f"{layer}: {len(self.steps)} results, {len(self.weights.passes)} passes missing"
         )
+        assert not self.fused or len(parities) == 1, f"{layer}: results in all cycles"
         assert self.read_count == plan.slots, (
             f"{layer}: {self.read_count} reads, the compiler reckons with {plan.slots}"
         )
@@ -290,9 +295,9 @@ async def random_layers(dut):
     modules = int(dut.NUM_MODULES.value)
     for i in range(scaled(8, 40)):
         layer = random_layer(rng, modules, scaled(200, 2500))
-        await Run(
-            dut, rng, layer, PATTERNS[i % 4], ("always", *PATTERNS[1:])[i // 4 % 4], i % 5 == 4
-        ).run()
+        room = ("always", *PATTERNS[1:])[i // 4 % 4]
+        fused = room == "always" and i % 2 == 1
+        await Run(dut, rng, layer, PATTERNS[i % 4], room, i % 5 == 4, fused).run()
 
 
 BUFFERS = [  # input, kernel, pad, tile, output groups, room
@@ -318,13 +323,16 @@ BUFFERS = [  # input, kernel, pad, tile, output groups, room
 @cocotb.test(timeout_time=10, timeout_unit="ms")
 async def buffers(dut):
     """A partial-sum buffer is not taken again before its sums have left it, whichever comes first
-    in the next tile."""
+    in the next tile; also where a sum in the write-back halves the pace."""
     rng = await _start(dut)
     modules = int(dut.NUM_MODULES.value)
     for shape, kernel, pad, tile, groups, room in BUFFERS[: scaled(1, 2)]:
         layer = make_layer(rng, 1, False, modules, shape, groups * modules, kernel, pad, tile)
         assert layer.plan.tiles * groups > 2
         await Run(dut, rng, layer, "none", room).run()
+    shape, kernel, pad, tile, groups, _ = BUFFERS[0]
+    layer = make_layer(rng, 1, False, modules, shape, groups * modules, kernel, pad, tile)
+    await Run(dut, rng, layer, fused=True).run()
 
 
 @cocotb.test(timeout_time=10, timeout_unit="ms")

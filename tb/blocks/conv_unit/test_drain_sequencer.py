@@ -58,15 +58,16 @@ def _random_layer(rng, modules):
     )
 
 
-async def _run(dut, rng, layer, buffer, room, late, early=False):
+async def _run(dut, rng, layer, buffer, room, late, early=False, fused=False):
     """One layer; returns the cycles of its steps. late: stall pattern of tile_done_i; early:
-    buffers are handed back when their drain begins."""
+    buffers are handed back when their drain begins; fused: with a sum."""
     steps = deque(drain_schedule(layer.plan, layer.target))
     sizes = deque(np.bincount([s.tile for s in steps]).tolist())
     tiles, sent, freed = len(sizes), 0, 0
     fresh = True  # before a tile's first step
     handed_back = None  # cycle of the last early tile_freed_o
-    dut.desc_i.value, dut.early_i.value = random_port(rng, layer.values), int(early)
+    values = layer.values | {"fused": int(fused)}
+    dut.desc_i.value, dut.early_i.value = random_port(rng, values), int(early)
     dut.start_i.value = 1
     await RisingEdge(dut.clk_i)
     dut.start_i.value = 0
@@ -181,3 +182,17 @@ async def tile_finished_beside_the_end_of_a_drain(dut):
         return finished[1] + 1 - cycles[9]
 
     await meeting.sweep("tile finished and drained", range(-6, 7), once)
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def fused_sums(dut):
+    """With a sum all steps of a layer come in cycles of one parity after its start, one in two
+    cycles; addresses and the rest stay as they are."""
+    rng = await _start(dut)
+    buffer = 0
+    for i in range(scaled(6, 24)):
+        layer = _random_layer(rng, int(dut.NUM_MODULES.value))
+        late = stalls(rng, PATTERNS[i % 4])
+        cycles, buffer = await _run(dut, rng, layer, buffer, stalls(rng, "none"), late, fused=True)
+        assert {cycle % 2 for cycle in cycles} == {1}, f"{layer}: steps in even cycles"
+        assert len(cycles) == 1 or min(np.diff(cycles)) == 2, f"{layer}: the pace is not a half"

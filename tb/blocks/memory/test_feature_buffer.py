@@ -13,6 +13,8 @@ from model.reference.blocks import BANKS, FeatureBuffer
 from tb.lib.effort import scaled
 from tb.lib.packing import pack
 
+PORT_LATENCY = 5  # cycles from a read through the write port to its data
+PORT_QUADS = 4
 WRITE_TO_READ = 3  # cycles from a write to a request that sees it
 OOB_LATENCY = 2
 INPUTS = (
@@ -25,6 +27,7 @@ INPUTS = (
     "wr_addr_i",
     "wr_mask_i",
     "wr_data_i",
+    "wr_read_i",
     "wr_base_i",
     "wr_end_i",
 )
@@ -38,6 +41,7 @@ class Bench:
         self.size = len(self.model.quads)
         self.base, self.end, self.vstep, self.pair = 0, self.size, 0, False
         self.reads = deque([None] * READ_LATENCY)
+        self.port_reads = deque([None] * PORT_LATENCY)
         self.oob = deque([False] * OOB_LATENCY)
         self.writes = deque(
             [set()] * WRITE_TO_READ, maxlen=WRITE_TO_READ
@@ -54,11 +58,19 @@ class Bench:
             vstep,
         )
 
-    async def cycle(self, read=None, write=None):
-        """read: (address, count); write: (address, mask, eight quads)."""
+    async def cycle(self, read=None, write=None, port_read=None):
+        """read: (address, count); write: (address, mask, eight quads); port_read: address, only
+        without a write."""
         dut = self.dut
         dut.rd_valid_i.value, dut.wr_valid_i.value = int(read is not None), int(write is not None)
-        expected = None
+        dut.wr_read_i.value = int(port_read is not None)
+        expected = port_expected = None
+        if port_read is not None:
+            dut.wr_addr_i.value = port_read
+            dut.wr_mask_i.value, dut.wr_data_i.value = 255, 0  # neither may matter
+            port_expected = [
+                (v, port_read + v, int(self.model.quads[port_read + v])) for v in range(PORT_QUADS)
+            ]
         if read is not None:
             dut.rd_addr_i.value, dut.rd_count_i.value = read
             addresses = self.model.addresses(read[0], self.vstep, self.pair)[: read[1]]
@@ -84,12 +96,17 @@ class Bench:
         self.writes.append(touched)
         await RisingEdge(dut.clk_i)
         self.reads.append(expected)
+        self.port_reads.append(port_expected)
         self.oob.append(left_out)
         self.left_out += left_out
-        due = self.reads.popleft()
         assert dut.oob_o.value == self.oob.popleft(), "oob_o"
-        if due:
-            got = str(dut.rd_data_o.value)[::-1]
+        for due, port in (
+            (self.reads.popleft(), dut.rd_data_o),
+            (self.port_reads.popleft(), dut.wr_data_o),
+        ):
+            if not due:
+                continue
+            got = str(port.value)[::-1]
             for v, address, want in due:
                 bits = got[32 * v : 32 * v + 32][::-1]
                 assert bits == f"{want:032b}", (
@@ -122,7 +139,7 @@ async def _fill(bench, rng):
 @cocotb.test(timeout_time=5, timeout_unit="ms")
 async def random_traffic(dut):
     """Reads of 1..8 quads across bank borders, consecutive and by rows, while masked writes go on,
-    some of them out of bounds."""
+    some of them out of bounds; reads through the write port between the writes."""
     rng = await _start(dut)
     bench = Bench(dut)
     await _fill(bench, rng)
@@ -141,7 +158,10 @@ async def random_traffic(dut):
             near = rng.choice([low, high, int(rng.integers(bench.size))])
             address = int(np.clip(near + rng.integers(-9, 9), 0, bench.size - 1))
             write = (address, int(rng.integers(256)), _quads(rng)) if rng.random() < 0.6 else None
-            await bench.cycle(read, write)
+            port_read = None
+            if write is None and rng.random() < 0.6:
+                port_read = int(rng.integers(bench.size - PORT_QUADS + 1))
+            await bench.cycle(read, write, port_read)
     for _ in range(READ_LATENCY):
         await bench.cycle()
     assert bench.checked > 1000 and bench.left_out > 10

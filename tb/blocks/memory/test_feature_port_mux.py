@@ -17,6 +17,7 @@ from tb.lib.descriptors import random_port
 from tb.lib.effort import scaled
 
 READERS, WRITERS = ("conv", "pool", "emit"), ("image", "pool", "stage")
+OTHER = "other"  # reads through the write port
 FIELDS = ("read_quads", "vstep", "pair", "out_base", "out_end")
 WR_BITS = {"addr": QUAD_ADDR_W, "mask": 8, "data": 256}
 
@@ -32,10 +33,11 @@ class Bench:
     def __init__(self, dut, rng):
         self.dut, self.rng = dut, rng
         self.op = int(rng.choice([OP_CONV, OP_MAXPOOL, OP_AVGPOOL, OP_ADD]))
-        self.reader, self.writer = (str(rng.choice([*units, ""])) for units in (READERS, WRITERS))
+        self.reader = str(rng.choice([*READERS, ""]))
+        self.writer = str(rng.choice([*WRITERS, OTHER, ""]))
         self.fields = {name: bits(rng, DESCRIPTOR.fields[name].width) for name in FIELDS}
         self.fields["op"] = self.op
-        self.inputs = {f"{unit}_rd_addr_i": bits(rng, QUAD_ADDR_W) for unit in READERS}
+        self.inputs = {f"{u}_rd_addr_i": bits(rng, QUAD_ADDR_W) for u in (*READERS, OTHER)}
         self.inputs |= {
             f"{unit}_wr_{what}_i": bits(rng, width)
             for unit in WRITERS
@@ -43,6 +45,7 @@ class Bench:
         }
         self.inputs |= {f"{unit}_rd_valid_i": int(unit == self.reader) for unit in READERS}
         self.inputs |= {f"{unit}_wr_valid_i": int(unit == self.writer) for unit in WRITERS}
+        self.inputs["other_rd_valid_i"] = int(self.writer == OTHER)
         self.inputs |= {
             "conv_busy_i": bits(rng, 1),
             "image_enable_i": bits(rng, 1),
@@ -65,7 +68,8 @@ class Bench:
         counts[OP_CONV] = self.fields["read_quads"]
         want = {
             "rd_valid_o": int(self.reader != ""),
-            "wr_valid_o": int(self.writer != ""),
+            "wr_valid_o": int(self.writer in WRITERS),
+            "wr_read_o": int(self.writer == OTHER),
             "rd_pair_o": self.fields["pair"] if spread else 0,
             "rd_vstep_o": self.fields["vstep"] if spread else 0,
             "wr_base_o": self.inputs["image_base_i"] if image else self.fields["out_base"],
@@ -74,7 +78,9 @@ class Bench:
         if self.reader:
             want["rd_addr_o"] = self.inputs[f"{self.reader}_rd_addr_i"]
             want["rd_count_o"] = 2 if self.reader == "emit" else counts[self.op]
-        if self.writer:
+        if self.writer == OTHER:
+            want["wr_addr_o"] = self.inputs["other_rd_addr_i"]
+        elif self.writer:
             want |= {f"wr_{what}_o": self.inputs[f"{self.writer}_wr_{what}_i"] for what in WR_BITS}
         return want
 
@@ -92,4 +98,4 @@ async def random_inputs(dut):
             units = f"op {bench.op}, reads {bench.reader!r}, writes {bench.writer!r}"
             assert got == want, f"{port} is {got:#x}, expected {want:#x}: {units}"
         seen |= {(bench.op, bench.reader), (bench.op, bench.writer, bench.inputs["image_enable_i"])}
-    assert len(seen) == 4 * 4 + 4 * 4 * 2, f"only {len(seen)} cases"
+    assert len(seen) == 4 * 4 + 4 * 5 * 2, f"only {len(seen)} cases"
