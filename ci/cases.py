@@ -26,7 +26,7 @@ def command(case: registry.Case, seed: int, settings: Mapping[str, str]) -> str:
 
 
 def model_key(case: registry.Case) -> str:
-    """Equal for cases that share a model."""
+    """A text that is the same for cases that share a model."""
     own = case.test.model_dump(include={"toplevel", "defines", "public", "sources", "netlist"})
     return repr((case.sim, case.parameters, own))
 

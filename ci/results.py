@@ -35,7 +35,8 @@ def run_pytest(arguments: Iterable[str], env: Mapping[str, str]) -> int:
 
 
 def reports(stats: Mapping[str, Sequence]) -> list[pytest.TestReport]:
-    """Of pytest's terminal reporter: the last one of each test or file, those of failures last."""
+    """One report of each test, or of a file that could not be read, from the `stats` of pytest's
+    terminal reporter. A failure goes before all else that is reported of the same test."""
     categories = ("passed", "skipped", "xfailed", "xpassed", "failed", "error")
     found = [report for category in categories for report in stats.get(category, ())]
     return [*{report.nodeid: report for report in found}.values()]

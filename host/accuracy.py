@@ -77,7 +77,7 @@ def main(path: str, dataset: str, backend: str, limit: int | None) -> None:
 
 
 def _check_classes(net: Network, dataset: str) -> None:
-    """A network of other classes would score, but nothing meaningful."""
+    """Refuse a network of other classes: its score would mean nothing."""
     names = class_names(dataset)
     if net.output.out_shape[0] != len(names):
         raise ImageError(

@@ -285,11 +285,13 @@ def tensor_beats(
 ) -> list[tuple[int, bool, bool]]:
     """Result beats of a tensor: [(data of 64 bits, half, last), ...]. quads: feature buffer's
     content by address."""
-    image = [int(quads[base + y * row_stride + i]) for y in range(height) for i in range(row_quads)]
-    count = -(-len(image) // 2)
+    stored = [
+        int(quads[base + y * row_stride + i]) for y in range(height) for i in range(row_quads)
+    ]
+    count = -(-len(stored) // 2)
     beats = []
     for i in range(count):
-        pair = image[2 * i : 2 * i + 2]
+        pair = stored[2 * i : 2 * i + 2]
         data = pair[0] | (pair[1] << 32 if len(pair) == 2 else 0)
         beats.append((data, len(pair) == 1, i == count - 1))
     return beats
