@@ -83,8 +83,20 @@ module drain_sequencer_proof (
   (* hierconn *) logic [1:0] \u_dut.step_q ;
   (* hierconn *) logic [8:0] \u_dut.word_q ;
   (* hierconn *) logic [8:0] \u_dut.group_word_q ;
-  (* hierconn *) logic [D_W-1:0] \u_dut.y0_q ;
-  (* hierconn *) logic [D_W-1:0] \u_dut.x0_q ;
+  (* hierconn *) logic [D_W-1:0] \u_dut.left_h_q ;
+  (* hierconn *) logic [D_W-1:0] \u_dut.left_w_q ;
+  (* hierconn *) logic \u_dut.last_tx_q ;
+  (* hierconn *) logic \u_dut.last_ty_q ;
+  (* hierconn *) logic \u_dut.one_row_q ;
+  (* hierconn *) logic \u_dut.one_col_q ;
+  (* hierconn *) logic \u_dut.row_tiles_q ;
+  (* hierconn *) logic \u_dut.col_tiles_q ;
+  (* hierconn *) logic \u_dut.second_q ;
+  (* hierconn *) logic \u_dut.third_q ;
+  (* hierconn *) logic \u_dut.last_step_q ;
+  (* hierconn *) logic \u_dut.last_col_q ;
+  (* hierconn *) logic \u_dut.last_row_q ;
+  (* hierconn *) logic \u_dut.col_init_q ;
   (* hierconn *) logic [8:0] \u_dut.rows_q ;
   (* hierconn *) logic [8:0] \u_dut.cols_q ;
   (* hierconn *) logic [8:0] \u_dut.col_q ;
@@ -129,10 +141,20 @@ module drain_sequencer_proof (
       if (!started_q) assert (\u_dut.state_q == 2'd0 && tiles_q == '0);
       else begin
         assert (ty_q < 8'(out_h) && tx_q < 8'(out_w) && g_q <= 8'd4);
-        assert (\u_dut.y0_q == D_W'(ty_q) && \u_dut.x0_q == D_W'(tx_q) && \u_dut.group_word_q == 9'(group));
+        assert (\u_dut.left_h_q == D_W'(8'(out_h) - ty_q) && \u_dut.left_w_q == D_W'(8'(out_w) - tx_q));
+        assert (\u_dut.group_word_q == 9'(group));
         assert (\u_dut.tile_row_addr_q == A_W'(8'(base) + times(ty_q, 8'(row_stride))));
         assert (\u_dut.tile_addr_q == A_W'(8'(base) + times(ty_q, 8'(row_stride)) + times(tx_q, 8'(quads))));
+        if (\u_dut.state_q != 2'd0) begin
+          assert (\u_dut.last_tx_q == end_tx && \u_dut.last_ty_q == end_ty);
+          assert (\u_dut.one_row_q == (8'(out_h) - ty_q == 8'd1) && \u_dut.one_col_q == (8'(out_w) - tx_q == 8'd1));
+          assert (\u_dut.row_tiles_q == (tile_rows == 2'd1) && \u_dut.col_tiles_q == (tile_cols == 2'd1));
+          assert (\u_dut.second_q == (three && group + 8'd1 < 8'(quads)));
+          assert (\u_dut.third_q == (three && group + 8'd2 < 8'(quads)));
+        end
         if (\u_dut.state_q == 2'd2) begin
+          assert (\u_dut.last_step_q == end_step && \u_dut.last_col_q == end_col && \u_dut.last_row_q == (y_q +
+              8'd1 == rows) && \u_dut.col_init_q == (cols == 8'd1));
           assert (tiles_q != '0 && group < 8'(quads) && y_q < rows && x_q < cols && s_q < 8'd3 && (s_q == '0 ||
               (three && quad < 8'(quads))));
           assert (\u_dut.rows_q == 9'(rows - y_q) && \u_dut.cols_q == 9'(cols) && \u_dut.col_q == 9'(cols - x_q));

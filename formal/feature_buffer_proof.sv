@@ -81,11 +81,11 @@ module feature_buffer_proof #(
     for (int k = 0; k < 8; k = k + 1) if (hits[k]) hit_data = wr_data[k];
   end
 
-  logic past_q = 1'b0, known1_q = 1'b0, known2_q = 1'b0, known3_q = 1'b0;
-  logic [31:0] word1_q, word2_q, word3_q;  // after the write, visible to requests three cycles after it
-  logic [1:0] oob_q = '0;
-  logic [3:0] asked_q = '0;
-  logic [3:0][31:0] want_q;
+  logic past_q = 1'b0, known1_q = 1'b0, known2_q = 1'b0, known3_q = 1'b0, known4_q = 1'b0;
+  logic [31:0] word1_q, word2_q, word3_q, word4_q;  // after the write, visible to requests four cycles after it
+  logic [2:0] oob_q = '0;
+  logic [5:0] asked_q = '0;
+  logic [5:0][31:0] want_q;
   logic [3:0] age_q = '0;
   logic [17:0] read_quad;
   assign read_quad = {1'b0, rd_addr_i} + 18'(entry) + (pair ? 18'(entry[2]) : 18'(entry)) * {1'b0, vstep, 3'b0};
@@ -94,25 +94,27 @@ module feature_buffer_proof #(
   always_ff @(posedge clk_i) begin
     past_q <= 1'b1;
     age_q  <= (age_q == 4'd15) ? age_q : age_q + 4'd1;
-    oob_q  <= !rst_ni ? '0 : {oob_q[0], wr_valid_i && outside != '0};
+    oob_q  <= !rst_ni ? '0 : {oob_q[1:0], wr_valid_i && outside != '0};
     if (rst_ni && changing) {known1_q, word1_q} <= {1'b1, hit_data};
     known2_q <= known1_q && !(rst_ni && changing);
     known3_q <= known1_q && known2_q && !(rst_ni && changing);
+    known4_q <= known1_q && known2_q && known3_q && !(rst_ni && changing);
     word2_q  <= word1_q;
     word3_q  <= word2_q;
+    word4_q  <= word3_q;
     // a request that meets a write on its way is not checked: the units never make one
-    asked_q <= {asked_q[2:0], age_q >= 4'd2 && rd_valid_i && {1'b0, entry} < rd_count_i &&
-        read_quad == {1'b0, quad} && known3_q && !changing};
-    want_q  <= {want_q[2:0], word3_q};
+    asked_q <= {asked_q[4:0], age_q >= 4'd2 && rd_valid_i && {1'b0, entry} < rd_count_i &&
+        read_quad == {1'b0, quad} && known4_q && !changing};
+    want_q  <= {want_q[4:0], word4_q};
   end
 
   // a read through the write port takes the way of the writes: it sees all before it
-  logic [4:0] port_asked_q = '0;
-  logic [4:0][31:0] port_want_q;
+  logic [8:0] port_asked_q = '0;
+  logic [8:0][31:0] port_want_q;
   always_ff @(posedge clk_i) begin
-    port_asked_q <= {port_asked_q[3:0], age_q >= 4'd2 && wr_read_i && !entry[2] &&
+    port_asked_q <= {port_asked_q[7:0], age_q >= 4'd2 && wr_read_i && !entry[2] &&
         {1'b0, wr_addr_i} + 18'(entry) == {1'b0, quad} && known1_q};
-    port_want_q  <= {port_want_q[3:0], word1_q};
+    port_want_q  <= {port_want_q[7:0], word1_q};
   end
 
   logic [31:0] read_entry, port_entry;
@@ -125,20 +127,20 @@ module feature_buffer_proof #(
     assume ({1'b0, quad} < 18'(8 * BANK_WORDS));
     if (wr_read_i) assume (!wr_valid_i);
     if (past_q && rst_ni) begin
-      if (DATA != 0 && port_asked_q[4]) assert (port_entry == port_want_q[4]);
-      if (DATA != 0 && asked_q[3]) assert (read_entry == want_q[3]);
+      if (DATA != 0 && port_asked_q[8]) assert (port_entry == port_want_q[8]);
+      if (DATA != 0 && asked_q[5]) assert (read_entry == want_q[5]);
       for (int k = 0; k < 8; k = k + 1) begin
         if (we[k]) begin
           assert (row[k] < 14'(BANK_WORDS));
           assert ({1'b0, row[k], 3'(k)} >= {1'b0, base} && {1'b0, row[k], 3'(k)} < limit);
         end
       end
-      assert (oob == oob_q[1]);
+      assert (oob == oob_q[2]);
     end
-    cover (DATA == 0 || (asked_q[3] && vstep == 14'd1 && entry == 3'd1));
-    cover (DATA == 0 || (asked_q[3] && vstep == 14'd1 && entry == 3'd5 && pair));
-    cover (DATA == 0 || (asked_q[3] && vstep == '0 && entry == 3'd5 && quad[2:0] == 3'd2));
-    cover (DATA == 0 || (port_asked_q[4] && entry == 3'd3 && quad[2:0] == 3'd1));
+    cover (DATA == 0 || (asked_q[5] && vstep == 14'd1 && entry == 3'd1));
+    cover (DATA == 0 || (asked_q[5] && vstep == 14'd1 && entry == 3'd5 && pair));
+    cover (DATA == 0 || (asked_q[5] && vstep == '0 && entry == 3'd5 && quad[2:0] == 3'd2));
+    cover (DATA == 0 || (port_asked_q[8] && entry == 3'd3 && quad[2:0] == 3'd1));
     cover (we == 8'hff && row[0] == row[7] + 14'd1);
     cover (oob && past_q);
   end

@@ -65,7 +65,7 @@ module main_controller_proof #(
 
   (* hierconn *) logic \u_dut.stop_q ;
   (* hierconn *) logic \u_dut.image_started_q ;
-  (* hierconn *) logic [4:0] \u_dut.settle_q ;
+  (* hierconn *) logic [5:0] \u_dut.settle_q ;
   localparam logic [2:0] STOP_LIMIT = 3'd4;
   logic asked_q = 1'b0, stopped_q = 1'b0;  // STOP has come in this run; the run ended by STOP in the cycle before
   logic [2:0] open_q = '0;                 // cycles since, between images
@@ -123,7 +123,7 @@ module main_controller_proof #(
       if (between) assert (open_q <= STOP_LIMIT);
       if (open_q != '0) assert (asked_q);
       if (open_q != '0 && between && !begun) assert (state == STOPPING && open_q == \u_dut.settle_q [2:0] + 3'd1);
-      if (state == STOPPING) assert (asked_q && \u_dut.settle_q <= 5'd3 && (begun || open_q != '0));
+      if (state == STOPPING) assert (asked_q && \u_dut.settle_q <= 6'd3 && (begun || open_q != '0));
     end
     cover (past_q && checked && op == program_pkg::OP_CONV);
     cover (past_q && error);

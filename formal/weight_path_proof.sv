@@ -39,9 +39,11 @@ module weight_path_proof #(
       .full_o(full),
       .take_i(take_i), .drop_i(drop_i), .switch_i(switch_i)
   );
-  (* hierconn *) logic [A_W:0] \u_buffer.write_q ;
-  (* hierconn *) logic [A_W:0] \u_buffer.read_q ;
-  (* hierconn *) logic [A_W:0] \u_buffer.base_q ;
+  (* hierconn *) logic [A_W-1:0] \u_buffer.write_q ;
+  (* hierconn *) logic [A_W-1:0] \u_buffer.read_q ;
+  (* hierconn *) logic [A_W-1:0] \u_buffer.base_q ;
+  (* hierconn *) logic [A_W:0] \u_buffer.held_q ;
+  (* hierconn *) logic \u_loader.last_beat_q ;
   (* hierconn *) logic [2:0] \u_loader.state_q ;
   (* hierconn *) logic [6:0] \u_loader.beat_q ;
   (* hierconn *) logic \u_loader.pass_read_q ;
@@ -54,14 +56,14 @@ module weight_path_proof #(
   logic [63:0] word_q, want_q;
   assign push = in_valid_i && in_ready;
   logic [A_W:0] used, span;  // words in the buffer; those of them that were read
-  assign used = \u_buffer.write_q - \u_buffer.base_q ;
-  assign span = \u_buffer.read_q - \u_buffer.base_q ;
+  assign used = \u_buffer.held_q ;
+  assign span = used - level;
   always_ff @(posedge clk_i) begin
     past_q <= 1'b1;
     if (!rst_ni) {known_q, check_q} <= '0;
     else begin
-      if (push && \u_buffer.write_q [A_W-1:0] == slot) {known_q, word_q} <= {1'b1, in_data_i};
-      check_q <= re && \u_buffer.read_q [A_W-1:0] == slot;
+      if (push && \u_buffer.write_q == slot) {known_q, word_q} <= {1'b1, in_data_i};
+      check_q <= re && \u_buffer.read_q == slot;
     end
     want_q <= word_q;
   end
@@ -74,17 +76,20 @@ module weight_path_proof #(
       assert (!re || level != '0);
       assert (!(re && (rewind || commit)));
       assert (used <= (A_W + 1)'(DEPTH));
-      assert (span <= used && level == used - span);
+      assert (level <= used);
+      assert (\u_buffer.base_q + used[A_W-1:0] == \u_buffer.write_q );
+      assert (\u_buffer.base_q + span[A_W-1:0] == \u_buffer.read_q );
       assert (in_ready == (used != (A_W + 1)'(DEPTH)));
-      if (re && \u_buffer.read_q [A_W-1:0] == slot) assert (known_q);
+      if (re && \u_buffer.read_q == slot) assert (known_q);
       if (check_q) assert (data == want_q);
       assert (\u_loader.pending_q != 2'd3);
       // invariants
       if (known_q) assert (words[slot*64+:64] == word_q);
       // what lies between base and write was written
-      if (!known_q) assert ({1'b0, A_W'(slot - \u_buffer.base_q [A_W-1:0])} >= used);
-      if (\u_loader.state_q == 3'd3) assert (\u_loader.beat_q == '0);
+      if (!known_q) assert ({1'b0, A_W'(slot - \u_buffer.base_q )} >= used);
+      if (\u_loader.state_q == 3'd3) assert (\u_loader.beat_q == '0 && !\u_loader.last_beat_q );
       if (\u_loader.state_q == LOAD) assert (\u_loader.beat_q <= 7'(BEATS) &&
+          \u_loader.last_beat_q == (\u_loader.beat_q == 7'(BEATS)) &&
           7'(level) + \u_loader.beat_q >= 7'(BEATS));
       if (\u_loader.pass_read_q ) assert (\u_loader.state_q == 3'd5 || \u_loader.state_q == 3'd6);
     end

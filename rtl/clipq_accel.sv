@@ -285,7 +285,7 @@ module clipq_accel #(
   logic [program_pkg::RECORD_WORDS-1:0][63:0] desc;
   logic check_start, check_bad;
   logic oob, conv_start, conv_busy, pool_start, pool_done, raw_flush, emit_start, emit_done, results_empty;
-  logic layer_end, layer_active, starved, blocked;
+  logic layer_end, layer_active, starved, starved_q, blocked;
   logic [5:0] layer;
 
   main_controller #(
@@ -328,7 +328,7 @@ module clipq_accel #(
       .weights_first_i   (weights_first),
       .weights_done_i    (weights_done),
       .weights_empty_i   (loader_idle && weight_level == '0),
-      .starved_i         (starved),
+      .starved_i         (starved_q),
       .params_ready_i    (params_ready),
       .params_done_o     (params_done),
       .params_bank_o     (params_bank),
@@ -640,11 +640,32 @@ module clipq_accel #(
   assign results_empty = packer_empty && writer_empty;
 
   // ---------------------------------------------------------------- counters
-  logic [3:0] written;
+  // Every event is counted a cycle later, so that no unit's path goes on into the counters' adders.
+  logic [3:0] written, reads_q, writes_q;
+  logic active_q, layer_end_q, stall_q, weight_q, first_beat_q, results_done_q, image_end_q, count_start_q;
+  logic [5:0] layer_q;
   integer i;
   always_comb begin
     written = '0;
     for (i = 0; i < 8; i = i + 1) written = written + {3'b0, wr_mask[i]};
+  end
+  always_ff @(posedge clk_i) begin
+    if (!core_rst_n) begin
+      {active_q, layer_end_q, weight_q, first_beat_q, results_done_q, image_end_q, count_start_q} <= '0;
+    end else begin
+      active_q       <= layer_active;
+      layer_end_q    <= layer_end;
+      weight_q       <= weight_re;
+      first_beat_q   <= weights_first || image_first;
+      results_done_q <= results_done;
+      image_end_q    <= image_end;
+      count_start_q  <= start && !busy;
+    end
+    layer_q   <= layer;
+    stall_q   <= starved || blocked;
+    starved_q <= starved;
+    reads_q   <= (rd_valid ? rd_count : 4'd0) + (wr_read ? 4'(QUADS) : 4'd0);
+    writes_q  <= wr_valid ? written : 4'd0;
   end
 
   perf_counters #(
@@ -652,17 +673,17 @@ module clipq_accel #(
   ) u_perf_counters (
       .clk_i         (clk_i),
       .rst_ni        (core_rst_n),
-      .start_i       (start && !busy),
-      .layer_active_i(layer_active),
-      .layer_end_i   (layer_end),
-      .layer_i       (layer),
-      .stall_i       (starved || blocked),
-      .reads_i       ((rd_valid ? rd_count : 4'd0) + (wr_read ? 4'(QUADS) : 4'd0)),
-      .writes_i      (wr_valid ? written : 4'd0),
-      .weight_i      (weight_re),
-      .first_beat_i  (weights_first || image_first),
-      .results_done_i(results_done),
-      .image_end_i   (image_end),
+      .start_i       (count_start_q),
+      .layer_active_i(active_q),
+      .layer_end_i   (layer_end_q),
+      .layer_i       (layer_q),
+      .stall_i       (stall_q),
+      .reads_i       (reads_q),
+      .writes_i      (writes_q),
+      .weight_i      (weight_q),
+      .first_beat_i  (first_beat_q),
+      .results_done_i(results_done_q),
+      .image_end_i   (image_end_q),
       .sel_i         (layer_sel),
       .cycles_o      (layer_cycles),
       .stalls_o      (layer_stalls),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from host.simulation.rtl_index import ROOT, RtlIndex
 from model.common.files import write_text
-from syn import harness, yosys
+from syn import harness, ram_registers, yosys
 
 FOLDER = ROOT / "build" / "synth"
 DEVICE = ("--85k", "--package", "CABGA756", "--speed", "6")  # LFE5U-85F
@@ -114,7 +114,17 @@ def _map_ecp5(index: RtlIndex, block: str, parameters: Mapping[str, int], folder
         f"synth_ecp5 -top {harness.NAME} -json {part.relative_to(ROOT)}",
     ]
     yosys.run(script, folder)
-    part.rename(out)
+    netlist = json.loads(part.read_text())
+    top = netlist["modules"][harness.NAME]
+    leaving = {
+        bit
+        for port in top["ports"].values()
+        if port["direction"] == "output"
+        for bit in port["bits"]
+    }
+    ram_registers.move(top["cells"], leaving)
+    write_text(out, json.dumps(netlist))
+    part.unlink()
 
 
 def _place_and_route(folder: Path, seed: int) -> dict:

@@ -46,10 +46,13 @@ def call(command: list[str], log: Path) -> None:
 def read_sources(index: RtlIndex, module: str, parameters: Mapping[str, int]) -> list[str]:
     """Commands that read `module` with all that it needs and set its parameters."""
     files = [str(path.relative_to(ROOT)) for path in index.files(module)]
+    # one command: each derives the module anew, from its defaults
+    settings = " ".join(f"-set {name} {value}" for name, value in parameters.items())
     return [
         f"read_verilog -sv {' '.join(files)}",
-        *(f"chparam -set {name} {value} {module}" for name, value in parameters.items()),
+        *([f"chparam {settings} {module}"] if parameters else []),
         f"hierarchy -check -top {module}",
+        f"rename -top {module}",  # Yosys names a module by its parameters
     ]
 
 
@@ -58,8 +61,7 @@ def ports(
 ) -> dict[str, tuple[str, int]]:
     """{port: (direction, width)} of `module` with these parameters, as Yosys elaborates them."""
     out = folder / "ports.json"
-    rename = f"rename -top {module}"
-    script = [*read_sources(index, module, parameters), rename, "proc"]
+    script = [*read_sources(index, module, parameters), "proc"]
     run([*script, f"write_json {out.relative_to(ROOT)}"], folder)
     found = json.loads(out.read_text())["modules"][module]["ports"]
     return {name: (port["direction"], len(port["bits"])) for name, port in found.items()}

@@ -7,7 +7,7 @@ import yaml
 
 from host.simulation.rtl_index import RtlIndex
 from model.common.errors import UserError
-from syn import baseline, measure
+from syn import baseline, measure, ram_registers
 from syn.__main__ import PLAN, WHOLE, chosen
 from syn.harness import Port, harness
 from syn.measure import Area, Routed
@@ -53,6 +53,64 @@ def test_the_baseline_finds_what_got_worse(tmp_path, monkeypatch):
     slow = Routed("pe", {}, 101, 80, 0, 0, mhz={"1": 94.0})
     with pytest.raises(baseline.Worse, match=r"ecp5/4/pe: 94.0 MHz, 100.0 in the baseline"):
         baseline.check("ecp5", 4, [slow])
+
+
+def _ram_and_register(**changes):
+    """A RAM, two bits of whose port B go to flip-flops; changes to the second one."""
+    ram = {"CLKB": [2], "DOB0": [10], "DOB1": [11], "DOB2": [12], "DOA0": [13], "CLKA": [2]}
+    cells = {"ram": _cell("DP16KD", ram, REGMODE_A="NOREG", REGMODE_B="NOREG")}
+    for name, data, q in (("first", 10, 20), ("second", 11, 21)):
+        pins = {"CLK": [2], "DI": [data], "LSR": ["0"], "Q": [q]}
+        cells[name] = _cell("TRELLIS_FF", pins, CEMUX="1 ", CLKMUX="CLK", REGSET="RESET")
+    cells["second"]["connections"] |= {k: v for k, v in changes.items() if k != k.lower()}
+    cells["second"]["parameters"] |= changes.get("parameters", {})
+    return cells
+
+
+def _cell(kind, pins, **parameters):
+    directions = {pin: "output" if pin == "Q" or pin.startswith("DO") else "input" for pin in pins}
+    return {
+        "type": kind,
+        "connections": pins,
+        "port_directions": directions,
+        "parameters": parameters,
+    }
+
+
+def test_a_register_behind_a_ram_becomes_the_rams_own():
+    cells = _ram_and_register()
+    assert ram_registers.move(cells, {20, 21}) == 1
+    assert list(cells) == ["ram"]
+    assert cells["ram"]["connections"]["DOB0"] == [20] and cells["ram"]["connections"]["DOB1"] == [
+        21
+    ]
+    assert cells["ram"]["parameters"] == {"REGMODE_A": "NOREG", "REGMODE_B": "OUTREG"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"CLK": [3]},
+        {"LSR": [5]},
+        {"CE": [5], "parameters": {"CEMUX": "CE"}},
+        {"parameters": {"CLKMUX": "INV"}},
+        {"parameters": {"REGSET": "SET"}},
+        {"DI": [20], "M": [11]},
+        {"DI": [20]},
+    ],
+)
+def test_other_registers_stay_behind_a_ram(changes):
+    cells = _ram_and_register(**changes)
+    leaves = {11, 20, 21} if changes == {"DI": [20]} else {20, 21}
+    cells["second"]["port_directions"] |= {pin: "input" for pin in changes if pin.isupper()}
+    before = json.dumps(cells)
+    assert ram_registers.move(cells, leaves) == 0 and json.dumps(cells) == before
+
+
+def test_a_bit_that_also_goes_elsewhere_keeps_its_register():
+    cells = _ram_and_register()
+    cells["lut"] = _cell("LUT4", {"A": [10]})
+    assert ram_registers.move(cells, {20, 21}) == 0 and len(cells) == 4
 
 
 def test_a_block_is_mapped_placed_and_routed(tmp_path, monkeypatch):

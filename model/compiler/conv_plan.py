@@ -18,6 +18,9 @@ from model.network.layer import Layer
 
 WINDOW = (1, 3, 5)  # kernel columns that an array holds in conv mode 0, 1, 2
 CHANNEL_QUADS = (8, 8, 5)  # quads (four input channels) of a pass
+# Output pixels of a tile that has several rows: nothing is computed while a layer's last tile is
+# drained, so it is no larger than needed to hide a change of weights.
+ROWS_PIXELS = 128
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -110,7 +113,8 @@ class ConvPlan:
         _, height, width = self.out_shape
         if width > TILE_PIXELS:
             return 1, TILE_PIXELS
-        return ceil_div(height, ceil_div(height, min(height, TILE_PIXELS // width))), width
+        rows = min(height, max(1, ROWS_PIXELS // width))
+        return ceil_div(height, ceil_div(height, rows)), width
 
     @property
     def tiles(self) -> int:

@@ -24,24 +24,24 @@ FETCH = 17  # cycles to fetch a descriptor (16 words and the memory's latency)
 SETTLE = 17  # cycles for results in flight after a unit has ended
 FIRST_SETUP = 12  # start to the first pass being ready
 SETUP = 12  # a pass taken to the next one being ready
-SWITCH = 6  # pass started to its weights being switched, without window delay
-READY_LEAD = 4  # weights count as ready so many cycles before the shadow registers are full
+SWITCH = 8  # pass started to its weights being switched, without window delay
+READY_LEAD = 7  # weights count as ready so many cycles before the shadow registers are full
 START_DELAY = {4: 6, 8: 0, 16: 0}
-END_TO_DRAIN = 41  # last slot of a tile to its first drain read
+END_TO_DRAIN = 43  # last slot of a tile to its first drain read
 DRAIN_GAP = 3  # last read of a tile to the first one of the next
-DRAIN_TO_IDLE = 5  # last drain read to the conv unit being idle
+DRAIN_TO_IDLE = 6  # last drain read to the conv unit being idle
 FUSED_TURN = (
     1  # a fused sum's drain reads come an even number of cycles after this one of its layer
 )
-FUSED_SETTLE = 15  # more cycles for the results in flight of a fused sum
+FUSED_SETTLE = 19  # more cycles for the results in flight of a fused sum
 RAW_FIFO = 40  # steps of 32-bit results that may wait for the result stream
 # cycles from a drain read to the fifo, or from a pool's question for room, beyond the window's
 # reads
 RAW_FLIGHT = 14
 IMAGE_TO_FETCH = 3  # last image beat to the first layer's fetch
-EMIT_LATENCY = 5  # emission of a tensor beyond its reads
+EMIT_LATENCY = 7  # emission of a tensor beyond its reads
 # an average pool's window asks for room so many cycles before its share of the unit's cycles begins
-POOL_LEAD = 5
+POOL_LEAD = 7
 RAW_TO_LAST = 4  # 32-bit results waiting: last beat out of the FIFO to the last result beat
 RESULT_LATENCY = {"int8": 2, "int32": 3}  # end of the last layer to the last result beat
 
@@ -365,7 +365,7 @@ class _RawResults:
         asked = at - POOL_LEAD
         while not self._room(asked):
             asked += 1
-        self._take(asked + reads + RAW_FLIGHT + 1)
+        self._take(asked + reads + RAW_FLIGHT + 3)
         return asked + POOL_LEAD + reads
 
     def _take(self, enters: int) -> None:

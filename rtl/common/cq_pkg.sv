@@ -8,9 +8,9 @@
 package cq_pkg;
 
   localparam int ACC_W        = 32;  // partial sum
-  localparam int RD_LATENCY   = 4;   // feature buffer: request to data
-  localparam int PORT_LATENCY = 5;   // the same of a read through the write port
-  localparam int RESIDUAL     = 15;  // residual stage: result of a convolution to sum
+  localparam int RD_LATENCY   = 6;   // feature buffer: request to data
+  localparam int PORT_LATENCY = 9;   // the same of a read through the write port
+  localparam int RESIDUAL     = 19;  // residual stage: result of a convolution to sum
   localparam int STAGES       = 20;  // adder chain: 4 arrays x (1 single PE + 4 pairs)
   localparam int SUM_W        = 15;  // sum of 36 gated activations
   localparam int PRODUCT_W    = 24;  // codebook-weighted sum of 100 activations

@@ -86,12 +86,14 @@ module main_controller #(
       STOPPING = 4'd14;
 
   logic [3:0] state_q;
-  logic [4:0] word_q, settle_q;
+  logic [4:0] word_q;
+  logic [5:0] settle_q;
   logic [10:0] addr_q;
   logic [5:0] layer_q;
   logic [WORDS-1:0][63:0] desc_q;
   logic stop_q, bank_q, image_started_q, weights_done_q, started_q;
   logic [11:0] short_q;
+  logic short_end_q;
   logic [7:0] code_q, code_d;
   logic error_d, error_pulse_q;
 
@@ -103,19 +105,20 @@ module main_controller #(
   logic [program_pkg::DIM_W-1:0] image_rows_q;
 
   // ---------------------------------------------------------------- the descriptor's control bits
+  // What only the last word but one or earlier ones decide is known in CHECK, in the cycle after the last word.
   logic [3:0] op;
-  logic raw, emit, last_layer, has_params, is_conv, is_add, is_pool, fused;
+  logic raw, emit, last_layer_q, has_params, is_add, fused, is_conv_q, is_pool_q;
+  // is_pool_q: the pooling unit computes it
   assign op         = program_pkg::descriptor_op(desc_q);
   assign raw        = program_pkg::descriptor_raw(desc_q);
   assign emit       = program_pkg::descriptor_emit(desc_q);
   assign has_params = program_pkg::descriptor_has_params(desc_q);
   assign fused      = program_pkg::descriptor_fused(desc_q);
-  assign is_conv    = op == program_pkg::OP_CONV;
   assign is_add     = op == program_pkg::OP_ADD;
-  assign is_pool    = op == program_pkg::OP_MAXPOOL || op == program_pkg::OP_AVGPOOL || is_add;  // pooling unit
-  assign last_layer = {10'b0, layer_q} + 16'd1 == n_layers_q;
 
-  logic header_bad, desc_bad, conv_bad, pool_bad, size_bad, region_bad;
+  logic header_bad, modules_bad, header_bad_q, modules_bad_q, desc_bad, conv_bad, pool_bad, size_bad, region_bad;
+  logic conv_bad_q, pool_bad_q, size_bad_q, region_bad_q;
+  assign modules_bad = modules_q != 8'(NUM_MODULES);
   assign header_bad = version_q != 8'(program_pkg::PROGRAM_VERSION) || n_layers_q == '0 ||
       n_layers_q > 16'(MAX_LAYERS) || image_rows_q == '0 || image_row_quads_q == '0 || image_end_addr_q > CAPACITY;
 
@@ -142,10 +145,21 @@ module main_controller #(
       {1'b0, program_pkg::descriptor_out_base(desc_q)} >= program_pkg::descriptor_out_end(desc_q);
   // 32-bit results go to the stream: they have no region. A max pool writes whatever that bit says, a sum may not
   // have it. Only a convolution has a sum fused into it.
-  assign desc_bad = !(is_conv || is_pool) || size_bad || (is_conv && conv_bad) || (is_pool && pool_bad) ||
-      (is_add && raw) ||
-      (fused && (!is_conv || raw)) ||
-      ((!raw || op == program_pkg::OP_MAXPOOL) && region_bad);
+  assign desc_bad = !(is_conv_q || is_pool_q) || size_bad_q || (is_conv_q && conv_bad_q) ||
+      (is_pool_q && pool_bad_q) || region_bad_q;
+  always_ff @(posedge clk_i) begin
+    header_bad_q  <= header_bad;
+    modules_bad_q <= modules_bad;
+    is_conv_q     <= op == program_pkg::OP_CONV;
+    is_pool_q     <= op == program_pkg::OP_MAXPOOL || op == program_pkg::OP_AVGPOOL || is_add;
+    conv_bad_q    <= conv_bad;
+    pool_bad_q    <= pool_bad;
+    size_bad_q    <= size_bad;
+    region_bad_q  <= (is_add && raw) ||
+        (fused && (op != program_pkg::OP_CONV || raw)) ||
+        ((!raw || op == program_pkg::OP_MAXPOOL) && region_bad);
+    last_layer_q  <= {10'b0, layer_q} + 16'd1 == n_layers_q;
+  end
 
   // ---------------------------------------------------------------- errors
   always_comb begin
@@ -166,13 +180,13 @@ module main_controller #(
     end else if (state_q == HEADER && !prog_valid_i) begin  // another program began in the cycle of START
       error_d = 1'b1;
       code_d  = clipq_error_pkg::NO_PROGRAM;
-    end else if (state_q == CHECK_HEADER && (header_bad || modules_q != 8'(NUM_MODULES))) begin
+    end else if (state_q == CHECK_HEADER && (header_bad_q || modules_bad_q)) begin
       error_d = 1'b1;
-      code_d  = header_bad ? clipq_error_pkg::PROGRAM_HEADER : clipq_error_pkg::NUM_MODULES;
+      code_d  = header_bad_q ? clipq_error_pkg::PROGRAM_HEADER : clipq_error_pkg::NUM_MODULES;
     end else if ((state_q == CHECK && desc_bad) || check_bad_i) begin
       error_d = 1'b1;
       code_d  = clipq_error_pkg::DESCRIPTOR;
-    end else if (short_q == 12'(SHORT_LIMIT)) begin
+    end else if (short_end_q) begin
       error_d = 1'b1;
       code_d  = clipq_error_pkg::WEIGHTS_SHORT;
     end else if (state_q == FINISH && weights_done_q && !weights_empty_i) begin
@@ -182,13 +196,13 @@ module main_controller #(
   end
 
   logic waiting_for_weights;
-  assign waiting_for_weights = weights_done_q && ((state_q == RUN && is_conv && starved_i) ||
+  assign waiting_for_weights = weights_done_q && ((state_q == RUN && is_conv_q && starved_i) ||
       (state_q == WAIT_PARAMS && !params_ready_i));
 
   // ---------------------------------------------------------------- states
   logic unit_done, settled, stop;
-  assign unit_done = is_conv ? !conv_busy_i : pool_done_i;
-  assign settled   = settle_q == (fused ? 5'(SETTLE + cq_pkg::RESIDUAL) : 5'(SETTLE));
+  assign unit_done = is_conv_q ? !conv_busy_i : pool_done_i;
+  assign settled   = settle_q == (fused ? 6'(SETTLE + cq_pkg::RESIDUAL) : 6'(SETTLE));
   assign stop      = stop_q || stop_i;  // in the last cycle of an image STOP still means this image
 
   always_ff @(posedge clk_i) begin
@@ -199,12 +213,14 @@ module main_controller #(
       image_started_q <= 1'b0;
       weights_done_q  <= 1'b0;
       short_q         <= '0;
+      short_end_q     <= 1'b0;
       code_q          <= '0;
       error_pulse_q   <= 1'b0;
       started_q       <= 1'b0;
     end else begin
       error_pulse_q <= error_d && state_q != ERROR;
       short_q       <= waiting_for_weights ? short_q + 12'd1 : '0;
+      short_end_q   <= waiting_for_weights && short_q == 12'(SHORT_LIMIT - 1);
       started_q     <= state_q == START;
       if (stop_i) stop_q <= busy_o;
       if (weights_first_i || image_first_i) image_started_q <= 1'b1;
@@ -225,7 +241,7 @@ module main_controller #(
           // A beat accepted just before the image loader was closed is seen here: then the image is finished first.
           STOPPING: begin
             if (image_started_q) state_q <= IMAGE;
-            else if (settle_q == 5'd3) begin
+            else if (settle_q == 6'd3) begin
               state_q <= IDLE;
               stop_q  <= 1'b0;
             end
@@ -238,7 +254,7 @@ module main_controller #(
           RUN: if (unit_done && !started_q) state_q <= DRAIN;
           DRAIN: if (settled) state_q <= emit ? EMIT : LAYER_END;
           EMIT: if (emit_done_i || raw) state_q <= LAYER_END;
-          LAYER_END: state_q <= last_layer ? FINISH : FETCH;
+          LAYER_END: state_q <= last_layer_q ? FINISH : FETCH;
           FINISH: if (weights_done_q && results_empty_i) begin
             state_q         <= stop ? IDLE : IMAGE;
             stop_q          <= 1'b0;
@@ -265,7 +281,7 @@ module main_controller #(
     end
     if (!rst_ni || state_q == IDLE || state_q == IMAGE) layer_q <= '0;
     else if (state_q == LAYER_END) layer_q <= layer_q + 6'd1;
-    settle_q <= (state_q == DRAIN || state_q == STOPPING) ? settle_q + 5'd1 : '0;
+    settle_q <= (state_q == DRAIN || state_q == STOPPING) ? settle_q + 6'd1 : '0;
   end
 
   genvar w;
@@ -304,8 +320,8 @@ module main_controller #(
   assign image_row_stride_o = image_row_stride_q;
   assign image_rows_o       = image_rows_q;
   assign check_start_o      = state_q == CHECK;
-  assign conv_start_o       = state_q == START && is_conv;
-  assign pool_start_o       = state_q == START && is_pool;
+  assign conv_start_o       = state_q == START && is_conv_q;
+  assign pool_start_o       = state_q == START && is_pool_q;
   assign raw_flush_o        = state_q == EMIT && raw;
   assign emit_start_o       = state_q == DRAIN && settled && emit && !raw;
   assign params_done_o      = state_q == LAYER_END && has_params;
@@ -315,7 +331,7 @@ module main_controller #(
   assign results_done_o     = state_q == FINISH && results_empty_i;
   assign done_o             = image_end_o;
   assign stopped_o          = (image_end_o && stop) ||
-      (state_q == STOPPING && settle_q == 5'd3 && !image_started_q && !error_d);
+      (state_q == STOPPING && settle_q == 6'd3 && !image_started_q && !error_d);
   assign error_o            = state_q == ERROR;
   assign error_pulse_o      = error_pulse_q;
   assign error_code_o       = code_q;

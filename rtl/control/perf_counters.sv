@@ -3,7 +3,8 @@
 // Purpose: counts while a layer is active and stores the counts at its end, readable by layer number. The cycles of an
 // image are counted from the first beat accepted on an input stream to the last result beat. A layer that has not run
 // since reset and START reads as zero.
-// Latency: 2 cycles from sel_i to the counts of a layer.
+// Latency: 3 cycles from sel_i to the counts of a layer: the accesses before and after a write of the number lie that
+// far apart on the register port.
 // Throughput: one layer end in 3 cycles.
 `resetall
 `default_nettype none
@@ -80,14 +81,14 @@ module perf_counters #(
   end
 
   logic [MAX_LAYERS-1:0] known_q;  // layers that have ended since START
-  logic sel_known_q;
+  logic [1:0] sel_known_q;  // beside the RAM's word and the register behind it
   always_ff @(posedge clk_i) begin
     if (!rst_ni || start_i) known_q <= '0;
     else if (layer_end_i) known_q[layer_i] <= 1'b1;
-    sel_known_q <= known_q[sel_i];
+    sel_known_q <= {sel_known_q[0], known_q[sel_i]};
   end
 
-  logic [159:0] stored;
+  logic [159:0] stored, stored_q;
   ram_1r1w #(
       .WIDTH(160),
       .DEPTH(MAX_LAYERS)
@@ -100,7 +101,8 @@ module perf_counters #(
       .raddr_i(sel_i),
       .rdata_o(stored)
   );
-  assign {weights_o, writes_o, reads_o, stalls_o, cycles_o} = sel_known_q ? stored : '0;
+  always_ff @(posedge clk_i) stored_q <= stored;
+  assign {weights_o, writes_o, reads_o, stalls_o, cycles_o} = sel_known_q[1] ? stored_q : '0;
   assign total_cycles_o = total_q;
   assign images_o       = images_q;
 

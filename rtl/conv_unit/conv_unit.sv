@@ -266,7 +266,12 @@ module conv_unit #(
       .d_o  ({acc_word_o, acc_addr_o, acc_mask_o})
   );
 
-  assign busy_o = seq_busy || tiles_q != '0 || drain_busy || acc_valid_q != '0;
+  logic busy_q;
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) busy_q <= 1'b0;
+    else busy_q <= start_i || seq_busy || tiles_q != '0 || drain_busy || acc_valid_q != '0;
+  end
+  assign busy_o = busy_q;
 
 endmodule
 

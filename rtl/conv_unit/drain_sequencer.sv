@@ -63,23 +63,32 @@ module drain_sequencer #(
   logic buf_q, turn_q;
   logic [8:0] word_q, group_word_q;
   logic [1:0] step_q;
-  logic [program_pkg::DIM_W-1:0] y0_q, x0_q, left_h, left_w;
+  logic [program_pkg::DIM_W-1:0] left_h_q, left_w_q;  // rows and columns from the tile's first ones to the last ones
   logic [program_pkg::TILE_W:0] rows_q, cols_q, col_q;
   logic [A_W-1:0] tile_row_addr_q, tile_addr_q, row_addr_q, pixel_addr_q;
   logic [program_pkg::TILE_W-1:0] pixel_q;
 
-  logic issue, last_step, last_col, last_row, tile_end, last_tx, last_ty;
-  logic [9:0] next_quad;
-  assign next_quad = {1'b0, word_q + 9'd1} << SHIFT;
-  assign issue     = state_q == RUN && room_i && (turn_q || !program_pkg::descriptor_fused(desc_i));
-  assign last_step = !three_steps || step_q == 2'd2 || next_quad >= {2'b0, out_quads};
-  assign last_col  = col_q == 9'd1;
-  assign last_row  = rows_q == 9'd1;
-  assign tile_end  = issue && last_step && last_col && last_row;
-  assign left_h    = out_h - y0_q;
-  assign left_w    = out_w - x0_q;
-  assign last_ty   = left_h <= program_pkg::DIM_W'(tile_rows);
-  assign last_tx   = left_w <= program_pkg::DIM_W'(tile_cols);
+  // What is the last of its kind is known before it is reached: the tile from its second cycle on, and each step,
+  // column and row while the one before is read.
+  logic last_tx_q, last_ty_q, one_row_q, one_col_q, row_tiles_q, col_tiles_q;
+  logic second_q, third_q;  // steps of a pixel
+  logic last_step_q, last_col_q, last_row_q, col_init_q;
+  always_ff @(posedge clk_i) begin
+    last_ty_q   <= left_h_q <= program_pkg::DIM_W'(tile_rows);
+    last_tx_q   <= left_w_q <= program_pkg::DIM_W'(tile_cols);
+    one_row_q   <= left_h_q == program_pkg::DIM_W'(1);
+    one_col_q   <= left_w_q == program_pkg::DIM_W'(1);
+    row_tiles_q <= tile_rows == 9'd1;
+    col_tiles_q <= tile_cols == 9'd1;
+    second_q    <= three_steps && {1'b0, group_word_q + 9'd1} << SHIFT < {2'b0, out_quads};
+    third_q     <= three_steps && {1'b0, group_word_q + 9'd2} << SHIFT < {2'b0, out_quads};
+  end
+
+  logic issue, tile_end, single_row, single_col;
+  assign issue      = state_q == RUN && room_i && (turn_q || !program_pkg::descriptor_fused(desc_i));
+  assign tile_end   = issue && last_step_q && last_col_q && last_row_q;
+  assign single_row = last_ty_q ? one_row_q : row_tiles_q;  // of the tile
+  assign single_col = last_tx_q ? one_col_q : col_tiles_q;
 
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
@@ -101,45 +110,54 @@ module drain_sequencer #(
   always_ff @(posedge clk_i) begin
     turn_q <= start_i || !turn_q;
     if (start_i) begin
-      y0_q            <= '0;
-      x0_q            <= '0;
+      left_h_q        <= out_h;
+      left_w_q        <= out_w;
       tile_row_addr_q <= out_base;
       tile_addr_q     <= out_base;
       group_word_q    <= '0;
     end else if (tile_end) begin
-      x0_q        <= last_tx ? '0 : x0_q + program_pkg::DIM_W'(tile_cols);
+      left_w_q    <= last_tx_q ? out_w : left_w_q - program_pkg::DIM_W'(tile_cols);
       tile_addr_q <= tile_addr_q + out_tile_col_step;
-      if (last_tx) begin
-        y0_q            <= last_ty ? '0 : y0_q + program_pkg::DIM_W'(tile_rows);
-        tile_row_addr_q <= last_ty ? out_base : tile_row_addr_q + out_tile_row_step;
-        tile_addr_q     <= last_ty ? out_base : tile_row_addr_q + out_tile_row_step;
-        if (last_ty) group_word_q <= group_word_q + (three_steps ? 9'd3 : 9'd1);
+      if (last_tx_q) begin
+        left_h_q        <= last_ty_q ? out_h : left_h_q - program_pkg::DIM_W'(tile_rows);
+        tile_row_addr_q <= last_ty_q ? out_base : tile_row_addr_q + out_tile_row_step;
+        tile_addr_q     <= last_ty_q ? out_base : tile_row_addr_q + out_tile_row_step;
+        if (last_ty_q) group_word_q <= group_word_q + (three_steps ? 9'd3 : 9'd1);
       end
     end
     if (state_q == BOUNDS) begin
-      rows_q       <= last_ty ? left_h[8:0] : tile_rows;
-      cols_q       <= last_tx ? left_w[8:0] : tile_cols;
-      col_q        <= last_tx ? left_w[8:0] : tile_cols;
+      rows_q       <= last_ty_q ? left_h_q[8:0] : tile_rows;
+      last_row_q   <= single_row;
+      cols_q       <= last_tx_q ? left_w_q[8:0] : tile_cols;
+      col_q        <= last_tx_q ? left_w_q[8:0] : tile_cols;
+      last_col_q   <= single_col;
+      col_init_q   <= single_col;
       row_addr_q   <= tile_addr_q + out_row_stride;
       pixel_addr_q <= tile_addr_q;
       pixel_q      <= '0;
       word_q       <= group_word_q;
       step_q       <= '0;
+      last_step_q  <= !second_q;
     end else if (issue) begin
-      if (!last_step) begin
-        step_q <= step_q + 2'd1;
-        word_q <= word_q + 9'd1;
+      if (!last_step_q) begin
+        step_q      <= step_q + 2'd1;
+        word_q      <= word_q + 9'd1;
+        last_step_q <= step_q == 2'd1 || !third_q;
       end else begin
-        step_q  <= '0;
-        word_q  <= group_word_q;
-        pixel_q <= pixel_q + 1'b1;
-        if (last_col) begin
+        step_q      <= '0;
+        word_q      <= group_word_q;
+        last_step_q <= !second_q;
+        pixel_q     <= pixel_q + 1'b1;
+        if (last_col_q) begin
           col_q        <= cols_q;
+          last_col_q   <= col_init_q;
           rows_q       <= rows_q - 9'd1;
+          last_row_q   <= rows_q == 9'd2;
           row_addr_q   <= row_addr_q + out_row_stride;
           pixel_addr_q <= row_addr_q;
         end else begin
           col_q        <= col_q - 9'd1;
+          last_col_q   <= col_q == 9'd2;
           pixel_addr_q <= pixel_addr_q + A_W'(out_quads);
         end
       end

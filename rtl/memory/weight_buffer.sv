@@ -30,25 +30,28 @@ module weight_buffer #(
       DEPTH);
 `endif
 
-  // One bit more than an address distinguishes full from empty.
-  logic [A_W:0] write_q, read_q, base_q;
-  logic push, full;
+  logic [A_W-1:0] write_q, read_q, base_q;
+  logic [A_W:0] level_q, held_q;  // words that are not read, that are not freed
+  logic push;
 
-  assign full       = write_q == {!base_q[A_W], base_q[A_W-1:0]};
-  assign in_ready_o = !full;
+  assign in_ready_o = !held_q[A_W];
   assign push       = in_valid_i && in_ready_o;
-  assign level_o    = write_q - read_q;
+  assign level_o    = level_q;
 
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
       write_q <= '0;
       read_q  <= '0;
       base_q  <= '0;
+      level_q <= '0;
+      held_q  <= '0;
     end else begin
       if (push) write_q <= write_q + 1'b1;
       if (rewind_i) read_q <= base_q;
       else if (re_i) read_q <= read_q + 1'b1;
       if (commit_i) base_q <= read_q;
+      level_q <= (rewind_i ? held_q : level_q) + (A_W + 1)'(push) - (A_W + 1)'(re_i);
+      held_q  <= (commit_i ? level_q : held_q) + (A_W + 1)'(push);
     end
   end
 
@@ -59,10 +62,10 @@ module weight_buffer #(
   ) u_ram (
       .clk_i  (clk_i),
       .we_i   (push),
-      .waddr_i(write_q[A_W-1:0]),
+      .waddr_i(write_q),
       .wdata_i(in_data_i),
       .re_i   (re_i),
-      .raddr_i(read_q[A_W-1:0]),
+      .raddr_i(read_q),
       .rdata_o(data_o)
   );
 

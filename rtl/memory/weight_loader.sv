@@ -16,7 +16,7 @@
 module weight_loader #(
     parameter NUM_MODULES = 4,
     parameter LEVEL_W     = 13,
-    parameter LEAD        = 5
+    parameter LEAD        = 8
 ) (
     input  wire logic                                                          clk_i,
     input  wire logic                                                          rst_ni,
@@ -63,22 +63,21 @@ module weight_loader #(
 
   logic [2:0] state_q;
   logic [11:0] param_left_q;
-  logic [15:0] tiles_q, tile_q, passes_q, pass_q;
+  logic [15:0] tiles_q, tile_left_q, passes_q, pass_left_q;
   logic [19:0] group_left_q;
   logic [8:0] channel_q, channel_d1_q;
   logic [1:0] pending_q;  // chunks whose parameters are in place and whose layer has not finished
   logic bank_q, bank_d1_q, param_valid_q;
   logic [6:0] beat_q;
   logic [3:0] hold_q;
-  logic taken_q;
+  logic taken_q, ready_q;
 
-  logic enough, pass_over, last_pass, last_tile, last_group, chunk_end;
+  // Counters change when a pass is over: what the next one is the last of is known long before its own end.
+  logic last_pass_q, last_tile_q, last_group_q, last_beat_q;
+  logic enough, pass_over, chunk_end;
   assign enough     = level_i >= LEVEL_W'(BEATS);
   assign pass_over  = (state_q == FULL && drop_i) || (state_q == TAKEN && switch_i);
-  assign last_pass  = pass_q + 16'd1 == passes_q;
-  assign last_tile  = tile_q + 16'd1 == tiles_q;
-  assign last_group = group_left_q == 20'd1;
-  assign chunk_end  = pass_over && last_pass && last_tile && last_group;
+  assign chunk_end  = pass_over && last_pass_q && last_tile_q && last_group_q;
 
   // A chunk without parameters also waits for a free bank; no program needs one.
   logic params_end;
@@ -88,15 +87,15 @@ module weight_loader #(
   logic reading, header_read, param_read;
   assign header_read = state_q == HEADER && level_i != '0;
   assign param_read  = state_q == PARAMS && param_left_q != '0 && level_i != '0 && pending_q != 2'd2;
-  assign reading     = state_q == LOAD && beat_q != 7'(BEATS);
+  assign reading     = state_q == LOAD && !last_beat_q;
   assign re_o        = header_read || param_read || reading;
 
   // The pointers move when the words of a pass have been read, and never together with a read.  The last tile frees its
   // words pass by pass, so a group larger than the buffer streams through it.  Parameters are freed whenever the buffer
   // runs empty, for the same reason.
   logic pass_read_q;
-  assign rewind_o = pass_read_q && last_pass && !last_tile;
-  assign commit_o = (pass_read_q && last_tile) || state_q == PARSE || params_end ||
+  assign rewind_o = pass_read_q && last_pass_q && !last_tile_q;
+  assign commit_o = (pass_read_q && last_tile_q) || state_q == PARSE || params_end ||
       (state_q == PARAMS && level_i == '0);
 
   always_ff @(posedge clk_i) begin
@@ -107,13 +106,16 @@ module weight_loader #(
       bank_q        <= 1'b0;
       param_valid_q <= 1'b0;
       pending_q     <= '0;
+      ready_q       <= 1'b0;
     end else begin
       param_valid_q <= param_read;
-      pass_read_q   <= state_q == LOAD && beat_q == 7'(BEATS);
+      pass_read_q   <= state_q == LOAD && last_beat_q;
       if (params_end && !layer_done_i) pending_q <= pending_q + 2'd1;
       else if (!params_end && layer_done_i) pending_q <= pending_q - 2'd1;
       if (take_i) taken_q <= 1'b1;
       else if (switch_i) taken_q <= 1'b0;
+      if (take_i || drop_i) ready_q <= 1'b0;
+      else if (state_q == LOAD && beat_q == 7'(BEATS - LEAD)) ready_q <= 1'b1;
       case (state_q)
         HEADER: if (header_read) state_q <= PARSE;
         PARSE: state_q <= PARAMS;
@@ -122,7 +124,7 @@ module weight_loader #(
           bank_q  <= !bank_q;
         end
         WAIT: if (enough) state_q <= LOAD;
-        LOAD: if (beat_q == 7'(BEATS)) state_q <= (taken_q || take_i) ? TAKEN : FULL;
+        LOAD: if (last_beat_q) state_q <= (taken_q || take_i) ? TAKEN : FULL;
         FULL: begin
           if (drop_i) state_q <= chunk_end ? HEADER : WAIT;
           else if (take_i) state_q <= TAKEN;
@@ -143,19 +145,23 @@ module weight_loader #(
       passes_q     <= program_pkg::chunk_n_passes(data_i);
       group_left_q <= program_pkg::chunk_n_groups(data_i);
       channel_q    <= '0;
-      tile_q       <= '0;
-      pass_q       <= '0;
+      tile_left_q  <= program_pkg::chunk_n_tiles(data_i);
+      pass_left_q  <= program_pkg::chunk_n_passes(data_i);
     end
     if (param_read) begin
       param_left_q <= param_left_q - 12'd1;
       channel_q    <= channel_q + 9'd1;
     end
-    beat_q <= (state_q == LOAD) ? beat_q + 7'd1 : '0;
+    beat_q       <= (state_q == LOAD) ? beat_q + 7'd1 : '0;
+    last_beat_q  <= state_q == LOAD && beat_q == 7'(BEATS - 1);
+    last_pass_q  <= pass_left_q == 16'd1;
+    last_tile_q  <= tile_left_q == 16'd1;
+    last_group_q <= group_left_q == 20'd1;
     if (pass_over) begin
-      pass_q <= last_pass ? '0 : pass_q + 16'd1;
-      if (last_pass) begin
-        tile_q <= last_tile ? '0 : tile_q + 16'd1;
-        if (last_tile) group_left_q <= group_left_q - 20'd1;
+      pass_left_q <= last_pass_q ? passes_q : pass_left_q - 16'd1;
+      if (last_pass_q) begin
+        tile_left_q <= last_tile_q ? tiles_q : tile_left_q - 16'd1;
+        if (last_tile_q) group_left_q <= group_left_q - 20'd1;
       end
     end
   end
@@ -169,25 +175,22 @@ module weight_loader #(
 
   // Shadow registers: a word arrives in the cycle after its read.
   logic [IDX_W-1:0] shadow_q;
-  logic [6:0] word_q;
-  logic word_valid_q;
-  always_ff @(posedge clk_i) begin
-    if (!rst_ni) word_valid_q <= 1'b0;
-    else word_valid_q <= reading;
-    word_q <= beat_q;
-  end
+  logic [BEATS-1:0] write_q;  // the word that arrives
   genvar w;
   generate
     for (w = 0; w < BEATS; w = w + 1) begin : gen_shadow
       localparam int BITS = (w == BEATS - 1) ? IDX_W - 64 * w : 64;
-      always_ff @(posedge clk_i) if (word_valid_q && word_q == 7'(w)) shadow_q[64*w+:BITS] <= data_i[BITS-1:0];
+      always_ff @(posedge clk_i) begin
+        write_q[w] <= rst_ni && reading && beat_q == 7'(w);
+        if (write_q[w]) shadow_q[64*w+:BITS] <= data_i[BITS-1:0];
+      end
     end
   endgenerate
   assign idx_o = shadow_q;
 
   // Complete in the cycle after beat_q == BEATS; LEAD cycles before that a pass may start.
   assign full_o  = state_q == FULL;
-  assign ready_o = !taken_q && (state_q == FULL || (state_q == LOAD && beat_q + 7'(LEAD) > 7'(BEATS)));
+  assign ready_o = ready_q;
 
 endmodule
 

@@ -1,10 +1,10 @@
 // Residual stage: adds a second tensor to the results of a convolution before they are written.
 //
-// Purpose: asks the feature buffer for the second tensor's quads at the place of each step of results, multiplies both
-// by their factors, and requantizes the sum (docs/arithmetic.md, Add). Half of the lanes serve a step in two cycles: the
-// lower half of its results first. The requests go through the feature buffer's write port. They never meet a write:
-// steps come in cycles of one parity, and LATENCY is odd.
-// Latency: LATENCY = 15 cycles from a result to its sum; rd_valid_o comes with the result.
+// Purpose: asks the feature buffer for the second tensor's quads at the place of each step of results, multiplies
+// both by their factors, and requantizes the sum (docs/arithmetic.md, Add). Half of the lanes serve a step in two
+// cycles: the lower half of its results first. The requests go through the feature buffer's write port. They never
+// meet a write: steps come in cycles of one parity, and LATENCY is odd.
+// Latency: LATENCY = 19 cycles from a result to its sum; rd_valid_o comes with the result.
 // Throughput: a step of NUM_MODULES results in two cycles.
 `resetall
 `default_nettype none

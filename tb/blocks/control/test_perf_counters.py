@@ -3,7 +3,7 @@ Python."""
 
 import cocotb
 import numpy as np
-from cocotb.triggers import FallingEdge, RisingEdge, Timer
+from cocotb.triggers import ClockCycles, FallingEdge, RisingEdge, Timer
 
 from host.harness import clocking
 from tb.lib import cover_groups, coverage, meeting
@@ -84,8 +84,7 @@ async def _start(dut):
 
 async def _read(dut, layer):
     dut.sel_i.value = layer
-    await RisingEdge(dut.clk_i)
-    await RisingEdge(dut.clk_i)
+    await ClockCycles(dut.clk_i, 3)
     return {port: getattr(dut, port).value.to_unsigned() for port in OUTPUTS}
 
 

@@ -24,7 +24,7 @@ from tb.lib.effort import scaled
 from tb.lib.signals import is_high
 from tb.lib.stalls import PATTERNS, stalls
 
-LEAD = 5  # weights count as ready so many cycles before the last word is in place
+LEAD = 8  # weights count as ready so many cycles before the last word is in place
 # cycles that the loader adds to its words from the switch to the next complete set, without
 # START_DELAY
 RELOAD = 4
@@ -356,6 +356,7 @@ async def throughput(dut):
             lanes * modules,
             kernel,
             [k // 2 for k in kernel],
+            (height, 15),
         )
         first, last = await Run(dut, rng, layer).run()
         results = lanes * height * 15

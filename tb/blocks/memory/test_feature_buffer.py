@@ -13,10 +13,10 @@ from model.reference.blocks import BANKS, FeatureBuffer
 from tb.lib.effort import scaled
 from tb.lib.packing import pack
 
-PORT_LATENCY = 5  # cycles from a read through the write port to its data
+PORT_LATENCY = 9  # cycles from a read through the write port to its data
 PORT_QUADS = 4
 WRITE_TO_READ = 3  # cycles from a write to a request that sees it
-OOB_LATENCY = 2
+OOB_LATENCY = 3
 INPUTS = (
     "rd_valid_i",
     "rd_addr_i",
@@ -195,7 +195,7 @@ async def bounds(dut):
 
 @cocotb.test(timeout_time=5, timeout_unit="ms")
 async def write_to_read(dut):
-    """A request two cycles after a write sees it, one a cycle before does not."""
+    """A request three cycles after a write sees it, one a cycle before does not."""
     rng = await _start(dut)
     bench = Bench(dut)
     await _fill(bench, rng)
@@ -203,6 +203,7 @@ async def write_to_read(dut):
         address = int(rng.integers(bench.size - BANKS))
         await bench.cycle(read=(address, BANKS))
         await bench.cycle(write=(address, int(rng.integers(1, 256)), _quads(rng)))
+        await bench.cycle()
         await bench.cycle()
         bench.writes.clear()
         await bench.cycle(read=(address, BANKS))

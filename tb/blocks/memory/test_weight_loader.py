@@ -16,7 +16,7 @@ from tb.lib import meeting
 from tb.lib.effort import scaled
 from tb.lib.stalls import PATTERNS, stalls
 
-LEAD = 5  # cycles from take_i to the earliest switch_i
+LEAD = 8  # cycles from take_i to the earliest switch_i
 HANGS = 2000  # cycles without any progress
 MOST_PASSES = 24  # of a group: more of them in a large buffer would only take longer
 
