@@ -128,7 +128,7 @@ option = $(if $($1),--$2=$(call quote,$($1)))
 flag   = $(if $(filter 1,$($1)),--$2)
 
 .PHONY: help setup demo sim regress run accuracy train vectors perf lint formal mutate synth clean coverage import check export diff
-.PHONY: docs tables signoff
+.PHONY: docs tables signoff waves
 
 help: ## list the commands
 	@echo 'Commands (the first one run sets everything up in .venv):'
@@ -145,6 +145,9 @@ demo: ## CIFAR-10 images through the RTL, every layer compared with PyTorch
 sim: ## one test: TEST=name [SIM=] [SEED=n] [WAVES=1] [MODULES=]; without TEST it lists them
 	@$(python) ci sim $(call option,TEST,test) $(call option,SIM,sim) $(call option,SEED,seed) $(call flag,WAVES,waves) \
 	    $(call option,MODULES,modules)
+
+waves: ## the last waves of a test in GTKWave or Surfer: TEST=name
+	@$(python) ci waves $(call option,TEST,test)
 
 regress: ## all tests: [SIM=] [JOBS=n] [SEED=n|random] [NIGHTLY=1]
 	@$(python) ci regress $(call option,SIM,sim) $(call option,JOBS,jobs) $(call option,SEED,seed) $(call flag,NIGHTLY,nightly)

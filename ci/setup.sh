@@ -79,6 +79,7 @@ install_system_packages() {
     have g++ || packages+=(g++)
     have perl || packages+=(perl)
     have git || packages+=(git)
+    [ -e /usr/include/lz4.h ] && [ -e /usr/include/zlib.h ] || packages+=(liblz4-dev zlib1g-dev)  # for waves
     "$python" -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
     apt_install ${packages[@]+"${packages[@]}"}
     have iverilog || echo "setup: no Icarus Verilog; the tests run on Verilator only" >&2

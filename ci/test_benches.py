@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ci import cases, registry
+from ci import cases, registry, waves
 from host.simulation import environment, runner
 
 TAIL_LINES = 40
@@ -46,6 +46,8 @@ def test_bench(
     record_property("seed", seed)
     print(f"\n{case.key}, seed {seed}: build {result.build_seconds:.1f} s", end=", ")
     print(f"simulation {result.seconds:.1f} s; log: {result.log}; waves: {result.waves}")
+    if option.waves and runner.waves_format(case.sim) == "vcd":
+        print("waves are VCD: FST needs liblz4-dev and zlib1g-dev (sudo apt-get install)")
     for test in result.tests:
         print(f"  {test.status:7} {test.name} ({test.seconds:.1f} s)")
         record_property(test.status, test.name)
@@ -53,5 +55,16 @@ def test_bench(
     if not result.passed:
         lines = result.log.read_text(errors="replace").splitlines() if result.log else []
         tail = "\n".join([f"end of {result.log}:", *lines[-TAIL_LINES:]])
-        pytest.fail(f"{result.error}\n{tail}\nto reproduce: {again} WAVES=1", pytrace=False)
+        shown = _waves(case, result, "\n".join(lines))
+        pytest.fail(f"{result.error}\n{tail}\n{shown}to reproduce: {again} WAVES=1", pytrace=False)
     record_property("log", str(result.log))
+
+
+def _waves(case: registry.Case, result: runner.Result, log: str) -> str:
+    """The cycles before the first failure as text, if they were recorded."""
+    if result.waves is None or (time := waves.failure_time(log)) is None:
+        return ""
+    text = waves.excerpt(result.waves, case.test.toplevel, time)
+    return (
+        f"the {waves.CYCLES} cycles before the failure:\n{text}\nmake waves TEST={case.test.name}\n"
+    )

@@ -112,16 +112,3 @@ def test_only_whole_models_that_nobody_used_for_a_while_go(tmp_path):
     lock.touch()
     runner._drop_old_models(tmp_path, current)
     assert not old.exists() and all(path.exists() for path in (current, fresh, begun, lock))
-
-
-def test_waves_are_recorded(toy):
-    model = runner.build("toy", [toy.source], {}, toy.sim, waves=True)
-    result = runner.simulate(
-        model,
-        toy.module,
-        seed=1,
-        env={"PYTHONPATH": str(toy.folder)},
-        filter="test_adds_one",
-        run_dir=toy.folder / "waves",
-    )
-    assert result.passed and result.waves.stat().st_size > 0

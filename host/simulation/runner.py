@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
 import re
 import shutil
 import sys
+import tempfile
 import time
 import xml.etree.ElementTree as ET
 from collections import Counter
@@ -111,6 +113,18 @@ def require(sim: str) -> None:
         raise RunnerError(reason)
 
 
+@functools.cache
+def waves_format(sim: str) -> str:
+    """fst or vcd. Verilator's FST needs the headers of lz4 and zlib."""
+    headers = ["-include", "lz4.h", "-include", "zlib.h"]
+    compiler = ["g++", "-fsyntax-only", *headers, "-x", "c++", os.devnull]
+    if sim == "icarus":
+        return "fst"
+    with tempfile.TemporaryFile() as log:
+        missing = process.run(compiler, log, cwd=ROOT, timeout=60)
+    return "vcd" if missing else "fst"
+
+
 def build(
     toplevel: str,
     sources: Sequence[Path | str] | None = None,
@@ -130,7 +144,7 @@ def build(
                 rtl/, tb/ and host/
     parameters  of the top level, {name: value}
     public      `module.signal` names ("*" matches) below the top level, to be read in Verilator
-    waves       compile with tracing (VCD for Verilator, FST for Icarus)
+    waves       compile with tracing, see `waves_format`
     coverage    compile with line, branch and toggle counters (Verilator only)
     jobs        C++ compiler processes
     Raises RunnerError (with the log) if a tool is missing or the sources do not build, SourceError
@@ -177,6 +191,7 @@ def _digest(recipe: _Recipe, files: Sequence[Path]) -> str:
     if recipe.sim == "verilator":
         tool = metadata.version("verilator")
         flags += [*_VERILATOR_FLAGS, *VERILATOR_MAKE]
+        flags += [waves_format(recipe.sim)] if recipe.waves else []
     else:
         path = Path(shutil.which("iverilog") or "iverilog")
         tool = f"{path}:{path.stat().st_mtime_ns}"
@@ -196,6 +211,7 @@ def _compile(recipe: _Recipe, files: Sequence[Path], jobs: int, build_dir: Path)
     if sim == "verilator":
         tool = verilator = Verilator()
         verilator.jobs, verilator.runtime = jobs, runtime
+        verilator.trace = f"--trace-{waves_format(sim)}"
         control = build_dir / "public.vlt"
         control.write_text(_control_file(recipe))
         sources = [control, *files]
@@ -240,7 +256,8 @@ def _control_file(recipe: _Recipe) -> str:
 
 def _runtime_dir(recipe: _Recipe) -> Path:
     """Where the compiled objects of Verilator's own runtime are kept for other models."""
-    facts = [metadata.version("verilator"), sys.prefix, recipe.waves, recipe.coverage]
+    waves = recipe.waves and waves_format("verilator")
+    facts = [metadata.version("verilator"), sys.prefix, waves, recipe.coverage]
     name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
     path = BUILD / "sim" / "verilator-runtime" / name
     path.mkdir(parents=True, exist_ok=True)

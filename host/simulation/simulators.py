@@ -101,6 +101,7 @@ class Verilator(_Supervised, cocotb_runner.Verilator):
     --public-flat-rw."""
 
     jobs = 1  # C++ compiler processes
+    trace = "--trace-vcd"  # how waves are recorded
     runtime: Path | None = None  # folder with compiled objects of Verilator's own runtime
 
     def _simulator_in_path_build_only(self) -> None:
@@ -110,6 +111,7 @@ class Verilator(_Supervised, cocotb_runner.Verilator):
     def _build_command(self) -> list[list[Any]]:
         verilate, make = super()._build_command()
         verilate.remove("--public-flat-rw")
+        verilate[:] = [self.trace if word == "--trace" else word for word in verilate]
         make[make.index("-j") + 1] = str(self.jobs)
         # It is the same for all models: copied instead of compiled again (10 s).
         objects = sorted(self.runtime.glob("verilated*.o")) if self.runtime else []
