@@ -40,9 +40,14 @@ module machine (
   assign err_o = state_q == DONE;
   assign err_code_o = err_o ? 8'h04 : 8'h00;
 endmodule
+"""
+HALF = """
+`timescale 1ns/1ps
 module half (input wire logic clk_i, input wire logic start_i, output logic valid_o);
-  localparam logic ST_WAIT = 1'd0;
-  logic count_q = 1'b0;
+  localparam logic [1:0] ST_WAIT = 2'd1;
+  localparam logic [1:0] ST_SENT = 2'd2;
+  logic [1:0] state_q;
+  always_ff @(posedge clk_i) state_q <= start_i ? ST_SENT : ST_WAIT;
   always_ff @(posedge clk_i) valid_o <= start_i;
 endmodule
 """
@@ -72,15 +77,16 @@ def failed(request, tmp_path, monkeypatch):
         pytest.skip(reason)
     if request.param == "vcd":
         monkeypatch.setattr(runner, "waves_format", lambda sim: "vcd")
-    source = tmp_path / "machine.sv"
-    source.write_text(RTL)
+    sources = [tmp_path / "machine.sv", tmp_path / "half.sv"]
+    for source, text in zip(sources, (RTL, HALF)):
+        source.write_text(text)
     (tmp_path / "fails_in_waves.py").write_text(TEST)
-    model = runner.build("machine", [source], {}, sim, waves=True)
+    model = runner.build("machine", sources, {}, sim, waves=True)
     result = runner.simulate(
         model, "fails_in_waves", seed=1, env={"PYTHONPATH": str(tmp_path)}, run_dir=tmp_path / "run"
     )
     assert not result.passed and "planted failure" in result.error
-    monkeypatch.setattr(waves, "RtlIndex", lambda: RtlIndex(source))
+    monkeypatch.setattr(waves, "RtlIndex", lambda: RtlIndex(*sources))
     return result, runner.waves_format(sim)
 
 
@@ -91,6 +97,8 @@ def test_recorded_and_shown(failed, tmp_path, monkeypatch):
     assert list(view) == ["machine", "machine.g_part[0].u_half"], list(view)
     names = {s.path.rpartition(".")[2]: s.names for s in view["machine"]}
     assert names["state_q"] == {0: "IDLE", 1: "RUN", 2: "DONE"}
+    half = next(s for s in view["machine.g_part[0].u_half"] if s.path.endswith("state_q"))
+    assert half.names == {1: "WAIT", 2: "SENT"}
     assert names["err_code_o"][4] == "PACKET_CRC" and not names["err_o"]
 
     files = waves.gtkwave(result.waves, view)
@@ -115,6 +123,13 @@ def test_recorded_and_shown(failed, tmp_path, monkeypatch):
     assert "IDLE IDLE RUN RUN DONE DONE" in values and len(rows["state_q"]) == 10, shown
     assert rows["err_code_o"][-1] == "PACKET_CRC" and "make waves TEST=fails" in shown
     assert "0 1 1 0" in " ".join(rows["g_part[0].u_half.valid_o"]), shown
+
+    start = next(s.wave for s in view["machine"] if s.path.endswith("start_i"))
+    risen = next(time for time, value in start if value == 1) / 1000
+    first = next(t for t, value in zip(times, rows["start_i"]) if value == "1")
+    assert first - 10 <= risen < first, f"start_i rose at {risen} ns\n{shown}"
+    early = waves.excerpt(result.waves, "machine", 155.0).splitlines()[0].split()
+    assert early[-1] == "150" and len(early) == 11
 
     folder = runner.BUILD / "run" / "fails-verilator-waves"
     folder.mkdir(parents=True, exist_ok=True)
