@@ -21,6 +21,7 @@ LLOYD = 40  # iterations of k-means
 ROUNDS = 2  # of descent and refit
 SWEEPS = 3  # of descent in each
 BLOCK = 64  # columns whose changes are handed on together
+SUMMAND = 0.9  # the smaller of two summands over the larger, at most, to begin with
 RIDGE = 1e-3  # pull towards the given weights, in mean variances of an input
 
 
@@ -112,13 +113,18 @@ def _row_scale(row: np.ndarray, codebook: np.ndarray) -> float | None:
 
 
 def best_codebook(
-    weights: np.ndarray, covariance: np.ndarray, crossed: np.ndarray, mask: np.ndarray, shared: bool
+    weights: np.ndarray,
+    covariance: np.ndarray,
+    crossed: np.ndarray,
+    mask: np.ndarray,
+    shared: bool,
+    affine: bool = False,
 ) -> Fit:
     """The fit whose sums come nearest to the wanted ones.
 
     weights: float64 [O, K], in units of the inputs that `covariance` [K, K] is of; crossed: [O, K],
     of the wanted sums with those inputs; mask: bool [O, K], weights that may differ from zero;
-    shared: all rows have one scale.
+    shared: all rows have one scale; affine: codebook[3] is the sum of codebook[1] and [2].
     """
     ridge = RIDGE * max(float(exact.total(np.diag(covariance))) / len(covariance), 1e-12)
     covariance = exact.operand(covariance + ridge * np.eye(len(covariance)), len(covariance))
@@ -130,16 +136,31 @@ def best_codebook(
         scale[:] = np.sqrt(exact.total(squares) / max(int(mask.sum()), 1)) or 1.0
     values = _kmeans((weights / scale[:, None])[mask], np.broadcast_to(
         np.diag(covariance), weights.shape)[mask])  # fmt: skip
+    if affine:
+        values = _start_of_sum(values)
     place = _nearest(weights / scale[:, None], values)
     place[~mask] = 0
     for number in range(ROUNDS + 1):
         if number == ROUNDS:  # the last round has the final integers
             scale, values = _to_integers(scale, values)
+            if affine:
+                values[3] = np.clip(values[1] + values[2], -PEAK, PEAK)
         place = _descend(crossed, covariance, place, scale, values, mask)
         scale = _refit_scale(crossed, covariance, place, scale, values, shared)
         if number < ROUNDS:
-            values = _refit_values(crossed, covariance, place, scale, values)
+            values = _refit_values(crossed, covariance, place, scale, values, affine)
     return Fit(scale, values.astype(np.int64), place.astype(np.uint8))
+
+
+def _start_of_sum(values: np.ndarray) -> np.ndarray:
+    """Four values like these, 0 first, of which the last is the sum of the outer two."""
+    low, high = float(values.min()), float(values.max())
+    outer = max(-low, high)
+    if high == outer:
+        low = max(low, -SUMMAND * outer)
+    else:
+        high = min(high, SUMMAND * outer)
+    return np.array([0.0, low, high, low + high])
 
 
 def _to_integers(scale: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -236,17 +257,22 @@ def _refit_values(
     place: np.ndarray,
     scale: np.ndarray,
     values: np.ndarray,
+    affine: bool,
 ) -> np.ndarray:
-    """Least squares for the three free values at given places and scales."""
-    used = [k for k in (1, 2, 3) if (place == k).any()]
-    parts = [scale[:, None] * (place == k) for k in used]
+    """Least squares for the free values at given places and scales."""
+    free = [[1, 3], [2, 3]] if affine else [[k] for k in (1, 2, 3) if (place == k).any()]
+    parts = [scale[:, None] * np.isin(place, places) for places in free]
     seen = [exact.matmul(part, covariance) for part in parts]
     normal = [[float(exact.total(a * b)) for b in parts] for a in seen]
     right = [float(exact.total(a * crossed)) for a in parts]
     solution = _solve(normal, right)
+    if solution is None:
+        return values
     better = values.copy()
-    if solution is not None:
-        better[used] = solution
+    for places, value in zip(free, solution):
+        better[places] = value
+    if affine:
+        better[3] = better[1] + better[2]
     return better
 
 

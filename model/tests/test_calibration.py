@@ -128,3 +128,19 @@ def test_scale_clips_rare_peaks_only():
     peaked = np.append(rng.normal(0, 1, 200_000), 20.0)
     assert _scale(peaked, True) < 0.6 * 20 / 127
     assert _scale(np.zeros(5), True) == 1
+
+
+def test_the_last_entry_of_an_affine_codebook_is_the_sum_of_the_others():
+    rng = np.random.default_rng(8)
+    weights, mixing = rng.normal(size=(6, 20)), rng.normal(size=(20, 20))
+    covariance, mask = mixing @ mixing.T, np.ones((6, 20), bool)
+    crossed = weights @ covariance
+    free, affine = (
+        best_codebook(weights, covariance, crossed, mask, False, how) for how in (False, True)
+    )
+    error = lambda fit: np.einsum(
+        "ok,kl,ol->", *(weights - fit.weights, covariance, weights - fit.weights)
+    )
+    assert affine.codebook[3] == affine.codebook[1] + affine.codebook[2]
+    assert np.abs(affine.codebook).max() == 127 and len(set(affine.codebook.tolist())) == 4
+    assert error(affine) < 1.3 * error(free) and error(affine) < 0.2 * (crossed * weights).sum()
