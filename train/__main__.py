@@ -1,24 +1,27 @@
 """Training, export and evaluation. `python -m train --help`."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
 from model.common.command import Command
 from model.common.errors import printable
 from model.common.files import check_output
-from train import checkpoint, export, sources, tables
-from train.options import EPOCHS, FILE, FOLDER, SEED, THREADS
+from train import checkpoint, sources, tables
 from train.recipe import read
 from train.stages import FOLDER as STAGES
 from train.stages import Project
-from train.workers import find_device
+from train.workers import find_device, rank
 
+FOLDER = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 DATASETS = click.Choice(list(checkpoint.CIFAR))
 COMMON = (
     click.option("--dataset", type=DATASETS, help="Of a recipe that has a choice. [its own]"),
-    click.option("--seed", type=SEED, help="Instead of the recipe's."),
+    click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Instead of the recipe's."),
     click.option(
         "--device",
         type=click.Choice(["cpu", "cuda"]),
@@ -27,7 +30,11 @@ COMMON = (
         help="Several GPUs: torchrun -m train ...",
     ),
     click.option(
-        "--threads", type=THREADS, default=os.cpu_count(), show_default=True, help="Of the CPU."
+        "--threads",
+        type=click.IntRange(1, 1024),
+        default=os.cpu_count(),
+        show_default=True,
+        help="Of the CPU.",
     ),
     click.option(
         "--stages",
@@ -40,14 +47,16 @@ COMMON = (
 )
 
 
-def common(command):
+def common(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that commands which train share."""
     for option in reversed(COMMON):
         command = option(command)
     return command
 
 
-def project(recipe: str, dataset, seed, device, threads, folder) -> Project:
+def project(
+    recipe: str, dataset: str | None, seed: int | None, device: str, threads: int, folder: Path
+) -> Project:
     """The recipe of a name or a file, with its data."""
     followed, target = read(recipe, dataset, seed), find_device(device)
     sets = sources.load(followed.data, Path(followed.path).resolve().parent)
@@ -55,7 +64,7 @@ def project(recipe: str, dataset, seed, device, threads, folder) -> Project:
 
 
 @click.group()
-def main():
+def main() -> None:
     """Training, export and evaluation of networks for the accelerator."""
 
 
@@ -65,27 +74,26 @@ def main():
 )
 @common
 @click.option("--out", type=FOLDER, help="Folder of the network and its card. [STAGES/NAME]")
-def run(recipe, dataset, seed, device, threads, folder, out):
+def run(out: Path | None, folder: Path, **given: Any) -> None:
     """From data to network file and model card. The same command goes on where it was stopped."""
-    made = project(recipe, dataset, seed, device, threads, folder)
+    made = project(folder=folder, **given)
     out = out or folder / made.recipe.name
-    found = made.finish(out)
-    for kind, part in found.get("accuracies", {}).items():
+    for kind, part in made.finish(out).items():
         click.echo(f"{kind}: validation {part['val']:.2%}, test {part['test']:.2%}")
-    if found:
+    if rank() == 0:
         click.echo(f"wrote {printable(made.files(out)['clipq'])} and its card")
 
 
 @main.command(name="export", cls=Command)
 @click.argument("checkpoints", nargs=-1, type=FILE)
 @click.option("--out", type=FOLDER, help="Folder of the network files. [the checkpoint's]")
-def export_command(checkpoints, out):
+def export_command(checkpoints: tuple[Path, ...], out: Path | None) -> None:
     """Export CHECKPOINTS (*.ckpt.npz; default: all in model/zoo) to *.clipq.npz."""
-    targets = {}
-    for source in checkpoints or sorted(export.ZOO.glob(f"*{export.SUFFIX}")):
-        if not source.name.endswith(export.SUFFIX):
-            raise click.UsageError(f"{printable(source)}: the name must end in {export.SUFFIX}")
-        target = (out or source.parent) / source.name.replace(export.SUFFIX, ".clipq.npz")
+    targets: dict[Path, Path] = {}
+    for source in checkpoints or sorted(checkpoint.ZOO.glob(f"*{checkpoint.SUFFIX}")):
+        if not source.name.endswith(checkpoint.SUFFIX):
+            raise click.UsageError(f"{printable(source)}: the name must end in {checkpoint.SUFFIX}")
+        target = (out or source.parent) / source.name.replace(checkpoint.SUFFIX, ".clipq.npz")
         if target in targets.values():
             raise click.UsageError(f"{printable(source)}: another one becomes {printable(target)}")
         targets[source] = target
@@ -94,7 +102,7 @@ def export_command(checkpoints, out):
     for target in targets.values():
         check_output(target)
     for source, target in targets.items():
-        export.export(source, target)
+        checkpoint.export(source, target)
         click.echo(f"{source} -> {target}")
 
 
@@ -102,12 +110,12 @@ def export_command(checkpoints, out):
 @click.argument("path", type=FILE)
 @click.option("--recipe", default="full", show_default=True, help="Whose test images are used.")
 @common
-def evaluate(path, recipe, dataset, seed, device, threads, folder):
+def evaluate(path: Path, dataset: str | None, **given: Any) -> None:
     """Top-1 accuracy of the checkpoint PATH on a recipe's test images: *.float.npz in full
     precision, *.ckpt.npz in the integers of its network file."""
     net, facts = checkpoint.read(path)
     dataset = dataset or facts.get("dataset")
-    made = project(recipe, dataset, seed, device, threads, folder)
+    made = project(dataset=dataset, **given)
     way = "full precision" if net.mode == "float" else "integers"
     click.echo(f"{path.name}: top-1 {made.accuracy(net, 'test'):.2%} in {way}")
 
@@ -118,12 +126,18 @@ def evaluate(path, recipe, dataset, seed, device, threads, folder):
     "--recipe", default="full", show_default=True, help="Whose full precision all rows start from."
 )
 @common
-@click.option("--epochs", type=EPOCHS, default=8, show_default=True, help="Of fine-tuning a row.")
+@click.option(
+    "--epochs",
+    type=click.IntRange(1, 100_000),
+    default=8,
+    show_default=True,
+    help="Of fine-tuning a row.",
+)
 @click.option("--out", type=FOLDER, default=tables.FOLDER, show_default=True)
-def tables_command(names, recipe, dataset, seed, device, threads, folder, epochs, out):
+def tables_command(names: tuple[str, ...], epochs: int, out: Path, **given: Any) -> None:
     """The tables NAMES (default: all) of the 2022 paper, measured. The same command goes on where
     it was stopped."""
-    base = project(recipe, dataset, seed, device, threads, folder)
+    base = project(**given)
     for name in names or tables.TABLES:
         click.echo(f"wrote {printable(tables.write(base, name, epochs, out))}")
 

@@ -9,26 +9,27 @@ network: only networks that half precision does not change (`snapped`) are writt
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from model.common.archive import Archive, ArchiveError, write_npz
+from model.common.archive import Archive, write_npz
 from model.common.errors import UserError, printable
-from model.network.contract import is_name, show
-from train import spec
-from train.files import Fields, StateError, parse_json
-from train.net import Net
+from model.network import Network, NetworkError, save_network
+from train.net import Add, Net
 from train.nets.nin import NIN
-from train.quantize import clipq
-from train.quantize.baselines import FixedGain
-from train.quantize.fold import FoldedConv, FoldError, fold_network
-from train.quantize.segments import LEVELS, Segments
+from train.quantize import ClipQ, FixedGain, Quantizer, Segments
+from train.quantize.fold import FoldError, to_network
+from train.quantize.start import halves
 from train.trace import trace
 
+ZOO = Path(__file__).resolve().parent.parent / "model" / "zoo"
+SUFFIX = ".ckpt.npz"
 BN = ("weight", "bias", "running_mean", "running_var")
 MAX_META = 1 << 20  # bytes
-TINY = np.finfo(np.float32).tiny
+MAX_WEIGHTS = 1 << 28
+TINY = float(np.finfo(np.float32).tiny)
 # Of files without a description: (classes, mean colour, input integers per step of a pixel).
 CIFAR = {
     "cifar10": (10, (125.307, 122.950, 113.865), 0.9),
@@ -48,12 +49,6 @@ def cifar_nin(dataset: str, width: float = 1.0) -> Net:
     return trace(NIN(classes, width), {**source, "unit": CIFAR_UNIT}).eval()
 
 
-def halves(weights: torch.Tensor) -> torch.Tensor:
-    """Float16 weights whose largest magnitude is 1: the smallest normal float16 is 6e-5."""
-    peak = weights.abs().max()
-    return (weights / torch.where(peak > 0, peak, 1.0)).half()
-
-
 @torch.no_grad()
 def snapped(net: Net) -> Net:
     """A copy of the quantized `net` with the weights that its file gives back."""
@@ -63,43 +58,67 @@ def snapped(net: Net) -> Net:
     return net
 
 
-def write(net: Net, path: Path, facts: dict) -> None:
+def write(net: Net, path: Path, facts: dict[str, Any]) -> None:
     """Write `net`. `facts` (JSON) tells how it was made.
 
     Raises CheckpointError unless all numbers are finite and reading gives back every integer of a
     quantized network.
     """
+    facts = facts if "dataset" in facts else {**facts, "net": net.spec}
     try:
-        arrays = _arrays(net, facts if "dataset" in facts else {**facts, "net": net.spec})
-        restored, _ = _network(arrays, arrays)
+        arrays = {"meta": np.array(json.dumps(facts, sort_keys=True)), **_arrays(net)}
+        restored, _ = _network(arrays)
         if net.mode != "float":
-            _compare(fold_network(net), fold_network(restored))
-    except (CheckpointError, FoldError) as error:
+            _compare(to_network(net), to_network(restored))
+    except (UserError, ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"{printable(path)} is not written: {error}") from error
     write_npz(path, arrays)
 
 
-def read(path: Path) -> tuple[Net, dict]:
+def read(path: Path) -> tuple[Net, dict[str, Any]]:
     """(network in mode "float" or "fake", facts). Raises OSError, or CheckpointError."""
     try:
         with Archive(path) as archive:
             if archive.size("meta") > MAX_META:
                 raise CheckpointError(f"meta has more than {MAX_META:,} bytes")
-            return _network(archive, archive.names)
-    except (CheckpointError, ArchiveError) as error:
-        reason = f"not a checkpoint, or damaged: {error}"
-        raise CheckpointError(f"{printable(path)}: {reason}") from error
+            return _network({name: archive[name] for name in archive.names})
+    except OSError:
+        raise
+    except Exception as error:  # an arbitrary description makes any part of a network fail
+        reason = printable(" ".join(f"{type(error).__name__}: {error}".split()))[:500]
+        message = f"{printable(path)}: not a checkpoint, or damaged: {reason}"
+        raise CheckpointError(message) from error
 
 
-def _compare(ours, theirs):
-    for name in ours:
-        for field, a, b in zip(FoldedConv._fields, ours[name], theirs[name]):
-            if not np.array_equal(a, b):
-                raise CheckpointError(f"layer {name}: half precision would change its {field}")
+def export(source: Path, target: Path) -> Network:
+    """Write the network of checkpoint `source` to `target`, whole or not at all, and return it.
+
+    Raises UserError that names `source`.
+    """
+    net, facts = read(source)
+    if net.mode == "float":
+        raise UserError(
+            f"{printable(source)} is in full precision, but only quantized networks "
+            f"(*{SUFFIX}) can be exported"
+        )
+    name = str(facts.get("name", f"nin-{facts.get('dataset')}"))
+    try:
+        network = to_network(net, name, tuple(facts.get("classes", ())))
+    except (FoldError, NetworkError) as error:
+        raise UserError(f"{printable(source)}: {error}") from error
+    save_network(network, target)
+    return network
 
 
-def _arrays(net, facts) -> dict:
-    arrays = {"meta": np.array(json.dumps(facts, sort_keys=True))}
+def _compare(ours: Network, theirs: Network) -> None:
+    for a, b in zip(ours.layers, theirs.layers):
+        for field in ("index", "codebook", "bias", "mult", "shift"):
+            if not np.array_equal(getattr(a, field), getattr(b, field)):
+                raise CheckpointError(f"layer {a.name}: half precision would change its {field}")
+
+
+def _arrays(net: Net) -> dict[str, np.ndarray]:
+    arrays: dict[str, Any] = {}
     for name, block in net.blocks():
         weights = block.conv.weight.detach().cpu()
         arrays[f"{name}.weight"] = halves(weights).numpy()
@@ -110,118 +129,97 @@ def _arrays(net, facts) -> dict:
                 arrays[f"{name}.{key}"] = value
             arrays[f"{name}.steps"] = np.float32(block.steps.cpu())
         for key in BN:
-            value = getattr(block.bn, key).detach().cpu().numpy()
-            arrays[f"{name}.bn.{key}"] = value.astype(np.float32)
+            arrays[f"{name}.bn.{key}"] = getattr(block.bn, key).detach().cpu().numpy()
     for name, node in net.nodes.items():
-        if node.spec["op"] == "add" and net.mode != "float":
+        if isinstance(node, Add) and net.mode != "float":
             arrays[f"{name}.steps"] = np.float32(node.steps.cpu())
             arrays[f"{name}.ratio"] = node.ratio.cpu().numpy()
     return arrays
 
 
 @torch.no_grad()
-def _network(arrays, names) -> tuple[Net, dict]:
-    facts = _facts(arrays)
-    net = Net(copy.deepcopy(facts["net"])) if "net" in facts else cifar_nin(facts["dataset"])
-    net.eval()
-    _check_classes(facts, net)
+def _network(arrays: dict[str, np.ndarray]) -> tuple[Net, dict[str, Any]]:
+    rest = dict(arrays)
+
+    def take(
+        key: str, kind: type, shape: Any = (), low: float = -np.inf, high: float = np.inf
+    ) -> Any:
+        array = rest.pop(key, None)
+        if array is None:
+            raise CheckpointError(f"array {key} is missing")
+        if array.dtype.newbyteorder("=") != kind or array.shape != tuple(shape):
+            what = f"{array.dtype} {list(array.shape)}"
+            raise CheckpointError(f"array {key} must be {kind.__name__} {list(shape)}, not {what}")
+        if not (np.isfinite(array) & (low <= array) & (array <= high)).all():
+            raise CheckpointError(f"array {key} must hold finite numbers in {low:g}..{high:g}")
+        return torch.from_numpy(array.astype(kind)) if array.ndim else array.item()
+
+    facts = json.loads(str(rest.pop("meta", "no meta")))
+    net = _described(facts).eval()
     net.mode = "float" if f"{net.blocks()[0][0]}.scale" in arrays else "fake"
-    taken = {"meta"}
-
-    def take(key, dtype, shape=(), low=-np.inf, high=np.inf):
-        taken.add(key)
-        return _checked(arrays, key, dtype, shape, low, high)
-
     for name, block in net.blocks():
-        weights = take(f"{name}.weight", np.float16, block.conv.weight.shape)
-        block.conv.weight.copy_(torch.from_numpy(weights.astype(np.float32)))
+        block.conv.weight.copy_(take(f"{name}.weight", np.float16, block.conv.weight.shape))
         if net.mode == "float":
-            block.conv.weight *= float(take(f"{name}.scale", np.float32, low=0))
+            block.conv.weight.mul_(take(f"{name}.scale", np.float32, low=0))
         else:
             block.quantizer = _quantizer(name, arrays, take)
-            block.steps.fill_(float(take(f"{name}.steps", np.float32, low=TINY)))
+            block.steps.fill_(take(f"{name}.steps", np.float32, low=TINY))
         for key in BN:
-            target = getattr(block.bn, key)
-            low = 0 if key == "running_var" else -np.inf
-            array = take(f"{name}.bn.{key}", np.float32, target.shape, low)
-            target.copy_(torch.from_numpy(array.astype(np.float32)))
+            target, low = getattr(block.bn, key), 0 if key == "running_var" else -np.inf
+            target.copy_(take(f"{name}.bn.{key}", np.float32, target.shape, low))
     for name, node in net.nodes.items():
-        if node.spec["op"] == "add" and net.mode != "float":
-            node.steps.fill_(float(take(f"{name}.steps", np.float32, low=TINY)))
-            ratio = take(f"{name}.ratio", np.float64, (2,), low=TINY)
-            node.ratio.copy_(torch.from_numpy(ratio.astype(np.float64)))
-    if other := sorted(set(names) - taken):
-        raise CheckpointError(f"array {printable(other[0][:80])} is unknown")
+        if isinstance(node, Add) and net.mode != "float":
+            node.steps.fill_(take(f"{name}.steps", np.float32, low=TINY))
+            node.ratio.copy_(take(f"{name}.ratio", np.float64, (2,), TINY))
+    if rest:
+        raise CheckpointError(f"array {sorted(rest)[0][:80]} is unknown")
     return net, facts
 
 
-def _facts(arrays) -> dict:
-    meta = _checked(arrays, "meta", None, ())
-    try:
-        fields = Fields("meta", parse_json(str(meta)))
-        fields.version()
-        if "net" in fields.table:
-            spec.check(fields.table["net"])
-        else:
-            fields.text("dataset", CIFAR)
-        if "seed" in fields.table:
-            fields.count("seed")
-        if "validation" in fields.table:
-            fields.number("validation", 0, 1)
-    except (StateError, spec.SpecError) as error:
-        raise CheckpointError(str(error)) from error
-    except ValueError as error:
-        raise CheckpointError(f"meta: {error}") from error
-    return fields.table
+def _described(facts: Any) -> Net:
+    """The network that facts describe; one that cannot be is built without memory first."""
+    if facts.get("version", 1) != 1 or not ("net" in facts or facts.get("dataset") in CIFAR):
+        raise CheckpointError("meta: neither a net nor a known dataset, or a version that is not 1")
+    if "net" not in facts:
+        net = cifar_nin(facts["dataset"])
+    else:
+        shape = facts["net"]["input"]["shape"]
+        with torch.device("meta"):
+            tried = Net(copy.deepcopy(facts["net"])).eval()
+            tried(torch.zeros(1, *shape))
+        if sum(block.conv.weight.numel() for _, block in tried.blocks()) > MAX_WEIGHTS:
+            raise CheckpointError("meta: the network is too large")
+        net = Net(facts["net"])
+    outputs = net.blocks()[-1][1].spec["channels"][1]
+    classes = facts.get("classes", [])
+    if not isinstance(classes, list) or len(classes) not in (0, outputs):
+        raise CheckpointError(f"meta: classes must be a list of {outputs} names")
+    return net
 
 
-def _check_classes(facts, net):
-    count, names = spec.check(net.spec)[net.last][0], facts.get("classes", [])
-    known = isinstance(names, list) and all(map(is_name, names))
-    if not known or len(names) not in (0, count):
-        raise CheckpointError(f"meta: classes must be a list of {count} names, not {show(names)}")
-
-
-def _checked(arrays, key, dtype, shape, low=-np.inf, high=np.inf):
-    """The array `key`, which must be of this type (None: text) and shape, and in low..high."""
-    if key not in arrays:
-        raise CheckpointError(f"array {key} is missing")
-    array = arrays[key]
-    kind = array.dtype.kind == "U" if dtype is None else array.dtype.newbyteorder("=") == dtype
-    if not kind or array.shape != tuple(shape):
-        raise CheckpointError(
-            f"array {key} must be {np.dtype(dtype or str).name} {list(shape)}, "
-            f"not {array.dtype} {list(array.shape)}"
-        )
-    if dtype is not None and not (np.isfinite(array) & (low <= array) & (array <= high)).all():
-        raise CheckpointError(f"array {key} must hold finite numbers in {low:g}..{high:g}")
-    return array
-
-
-def _quantizer_arrays(quantizer) -> dict:
+def _quantizer_arrays(quantizer: Quantizer) -> dict[str, Any]:
     if isinstance(quantizer, Segments):
         arrays = {"edges": np.array(quantizer.edges), "zero": np.int64(quantizer.zero)}
         return {**arrays, "affine": np.bool_(True)} if quantizer.affine else arrays
-    if isinstance(quantizer, clipq.Setting):
-        return {"clip": np.float64(quantizer.clip)}
     if isinstance(quantizer, FixedGain):
-        clip, point = quantizer.setting.clip, quantizer.setting.fraction_bits
-        gain = np.float64(quantizer.rms)
-        return {"clip": np.float64(clip), "gain": gain, "fraction_bits": np.int64(point)}
+        point = np.int64(quantizer.fraction_bits)
+        clip, gain = np.float64(quantizer.clip), np.float64(quantizer.rms)
+        return {"clip": clip, "gain": gain, "fraction_bits": point}
+    if isinstance(quantizer, ClipQ) and quantizer.fraction_bits is None:
+        return {"clip": np.float64(quantizer.clip)}
     raise CheckpointError(f"a checkpoint has no place for {quantizer}")
 
 
-def _quantizer(name, arrays, take):
+def _quantizer(name: str, arrays: dict[str, np.ndarray], take: Any) -> Quantizer:
     if f"{name}.edges" not in arrays:
-        clip = float(take(f"{name}.clip", np.float64, low=0, high=np.nextafter(1, 0)))
+        clip = take(f"{name}.clip", np.float64, low=0, high=np.nextafter(1, 0))
         if f"{name}.gain" not in arrays:
-            return clipq.Setting(clip)
-        point = int(take(f"{name}.fraction_bits", np.int64, low=1, high=7))
-        gain = float(take(f"{name}.gain", np.float64, low=TINY))
-        return FixedGain(clipq.Setting(clip, fraction_bits=point), gain)
-    edges = take(f"{name}.edges", np.float64, (LEVELS - 1,))
-    if not (np.diff(edges) > 0).all():
-        raise CheckpointError(f"array {name}.edges must ascend, not {edges.tolist()}")
-    zero = int(take(f"{name}.zero", np.int64, low=0, high=LEVELS - 1))
-    affine = f"{name}.affine" in arrays and bool(take(f"{name}.affine", np.bool_, low=1))
-    return Segments(tuple(edges.tolist()), zero, affine)
+            return ClipQ(clip)
+        point = take(f"{name}.fraction_bits", np.int64, low=1, high=7)
+        return FixedGain(clip, point, take(f"{name}.gain", np.float64, low=TINY))
+    edges = take(f"{name}.edges", np.float64, (3,)).tolist()
+    if not edges[0] < edges[1] < edges[2]:
+        raise CheckpointError(f"array {name}.edges must ascend, not {edges}")
+    zero = take(f"{name}.zero", np.int64, low=0, high=3)
+    affine = f"{name}.affine" in arrays and take(f"{name}.affine", np.bool_, low=1)
+    return Segments(tuple(edges), zero, bool(affine))

@@ -5,6 +5,8 @@ as a whole. Every batch has its own random generator, seeded with (seed, epoch, 
 resumes in the middle of an epoch sees the images it would have seen.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -40,7 +42,7 @@ def augment(
     return _cut(x, cutout, rng) if cutout else x
 
 
-def _cut(x, size, rng):
+def _cut(x: torch.Tensor, size: int, rng: torch.Generator) -> torch.Tensor:
     n, _, height, width = x.shape
     top = torch.randint(-(size // 2), height - size // 2, (n,), generator=rng).to(x.device)
     left = torch.randint(-(size // 2), width - size // 2, (n,), generator=rng).to(x.device)
@@ -73,7 +75,9 @@ def resize(x: torch.Tensor, size: int | None) -> torch.Tensor:
     return F.interpolate(x, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
 
 
-def order(count: int, batch: int, seed: int, epoch: int, first: int = 0):
+def order(
+    count: int, batch: int, seed: int, epoch: int, first: int = 0
+) -> Iterator[tuple[int, torch.Tensor]]:
     """Yield (step, numbers of its images, int64 [batch]) of one shuffled epoch, from step `first`
     on."""
     shuffled = torch.randperm(count, generator=generator(seed, epoch))

@@ -5,83 +5,127 @@ one) and computes in one of three modes:
 "float": the full-precision network;
 "fake": convolutions of integer weights with integer activations, batch norm in floats, rounded to
 8 bits;
-"exact": every output the very integer that the exported layer computes; statistics of batch norm
-are frozen, the gradient is that of "fake".
+"exact": every output the very integer that the exported layer computes (`TorchNet`); statistics of
+batch norm are frozen, the gradient is that of "fake".
 Inputs are the integers of the network file from the first step on.
 """
 
 import math
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from model.reference.requantize import requantize, shift_round
-from train.quantize import clipq
-from train.quantize.exact import ReplaceForward, exact_outputs
-from train.quantize.fold import add_scales, fold_scales, mult_and_shift
+from model.reference.torch_net import TorchNet
+from train.quantize import ClipQ, Codebook, Quantizer
+from train.quantize.fold import add_scales, factors, mult_and_shift, to_network
 
 CALIBRATION = 0.9999  # share of a layer's outputs inside the range when its scale is chosen
-MODES = ("float", "fake", "exact")
+MOMENTUM = 0.1  # of batch norm's running statistics
+Spec = dict[str, Any]
+
+
+class ReplaceForward(torch.autograd.Function):
+    """Forward: `exact`; backward: the gradient of `soft`, blocked outside the limits."""
+
+    @staticmethod
+    def forward(ctx: Any, soft: Tensor, exact: Tensor, low: float, high: float) -> Tensor:
+        ctx.save_for_backward(soft)
+        ctx.low, ctx.high = low, high
+        return exact.to(soft.dtype)  # integers up to 256 are exact in bfloat16 too
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        (soft,) = ctx.saved_tensors
+        blocked = torch.ops.aten.hardtanh_backward(grads[0], soft, ctx.low, ctx.high)
+        return blocked, None, None, None
+
+
+def replaced(soft: Tensor, exact: Tensor, low: float = -math.inf, high: float = math.inf) -> Tensor:
+    """`exact` with the gradient of `soft`."""
+    return cast(Tensor, ReplaceForward.apply(soft, exact, low, high))
 
 
 class Bias(nn.Module):
     """A bias per channel in the place of batch norm; scale and statistics never change."""
 
-    def __init__(self, channels: int):
+    weight: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("weight", torch.ones(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
-        self.momentum, self.eps = 0.1, 0.0
+        self.momentum, self.eps = MOMENTUM, 0.0
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return x + self.bias.view(-1, 1, 1)
 
 
 class Node(nn.Module):
-    """A layer. spec: its entry in the description; limits: range of the output integers."""
+    """A layer. spec: its entry in the description."""
 
-    def __init__(self, spec: dict):
+    steps: Tensor  # output integers per unit of full precision, of a convolution and an addition
+    # The exported layer, in mode "exact": integers of any type -> int32.
+    exact: Callable[..., Tensor]
+
+    def __init__(self, spec: Spec) -> None:
         super().__init__()
-        self.spec, self.mode, self.calibrating = spec, "float", False
+        self.spec, self.mode = spec, "float"
+
+    @property
+    def raw(self) -> bool:
+        """Whether the output leaves the network as 32-bit sums."""
+        return self.spec.get("last", False)
 
     @property
     def limits(self) -> tuple[int, int]:
+        """Range of the output integers."""
         return (-128, 127) if self.spec["signed"] else (0, 255)
 
-    def finish(self, soft, exact):
-        """The output integers as floats: of `exact` in mode "exact", else `soft` rounded."""
-        if self.mode != "exact":
-            exact = (soft.detach().float() + 0.5).floor_().clamp_(*self.limits)
-        elif not self.training:
-            return exact.float()
-        return ReplaceForward.apply(soft, exact, *self.limits)
+    def finish(self, soft: Tensor, *inputs: Tensor) -> Tensor:
+        """The output integers as floats: those of the exported layer, or `soft` rounded."""
+        if self.mode == "exact":
+            with torch.no_grad():
+                exact = self.exact(*inputs)
+            return replaced(soft, exact, *self.limits) if self.training else exact.float()
+        return replaced(
+            soft, (soft.detach().float() + 0.5).floor_().clamp_(*self.limits), *self.limits
+        )
 
-    def choose_steps(self, outputs) -> None:
+    def choose_steps(self, outputs: Tensor) -> None:
         """Choose the integers per unit so that one of ten thousand outputs is clamped."""
-        magnitude = (outputs.abs() if self.spec["signed"] else outputs).float().flatten()
-        top = magnitude.kthvalue(max(1, int(len(magnitude) * CALIBRATION))).values
+        top = self.top(outputs)
         self.steps.fill_(self.limits[1] / top if top > 0 else 1.0)
+
+    def top(self, outputs: Tensor) -> float:
+        """The value that one of ten thousand outputs exceeds."""
+        magnitude = (outputs.abs() if self.spec["signed"] else outputs).float().flatten()
+        return magnitude.kthvalue(max(1, int(len(magnitude) * CALIBRATION))).values.item()
 
 
 class Conv(Node):
-    """Convolution, batch norm or a bias, and ReLU or nothing; a linear layer is one, too."""
+    """Convolution, batch norm or a bias, and ReLU or nothing; a linear layer is one, too.
 
-    def __init__(self, spec: dict):
+    quantizer: of its weights. ready: whether the weights are the integers already, as those of a
+    copy are (`train.workers`)."""
+
+    bn: Any
+
+    def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
         inputs, outputs = spec["channels"]
-        self.conv = nn.Conv2d(
-            inputs, outputs, spec["kernel"], spec["stride"], spec["pad"], bias=False
-        )
+        window = spec["kernel"], spec["stride"], spec["pad"]
+        self.conv = nn.Conv2d(inputs, outputs, *window, bias=False)
         self.set_norm(spec["norm"])
         self.register_buffer("steps", torch.tensor(1.0))
-        self.quantizer = clipq.Setting()
-        # Of a copy whose weights are the integers themselves: the exported scales, or () in mode
-        # "fake" (`train.workers`).
-        self.ready = None
+        self.quantizer: Quantizer = ClipQ(0.2)
+        self.ready = False
 
     def set_norm(self, kind: str) -> None:
         """Make `bn` new. kind: "batch", "bias", or "fixed", a bias whose integers have a binary
@@ -90,84 +134,52 @@ class Conv(Node):
         channels, eps = self.spec["channels"][1], self.spec.get("eps", 1e-5)
         self.bn = nn.BatchNorm2d(channels, eps) if kind == "batch" else Bias(channels)
 
-    def frozen_scales(self) -> tuple[torch.Tensor, ...]:
-        """(bias, mult, shift) of the exported layer, int64 [O] each."""
-        return tuple(torch.from_numpy(v).to(self.conv.weight.device) for v in fold_scales(self))
-
-    def exact_outputs(self, x, weights, scales):
-        """What the hardware's layer puts out, int64 [N, O, H, W]."""
-        conv = self.conv
-        return exact_outputs(x, weights, conv.stride, conv.padding, scales, self.limits)
-
-    @torch.no_grad()
-    def integers(self, x: torch.Tensor) -> torch.Tensor:
-        """Exactly what the exported layer computes: integers in, int64 out."""
-        return self.exact_outputs(
-            x, self.quantizer.integers(self.conv.weight), self.frozen_scales()
-        )
-
-    def sums(self, x, weight):
+    def sums(self, x: Tensor, weight: Tensor) -> Tensor:
         """The convolution, in floats."""
         return F.conv2d(x, weight, None, self.conv.stride, self.conv.padding)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        weight: Tensor = self.conv.weight
         if self.mode == "float":
-            x = self.bn(self.sums(x, self.conv.weight))
+            x = self.bn(self.sums(x, weight))
             return F.relu_(x) if self.spec["relu"] else x
-        weight, scales = self.conv.weight, self.ready
-        if scales is None:
-            weight, scales = clipq.fake_quantize(weight, self.quantizer), ()
-        exact = None
-        if self.mode == "exact":
-            exact = self.exact_outputs(x, weight, scales or self.frozen_scales())
-        sums, bn = self.sums(x, weight), self.bn
-        if self.calibrating:
-            self.choose_steps(F.batch_norm(sums, None, None, bn.weight, bn.bias, True, 0.0, bn.eps))
-        learning = bn.training and self.mode == "fake" and self.spec["norm"] == "batch"
+        if not self.ready:
+            weight = replaced(weight, self.quantizer.integers(weight))
+        bn = self.bn
         soft = F.batch_norm(
-            sums,
+            self.sums(x, weight),
             bn.running_mean,
             bn.running_var,
             bn.weight * self.steps,
             bn.bias * self.steps,
-            learning,
+            bn.training and self.mode == "fake" and self.spec["norm"] == "batch",
             bn.momentum,
             bn.eps,
         )
-        return self.finish(soft, exact)
+        if not self.raw:
+            return self.finish(soft, x)
+        if self.mode == "fake":
+            return soft.float()
+        return replaced(soft.float(), self.exact(x.detach()) * float(factors(self)[0]))
 
 
 class MaxPool(Node):
     """Max pooling."""
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return F.max_pool2d(x, self.spec["kernel"], self.spec["stride"], self.spec["pad"])
-
-    def integers(self, x):
-        return self(x.double()).long()
 
 
 class AvgPool(Node):
     """Average pooling; the whole map where `global`, whatever its size. Padding counts as zero."""
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         spec = self.spec
         if spec["global"]:
             soft = x.float().mean((2, 3), keepdim=True)
         else:
             soft = F.avg_pool2d(x, spec["kernel"], spec["stride"], spec["pad"])
-        if self.mode == "float" or spec["last"]:
-            return soft
-        return self.finish(soft, self.integers(x.detach()) if self.mode == "exact" else None)
-
-    def integers(self, x):
-        """int64; the sum of the windows where it is the last layer."""
-        kernel, stride, pad = (self.spec[key] for key in ("kernel", "stride", "pad"))
-        kernel = x.shape[2:] if self.spec["global"] else kernel
-        sums = F.avg_pool2d(x.double(), kernel, stride, pad, divisor_override=1).round().long()
-        if self.spec["last"]:
-            return sums
-        return requantize(sums, 0, *self.scales(), *self.limits)
+        return soft if self.mode == "float" or self.raw else self.finish(soft, x)
 
     def scales(self) -> tuple[int, int]:
         """(mult, shift) that make an average of a sum."""
@@ -178,27 +190,23 @@ class AvgPool(Node):
 class Add(Node):
     """Sum of two tensors, and ReLU or nothing."""
 
-    def __init__(self, spec: dict):
+    ratio: Tensor  # output integers per integer of either input
+
+    def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
         self.register_buffer("steps", torch.tensor(1.0))
-        # output integers per integer of either input
         self.register_buffer("ratio", torch.ones(2, dtype=torch.float64))
 
-    def forward(self, a, b):
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
         if self.mode == "float":
             return F.relu(a + b) if self.spec["relu"] else a + b
-        if self.calibrating:
-            units = [1 / steps for steps in self.sources()]
-            soft = a * units[0] + b * units[1]
-            self.choose_steps(F.relu(soft) if self.spec["relu"] else soft)
-            self.ratio.copy_(torch.tensor([float(self.steps) * unit for unit in units]))
-        soft = a * float(self.ratio[0]) + b * float(self.ratio[1])
-        return self.finish(soft, self.integers(a, b) if self.mode == "exact" else None)
+        return self.finish(a * float(self.ratio[0]) + b * float(self.ratio[1]), a, b)
 
-    @torch.no_grad()
-    def integers(self, a, b):
-        (first, second), shift = self.scales()
-        return shift_round(a.long() * first + b.long() * second, shift).clamp(*self.limits)
+    def choose_ratio(self, a: Tensor, b: Tensor, units: tuple[float, float]) -> None:
+        """From inputs of so many integers per unit."""
+        soft = a / units[0] + b / units[1]
+        self.choose_steps(F.relu(soft) if self.spec["relu"] else soft)
+        self.ratio.copy_(torch.tensor([float(self.steps) / unit for unit in units]))
 
     def scales(self) -> tuple[tuple[int, int], int]:
         """((mult of either input), shift) of the exported layer."""
@@ -208,16 +216,13 @@ class Add(Node):
 class Dropout(Node):
     """Dropout of the full-precision network. generator: where its masks come from."""
 
-    generator = None
+    generator: torch.Generator | None = None
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.mode != "float":
             return x
         kept = torch.rand(x.shape, generator=self.generator) >= self.spec["share"]
         return x * kept.to(x.device) / (1 - self.spec["share"])
-
-    def integers(self, x):
-        return x
 
 
 NODES = {"conv": Conv, "maxpool": MaxPool, "avgpool": AvgPool, "add": Add, "dropout": Dropout}
@@ -230,21 +235,19 @@ class Net(nn.Module):
     integers by scale and offset; `unit` of them are one of the full-precision network.
     """
 
-    def __init__(self, spec: dict):
+    def __init__(self, spec: Spec) -> None:
         super().__init__()
         self.spec = spec
-        self.nodes = nn.ModuleDict({one["name"]: NODES[one["op"]](one) for one in spec["layers"]})
-        for node in self.nodes.values():
-            if isinstance(node, Add):
-                node.sources = lambda inputs=node.spec["inputs"]: map(self.steps_of, inputs)
+        made = nn.ModuleDict({one["name"]: NODES[one["op"]](one) for one in spec["layers"]})
+        self.nodes = cast(dict[str, Node], made)
 
     def blocks(self) -> list[tuple[str, Conv]]:
-        """(name, Conv) in order."""
+        """(name, convolution) in order."""
         return [(name, node) for name, node in self.nodes.items() if isinstance(node, Conv)]
 
     @property
     def mode(self) -> str:
-        """One of MODES."""
+        """ "float", "fake" or "exact"."""
         return self.blocks()[0][1].mode
 
     @mode.setter
@@ -252,85 +255,42 @@ class Net(nn.Module):
         for node in self.nodes.values():
             node.mode = mode
 
+    @property
+    def has_codebooks(self) -> bool:
+        """Whether a network file can hold the weights."""
+        return all(isinstance(block.quantizer, Codebook) for _, block in self.blocks())
+
     def steps_of(self, name: str) -> float:
         """Integers per unit of a layer's output, or of "input"."""
         while name != "input" and not hasattr(self.nodes[name], "steps"):
             name = self.nodes[name].spec["inputs"][0]
         return self.spec["input"]["unit"] if name == "input" else float(self.nodes[name].steps)
 
-    def walk(self, x: torch.Tensor, call) -> dict:
-        """{name: `call(name, node, *inputs)`} of all layers, from x."""
-        values = {"input": x}
-        for name, node in self.nodes.items():
-            values[name] = call(name, node, *(values[source] for source in node.spec["inputs"]))
-        del values["input"]
-        return values
-
     @property
     def last(self) -> str:
         """Name of the last layer."""
         return self.spec["layers"][-1]["name"]
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         if self.mode == "float":
             x = x / self.spec["input"]["unit"]
-        x = x.contiguous(memory_format=torch.channels_last)
-        logits = self.walk(x, lambda _, node, *inputs: node(*inputs))[self.last]
-        logits = logits.float().flatten(1)
+        values = {"input": x.contiguous(memory_format=torch.channels_last)}
+        for name, node in self.nodes.items():
+            values[name] = node(*(values[source] for source in node.spec["inputs"]))
+        logits = values[self.last].float().flatten(1)
         return logits if self.mode == "float" else logits / self.steps_of(self.last)
 
-    @torch.no_grad()
-    def integer_forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """All layers of the exported network, int64, from input integers."""
-        values = self.walk(x, lambda _, node, *inputs: node.integers(*inputs))
-        return {name: v for name, v in values.items() if self.nodes[name].spec["op"] != "dropout"}
-
-    @contextmanager
-    def _calibration(self):
-        for node in self.nodes.values():
-            node.calibrating = True
-        for _, block in self.blocks():
-            block.bn.momentum = 1.0
-        yield
-        for node in self.nodes.values():
-            node.calibrating = False
-        for _, block in self.blocks():
-            block.bn.momentum = 0.1
-
-    @torch.no_grad()
-    def calibrate(self, x: torch.Tensor) -> None:
-        """Start to compute in integers: choose the activation scales and take batch norm's
-        statistics from input integers [N, C, H, W]."""
-        add_batch_norm(self, x)
-        self.mode = "fake"
-        self.train()
-        with self._calibration():
-            self(x)
+    def become_exact(self) -> None:
+        """Compute as the network does that would be exported now: mode "exact". Raises FoldError
+        or NetworkError."""
+        self.mode, network = "exact", to_network(self)
+        modules = TorchNet(network).to(self.blocks()[0][1].conv.weight.device).layers
+        for layer, module in zip(network.layers, modules):
+            self.nodes[layer.name].exact = module.forward
 
 
 @torch.no_grad()
-def add_batch_norm(net: Net, x: torch.Tensor) -> None:
-    """Give the layers of the full-precision `net` that have a bias batch norm instead, which
-    learning in integers needs; the function stays. x: input integers [N, C, H, W]."""
-
-    def change(_, node, *inputs):
-        if isinstance(node, Conv) and node.spec["norm"] == "bias":
-            sums, bias = node.sums(inputs[0], node.conv.weight), node.bn.bias.clone()
-            node.set_norm("batch")
-            node.bn.to(x.device)
-            variance, mean = torch.var_mean(sums.float(), (0, 2, 3), correction=0)
-            node.bn.running_mean.copy_(mean)
-            node.bn.running_var.copy_(variance)
-            node.bn.weight.copy_((variance + node.bn.eps).sqrt())
-            node.bn.bias.copy_(bias + mean)
-        return node(*inputs)
-
-    net.eval()
-    net.walk(x / net.spec["input"]["unit"], change)
-
-
-@torch.no_grad()
-def to_input(pixels: torch.Tensor, spec: dict) -> torch.Tensor:
+def to_input(pixels: Tensor, spec: Spec) -> Tensor:
     """Pixels 0..255 (any real dtype) [N, C, H, W] -> float32 in integer units; rounded where the
     pixels are uint8. spec: the description's "input"."""
     scale, offset = (

@@ -1,56 +1,88 @@
 """A recipe: a YAML file that says which network is made of which data, and how, stage by stage."""
 
-import math
-import types
-import typing
-from dataclasses import asdict, dataclass, field, fields, replace
+import json
+from dataclasses import asdict, field, replace
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from pydantic.dataclasses import dataclass
 
 from model.common.errors import UserError, printable
-from model.network.contract import is_name, show
-from train.files import read_bytes
+from model.common.files import open_input
+from model.network.contract import show
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
 MAX_BYTES = 1 << 20
-METHODS = ("reconstruct", "clipq", "kmeans", "fixed", "ternary", "binary", "paper")
-TEACHERS = ("teacher", "full_precision")
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+Teacher = Literal["teacher", "full_precision"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Size = Annotated[int, Field(ge=1, le=10_000)]
 
 
 class RecipeError(UserError, ValueError):
     """A recipe that cannot be followed; the message names the file and the field."""
 
 
-def limited(low, high, default, open_low=False, whole=False):
-    """A field of a number in low..high. open_low: not `low` itself."""
-    limits = {"low": low, "high": high, "open_low": open_low, "whole": whole}
-    return field(default=default, metadata=limits)
+def explain(error: ValidationError) -> str:
+    """The first field that is wrong, and what is wrong with it."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "its content"
+    value = "" if first["type"] == "missing" else f", not {show(first['input'])}"
+    return printable(f"{where}: {first['msg']}{value}")[:600]
 
 
-@dataclass(frozen=True)
+def _in_turn(epochs: Any) -> Any:
+    """A number is that many epochs of the images' own size."""
+    if type(epochs) is int:
+        return ((None, epochs),)
+    lists = isinstance(epochs, list) and all(isinstance(one, list) for one in epochs)
+    return tuple(map(tuple, epochs)) if lists else epochs
+
+
+Epochs = Annotated[
+    tuple[tuple[Size | None, Annotated[int, Field(ge=1, le=100_000)]], ...],
+    BeforeValidator(_in_turn),
+    Field(min_length=1),
+]
+
+
+@dataclass(frozen=True, config=STRICT)
 class Training:
-    """A stage that trains. epochs: (image size or None for its own, epochs) in turn. rate,
-    norm_rate: peak learning rate of weights and of batch norm (None: the same). statistics: images
-    that are normalized together. labels: share of the labels in what is learnt, the rest is the
-    mean of the teachers' probabilities. mix: share of the batches whose images are mixed. exact:
-    share of the steps, the last ones, whose forward pass is the integer arithmetic itself. bound:
-    standard deviations that shadow weights stay within, where CLIP-Q's partition is by extremes."""
+    """A stage that trains. epochs: (image size or None for its own, epochs) in turn. rate: peak
+    learning rate. statistics: images that are normalized together. labels: share of the labels in
+    what is learnt, the rest is the mean of the teachers' probabilities. cutout: size of the blanked
+    square. mix: share of the batches whose images are mixed. exact: share of the steps, the last
+    ones, whose forward pass is the integer arithmetic itself. net: the teacher's, "module:Class".
+    """
 
-    epochs: tuple = ((None, 1),)
-    rate: float = limited(0, 100, 0.05, open_low=True)
-    norm_rate: float | None = limited(0, 100, None, open_low=True)
-    batch: int = limited(2, 100_000, 250)
-    statistics: int = limited(2, 100_000, 125)
-    warmup: float = limited(0, 0.9, 0.1)
-    smoothing: float = limited(0, 0.9, 0.0)
-    labels: float = limited(0, 1, 1.0)
-    teachers: tuple = ()
-    cutout: int = limited(0, 1000, 0)
-    mix: float = limited(0, 1, 0.0)
-    exact: float = limited(0, 1, 0.0)
-    bound: float | None = limited(0, 100, None, open_low=True)
-    net: str | None = None  # the teacher's, "module:Class"
+    epochs: Epochs = ((None, 1),)
+    rate: float = Field(default=0.05, gt=0, le=100)
+    batch: int = Field(default=250, ge=2, le=100_000)
+    statistics: int = Field(default=125, ge=2, le=100_000)
+    smoothing: float = Field(default=0.0, ge=0, le=0.9)
+    labels: Share = 1.0
+    teachers: tuple[Teacher, ...] = ()
+    cutout: int = Field(default=0, ge=0, le=1000)
+    mix: Share = 0.0
+    exact: Share = 0.0
+    net: str | None = None
+
+    @model_validator(mode="after")
+    def _has_teachers(self) -> "Training":
+        if self.labels < 1 and not self.teachers:
+            raise ValueError(f"labels {self.labels} needs teachers")
+        return self
 
     @property
     def sizes(self) -> list[int | None]:
@@ -58,42 +90,81 @@ class Training:
         return [size for size, epochs in self.epochs for _ in range(epochs)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Quantization:
     """How codebooks are found. images: to measure the layers' inputs on. affine: w3 = w1 + w2
     (reconstruct, but for the last layer). clip: P (clipq, paper); bits (fixed); fraction_bits,
     rebalance (paper)."""
 
-    method: str = "reconstruct"
-    images: int = limited(2, 1_000_000, 10_000)
+    method: Literal["reconstruct", "clipq", "fixed", "ternary", "binary", "paper"] = "reconstruct"
+    images: int = Field(default=10_000, ge=2, le=1_000_000)
     affine: bool = False
-    clip: float = limited(0, 0.99, 0.5)
-    bits: int = limited(2, 8, 8)
-    fraction_bits: int = limited(1, 7, 5)
+    clip: float = Field(default=0.2, ge=0, le=0.99)
+    bits: int = Field(default=8, ge=2, le=8)
+    fraction_bits: int = Field(default=5, ge=1, le=7)
     rebalance: bool = True
 
 
-@dataclass(frozen=True)
+class Data(BaseModel):
+    """One of cifar ("cifar10", "cifar100"), npz, folder and class. arguments: of the class; gray:
+    images of the folder; validation, test: images held back, where there are no others."""
+
+    model_config = STRICT
+    cifar: Literal["cifar10", "cifar100"] | None = None
+    npz: str | None = None
+    folder: str | None = None
+    dataset: str | None = Field(default=None, alias="class")
+    arguments: dict[str, Any] = {}
+    gray: bool = False
+    validation: PositiveInt = 5000
+    test: PositiveInt = 1000
+
+    @property
+    def kind(self) -> str:
+        """The field that names the images."""
+        return next(
+            k for k in ("cifar", "npz", "folder", "dataset") if getattr(self, k) is not None
+        )
+
+    @model_validator(mode="after")
+    def _names_one(self) -> "Data":
+        if [self.cifar, self.npz, self.folder, self.dataset].count(None) != 3:
+            raise ValueError("it must name one of cifar, npz, folder, class")
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
 class Recipe:
     """path: of its file, "" where it has none."""
 
-    name: str
-    data: dict
+    name: Annotated[str, Field(pattern=r"^\w[\w.+-]{0,99}$")]
+    data: Data
     net: str
     full_precision: Training
     quantize: Quantization
     fine_tune: Training
     teacher: Training | None = None
-    arguments: dict = field(default_factory=dict)
-    seed: int = limited(0, 2**63 - 1, 0)
+    arguments: dict[str, Any] = field(default_factory=dict)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     flip: bool = True
-    shift: int = limited(0, 1000, 4)
+    shift: int = Field(default=4, ge=0, le=1000)
     path: str = ""
 
+    @model_validator(mode="after")
+    def _has_teachers(self) -> "Recipe":
+        if self.teacher is not None and not self.teacher.net:
+            raise ValueError("teacher.net is missing")
+        before = {"teacher"} if self.teacher else set()
+        for name, known in (("full_precision", before), ("fine_tune", before | {"full_precision"})):
+            if missing := set(getattr(self, name).teachers) - known:
+                raise ValueError(f"{name}.teachers: there is no {missing.pop()} before this stage")
+        return self
+
     @property
-    def settings(self) -> dict:
+    def settings(self) -> dict[str, Any]:
         """All that it says, but for where it stands."""
-        return {key: value for key, value in asdict(self).items() if key != "path"}
+        said = {**asdict(self), "data": self.data.model_dump(by_alias=True)}
+        return {key: value for key, value in said.items() if key != "path"}
 
 
 def read(which: str, dataset: str | None = None, seed: int | None = None) -> Recipe:
@@ -103,113 +174,29 @@ def read(which: str, dataset: str | None = None, seed: int | None = None) -> Rec
     if not path.exists() and path.parent == RECIPES:
         known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
         raise RecipeError(f"recipe {printable(which)}: there are {known}, or a file *.yaml")
+    with open_input(path) as handle:
+        text = handle.read(MAX_BYTES + 1)
     try:
-        table = yaml.safe_load(read_bytes(path, MAX_BYTES))
-        recipe = _recipe(table, dataset, path)
-    except (RecipeError, yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
+        if len(text) > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES:,} bytes")
+        table = yaml.safe_load(text)
+        if not isinstance(table, dict):
+            raise ValueError("a recipe is a table")
+        chosen = table.pop("dataset", None)
+        if dataset and chosen is None:
+            raise ValueError(f"the recipe has its own data, DATASET={dataset} does not fit it")
+        filled = _filled({**table, "path": str(path)}, str(dataset or chosen))
+        recipe = TypeAdapter(Recipe).validate_json(json.dumps(filled))
+    except ValidationError as error:
+        raise RecipeError(f"{printable(path)}: {explain(error)}") from error
+    except (ValueError, TypeError, yaml.YAMLError, RecursionError) as error:
         reason = printable(" ".join(str(error).split()))[:600]
         raise RecipeError(f"{printable(path)}: {reason}") from error
     return recipe if seed is None else replace(recipe, seed=seed)
 
 
-def _recipe(table, dataset, path) -> Recipe:
-    if not isinstance(table, dict):
-        raise RecipeError("a recipe is a table")
-    chosen = table.pop("dataset", None)
-    if dataset and chosen is None:
-        raise RecipeError(f"the recipe has its own data, DATASET={dataset} does not fit it")
-    table = _filled(table, dataset or chosen)
-    for name, kind in (
-        ("teacher", Training),
-        ("full_precision", Training),
-        ("quantize", Quantization),
-        ("fine_tune", Training),
-    ):
-        if table.get(name) is not None:
-            table[name] = _stage(table[name], kind, name)
-    recipe = _made({**table, "path": str(path)}, Recipe, "")
-    _check_data(recipe.data)
-    if not is_name(recipe.name) or "/" in recipe.name or recipe.name.startswith("."):
-        raise RecipeError(f"name: {show(recipe.name)} cannot be a file's name")
-    for name in ("full_precision", "fine_tune"):
-        for teacher in getattr(recipe, name).teachers:
-            early = name == "full_precision" and teacher == "full_precision"
-            if early or (teacher == "teacher" and recipe.teacher is None):
-                raise RecipeError(f"{name}.teachers: there is no {teacher} before this stage")
-    if recipe.teacher is not None and not recipe.teacher.net:
-        raise RecipeError("teacher.net is missing")
-    return recipe
-
-
-def _filled(value, dataset):
+def _filled(value: Any, dataset: str) -> Any:
     """With the name of the data set in the place of {dataset}."""
     if isinstance(value, dict):
         return {key: _filled(one, dataset) for key, one in value.items()}
-    return value.replace("{dataset}", str(dataset)) if isinstance(value, str) else value
-
-
-def _stage(table, kind, where):
-    made = _made(table, kind, f"{where}.")
-    if kind is Quantization:
-        if made.method not in METHODS:
-            raise RecipeError(f"{where}.method: {show(made.method)} is none of {METHODS}")
-        return made
-    epochs = [[None, made.epochs]] if isinstance(made.epochs, int) else made.epochs
-    for part in epochs if isinstance(epochs, list | tuple) else [None]:
-        if (
-            not isinstance(part, list | tuple)
-            or len(part) != 2
-            or not (part[0] is None or type(part[0]) is int and 1 <= part[0] <= 10_000)
-            or not (type(part[1]) is int and 1 <= part[1] <= 100_000)
-        ):
-            raise RecipeError(f"{where}.epochs must be a number or [size, number] in turn")
-    teachers = made.teachers
-    if not isinstance(teachers, list | tuple) or not all(t in TEACHERS for t in teachers):
-        raise RecipeError(f"{where}.teachers: {show(teachers)} are not among {TEACHERS}")
-    if made.labels < 1 and not teachers:
-        raise RecipeError(f"{where}.labels: {made.labels} needs teachers")
-    return replace(made, epochs=tuple(map(tuple, epochs)), teachers=tuple(teachers))
-
-
-def _made(table, kind, where):
-    """An instance of the dataclass `kind`, its fields checked."""
-    if not isinstance(table, dict):
-        raise RecipeError(f"{where.rstrip('.') or 'the recipe'} must be a table")
-    known, hints = {one.name: one for one in fields(kind)}, typing.get_type_hints(kind)
-    for key, value in table.items():
-        if key not in known:
-            raise RecipeError(f"{where}{show(key)} is unknown; there are {', '.join(known)}")
-        _check(f"{where}{key}", value, hints[key], known[key].metadata)
-    try:
-        return kind(**table)
-    except TypeError as error:
-        raise RecipeError(str(error).partition("() ")[2]) from error
-
-
-def _check(where, value, hint, limits):
-    allowed = hint.__args__ if isinstance(hint, types.UnionType) else (hint,)
-    if tuple in allowed:
-        return  # of epochs or teachers, which `_stage` checks
-    allowed = (*allowed, int) if float in allowed else allowed
-    if type(value) not in allowed:
-        names = " or ".join(one.__name__ for one in allowed)
-        raise RecipeError(f"{where}: {show(value)} is not {names}")
-    if value is None or not limits:
-        return
-    low, high = limits["low"], limits["high"]
-    if not math.isfinite(value) or not low <= value <= high or limits["open_low"] and value == low:
-        raise RecipeError(f"{where}: {show(value)} is not in {low}..{high}")
-
-
-def _check_data(data) -> None:
-    kinds = {"cifar": str, "npz": str, "folder": str, "class": str}
-    known = kinds | {"validation": int, "test": int, "limit": int, "arguments": dict, "gray": bool}
-    if sum(key in kinds for key in data) != 1:
-        raise RecipeError(f"data must name one of {', '.join(kinds)}")
-    for key, value in data.items():
-        if key not in known:
-            raise RecipeError(f"data.{show(key)} is unknown; there are {', '.join(known)}")
-        if type(value) is not known[key] or known[key] is int and value < 1:
-            raise RecipeError(f"data.{key}: {show(value)} is not allowed")
-    data.setdefault("validation", 5000)
-    data.setdefault("test", 1000)
+    return value.replace("{dataset}", dataset) if isinstance(value, str) else value

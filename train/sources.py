@@ -5,14 +5,17 @@ import hashlib
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from model.common.archive import Archive
 from model.common.errors import UserError, printable
 from model.data.cifar import class_names, load_cifar
+from train.recipe import Data
 
 MAX_BYTES = 1 << 34
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp"}
@@ -26,17 +29,17 @@ class SourceError(UserError, ValueError):
 class Images:
     """pixels: uint8 [N, C, H, W]. labels: int64 [N], 0..classes-1."""
 
-    pixels: torch.Tensor
-    labels: torch.Tensor
+    pixels: Tensor
+    labels: Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, chosen) -> "Images":
+    def take(self, chosen: Any) -> "Images":
         """Those that an index or a slice chooses."""
         return Images(self.pixels[chosen], self.labels[chosen])
 
-    def to(self, device) -> "Images":
+    def to(self, device: torch.device) -> "Images":
         """The same in the memory of a device."""
         return Images(self.pixels.to(device), self.labels.to(device))
 
@@ -59,7 +62,7 @@ class Sets:
             seen.update(images.pixels.numpy().tobytes() + images.labels.numpy().tobytes())
         return seen.hexdigest()
 
-    def input(self) -> dict:
+    def input(self) -> dict[str, Any]:
         """How pixels become input integers ("input" of `train.net.Net`): the mean colour of the
         training images is zero, the farthest pixel about 127."""
         pixels = self.train.pixels.numpy()
@@ -76,23 +79,19 @@ class Sets:
         }
 
 
-def load(data: dict, folder: Path) -> Sets:
+def load(data: Data, folder: Path) -> Sets:
     """The sets that the "data" of a recipe describes. Paths count from `folder`.
 
     Raises SourceError or CifarError.
     """
-    kind = next(key for key in READERS if key in data)
-    trained, tested, classes = READERS[kind](data, folder)
+    readers = {"cifar": _cifar, "npz": _npz, "folder": _folder, "dataset": _dataset}
+    trained, tested, classes = readers[data.kind](data, folder)
     order = np.random.default_rng(0).permutation(len(trained))
     if tested is None:
-        tested, order = trained.take(np.sort(order[: data["test"]])), order[data["test"] :]
-    held, kept = np.sort(order[: data["validation"]]), np.sort(order[data["validation"] :])
-    limit = data.get("limit")
-    sets = Sets(
-        trained.take(kept[:limit]), trained.take(held[:limit]), tested.take(slice(limit)), classes
-    )
-    smallest = min(len(sets.train), len(sets.val), len(sets.test))
-    if smallest == 0:
+        tested, order = trained.take(np.sort(order[: data.test])), order[data.test :]
+    held, kept = np.sort(order[: data.validation]), np.sort(order[data.validation :])
+    sets = Sets(trained.take(kept), trained.take(held), tested, classes)
+    if 0 in (len(sets.train), len(sets.val), len(sets.test)):
         raise SourceError(
             f"data: {len(trained)} training images leave {len(sets.train)} for training, "
             f"{len(sets.val)} for validation and {len(sets.test)} for the test"
@@ -100,29 +99,32 @@ def load(data: dict, folder: Path) -> Sets:
     return sets
 
 
-def images(pixels, labels, classes: int, where: str) -> Images:
+Parts = tuple[Images, Images | None, list[str]]  # for training, for the test, names of classes
+
+
+def images(pixels: Any, labels: Any, classes: int, where: str) -> Images:
     """Checked Images of uint8 [N, C, H, W] and whole numbers [N]. Raises SourceError with
     `where`."""
     pixels, labels = np.asarray(pixels), np.asarray(labels)
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or 0 in pixels.shape[1:]:
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or 0 in pixels.shape:
         what = f"{pixels.dtype} {list(pixels.shape)}"
         raise SourceError(f"{where}: images must be uint8 [N, C, H, W], not {what}")
     if labels.shape != pixels.shape[:1] or labels.dtype.kind not in "iu":
         raise SourceError(f"{where}: labels must be {len(pixels)} whole numbers")
-    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+    if not 0 <= labels.min() <= labels.max() < classes:
         raise SourceError(f"{where}: labels must be in 0..{classes - 1}")
     return Images(torch.from_numpy(pixels.copy()), torch.from_numpy(labels.astype(np.int64)))
 
 
-def _cifar(data, folder):
-    name = data["cifar"]
+def _cifar(data: Data, folder: Path) -> Parts:
+    name = str(data.cifar)
     classes = class_names(name)
-    parts = [images(*load_cifar(name, s), len(classes), name) for s in ("train", "test")]
-    return *parts, classes
+    train, test = (images(*load_cifar(name, s), len(classes), name) for s in ("train", "test"))
+    return train, test, classes
 
 
-def _npz(data, folder):
-    path = folder / data["npz"]
+def _npz(data: Data, folder: Path) -> Parts:
+    path = folder / str(data.npz)
     where = printable(path)
     with Archive(path, MAX_BYTES) as archive:
         found = {key: archive[key] for key in archive.names}
@@ -130,79 +132,67 @@ def _npz(data, folder):
         raise SourceError(f"{where}: array {sorted(missing)[0]} is missing")
     labels = found["labels"]
     count = int(labels.max(initial=0)) + 1 if labels.dtype.kind in "iu" else 1
-    names = found.get("classes", np.arange(count))
-    classes = [str(name) for name in names.ravel()]
+    classes = [str(name) for name in found.get("classes", np.arange(count)).ravel()]
     tested = None
     if "test_images" in found:
         tested = images(found["test_images"], found.get("test_labels"), len(classes), where)
     return images(found["images"], labels, len(classes), where), tested, classes
 
 
-def _folder(data, folder):
-    root = folder / data["folder"]
-    places = {split: root / split for split in ("train", "test")}
-    if not places["train"].is_dir():
-        raise SourceError(f"{printable(places['train'])}: no folder of classes")
-    classes = sorted(p.name for p in places["train"].iterdir() if p.is_dir())
-    mode = "L" if data.get("gray") else "RGB"
-    parts = {split: _read_folder(place, classes, mode) for split, place in places.items()}
-    return parts["train"], parts["test"], classes
+def _folder(data: Data, folder: Path) -> Parts:
+    train, test = (folder / str(data.folder) / split for split in ("train", "test"))
+    if not train.is_dir():
+        raise SourceError(f"{printable(train)}: no folder of classes")
+    classes = sorted(p.name for p in train.iterdir() if p.is_dir())
+    tested = _read_folder(test, classes) if test.is_dir() else None
+    return _read_folder(train, classes), tested, classes
 
 
-def _read_folder(place: Path, classes: list[str], mode: str) -> Images | None:
-    if not place.is_dir():
-        return None
-    files = [
-        (path, label)
-        for label, name in enumerate(classes)
-        for path in sorted((place / name).glob("*"))
-        if path.suffix.lower() in SUFFIXES
-    ]
-    if not files:
+def _read_folder(place: Path, classes: list[str]) -> Images:
+    pixels: list[np.ndarray] = []
+    labels = []
+    for label, name in enumerate(classes):
+        for path in sorted((place / name).glob("*")):
+            if path.suffix.lower() in SUFFIXES:
+                pixels.append(_read_image(path))
+                labels.append(label)
+                if pixels[-1].shape != pixels[0].shape:
+                    what = f"{pixels[-1].shape} is not that of the others, {pixels[0].shape}"
+                    raise SourceError(f"{printable(path)}: its shape {what}")
+    if not pixels:
         raise SourceError(f"{printable(place)}: no images in folders {', '.join(classes)[:200]}")
-    pixels = [_read_image(path, mode) for path, _ in files]
-    for (path, _), image in zip(files, pixels):
-        if image.shape != pixels[0].shape:
-            height, width = pixels[0].shape[1:]
-            raise SourceError(f"{printable(path)}: its size is not the others', {width}x{height}")
-    return images(np.stack(pixels), [label for _, label in files], len(classes), printable(place))
+    return images(np.stack(pixels), labels, len(classes), printable(place))
 
 
-def _read_image(path: Path, mode: str) -> np.ndarray:
+def _read_image(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
-            array = np.asarray(image.convert(mode))
+            return _pixels(image.convert("L" if image.mode in ("1", "L") else "RGB"))
     except (OSError, ValueError, SyntaxError) as error:
         raise SourceError(f"{printable(path)}: not a readable image ({error})") from error
-    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
-def _dataset(data, folder):
-    make = find(data["class"])
-    parts = []
+def _dataset(data: Data, folder: Path) -> Parts:
+    make, where, parts = find(str(data.dataset)), str(data.dataset), []
     for train in (True, False):
-        made = make(train=train, **data.get("arguments", {}))
+        made = make(train=train, **data.arguments)
         classes = [str(name) for name in made.classes]
-        pairs = [made[i] for i in range(len(made))]
-        pixels = np.stack([_pixels(image) for image, _ in pairs])
-        labels = np.array([int(label) for _, label in pairs])
-        parts.append(images(pixels, labels, len(classes), data["class"]))
-    return *parts, classes
+        pixels, labels = zip(*(made[i] for i in range(len(made))))
+        stacked = np.stack([_pixels(image) for image in pixels])
+        parts.append(images(stacked, [int(label) for label in labels], len(classes), where))
+    return parts[0], parts[1], classes
 
 
-def _pixels(image) -> np.ndarray:
+def _pixels(image: Any) -> np.ndarray:
     """uint8 [C, H, W] of an image file's image, [H, W] or [H, W, C], or of a tensor [C, H, W],
     whose floats are 0..1."""
-    if isinstance(image, torch.Tensor):
+    if isinstance(image, Tensor):
         return (image * 255 if image.is_floating_point() else image).round().byte().numpy()
     array = np.asarray(image)
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
-READERS = {"cifar": _cifar, "npz": _npz, "folder": _folder, "class": _dataset}
-
-
-def find(path: str):
+def find(path: str) -> Any:
     """The class that "package.module:Name" in a recipe names. Raises SourceError."""
     module, _, name = path.partition(":")
     try:

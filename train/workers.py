@@ -8,18 +8,20 @@ result does not depend on how many threads there are, nor on which computed what
 import atexit
 import copy
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from model.common.errors import UserError
-from train.net import Dropout, Net
+from train.net import MOMENTUM, Dropout, Net
 
-MOMENTUM = 0.1  # of batch norm's running statistics
 EVALUATED = 100  # images at a time
 
 
@@ -35,7 +37,7 @@ def has_bfloat16() -> bool:
     return native and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def autocast(device: str = "cpu"):
+def autocast(device: str = "cpu") -> torch.autocast:
     """Context in which convolutions run in bfloat16 where that is fast (integers up to 256 stay
     exact in it)."""
     fast = has_bfloat16() if device == "cpu" else torch.cuda.is_bf16_supported()
@@ -45,11 +47,6 @@ def autocast(device: str = "cpu"):
 def rank() -> int:
     """Number of this process, 0 without torchrun."""
     return dist.get_rank() if dist.is_initialized() else 0
-
-
-def world() -> int:
-    """Number of processes."""
-    return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def find_device(name: str) -> torch.device:
@@ -63,146 +60,132 @@ def find_device(name: str) -> torch.device:
         dist.init_process_group("nccl" if name == "cuda" else "gloo")
         # or its threads may still run when the process ends, which aborts it
         atexit.register(dist.destroy_process_group)
-        return torch.device(name, int(os.environ["LOCAL_RANK"]) if name == "cuda" else None)
-    return torch.device(name)
+    number = int(os.environ.get("LOCAL_RANK", 0))
+    return torch.device(name, number) if name == "cuda" else torch.device(name)
+
+
+def summed(tensor: Tensor) -> Tensor:
+    """Over all processes, in place."""
+    if dist.is_initialized():
+        dist.all_reduce(tensor)
+    return tensor
 
 
 class Workers:
-    """Copies of `net`, one a thread, that compute for it; PyTorch itself is set to one thread.
+    """Threads that compute for `net`, each with a copy of it; PyTorch itself is set to one thread.
+    On a GPU there is one."""
 
-    On a GPU there is one thread.
-    """
-
-    def __init__(self, net: Net, device: torch.device, threads: int):
+    def __init__(self, net: Net, device: torch.device, threads: int) -> None:
         torch.set_num_threads(1)
         self.net, self.device = net.to(device), device
         self.threads = threads if device.type == "cpu" else 1
         self.pool = ThreadPoolExecutor(
             self.threads, initializer=torch.set_num_threads, initargs=(1,)
         )
-        self.copies = SimpleQueue()
-        for _ in range(self.threads):
-            self.copies.put(self._copy())
 
     def __enter__(self) -> "Workers":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.pool.shutdown(cancel_futures=True)
 
-    def _copy(self) -> Net:
-        twin = copy.deepcopy(self.net)
-        for name, node in twin.nodes.items():
-            original = self.net.nodes[name]
-            for parameter, shared in zip(node.parameters(), original.parameters()):
-                parameter.data = shared.data
-        for _, block in twin.blocks():
-            block.bn.momentum = 1.0  # running statistics of a copy are those of its last piece
-        return twin
-
-    def gradients(self, pieces: list, loss, tracking: bool = True, seeds=None) -> float:
+    def gradients(
+        self,
+        pieces: list[tuple[Tensor, Tensor]],
+        loss: Callable[[Tensor, Tensor, Tensor], Tensor],
+        tracking: bool = True,
+        seeds: list[torch.Generator] | None = None,
+    ) -> float:
         """Set the gradients of the mean loss over a batch and, if `tracking`, let the running
         statistics follow it; return the loss.
 
         pieces: (inputs [n, C, H, W], targets) each; loss(logits, inputs, targets): mean over a
         piece; seeds: a generator for each piece, which dropout uses.
         """
-        prepared, total = self._prepared(), sum(len(x) for x, _ in pieces)
-        mine = range(rank(), len(pieces), world())
-        jobs = {
-            k: self.pool.submit(self._piece, *pieces[k], loss, prepared, seeds and seeds[k])
-            for k in mine
-        }
-        results = {k: job.result() for k, job in jobs.items()}
-        share = {k: len(pieces[k][0]) / total for k in mine}
+        twins, total = self._twins(), sum(len(x) for x, _ in pieces)
+        world = dist.get_world_size() if dist.is_initialized() else 1
+        mine = range(rank(), len(pieces), world)
+        drawn: list[Any] = list(seeds) if seeds else [None] * len(pieces)
+        jobs = [
+            self.pool.submit(_piece, twins, self.device, *pieces[k], loss, drawn[k]) for k in mine
+        ]
+        share, results = [len(pieces[k][0]) / total for k in mine], [job.result() for job in jobs]
+        parts = list(zip(share, results))
         for i, parameter in enumerate(self.net.parameters()):
-            parameter.grad = sum(share[k] * results[k][1][i] for k in mine)
-            self._add_up(parameter.grad)
+            parameter.grad = summed(sum((s * grads[i] for s, (_, grads, _) in parts), start=_zero))
         if tracking and self.net.mode != "exact":
-            self._update_statistics([(share[k], results[k][2]) for k in mine])
-        value = sum(share[k] * results[k][0] for k in mine)
-        return self._add_up(value.double()).item()
+            self._update_statistics([(s, statistics) for s, (_, _, statistics) in parts])
+        value = sum((s * value for s, (value, _, _) in parts), start=_zero)
+        return summed(value.double()).item()
 
-    @staticmethod
-    def _add_up(tensor):
-        if world() > 1:
-            dist.all_reduce(tensor)
-        return tensor
+    def _twins(self) -> "SimpleQueue[Net]":
+        """Copies of the network, one a thread, whose weights are the integers already; running
+        statistics will be those of the last piece."""
+        if self.net.mode == "exact":
+            self.net.become_exact()
+        blocks, fake = [block for _, block in self.net.blocks()], self.net.mode != "float"
+        integers = lambda block: block.quantizer.integers(block.conv.weight.detach())
+        weights = list(self.pool.map(integers, blocks)) if fake else []
+        twins: SimpleQueue[Net] = SimpleQueue()
+        for _ in range(self.threads):
+            twin = copy.deepcopy(self.net).train()
+            for number, (_, block) in enumerate(twin.blocks()):
+                block.bn.momentum, block.ready = 1.0, fake
+                if fake:
+                    block.conv.weight.data = weights[number]
+            twins.put(twin)
+        return twins
 
-    def _prepared(self):
-        """What all pieces share: (integer weights, scales) of each block; None in full
-        precision."""
-        if self.net.mode == "float":
-            return None
-        exact = self.net.mode == "exact"
-        return list(
-            self.pool.map(
-                lambda b: (
-                    b[1].quantizer.integers(b[1].conv.weight.detach()),
-                    b[1].frozen_scales() if exact else (),
-                ),
-                self.net.blocks(),
-            )
-        )
-
-    def _piece(self, x, targets, loss, prepared, generator):
-        x = x.to(self.device)
-        net = self.copies.get()
-        try:
-            self._follow(net, prepared, generator)
-            with autocast(self.device.type):
-                logits = net(x)
-            value = loss(logits, x, targets)
-            grads = torch.autograd.grad(value, list(net.parameters()))
-            norms = [block.bn for _, block in net.blocks()]
-            return (
-                value.detach(),
-                grads,
-                [(bn.running_mean.clone(), bn.running_var.clone()) for bn in norms],
-            )
-        finally:
-            self.copies.put(net)
-
-    def _follow(self, twin, prepared, generator) -> None:
-        """Make a copy ready for a piece: what it does not share with the network."""
-        twin.train()
-        twin.mode = self.net.mode
-        for name, node in twin.nodes.items():
-            original = self.net.nodes[name]
-            for key in ("steps", "ratio"):
-                if hasattr(node, key):
-                    getattr(node, key).copy_(getattr(original, key))
-            if isinstance(node, Dropout):
-                node.generator = generator
-        for i, ((_, block), (_, original)) in enumerate(zip(twin.blocks(), self.net.blocks())):
-            block.ready = None
-            if prepared is not None:
-                block.conv.weight.data, block.ready = prepared[i]
-            if twin.mode == "exact" or block.spec["norm"] != "batch":
-                block.bn.running_mean.copy_(original.bn.running_mean)
-                block.bn.running_var.copy_(original.bn.running_var)
-                if block.spec["norm"] != "batch":
-                    block.bn.weight.copy_(original.bn.weight)
-
-    def _update_statistics(self, pieces) -> None:
+    def _update_statistics(self, pieces: list[tuple[float, Any]]) -> None:
         for i, (_, block) in enumerate(self.net.blocks()):
-            if block.spec["norm"] != "batch":
-                continue
-            mean = self._add_up(sum(share * stats[i][0] for share, stats in pieces))
-            # Variance of the whole batch: inside the pieces plus between them.
-            square = sum(share * (stats[i][1] + stats[i][0] ** 2) for share, stats in pieces)
-            block.bn.running_mean.lerp_(mean, MOMENTUM)
-            variance = (self._add_up(square) - mean**2).clamp(min=0)  # rounding may take it below
-            block.bn.running_var.lerp_(variance, MOMENTUM)
+            if block.spec["norm"] == "batch":
+                mean = summed(sum((s * stats[i][0] for s, stats in pieces), start=_zero))
+                # Variance of the whole batch: inside the pieces plus between them.
+                square = sum((s * (v[i][1] + v[i][0] ** 2) for s, v in pieces), start=_zero)
+                block.bn.running_mean.lerp_(mean, MOMENTUM)
+                variance = (summed(square) - mean**2).clamp(min=0)  # rounding may take it below
+                block.bn.running_var.lerp_(variance, MOMENTUM)
 
     @torch.no_grad()
-    def logits(self, x: torch.Tensor, prepare, piece: int = EVALUATED) -> torch.Tensor:
+    def logits(
+        self, x: Tensor, prepare: Callable[[Tensor], Tensor], piece: int = EVALUATED
+    ) -> Tensor:
         """Logits float32 [N, classes] of the network in evaluation mode, of `prepare(part)` for
         parts of x."""
         self.net.eval()
+        if self.net.mode == "exact":
+            self.net.become_exact()
 
-        def run(part):
+        def run(part: Tensor) -> Tensor:
             with autocast(self.device.type), torch.no_grad():
                 return self.net(prepare(part)).float()
 
         return torch.cat(list(self.pool.map(run, x.split(piece))))
+
+
+_zero = torch.zeros(())
+
+
+def _piece(
+    twins: "SimpleQueue[Net]",
+    device: torch.device,
+    x: Tensor,
+    targets: Tensor,
+    loss: Callable[[Tensor, Tensor, Tensor], Tensor],
+    generator: torch.Generator | None,
+) -> tuple[Tensor, tuple[Tensor, ...], list[tuple[Tensor, Tensor]]]:
+    """(loss, gradients, statistics of each convolution's batch norm)."""
+    x, net = x.to(device), twins.get()
+    try:
+        for node in net.nodes.values():
+            if isinstance(node, Dropout):
+                node.generator = generator
+        with autocast(device.type):
+            logits = net(x)
+        value = loss(logits, x, targets)
+        grads = torch.autograd.grad(value, list(net.parameters()))
+        norms = [block.bn for _, block in net.blocks()]
+        statistics = [(bn.running_mean.clone(), bn.running_var.clone()) for bn in norms]
+        return value.detach(), grads, statistics
+    finally:
+        twins.put(net)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 TEST = 5  # every fifth image
@@ -14,7 +14,7 @@ class Digits(Dataset):
 
     classes = [str(digit) for digit in range(10)]
 
-    def __init__(self, train: bool):
+    def __init__(self, train: bool) -> None:
         from sklearn.datasets import load_digits  # takes a second
 
         found = load_digits()
@@ -32,7 +32,7 @@ class Digits(Dataset):
 class DigitsNet(nn.Module):
     """forward: float32 [N, 1, 8, 8] -> logits [N, classes]."""
 
-    def __init__(self, classes: int = 10):
+    def __init__(self, classes: int = 10) -> None:
         super().__init__()
         self.features = nn.Sequential(
             nn.Conv2d(1, 16, 3, padding=1, bias=False),
@@ -45,5 +45,5 @@ class DigitsNet(nn.Module):
         )
         self.classify = nn.Linear(32 * 4 * 4, classes)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.classify(self.features(x).flatten(1))

@@ -1,6 +1,6 @@
 """The nine-convolution Network-in-Network of M. Lin, Q. Chen, S. Yan, ICLR 2014, for CIFAR."""
 
-from torch import nn
+from torch import Tensor, nn
 
 # input channels, output channels (None: classes), kernel, pool after it
 LAYERS = (
@@ -22,7 +22,7 @@ class NIN(nn.Module):
     width: the share of the channels that it has, for tests.
     """
 
-    def __init__(self, classes: int = 10, width: float = 1.0):
+    def __init__(self, classes: int = 10, width: float = 1.0) -> None:
         super().__init__()
         pools, inputs = 0, 3
         for number, (_, outputs, kernel, pool) in enumerate(LAYERS, 1):
@@ -38,7 +38,7 @@ class NIN(nn.Module):
             inputs = outputs
         self.gap = nn.AdaptiveAvgPool2d(1)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         for module in self.children():
             x = module(x)
         return x.flatten(1)

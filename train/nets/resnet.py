@@ -6,7 +6,7 @@ convolution before the global average, which is what a linear layer after it com
 ends in sums of 32 bits.
 """
 
-from torch import nn
+from torch import Tensor, nn
 
 CHANNELS = (16, 32, 64)
 
@@ -20,7 +20,7 @@ def normalized(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Se
 class Pair(nn.Module):
     """Two convolutions and what leads past them."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int):
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.first = normalized(inputs, outputs, 3, stride)
         self.second = normalized(outputs, outputs, 3)
@@ -28,7 +28,7 @@ class Pair(nn.Module):
         self.shortcut = nn.Identity() if same else normalized(inputs, outputs, 1, stride)
         self.relu = nn.ReLU()
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.relu(self.second(self.relu(self.first(x))) + self.shortcut(x))
 
 
@@ -36,7 +36,7 @@ class ResNet(nn.Module):
     """forward: float32 [N, 3, H, W] -> logits [N, classes]. pairs: of convolutions in a stage,
     3 for ResNet-20 (270,896 weights for 10 classes)."""
 
-    def __init__(self, classes: int = 10, pairs: int = 3):
+    def __init__(self, classes: int = 10, pairs: int = 3) -> None:
         super().__init__()
         self.stem, self.relu = normalized(3, CHANNELS[0], 3), nn.ReLU()
         blocks, inputs = [], CHANNELS[0]
@@ -48,5 +48,5 @@ class ResNet(nn.Module):
         self.blocks = nn.Sequential(*blocks)
         self.classify, self.gap = normalized(inputs, classes, 1), nn.AdaptiveAvgPool2d(1)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.gap(self.classify(self.blocks(self.relu(self.stem(x))))).flatten(1)

@@ -4,7 +4,7 @@ Eight 3x3 convolutions with skip connections where the widths agree and a 1x1 co
 classes: five million weights, about as many multiplications an image as the NIN.
 """
 
-from torch import nn
+from torch import Tensor, nn
 
 # input channels, output channels, pool after it
 LAYERS = (
@@ -25,7 +25,7 @@ class Teacher(nn.Module):
     width: the share of the channels that it has, for tests.
     """
 
-    def __init__(self, classes: int, width: float = 1.0):
+    def __init__(self, classes: int, width: float = 1.0) -> None:
         super().__init__()
         self.stages, self.pool = nn.ModuleList(), nn.MaxPool2d(2)
         last = 3
@@ -38,7 +38,7 @@ class Teacher(nn.Module):
         self.classify.append(nn.BatchNorm2d(classes))
         self.gap = nn.AdaptiveAvgPool2d(1)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         for stage, (inputs, outputs, pool) in zip(self.stages, LAYERS):
             x = stage(x) + x if inputs == outputs else stage(x)
             x = self.pool(x) if pool else x

@@ -1,36 +1,34 @@
-"""Batch norm folded into integers: from a trained block to the arrays of the network file."""
+"""A trained network folded into the integers of the network file, the same on every machine."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
 
 from model.common.errors import UserError
+from model.network import Layer, Network
+from model.network.contract import MAX_SHIFT
+from train.quantize import Codebook
+
+if TYPE_CHECKING:
+    from train.net import Conv, Net
 
 MULT_BITS = 15  # mult is 1..32767
-SHIFT_MAX = 31
 
 
 class FoldError(UserError, ValueError):
     """Numbers that the integers of a layer cannot express; the message names the channel."""
 
 
-class FoldedConv(NamedTuple):
-    """Arrays of one conv layer: y = clamp(((acc + bias) * mult + round) >> shift)."""
-
-    index: np.ndarray  # uint8 [O, I, Kh, Kw]
-    codebook: np.ndarray  # int8 [4]
-    bias: np.ndarray  # int32 [O]
-    mult: np.ndarray  # int32 [O]
-    shift: np.ndarray  # uint8 [O]
-
-
-def _float64(tensor):
+def _float64(tensor: Tensor) -> np.ndarray:
     return tensor.detach().cpu().numpy().astype(np.float64)
 
 
 def mult_and_shift(factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(mult, shift) int64 with mult / 2^shift nearest to each positive `factor` and mult as large
-    as it may be."""
+    as it may be. Raises FoldError."""
     good = (factor > 0) & np.isfinite(factor)
     if not good.all():
         channel = np.argmin(good)
@@ -42,11 +40,11 @@ def mult_and_shift(factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mult = np.rint(np.ldexp(factor, shift)).astype(np.int64)
     halve = mult > 2**MULT_BITS - 1  # rounded up to a power of two
     shift, mult = shift - halve, np.where(halve, 2 ** (MULT_BITS - 1), mult)
-    if shift.min() < 0 or shift.max() > SHIFT_MAX:
-        worst = np.argmax(np.abs(shift - SHIFT_MAX / 2))
+    if shift.min() < 0 or shift.max() > MAX_SHIFT:
+        worst = np.argmax(np.abs(shift - MAX_SHIFT / 2))
         raise FoldError(
             f"channel {worst}: scale {factor[worst]} needs shift {shift[worst]}, "
-            f"outside 0..{SHIFT_MAX}"
+            f"outside 0..{MAX_SHIFT}"
         )
     return mult, shift
 
@@ -61,56 +59,81 @@ def add_scales(ratio: np.ndarray) -> tuple[tuple[int, int], int]:
     return (int(mult[0]), int(mult[1])), int(shift[0])
 
 
-def fold_scales(block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(bias, mult, shift), int64 [O] each, of a convolution of train.net; in float64.
+def factors(block: Conv) -> np.ndarray:
+    """Output integers per integer of the sums, float64 [O]; a power of two without batch norm."""
+    bn = block.bn
+    found = float(block.steps) * _float64(bn.weight) / np.sqrt(_float64(bn.running_var) + bn.eps)
+    return np.exp2(np.rint(np.log2(found))) if block.spec["norm"] == "fixed" else found
 
-    A layer whose norm is "fixed" has a power of two as its factor, and mult is 1. Raises FoldError
-    that names the channel if a scale cannot be expressed.
-    """
-    bn, steps = block.bn, float(block.steps)
-    factor = steps * _float64(bn.weight) / np.sqrt(_float64(bn.running_var) + bn.eps)
+
+def fold_scales(block: Conv) -> dict[str, np.ndarray]:
+    """bias int32, mult int32 and shift uint8, [O] each, of a convolution; in float64. In a "fixed"
+    layer mult is 1. Raises FoldError that names the channel if a scale cannot be expressed."""
+    factor = factors(block)
     if block.spec["norm"] == "fixed":
-        shift = np.rint(-np.log2(factor)).astype(np.int64)
-        mult = np.ones_like(shift)
-        factor = np.ldexp(1.0, -shift)
+        mult, shift = np.ones(len(factor), np.int64), -np.log2(factor).astype(np.int64)
     else:
         mult, shift = mult_and_shift(factor)
-    bias = steps * _float64(bn.bias) / factor - _float64(bn.running_mean)
-    if not np.isfinite(bias).all():
-        raise FoldError(f"channel {np.argmin(np.isfinite(bias))}: bias is not finite")
-    # Processors differ in what a cast makes of values beyond 64 bits; `fold` refuses those beyond
-    # 32.
-    bias = np.rint(bias).clip(-(2.0**62), 2.0**62).astype(np.int64)
-    return bias, mult, shift.astype(np.int64)
+    bias = float(block.steps) * _float64(block.bn.bias) / factor - _float64(block.bn.running_mean)
+    bias = np.rint(bias)
+    fits = (bias >= -(2.0**31)) & (bias < 2.0**31)
+    if not fits.all():
+        channel = np.argmin(fits)
+        raise FoldError(f"channel {channel}: bias {bias[channel]} does not fit 32 bits")
+    scales = {"mult": mult.astype(np.int32), "shift": shift.astype(np.uint8)}
+    return {"bias": bias.astype(np.int32), **({} if block.raw else scales)}
 
 
-def fold(block) -> FoldedConv:
-    """Arrays of a convolution whose quantizer has a codebook, the same on every machine.
+def fold(block: Conv) -> dict[str, Any]:
+    """What the file's layer has of a convolution whose quantizer has a codebook.
 
     Raises FoldError for what the file cannot express.
     """
     if not block.conv.weight.isfinite().all():  # a quantizer would make zeros of them
         raise FoldError("weights that are not finite")
+    if not isinstance(block.quantizer, Codebook):
+        raise FoldError(f"{block.quantizer} has no codebook of four values")
     index, codebook = block.quantizer.quantize(block.conv.weight)
-    bias, mult, shift = (v.cpu().numpy() for v in block.frozen_scales())
-    if (outside := (bias < -(2**31)) | (bias >= 2**31)).any():
-        channel = np.argmax(outside)
-        raise FoldError(f"channel {channel}: bias {bias[channel]} does not fit 32 bits")
-    return FoldedConv(
-        index.cpu().numpy().astype(np.uint8),
-        codebook.cpu().numpy().astype(np.int8),
-        bias.astype(np.int32),
-        mult.astype(np.int32),
-        shift.astype(np.uint8),
-    )
+    return {
+        "index": index.cpu().numpy().astype(np.uint8),
+        "codebook": codebook.cpu().numpy().astype(np.int8),
+        **fold_scales(block),
+    }
 
 
-def fold_network(net) -> dict[str, FoldedConv]:
-    """`fold` of every layer of a quantized network. Raises FoldError that names the layer."""
-    folded = {}
-    for name, block in net.blocks():
+def _fields(node: Any) -> dict[str, Any]:
+    """What the layer of the file has besides name, op and inputs."""
+    spec, (low, high) = node.spec, node.limits
+    clamp = {"out": "int32"} if node.raw else {"out_min": low, "out_max": high}
+    window = {key: tuple(spec[key]) for key in ("stride", "pad", "kernel") if key in spec}
+    if spec["op"] == "conv":
+        del window["kernel"]
+        return {**window, **clamp, **fold(node)}
+    if spec["op"] == "maxpool":
+        return window
+    mult, shift = (None, None) if node.raw else node.scales()
+    return {**window, **clamp, "mult": mult, "shift": shift}
+
+
+def to_network(net: Net, name: str = "network", classes: tuple[str, ...] = ()) -> Network:
+    """The integer network of a quantized one. Raises FoldError or NetworkError (with the layer)."""
+    layers, renamed = [], {"input": "input"}
+    for own, node in net.nodes.items():
+        inputs = tuple(renamed[source] for source in node.spec["inputs"])
+        renamed[own] = inputs[0] if node.spec["op"] == "dropout" else own
+        if node.spec["op"] == "dropout":
+            continue
         try:
-            folded[name] = fold(block)
+            layers.append(Layer(name=own, op=node.spec["op"], inputs=inputs, **_fields(node)))
         except FoldError as error:
-            raise FoldError(f"layer {name}: {error}") from None
-    return folded
+            raise FoldError(f"layer {own}: {error}") from None
+    source = net.spec["input"]
+    return Network(
+        name=name,
+        input_shape=tuple(source["shape"]),
+        input_signed=True,
+        layers=tuple(layers),
+        scale=tuple(source["scale"]),
+        offset=tuple(source["offset"]),
+        classes=tuple(classes),
+    )

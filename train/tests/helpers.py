@@ -7,8 +7,11 @@ import torch
 
 from train.checkpoint import cifar_nin, snapped
 from train.net import Net, to_input
+from train.quantize.start import quantize
+from train.recipe import Quantization
 from train.sources import Images
 
+START = Quantization("clipq")  # the quickest
 # Processes that a test may kill; what they need is imported once, for all of them.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["torch._dynamo", "train.__main__", "train.tests.helpers"])
@@ -47,7 +50,7 @@ def inputs(net: Net, count: int = 4, seed: int = 0) -> torch.Tensor:
 
 
 def quantized(seed: int = 0, width: float = 0.05) -> Net:
-    """A calibrated NIN of few channels, as its file holds it, in mode "fake"."""
+    """A quantized NIN of few channels, as its file holds it, in mode "fake"."""
     net = nin(seed, width)
-    net.calibrate(inputs(net))
+    quantize(net, inputs(net), START)
     return snapped(net).eval()

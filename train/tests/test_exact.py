@@ -1,33 +1,14 @@
-"""The integer arithmetic inside training: exact sums, the exported layer's outputs, gradients."""
+"""The integer arithmetic inside training: the exported layer's outputs, gradients."""
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 from model.reference.integer import run_integer
-from train.export import to_network
-from train.net import Net
-from train.quantize.exact import ReplaceForward, exact_sums
-from train.tests.helpers import nin
-
-
-@pytest.mark.parametrize("channels, signed", [(3, True), (64, False), (300, False), (300, True)])
-def test_sums_are_exact_where_float32_alone_is_not(channels, signed):
-    """300 channels of 5x5 taps with the largest values reach 2.4e8, far above 2^24."""
-    rng = torch.Generator().manual_seed(channels)
-    low, high = (-128, 128) if signed else (0, 256)
-    x = torch.randint(low, high, (2, channels, 7, 6), generator=rng)
-    weights = torch.randint(-127, 128, (5, channels, 5, 5), generator=rng)
-    x[0], weights[0] = high - 1, 127
-    expected = F.conv2d(x.double(), weights.double(), padding=2).long()
-    assert torch.equal(exact_sums(x.float(), weights.float(), padding=2), expected)
-    assert torch.equal(exact_sums(x.bfloat16(), weights.float(), padding=2), expected)
-
-
-def test_too_many_taps_are_refused():
-    with pytest.raises(ValueError, match="too many taps"):
-        exact_sums(torch.zeros(1, 9000, 1, 1), torch.full((1, 9000, 1, 1), 127.0))
+from train.net import Net, replaced
+from train.quantize.fold import to_network
+from train.quantize.start import quantize
+from train.tests.helpers import START, nin
 
 
 def random_network(seed: int) -> Net:
@@ -36,8 +17,8 @@ def random_network(seed: int) -> Net:
         for _, block in net.blocks():
             block.bn.weight.uniform_(0.5, 1.5)
             block.bn.bias.normal_(0, 0.3)
-    net.calibrate(torch.randint(-128, 128, (8, 3, 32, 32)).float())
-    net.mode = "exact"
+    quantize(net, torch.randint(-128, 128, (8, 3, 32, 32)).float(), START)
+    net.become_exact()
     return net
 
 
@@ -72,7 +53,7 @@ def test_gradient_reaches_every_parameter():
 
 def test_gradient_stops_at_the_clamp():
     soft = torch.tensor([-3.0, 5.2, 300.0], requires_grad=True)
-    out = ReplaceForward.apply(soft, torch.tensor([0, 5, 255]), 0, 255)
+    out = replaced(soft, torch.tensor([0, 5, 255]), 0, 255)
     assert out.tolist() == [0, 5, 255]
     out.sum().backward()
     assert soft.grad.tolist() == [0, 1, 0]

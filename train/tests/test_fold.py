@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from train.net import Conv
-from train.quantize.fold import FoldError, add_scales, fold, mult_and_shift
+from model.reference.integer import run_integer
+from train.net import Conv, Net
+from train.quantize.fold import FoldError, add_scales, fold, mult_and_shift, to_network
 
 
 def test_mult_and_shift_are_close_and_in_range():
@@ -33,6 +34,15 @@ def block_of(inputs, outputs, kernel, last: bool = False) -> Conv:
     return Conv({"channels": [inputs, outputs], **window, **kind})
 
 
+def alone(block: Conv) -> Net:
+    """A network of one convolution of 12x12 images."""
+    layer = {"name": "conv", "op": "conv", "inputs": ["input"], **block.spec}
+    unit = {"scale": [1.0] * 6, "offset": [0.0] * 6, "unit": 1.0}
+    net = Net({"input": {"shape": [6, 12, 12], **unit}, "layers": [layer]})
+    net.nodes["conv"], block.spec = block, layer
+    return net
+
+
 def random_block(seed: int, last: bool = False) -> Conv:
     torch.manual_seed(seed)
     block = block_of(6, 9, 3, last)
@@ -50,15 +60,17 @@ def random_block(seed: int, last: bool = False) -> Conv:
 def test_integers_follow_the_float_block(last):
     """The rounding of bias and mult moves an output by at most one step, and hardly ever."""
     block = random_block(3, last)
-    x = torch.randint(0, 256, (4, 6, 12, 12), generator=torch.Generator().manual_seed(4)).float()
+    rng = torch.Generator().manual_seed(4)
+    x = torch.randint(-128, 128, (4, 6, 12, 12), generator=rng)
+    network = to_network(alone(block))
     with torch.no_grad():
-        difference = block.integers(x) - block(x).long()
+        difference = torch.from_numpy(run_integer(network, x.numpy())) - block(x.float()).long()
     assert difference.abs().max() <= 1
     assert (difference != 0).double().mean() < 0.01
 
 
 def test_fold_is_repeatable():
-    first, second = fold(random_block(5)), fold(random_block(5))
+    first, second = (fold(random_block(5)).values() for _ in range(2))
     assert all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(first, second))
 
 

@@ -79,7 +79,7 @@ def test_a_gpu_that_is_not_there_is_named(name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr("train.sources.load", lambda *_: pytest.fail("the data set is read"))
-    from train.export import ZOO
+    from train.checkpoint import ZOO
 
     path = [str(ZOO / "nin-cifar10.ckpt.npz")] if name == "evaluate" else []
     done = CliRunner().invoke(COMMANDS[name], [*path, "--device", "cuda"])

@@ -1,5 +1,7 @@
 """Recipes: those that ship, and what is wrong with others, named by file and field."""
 
+import datetime
+
 import pytest
 import yaml
 
@@ -44,7 +46,7 @@ def test_epochs_and_sizes(tmp_path):
     found = read(written(tmp_path, BASE))
     assert found.full_precision.sizes == [None, None]
     assert found.fine_tune.sizes == [16, 32, 32]
-    assert found.data["validation"] == 5000 and found.seed == 0 and found.teacher is None
+    assert found.data.validation == 5000 and found.seed == 0 and found.teacher is None
 
 
 def changed(where, value):
@@ -61,32 +63,33 @@ def changed(where, value):
 
 
 WRONG = {
-    "name": ("name", "../x", "name: '../x'"),
-    "a name that is a number": ("name", 3, "name: 3 is not str"),
-    "no network": ("net", None, "missing 1 required"),
-    "an unknown field": ("rate", 1, "'rate' is unknown"),
-    "an unknown field of a stage": ("fine_tune.speed", 1, "fine_tune.'speed' is unknown"),
-    "a rate of 0": ("fine_tune.rate", 0, "fine_tune.rate: 0 is not in"),
-    "a rate of nan": ("fine_tune.rate", float("nan"), "fine_tune.rate: nan"),
-    "a rate of a text": ("fine_tune.rate", "fast", "fine_tune.rate: 'fast' is not"),
-    "a true batch": ("fine_tune.batch", True, "fine_tune.batch: True is not int"),
-    "half an image": ("fine_tune.batch", 2.5, "fine_tune.batch: 2.5 is not int"),
-    "half an epoch": ("fine_tune.epochs", 2.5, "fine_tune.epochs must be"),
-    "no epoch": ("fine_tune.epochs", 0, "fine_tune.epochs must be"),
-    "epochs without sizes": ("fine_tune.epochs", [16, 32], "fine_tune.epochs must be"),
-    "a negative size": ("fine_tune.epochs", [[-1, 3]], "fine_tune.epochs must be"),
+    "name": ("name", "../x", "name: "),
+    "a name that is a number": ("name", 3, "name: "),
+    "no network": ("net", None, "net: Field required"),
+    "an unknown field": ("rate", 1, "rate: "),
+    "an unknown field of a stage": ("fine_tune.speed", 1, "fine_tune.speed: "),
+    "a rate of 0": ("fine_tune.rate", 0, "fine_tune.rate: "),
+    "a rate of nan": ("fine_tune.rate", float("nan"), "fine_tune.rate: "),
+    "a rate of a text": ("fine_tune.rate", "fast", "fine_tune.rate: "),
+    "a true batch": ("fine_tune.batch", True, "fine_tune.batch: "),
+    "half an image": ("fine_tune.batch", 2.5, "fine_tune.batch: "),
+    "half an epoch": ("fine_tune.epochs", 2.5, "fine_tune.epochs"),
+    "no epoch": ("fine_tune.epochs", 0, "fine_tune.epochs"),
+    "epochs without sizes": ("fine_tune.epochs", [16, 32], "fine_tune.epochs"),
+    "a negative size": ("fine_tune.epochs", [[-1, 3]], "fine_tune.epochs"),
     "an unknown teacher": ("fine_tune.teachers", ["me"], "fine_tune.teachers"),
     "no such teacher": ("fine_tune.teachers", ["teacher"], "there is no teacher before"),
-    "nobody to learn from": ("fine_tune.teachers", [], "fine_tune.labels: 0.5 needs teachers"),
+    "nobody to learn from": ("fine_tune.teachers", [], "labels 0.5 needs teachers"),
     "itself": ("full_precision.teachers", ["full_precision"], "full_precision.teachers"),
-    "a stage of a number": ("fine_tune", 3, "fine_tune must be a table"),
-    "an unknown method": ("quantize.method", "magic", "quantize.method: 'magic'"),
-    "nine bits": ("quantize.bits", 9, "quantize.bits: 9 is not in 2..8"),
-    "no data": ("data", {}, "data must name one of"),
-    "two kinds of data": ("data.cifar", "cifar10", "data must name one of"),
-    "an unknown field of the data": ("data.size", 3, "data.'size' is unknown"),
-    "no validation": ("data.validation", 0, "data.validation: 0"),
-    "a data set that is not asked for": ("seed", -1, "seed: -1"),
+    "a stage of a number": ("fine_tune", 3, "fine_tune: "),
+    "an unknown method": ("quantize.method", "magic", "quantize.method: "),
+    "nine bits": ("quantize.bits", 9, "quantize.bits: "),
+    "no data": ("data", {}, "data: "),
+    "two kinds of data": ("data.cifar", "cifar10", "data: "),
+    "an unknown field of the data": ("data.size", 3, "data.size: "),
+    "no validation": ("data.validation", 0, "data.validation: "),
+    "a negative seed": ("seed", -1, "seed: "),
+    "a date": ("seed", datetime.date(2022, 1, 1), "not JSON serializable"),
 }
 
 
@@ -110,7 +113,7 @@ def test_files_that_are_no_recipe(text, tmp_path):
 
 
 def test_unknown_recipes_and_data_sets(tmp_path):
-    with pytest.raises(RecipeError, match="recipe fulll: there are digits, full, paper, short"):
+    with pytest.raises(RecipeError, match="recipe fulll: there are digits, full, paper, resnet20"):
         read("fulll")
     with pytest.raises(FileNotFoundError):
         read(str(tmp_path / "none.yaml"))

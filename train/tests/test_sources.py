@@ -8,6 +8,7 @@ from torch.utils.data import Dataset
 
 from train import sources
 from train.net import to_input
+from train.recipe import Data
 from train.sources import SourceError, load
 
 RNG = np.random.default_rng(0)
@@ -16,7 +17,7 @@ LABELS = np.arange(40) % 3
 
 
 def data(**kind):
-    return {"validation": 6, "test": 10, **kind}
+    return Data(**{"validation": 6, "test": 10, **kind})
 
 
 def npz(folder, **changes):
@@ -40,10 +41,10 @@ def test_an_archive_is_split(tmp_path):
 def test_an_archive_with_test_images_and_names(tmp_path):
     named = np.array(["cat", "dog", "cow"])
     described = npz(tmp_path, test_images=PIXELS[:7], test_labels=LABELS[:7], classes=named)
-    sets = load({**described, "limit": 5}, tmp_path)
+    sets = load(described, tmp_path)
     assert sets.classes == ["cat", "dog", "cow"]
-    assert [len(s) for s in (sets.train, sets.val, sets.test)] == [5, 5, 5]
-    assert torch.equal(sets.test.pixels, torch.from_numpy(PIXELS[:5]))
+    assert [len(s) for s in (sets.train, sets.val, sets.test)] == [34, 6, 7]
+    assert torch.equal(sets.test.pixels, torch.from_numpy(PIXELS[:7]))
 
 
 @pytest.mark.parametrize(
@@ -67,22 +68,22 @@ def test_a_bad_archive_is_named(changes, culprit, tmp_path):
 
 def test_too_few_images_are_named(tmp_path):
     with pytest.raises(SourceError, match="40 training images leave 0 for training"):
-        load({**npz(tmp_path), "validation": 30}, tmp_path)
+        load(npz(tmp_path).model_copy(update={"validation": 30}), tmp_path)
 
 
-def folder(root, splits=("train", "test")):
+def folder(root, splits=("train", "test"), gray=False):
     for split in splits:
         for label, name in enumerate(("bird", "cat")):
             (root / split / name).mkdir(parents=True)
             for k in range(8):
-                array = np.full((6, 7, 3), 100 * label + k, np.uint8)
+                array = np.full((6, 7) if gray else (6, 7, 3), 100 * label + k, np.uint8)
                 Image.fromarray(array).save(root / split / name / f"{k}.png")
     return data(folder=".", validation=4, test=3)
 
 
 @pytest.mark.parametrize("gray", [False, True])
 def test_a_folder_of_classes(gray, tmp_path):
-    sets = load({**folder(tmp_path), "gray": gray}, tmp_path)
+    sets = load(folder(tmp_path, gray=gray), tmp_path)
     assert sets.classes == ["bird", "cat"] and len(sets.test) == 16 and len(sets.train) == 12
     assert sets.train.pixels.shape[1:] == (1 if gray else 3, 6, 7)
     assert torch.equal(sets.test.pixels[:, 0, 0, 0] >= 100, sets.test.labels == 1)
@@ -100,8 +101,8 @@ def test_bad_folders_are_named(tmp_path):
     (tmp_path / "train" / "cat" / "9.png").write_bytes(b"\x89PNG\r\n")
     with pytest.raises(SourceError, match="9.png: not a readable image"):
         load(described, tmp_path)
-    Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "train" / "cat" / "9.png")
-    with pytest.raises(SourceError, match="9.png: its size is not the others', 7x6"):
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "train" / "cat" / "9.png")
+    with pytest.raises(SourceError, match="9.png: its shape .3, 9, 9. is not that of the others"):
         load(described, tmp_path)
 
 
@@ -159,6 +160,6 @@ def test_input_integers_fill_the_range():
 
 
 def test_digits():
-    sets = load(data(**{"class": "train.nets.digits:Digits"}, validation=200), None)
+    sets = load(Data(**{"class": "train.nets.digits:Digits"}, validation=200), None)
     assert len(sets.train) + len(sets.val) + len(sets.test) == 1797
     assert sets.train.pixels.shape[1:] == (1, 8, 8) and int(sets.train.pixels.max()) == 255

@@ -16,15 +16,15 @@ from model.reference.integer import run_integer
 from model.reference.torch_net import TorchNet
 from train import checkpoint, engine
 from train.engine import Job
-from train.export import to_network
-from train.net import add_batch_norm, to_input
+from train.net import to_input
 from train.nets.nin import NIN
 from train.nets.resnet import ResNet
 from train.nets.teacher import Teacher
-from train.quantize.reconstruct import reconstruct
-from train.recipe import Training
+from train.quantize.fold import to_network
+from train.quantize.start import quantize
+from train.recipe import Quantization, Training
 from train.sources import Images
-from train.tests.helpers import inputs
+from train.tests.helpers import START, inputs
 from train.trace import TraceError, trace
 from train.workers import Workers
 
@@ -160,19 +160,8 @@ def test_the_function_stays(kind):
 def test_resnet20_runs():
     net = trace(ResNet(), source((3, 32, 32))).eval()
     assert sum(block.conv.weight.numel() for _, block in net.blocks()) == 270_896
-    net.calibrate(inputs(net, 2))
+    quantize(net, inputs(net, 2), START)
     compile_network(to_network(net, "resnet20"), Hardware(num_modules=4))
-
-
-@pytest.mark.parametrize("kind", [LeNet, VGG, Residual], ids=lambda k: k.__name__)
-@torch.no_grad()
-def test_batch_norm_in_the_place_of_a_bias_keeps_the_function(kind):
-    net = trace(module(kind), source(kind.shape)).eval()
-    x = inputs(net, 40)
-    expected = net(x)
-    add_batch_norm(net, x)
-    assert {block.spec["norm"] for _, block in net.blocks()} == {"batch"}
-    assert torch.allclose(net(x), expected, atol=1e-4 * expected.abs().max())
 
 
 def images(kind, count, seed):
@@ -200,7 +189,7 @@ def trained(request, tmp_path_factory):
         run = engine.fit(Job(net, settings, *sets, 0, False, 1), workers, folder / "float.pt")
     full = run.history[-1]["val"]
     assert full > 0.8, "full precision has not learnt"
-    reconstruct(net, to_input(sets[0].pixels[:200], net.spec["input"]))
+    quantize(net, to_input(sets[0].pixels[:200], net.spec["input"]), Quantization())
     settings = Training(((None, 3),), rate=0.01, batch=50, statistics=50, exact=0.3)
     with Workers(net, torch.device("cpu"), 1) as workers:
         run = engine.fit(Job(net, settings, *sets, 0, False, 1), workers, folder / "tuned.pt")
@@ -218,16 +207,15 @@ def test_training_and_both_models_agree(trained, tmp_path):
     network = load_network(tmp_path / "x.clipq.npz")
     x = inputs(net, 6)
     x[4], x[5] = 127, -128
-    ours, reference = net.integer_forward(x), run_integer(network, x.long().numpy(), keep=True)
-    assert list(ours) == [layer.name for layer in network.layers]
+    ours, reference = TorchNet(network)(x, keep=True), run_integer(network, x.long().numpy(), True)
     for name, tensor in ours.items():
         assert np.array_equal(tensor.numpy(), reference[name]), name
-    assert torch.equal(TorchNet(network)(x.long()), ours[network.output.name].int())
     with torch.no_grad():
-        net.mode = "exact"
+        net.become_exact()
         logits = net(x) * net.steps_of(net.last)
     last = ours[net.last].flatten(1) / POOLED.get(kind, 1)
-    assert torch.allclose(logits, last.float(), atol=1e-4)
+    assert network.output.out == "int32"
+    assert torch.allclose(logits, last.float(), rtol=1e-5, atol=1e-3)
     assert len(np.unique(reference[network.output.name])) > 5
 
 

@@ -10,15 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from tqdm import tqdm
 
 from model.common.errors import UserError
 from train import data, engine, files
 from train.engine import Job, Run, learning_factor
 from train.muon import Muon, orthogonalize
 from train.net import to_input
-from train.quantize import KMeans, Segments, Setting
+from train.quantize.start import quantize
 from train.recipe import Training
-from train.tests.helpers import PROCESSES, images, inputs, nin, pixels
+from train.tests.helpers import PROCESSES, START, images, inputs, nin, pixels
 from train.workers import Workers, find_device
 
 CPU = torch.device("cpu")
@@ -112,7 +113,7 @@ def test_muon_descends(fixed):
 
 
 def test_learning_rate_rises_and_falls_to_zero():
-    values = [learning_factor(i / 100, 0.1) for i in range(101)]
+    values = [learning_factor(i / 100) for i in range(101)]
     assert values[0] == 0 and max(values) == values[10] == 1 and abs(values[100]) < 1e-12
 
 
@@ -122,7 +123,7 @@ def test_learning_rate_rises_and_falls_to_zero():
 def prepared(mode, seed=3):
     net = nin(seed)
     if mode != "float":
-        net.calibrate(inputs(net, 8))
+        quantize(net, inputs(net, 8), START)
     net.mode = mode
     return net
 
@@ -271,22 +272,6 @@ def test_a_finished_run_does_nothing(tmp_path):
     assert same(state(run), state(again))
 
 
-@pytest.mark.parametrize(
-    "quantizer, bounded",
-    [(Setting(), True), (KMeans(), False), (Segments((-1.0, 0.5, 1.5), 1), False)],
-)
-def test_outliers_are_clamped_where_the_extremes_count(quantizer, bounded, tmp_path):
-    run = make_run(tmp_path, settings=replace(SETTINGS, bound=2.0))
-    for _, block in run.net.blocks():
-        block.quantizer = quantizer
-    run.net.calibrate(inputs(run.net, 8))
-    run.fake = True
-    weights = run.net.nodes["conv1"].conv.weight.data
-    weights[0, 0, 0, 0] = 50 * weights.std()
-    run._step(*next(run._batches(None))[1:])
-    assert (weights.abs().max() < 10 * weights.square().mean().sqrt()) == bounded
-
-
 def test_scales_of_batch_norm_stay_positive(tmp_path):
     run = make_run(tmp_path, "fake")
     run.net.nodes["conv2"].bn.weight.data[3] = -1
@@ -333,8 +318,8 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
 @pytest.mark.parametrize(
     "changes, culprit",
     [
-        ({"shift": 32}, "shift 32 is not smaller than images"),
-        ({"settings": replace(SETTINGS, epochs=((2, 1),))}, "no images of size"),
+        ({"shift": 32}, "do not fit a shift of 32"),
+        ({"settings": replace(SETTINGS, epochs=((2, 1),))}, "the sizes \\[2\\] or the network"),
     ],
 )
 def test_images_that_do_not_fit_are_named(changes, culprit, tmp_path):
@@ -342,12 +327,13 @@ def test_images_that_do_not_fit_are_named(changes, culprit, tmp_path):
         make_run(tmp_path, **changes).check()
 
 
-def test_time_left_counts_pixels(tmp_path):
+def test_time_left_counts_pixels(tmp_path, monkeypatch):
     run = make_run(tmp_path)
-    run.epoch, run.step = 1, 2
-    with run.bar() as bar:
-        assert bar.total == 3 * 16 * 16 + 3 * 32 * 32
-        assert bar.initial == 3 * 16 * 16 + 2 * 32 * 32
+    run.epoch, run.step, bars = 1, 2, []
+    monkeypatch.setattr(engine, "tqdm", lambda **given: bars.append(given) or tqdm(disable=True))
+    run.train()
+    assert bars[0]["total"] == 3 * 16 * 16 + 3 * 32 * 32
+    assert bars[0]["initial"] == 3 * 16 * 16 + 2 * 32 * 32
 
 
 # ------------------------------------------------------------------------ processes that are killed
@@ -383,7 +369,8 @@ def test_a_killed_process_leaves_a_state_to_go_on_from(end, tmp_path):
     process.join()
     assert process.exitcode == -end
     (left,) = [p for p in (tmp_path / "b").iterdir() if p.suffix == ".pt"]
-    assert files.read_fields(left).count("epoch") == 1
+    with files.reading(left) as found:
+        assert found["epoch"] == 1
     run = make_run(tmp_path / "b", "fake")
     run.resume()
     run.train()
