@@ -12,22 +12,20 @@
 `default_nettype none
 `timescale 1ns / 1ps
 
-module conv_array #(
-    parameter ARRAY = 0  // position in the chain; sets the widths of the sums
-) (
+module conv_array (
     input  wire logic                               clk_i,
     input  wire logic [4:0]                         load_i,
     input  wire logic [2*program_pkg::PES-1:0]      idx_i,
-    input  wire logic [8:0]                         single_i,  // activation of PE 24
+    input  wire logic                               signed_i,  // signed layer
+    input  wire logic [7:0]                         single_i,  // activation of PE 24
     input  wire logic [11:0][8:0]                   x_i,       // pair 4*segment + k
     input  wire logic [11:0][8:0]                   y_i,
-    input  wire logic [11:0][9:0]                   xy_i,
-    input  wire logic [2:0][2:0][cq_pkg::SUM_W-1:0] sum_i,     // [segment][plane], sign-extended
-    output wire logic [2:0][2:0][cq_pkg::SUM_W-1:0] sum_o
+    input  wire logic [11:0][8:0]                   xy_i,
+    input  wire logic [2:0][3*cq_pkg::SUM_W-1:0]    sum_i,     // [segment]{plane 2, 1, 0}
+    output wire logic [2:0][3*cq_pkg::SUM_W-1:0]    sum_o
 );
 
-  logic [2:0][3:0][8:0] x, y;  // [segment][pair]
-  logic [2:0][3:0][9:0] xy;
+  logic [2:0][3:0][8:0] x, y, xy;  // [segment][pair]
   assign x  = x_i;
   assign y  = y_i;
   assign xy = xy_i;
@@ -36,12 +34,12 @@ module conv_array #(
   generate
     for (s = 0; s < 3; s = s + 1) begin : gen_segment
       conv_segment #(
-          .SINGLE((s == 0) ? 1 : 0),
-          .ARRAY (ARRAY)
+          .SINGLE((s == 0) ? 1 : 0)
       ) u_segment (
           .clk_i   (clk_i),
           .load_i  (load_i),
           .idx_i   ({idx_i[49:48], idx_i[16*s+:16]}),
+          .signed_i(signed_i),
           .single_i(single_i),
           .x_i     (x[s]),
           .y_i     (y[s]),

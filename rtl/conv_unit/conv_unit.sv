@@ -48,14 +48,22 @@ module conv_unit #(
   // ---------------------------------------------------------------- the layer
   logic in_signed;
   logic [1:0] mode;
-  logic [2:0][7:0] codebook;
   assign in_signed = program_pkg::descriptor_in_signed(desc_i);
   assign mode      = program_pkg::descriptor_mode(desc_i);
-  assign codebook  = {
+
+  // Factors of the index planes (weight_decoder); they are stable long before the first sums.
+  logic [3:1][7:0] codebook;
+  logic [3:1][cq_pkg::FACTOR_W-1:0] weight;
+  assign codebook = {
     program_pkg::descriptor_codebook_3(desc_i),
     program_pkg::descriptor_codebook_2(desc_i),
     program_pkg::descriptor_codebook_1(desc_i)
   };
+  assign weight[1] = cq_pkg::FACTOR_W'($signed(codebook[1]));
+  assign weight[2] = cq_pkg::FACTOR_W'($signed(codebook[2]));
+  assign weight[3] = cq_pkg::FACTOR_W'($signed(codebook[3]));
+  logic [2:0][cq_pkg::FACTOR_W-1:0] factor_q;
+  always_ff @(posedge clk_i) factor_q <= {weight[3] - weight[1] - weight[2], weight[2], weight[1]};
 
   // ---------------------------------------------------------------- positions
   logic seq_busy, tag_valid, tag_load, tag_first, tag_buf, tag_tile_done, tile_free, tile_take;
@@ -91,8 +99,8 @@ module conv_unit #(
 
   // A tag leaves the sequencer one cycle after its last slot's request: RD_LATENCY - 1 more to meet the data.
   localparam int TAG_TO_DATA = cq_pkg::RD_LATENCY - 1;
-  localparam int DATA_TO_READ = 2 + cq_pkg::STAGES + 4;  // window, chain, weight decoder: partial sum read
-  localparam int READ_TO_DONE = 4;                       // written and visible
+  localparam int DATA_TO_READ = 2 + cq_pkg::STAGES;  // window, chain: partial sum read
+  localparam int READ_TO_DONE = 8;                   // written and visible
 
   // Valid bits have a reset, the words beside them need none.
   logic [TAG_TO_DATA+DATA_TO_READ-1:0] valid_q;
@@ -135,9 +143,8 @@ module conv_unit #(
 
   // ---------------------------------------------------------------- activations
   logic [cq_pkg::STAGES-1:0] load;
-  logic [program_pkg::ARRAYS-1:0][8:0] single;
-  logic [program_pkg::ARRAYS-1:0][11:0][8:0] x, y;
-  logic [program_pkg::ARRAYS-1:0][11:0][9:0] xy;
+  logic [program_pkg::ARRAYS-1:0][7:0] single;
+  logic [program_pkg::ARRAYS-1:0][11:0][8:0] x, y, xy;
 
   window_generator u_window_generator (
       .clk_i     (clk_i),
@@ -164,18 +171,32 @@ module conv_unit #(
   logic [NUM_MODULES/4-1:0] drain_mask;
 
   logic [program_pkg::TILE_W-1:0] drain_pixel_q;
-  logic [2:0] drain_buf_q;
+  logic drain_buf_q;
   logic [2:0][1:0] drain_lane_q;
 
   always_ff @(posedge clk_i) begin
     drain_pixel_q <= drain_pixel;
-    drain_buf_q   <= {drain_buf_q[1:0], drain_buf};
+    drain_buf_q   <= drain_buf;
     drain_lane_q  <= {drain_lane_q[1:0], drain_lane};
   end
 
   logic [NUM_MODULES-1:0][program_pkg::ARRAYS-1:0][2*program_pkg::PES-1:0] idx;
-  logic [NUM_MODULES-1:0][1:0][2:0][cq_pkg::ACC_W-1:0] drain;  // [module][buffer][lane]
-  logic [NUM_MODULES-1:0][2:0][cq_pkg::ACC_W-1:0] lanes;
+  logic [NUM_MODULES-1:0][2:0][cq_pkg::ACC_W-1:0] partial, sum, drain;  // [module][lane]
+  psum_memory #(
+      .NUM_MODULES(NUM_MODULES)
+  ) u_psum_memory (
+      .clk_i       (clk_i),
+      .acc_ren_i   (acc_ren),
+      .acc_buf_i   (acc_buf),
+      .acc_addr_i  (acc_pixel),
+      .acc_first_i (acc_first),
+      .three_i     (mode == program_pkg::MODE_1),
+      .partial_o   (partial),
+      .sum_i       (sum),
+      .drain_buf_i (drain_buf_q),
+      .drain_addr_i(drain_pixel_q),
+      .drain_o     (drain)
+  );
   genvar m, a;
   generate
     for (m = 0; m < NUM_MODULES; m = m + 1) begin : gen_module
@@ -184,28 +205,24 @@ module conv_unit #(
         assign idx[m][a] = idx_i[2*program_pkg::PES*(NUM_MODULES*a+m)+:2*program_pkg::PES];
       end
       conv_module u_module (
-          .clk_i       (clk_i),
-          .mode_i      (mode),
-          .codebook_i  (codebook),
-          .load_i      (load),
-          .idx_i       (idx[m]),
-          .single_i    (single),
-          .x_i         (x),
-          .y_i         (y),
-          .xy_i        (xy),
-          .acc_ren_i   (acc_ren),
-          .acc_buf_i   (acc_buf),
-          .acc_addr_i  (acc_pixel),
-          .acc_first_i (acc_first),
-          .drain_addr_i(drain_pixel_q),
-          .drain_o     (drain[m])
+          .clk_i    (clk_i),
+          .mode_i   (mode),
+          .signed_i (in_signed),
+          .factor_i (factor_q),
+          .load_i   (load),
+          .idx_i    (idx[m]),
+          .single_i (single),
+          .x_i      (x),
+          .y_i      (y),
+          .xy_i     (xy),
+          .partial_i(partial[m]),
+          .sum_o    (sum[m])
       );
-      assign lanes[m] = drain_buf_q[2] ? drain[m][1] : drain[m][0];
       always_ff @(posedge clk_i) begin
         case (drain_lane_q[2])
-          2'd0:    acc_q <= lanes[m][0];
-          2'd1:    acc_q <= lanes[m][1];
-          default: acc_q <= lanes[m][2];
+          2'd0:    acc_q <= drain[m][0];
+          2'd1:    acc_q <= drain[m][1];
+          default: acc_q <= drain[m][2];
         endcase
       end
       assign acc_o[m] = acc_q;

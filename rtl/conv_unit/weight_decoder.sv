@@ -1,42 +1,61 @@
-// Weight decoder: applies the layer's codebook to the three plane sums of a segment.
+// Weight decoder: applies the layer's codebook to the three plane sums of a segment and adds a partial sum.
 //
 // Purpose: weight index i selects codebook entry w_i (w_0 = 0). The PEs add the activations by index bit: S0 where bit
 // 0 is set, S1 where bit 1 is set, S2 where both are. The weighted sum is therefore w1*S0 + w2*S1 + (w3 - w1 - w2)*S2.
-// Latency: 4 cycles from sum_i to product_o (two in the multipliers); codebook_i must be stable two cycles before the
-// first sum.
+// In a signed layer each plane sum is too large by 2**OFFSET_BIT (cq_pkg): that bit flipped is a two's complement sum.
+// One multiply-add a plane, in a chain, with the registers of a DSP slice: operand, product, sum.
+// Latency: 5 cycles from sum_i to sum_o, 3 from partial_i, which comes 2 cycles after sum_i.
 // Throughput: one position a cycle.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps
 
-module weight_decoder (
-    input  wire logic                              clk_i,
-    input  wire logic [2:0][7:0]                   codebook_i,  // w3, w2, w1 (signed)
-    input  wire logic [2:0][cq_pkg::SUM_W-1:0]     sum_i,       // S2, S1, S0 (signed)
-    output wire logic [cq_pkg::PRODUCT_W-1:0]      product_o    // signed
+module weight_decoder #(
+    parameter OFFSET_BIT = 12
+) (
+    input  wire logic                             clk_i,
+    input  wire logic                             signed_i,   // signed layer
+    input  wire logic [2:0][cq_pkg::FACTOR_W-1:0] factor_i,  // w3 - w1 - w2, w2, w1 (signed)
+    input  wire logic [2:0][cq_pkg::SUM_W-1:0]    sum_i,      // S2, S1, S0; less than 2**(OFFSET_BIT + 1)
+    input  wire logic [cq_pkg::ACC_W-1:0]         partial_i,
+    output wire logic [cq_pkg::ACC_W-1:0]         sum_o
 );
 
-  // At most 36 activations of 255 in a segment: 9180 * 383 and the sums of three such products fit.
-  localparam int FULL_W = cq_pkg::PRODUCT_W;
+`ifndef YOSYS
+  initial if (OFFSET_BIT < 1 || OFFSET_BIT >= cq_pkg::SUM_W) $fatal(1,
+      "weight_decoder: OFFSET_BIT must be 1..%0d, got %0d", cq_pkg::SUM_W - 1, OFFSET_BIT);
+`endif
 
-  logic signed [9:0] both_q;  // w3 - w1 - w2: -382..383
-  logic signed [FULL_W-1:0] m0_q, m1_q, m2_q, r0_q, r1_q, r2_q;
-  logic [cq_pkg::PRODUCT_W-1:0] a_q, b_q, y_q;
+  localparam int A_W = OFFSET_BIT + 2;
+  localparam int M_W = A_W + cq_pkg::FACTOR_W;
 
-  always_ff @(posedge clk_i) begin
-    both_q <= 10'($signed(codebook_i[2])) - 10'($signed(codebook_i[0])) - 10'($signed(codebook_i[1]));
-    m0_q <= FULL_W'($signed(sum_i[0])) * FULL_W'($signed(codebook_i[0]));
-    m1_q <= FULL_W'($signed(sum_i[1])) * FULL_W'($signed(codebook_i[1]));
-    m2_q <= FULL_W'($signed(sum_i[2])) * FULL_W'(both_q);
-    r0_q <= m0_q;
-    r1_q <= m1_q;
-    r2_q <= m2_q;
-    a_q <= r0_q + r1_q;
-    b_q <= r2_q;
-    y_q <= a_q + b_q;
-  end
+  logic [3:0][cq_pkg::ACC_W-1:0] chain;
+  assign chain[0] = partial_i;
 
-  assign product_o = y_q;
+  genvar p;
+  generate
+    for (p = 0; p < 3; p = p + 1) begin : gen_plane
+      logic signed [A_W-1:0] operand, operand_q;
+      logic signed [M_W-1:0] product_q;
+      logic [cq_pkg::ACC_W-1:0] sum_q;
+      delay_line #(
+          .WIDTH(A_W),
+          .DEPTH(p)
+      ) u_delay (
+          .clk_i(clk_i),
+          .d_i  ({signed_i && !sum_i[p][OFFSET_BIT], sum_i[p][OFFSET_BIT] ^ signed_i, sum_i[p][OFFSET_BIT-1:0]}),
+          .d_o  (operand)
+      );
+      always_ff @(posedge clk_i) begin
+        operand_q <= operand;
+        product_q <= M_W'(operand_q) * M_W'($signed(factor_i[p]));
+        sum_q     <= chain[p] + cq_pkg::ACC_W'(product_q);
+      end
+      assign chain[p+1] = sum_q;
+    end
+  endgenerate
+
+  assign sum_o = chain[3];
 
 endmodule
 

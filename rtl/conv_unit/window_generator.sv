@@ -25,10 +25,10 @@ module window_generator (
     input  wire logic [7:0]                                row_mask_i,  // with data_i: quad v lies inside the image
     input  wire logic                                      load_i,      // with data_i: first position of a pass
     output wire logic [cq_pkg::STAGES-1:0]                 load_o,
-    output wire logic [program_pkg::ARRAYS-1:0][8:0]       single_o,
+    output wire logic [program_pkg::ARRAYS-1:0][7:0]       single_o,
     output wire logic [program_pkg::ARRAYS-1:0][11:0][8:0] x_o,
     output wire logic [program_pkg::ARRAYS-1:0][11:0][8:0] y_o,
-    output wire logic [program_pkg::ARRAYS-1:0][11:0][9:0] xy_o
+    output wire logic [program_pkg::ARRAYS-1:0][11:0][8:0] xy_o
 );
 
   // Which tap and quad each PE takes in mode 2.
@@ -38,96 +38,122 @@ module window_generator (
     else extra_of = -1;
   endfunction
 
-  // The window: quads 0..4 keep five columns, quads 5..7 three.
-  logic [7:0][31:0] win0_q, win1_q, win2_q;
-  logic [4:0][31:0] win3_q, win4_q;
-
-  always_ff @(posedge clk_i) begin
-    win0_q <= data_i;
-    win1_q <= win0_q;
-    win2_q <= win1_q;
-    win3_q <= win2_q[4:0];
-    win4_q <= win3_q;
-  end
+  function automatic int segment_of(input int pe);
+    segment_of = (pe == 24) ? 0 : pe / 8;
+  endfunction
+  function automatic int channel_of(input int pe);
+    channel_of = (pe == 24) ? 0 : pe % 8;
+  endfunction
+  function automatic int tap5_of(input int pe);
+    tap5_of = (extra_of(pe) < 0) ? segment_of(pe) : 3 + extra_of(pe) / 5;
+  endfunction
+  function automatic int channel5_of(input int pe);
+    channel5_of = (extra_of(pe) < 0) ? channel_of(pe) : extra_of(pe) % 5;
+  endfunction
 
   // Loading of indices runs along the chain with the first position of a pass.
   logic [cq_pkg::STAGES-1:0] load_q;
   always_ff @(posedge clk_i) load_q <= {load_q[cq_pkg::STAGES-2:0], load_i};
   assign load_o = load_q;
 
+  // PEs whose tap lies inside the image, with the newest pixel in the window
   logic [program_pkg::PES-1:0] mask_q;
-  logic [program_pkg::ARRAYS-1:0][program_pkg::PES-1:0][8:0] act_q;
 
-  genvar a, e, s, k;
+  genvar a, e, c, s, k;
   generate
-    for (e = 0; e < program_pkg::PES; e = e + 1) begin : gen_pe
-      localparam int SEGMENT = (e == 24) ? 0 : e / 8;
-      localparam int CHANNEL = (e == 24) ? 0 : e % 8;
-      localparam int EXTRA = extra_of(e);
-      localparam int TAP5 = (EXTRA < 0) ? SEGMENT : 3 + EXTRA / 5;
-      localparam int CHANNEL5 = (EXTRA < 0) ? CHANNEL : EXTRA % 5;
-
+    for (e = 0; e < program_pkg::PES; e = e + 1) begin : gen_mask
       always_ff @(posedge clk_i) begin
         case (mode_i)
-          program_pkg::MODE_5: mask_q[e] <= col_mask_i[TAP5] & row_mask_i[CHANNEL5];
-          program_pkg::MODE_3: mask_q[e] <= col_mask_i[SEGMENT] & row_mask_i[CHANNEL];
-          default:        mask_q[e] <= col_mask_i[0] & row_mask_i[CHANNEL];
+          program_pkg::MODE_5: mask_q[e] <= col_mask_i[tap5_of(e)] & row_mask_i[channel5_of(e)];
+          program_pkg::MODE_3: mask_q[e] <= col_mask_i[segment_of(e)] & row_mask_i[channel_of(e)];
+          default:        mask_q[e] <= col_mask_i[0] & row_mask_i[channel_of(e)];
         endcase
-      end
-
-      for (a = 0; a < program_pkg::ARRAYS; a = a + 1) begin : gen_array
-        logic [7:0] newest, tap3, tap5, selected;
-        assign newest = win0_q[CHANNEL][8*a+:8];
-        if (SEGMENT == 0) begin : gen_tap3_0
-          assign tap3 = win0_q[CHANNEL][8*a+:8];
-        end else if (SEGMENT == 1) begin : gen_tap3_1
-          assign tap3 = win1_q[CHANNEL][8*a+:8];
-        end else begin : gen_tap3_2
-          assign tap3 = win2_q[CHANNEL][8*a+:8];
-        end
-        if (TAP5 < 3) begin : gen_tap5_same
-          assign tap5 = tap3;
-        end else if (TAP5 == 3) begin : gen_tap5_3
-          assign tap5 = win3_q[CHANNEL5][8*a+:8];
-        end else begin : gen_tap5_4
-          assign tap5 = win4_q[CHANNEL5][8*a+:8];
-        end
-        always_comb begin
-          if (!mask_q[e]) selected = '0;
-          else if (mode_i == program_pkg::MODE_5) selected = tap5;
-          else if (mode_i == program_pkg::MODE_3) selected = tap3;
-          else selected = newest;
-        end
-        always_ff @(posedge clk_i) act_q[a][e] <= {signed_i & selected[7], selected};
       end
     end
 
-    for (a = 0; a < program_pkg::ARRAYS; a = a + 1) begin : gen_skew
+    for (a = 0; a < program_pkg::ARRAYS; a = a + 1) begin : gen_array
+      // The array's bytes and masks come with its first stage.
+      logic [63:0] bytes, newest;
+      logic [program_pkg::PES-1:0] mask;
+      for (c = 0; c < 8; c = c + 1) begin : gen_channel
+        assign bytes[8*c+:8] = data_i[c][8*a+:8];
+      end
       delay_line #(
-          .WIDTH(9),
+          .WIDTH(64),
           .DEPTH(5 * a)
-      ) u_single (
+      ) u_data (
           .clk_i(clk_i),
-          .d_i  (act_q[a][24]),
-          .d_o  (single_o[a])
+          .d_i  (bytes),
+          .d_o  (newest)
       );
+      delay_line #(
+          .WIDTH(program_pkg::PES),
+          .DEPTH(5 * a)
+      ) u_mask (
+          .clk_i(clk_i),
+          .d_i  (mask_q),
+          .d_o  (mask)
+      );
+
+      // The window: channels 0..4 keep five columns, the others three.
+      logic [63:0] win0_q, win1_q, win2_q;
+      logic [39:0] win3_q, win4_q;
+      always_ff @(posedge clk_i) begin
+        win0_q <= newest;
+        win1_q <= win0_q;
+        win2_q <= win1_q;
+        win3_q <= win2_q[39:0];
+        win4_q <= win3_q;
+      end
+
+      logic [8*program_pkg::PES-1:0] act_q;
+      for (e = 0; e < program_pkg::PES; e = e + 1) begin : gen_pe
+        localparam int CHANNEL = channel_of(e);
+        logic [7:0] tap1, tap3, tap5, selected;
+        assign tap1 = win0_q[8*CHANNEL+:8];
+        if (segment_of(e) == 0) begin : gen_tap3_0
+          assign tap3 = tap1;
+        end else if (segment_of(e) == 1) begin : gen_tap3_1
+          assign tap3 = win1_q[8*CHANNEL+:8];
+        end else begin : gen_tap3_2
+          assign tap3 = win2_q[8*CHANNEL+:8];
+        end
+        if (tap5_of(e) < 3) begin : gen_tap5_same
+          assign tap5 = tap3;
+        end else if (tap5_of(e) == 3) begin : gen_tap5_3
+          assign tap5 = win3_q[8*channel5_of(e)+:8];
+        end else begin : gen_tap5_4
+          assign tap5 = win4_q[8*channel5_of(e)+:8];
+        end
+        always_comb begin
+          if (!mask[e]) selected = '0;
+          else if (mode_i == program_pkg::MODE_5) selected = tap5;
+          else if (mode_i == program_pkg::MODE_3) selected = tap3;
+          else selected = tap1;
+        end
+        always_ff @(posedge clk_i) act_q[8*e+:8] <= selected;
+      end
+      assign single_o[a] = act_q[8*24+:8];
+
       for (s = 0; s < 3; s = s + 1) begin : gen_segment
         for (k = 0; k < 4; k = k + 1) begin : gen_pair
-          logic [8:0] x, y, x_q, y_q;
-          logic [9:0] xy_q;
+          logic [15:0] pair;
+          logic [8:0] x, y, x_q, y_q, xy_q;
           // Stage 5a + 1 + k: the last cycle of the delay is the register of the pair sum.
           delay_line #(
-              .WIDTH(18),
-              .DEPTH(5 * a + k)
+              .WIDTH(16),
+              .DEPTH(k)
           ) u_delay (
               .clk_i(clk_i),
-              .d_i  ({act_q[a][8*s+2*k+1], act_q[a][8*s+2*k]}),
-              .d_o  ({y, x})
+              .d_i  (act_q[8*(8*s+2*k)+:16]),
+              .d_o  (pair)
           );
+          assign x = {signed_i && pair[7], pair[7:0]};
+          assign y = {signed_i && pair[15], pair[15:8]};
           always_ff @(posedge clk_i) begin
             x_q  <= x;
             y_q  <= y;
-            xy_q <= {x[8], x} + {y[8], y};
+            xy_q <= x + y;
           end
           assign x_o[a][4*s+k]  = x_q;
           assign y_o[a][4*s+k]  = y_q;

@@ -63,6 +63,18 @@ def pixel_stream(rng, count, kind="random"):
 PIXEL_KINDS = ("random", "extreme", "all 255", "all -128")
 
 
+def array_inputs(act):
+    """Activations int64 [..., 25] as the ports of an array carry them (pe.sv, pe_pair.sv):
+    {port: (int64 [..., n], width in bits)}."""
+    x, y = act[..., 0:24:2], act[..., 1:24:2]
+    return {"single_i": (act[..., 24:], 8), "x_i": (x, 9), "y_i": (y, 9), "xy_i": (x + y, 9)}
+
+
+def sum_offset(signed):
+    """What an array adds to the sums of its three segments beside activations."""
+    return np.array([4 * 256 + 128, 4 * 256, 4 * 256]) * int(signed)
+
+
 def skew(values, delay):
     """Rows [T, ...] delayed by `delay` cycles, zeros before."""
     out = np.zeros_like(values)
