@@ -123,9 +123,9 @@ def main(
 ) -> None:
     """Synthesize blocks and the whole accelerator with open tools, and report area and clock.
 
-    xc7: Yosys maps each block flat; its estimate of logic cells counts. ecp5: each block is mapped,
-    placed and routed on an LFE5U-85F, speed grade 6, between shift registers. A block that has not
-    changed is not measured again.
+    xc7: Yosys maps each block, its PEs alone; its estimate of logic cells counts. ecp5: each block
+    is mapped, placed and routed on an LFE5U-85F, speed grade 6, between shift registers. A block
+    that has not changed is not measured again.
     """
     plan = yaml.safe_load(PLAN.read_text(encoding="utf-8"))
     work = chosen(plan, blocks)

@@ -68,6 +68,6 @@ def ports(
 
 
 def statistics(path: Path) -> dict[str, int]:
-    """Counts of cells by type of a flat `stat -json`; "LC" is the estimate of logic cells."""
-    (module,) = json.loads(path.read_text())["modules"].values()
-    return {**module["num_cells_by_type"], "LC": module.get("estimated_num_lc", 0)}
+    """Counts of cells by type of a `stat -json`; "LC" is the estimate of logic cells."""
+    design = json.loads(path.read_text())["design"]
+    return {**design["num_cells_by_type"], "LC": design.get("estimated_num_lc", 0)}
