@@ -12,7 +12,7 @@
 module clipq_accel #(
     parameter NUM_MODULES  = 4,      // conv modules: 4, 8 or 16
     parameter BANK_WORDS   = 11264,  // feature buffer: 8 banks of so many 32-bit words
-    parameter WEIGHT_WORDS = 4096,   // weight buffer: 64-bit words, a power of two
+    parameter WEIGHT_WORDS = 2048,   // weight buffer: 64-bit words, a power of two
     parameter MAX_LAYERS   = program_pkg::MAX_LAYERS
 ) (
     input  wire logic        clk_i,
@@ -61,6 +61,7 @@ module clipq_accel #(
   localparam int A_W = program_pkg::QUAD_ADDR_W;
   localparam int QUADS = NUM_MODULES / 4;
   localparam int PROG_WORDS = program_pkg::RECORD_WORDS * (MAX_LAYERS + 1);
+  localparam int PROG_W = $clog2(PROG_WORDS);
   localparam int LEVEL_W = $clog2(WEIGHT_WORDS) + 1;
   localparam int RESULT_DEPTH = 64;
   localparam int ROOM_W = $clog2(RESULT_DEPTH + 1);
@@ -144,6 +145,8 @@ module clipq_accel #(
   logic weights_valid, weights_ready, weights_done, weights_first, buffer_ready, results_done, image_end;
   logic [7:0] parser_code;
   logic [10:0] prog_waddr, prog_raddr;
+  logic unused_prog_addr;
+  assign unused_prog_addr = ^{prog_waddr >> PROG_W, prog_raddr >> PROG_W};
   logic [63:0] prog_wdata, prog_rdata, weights_data;
 
   // One packet at a time: after its last beat the stream is held until the program is accepted or the image finished.
@@ -188,10 +191,10 @@ module clipq_accel #(
   ) u_program_memory (
       .clk_i  (clk_i),
       .we_i   (prog_we),
-      .waddr_i(prog_waddr),
+      .waddr_i(prog_waddr[PROG_W-1:0]),
       .wdata_i(prog_wdata),
       .re_i   (1'b1),
-      .raddr_i(prog_raddr),
+      .raddr_i(prog_raddr[PROG_W-1:0]),
       .rdata_o(prog_rdata)
   );
 

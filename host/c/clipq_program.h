@@ -8,7 +8,7 @@
 #define CLIPQ_MAGIC_PROGRAM 0x52505143 /* "CQPR", first word of a program packet */
 #define CLIPQ_MAGIC_WEIGHTS 0x54575143 /* "CQWT", first word of a weights packet */
 #define CLIPQ_RECORD_WORDS 16 /* 64-bit words of the header and of each descriptor */
-#define CLIPQ_MAX_LAYERS 64 /* descriptors of a program */
+#define CLIPQ_MAX_LAYERS 63 /* descriptors of a program */
 #define CLIPQ_MAX_CHANNELS 512 /* channels of a tensor */
 #define CLIPQ_QUAD_ADDR_W 17 /* bits of a quad address */
 #define CLIPQ_VSTEP_W 14 /* bits of the row step between vertical taps */

@@ -13,7 +13,7 @@
 module accel_harness #(
     parameter NUM_MODULES  = 4,
     parameter BANK_WORDS   = 11264,
-    parameter WEIGHT_WORDS = 4096,
+    parameter WEIGHT_WORDS = 2048,
     parameter WEIGHT_DEPTH = 1048576,
     parameter IMAGE_DEPTH  = 1048576,
     parameter RESULT_DEPTH = 1048576

@@ -17,7 +17,7 @@ class Hardware:
 
     num_modules: int = 4
     bank_words: int = 11264  # feature buffer: 8 banks of so many 32-bit words
-    weight_words: int = 4096  # weight buffer: 64-bit words
+    weight_words: int = 2048  # weight buffer: 64-bit words
 
     def __post_init__(self) -> None:
         if self.num_modules not in MODULE_COUNTS:

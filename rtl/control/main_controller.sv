@@ -14,7 +14,7 @@
 module main_controller #(
     parameter NUM_MODULES = 4,
     parameter BANK_WORDS  = 11264,
-    parameter MAX_LAYERS  = 64
+    parameter MAX_LAYERS  = program_pkg::MAX_LAYERS
 ) (
     input  wire logic                                clk_i,
     input  wire logic                                rst_ni,           // includes soft reset

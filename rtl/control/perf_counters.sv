@@ -11,7 +11,7 @@
 `timescale 1ns / 1ps
 
 module perf_counters #(
-    parameter MAX_LAYERS = 64
+    parameter MAX_LAYERS = program_pkg::MAX_LAYERS
 ) (
     input  wire logic       clk_i,
     input  wire logic       rst_ni,

@@ -12,7 +12,7 @@ package program_pkg;
   localparam logic [31:0] MAGIC_PROGRAM = 32'h52505143;  // "CQPR", first word of a program packet
   localparam logic [31:0] MAGIC_WEIGHTS = 32'h54575143;  // "CQWT", first word of a weights packet
   localparam int RECORD_WORDS = 16;  // 64-bit words of the header and of each descriptor
-  localparam int MAX_LAYERS = 64;  // descriptors of a program
+  localparam int MAX_LAYERS = 63;  // descriptors of a program
   localparam int MAX_CHANNELS = 512;  // channels of a tensor
   localparam int QUAD_ADDR_W = 17;  // bits of a quad address
   localparam int VSTEP_W = 14;  // bits of the row step between vertical taps

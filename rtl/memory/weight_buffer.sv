@@ -9,7 +9,7 @@
 `timescale 1ns / 1ps
 
 module weight_buffer #(
-    parameter DEPTH = 4096  // power of two
+    parameter DEPTH = 2048  // power of two
 ) (
     input  wire logic                      clk_i,
     input  wire logic                      rst_ni,

@@ -12,7 +12,7 @@
 `timescale 1ns / 1ps
 
 module stream_parser #(
-    parameter int PROG_WORDS = 1040  // program memory; a longer program is refused
+    parameter int PROG_WORDS = 1024  // program memory; a longer program is refused
 ) (
     input  wire logic        clk_i,
     input  wire logic        rst_ni,

@@ -18,7 +18,7 @@ from tb.lib import coverage, meeting
 from tb.lib.effort import scaled
 from tb.lib.stalls import PATTERNS, stalls
 
-PROG_WORDS = 1040
+PROG_WORDS = 1024
 KINDS = {MAGIC_PROGRAM: "program", MAGIC_WEIGHTS: "weights"}
 CONTROL = (
     "s_axis_tready",
