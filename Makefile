@@ -196,7 +196,7 @@ docs: ## the documentation site, in build/site
 coverage: ## line, branch and toggle coverage of rtl/ against the gates: [JOBS=n] [SEED=n] [ARGS=--missed]
 	@$(python) ci coverage $(call option,JOBS,jobs) $(call option,SEED,seed) $(ARGS)
 
-mutate: ## bugs planted in the RTL, and which tests find them: [N=200] [SEED=n] [MODULE=name] [HAND=1] [MUTANT=id] [ARGS=]
+mutate: ## bugs planted in the RTL, and which tests find them: [N=100] [SEED=n] [MODULE=name] [HAND=1] [MUTANT=id] [ARGS=]
 	@$(python) ci mutate $(call option,N,count) $(call option,SEED,seed) $(call option,MODULE,module) $(call flag,HAND,hand) \
 	    $(call option,MUTANT,mutant) $(ARGS)
 

@@ -382,13 +382,15 @@ async def error_before_next_packet(dut):
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def reset_forgets_program(dut):
-    """rst_ni, unlike clear_i, drops the program."""
+    """rst_ni, unlike clear_i, drops the program; weights are none."""
     bench = Bench(dut)
     await bench.start()
     await bench.send(b.packet(MAGIC_PROGRAM, [1, 2]))
     assert dut.prog_valid_o.value == 1
     await clocking.reset(dut)
     await RisingEdge(dut.clk_i)
+    assert dut.prog_valid_o.value == 0
+    await bench.send(b.packet(MAGIC_WEIGHTS, [1, 2]))
     assert dut.prog_valid_o.value == 0
     await bench.check_good(4)
 
