@@ -127,6 +127,7 @@ def test_check_predicts_what_the_imported_network_takes(modules, tmp_path):
     )
     result = CliRunner().invoke(main, ["check", "--net", str(path), "--modules", str(modules)])
     assert result.exit_code == 0 and f"{verdict.prediction.total_cycles:,} cycles" in result.output
+    assert any("add9" in line and "in conv7" in line for line in result.output.splitlines())
 
 
 def test_every_layer_that_the_compiler_refuses_is_named(tmp_path):

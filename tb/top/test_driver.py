@@ -50,8 +50,10 @@ def small_network() -> Network:
 
 
 def other_network() -> Network:
-    """Another one, of another shape."""
-    return Chain(np.random.default_rng(6), (2, 3, 4), False, "other").conv(6, (1, 3)).network()
+    """Another one, of another shape, with a sum that is computed in a convolution's write-back."""
+    chain = Chain(np.random.default_rng(6), (2, 3, 4), False, "other")
+    chain.conv(6, (1, 3)).conv(6, (3, 3), (1, 1)).add("conv1_1x3", "conv2_3x3")
+    return chain.network()
 
 
 SMALL, OTHER = small_network(), other_network()
