@@ -250,7 +250,7 @@ def main(
 
         hardware = Hardware(num_modules=int(modules))
         compiled = compile_network(net, hardware, debug=True)
-        sums = {conv: name for name, conv in compiled.fused_into.items()}
+        sums = compiled.fused_sums
         rtl = run_rtl(net, images, hardware, compiled=compiled, show=True).tensors
     rows = compare(net, run_integer(net, images, keep=True), unrounded(net, soft), real, rtl)
     show(rows, net, wide_console(), sums)

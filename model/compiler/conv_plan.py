@@ -8,7 +8,8 @@ output-channel group, tile row, tile column, input-channel group, kernel-row ste
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from model.compiler.hardware import Hardware
@@ -18,9 +19,8 @@ from model.network.layer import Layer
 
 WINDOW = (1, 3, 5)  # kernel columns that an array holds in conv mode 0, 1, 2
 CHANNEL_QUADS = (8, 8, 5)  # quads (four input channels) of a pass
-# Output pixels of a tile that has several rows: nothing is computed while a layer's last tile is
-# drained, so it is no larger than needed to hide a change of weights.
-ROWS_PIXELS = 128
+DRAIN_DELAY = 45  # cycles from a tile's last slot to its drain, about
+DRAIN_GAP = 2  # cycles between the drains of two tiles
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -51,6 +51,8 @@ class ConvPlan:
     kernel: Pair
     pad: Pair
     stride: Pair = (1, 1)
+    fused: bool = False  # a sum in the write-back: results are drained at half the pace
+    tile_rows: int = TILE_PIXELS  # at most
 
     @property
     def window(self) -> int:
@@ -113,7 +115,7 @@ class ConvPlan:
         _, height, width = self.out_shape
         if width > TILE_PIXELS:
             return 1, TILE_PIXELS
-        rows = min(height, max(1, ROWS_PIXELS // width))
+        rows = min(height, TILE_PIXELS // width, self.tile_rows)
         return ceil_div(height, ceil_div(height, rows)), width
 
     @property
@@ -164,20 +166,50 @@ class ConvPlan:
         )
         return per_group * self.channel_groups * self.output_groups
 
+    @property
+    def frees_early(self) -> bool:
+        """Whether a partial-sum buffer is free for another tile when its drain begins, not when it
+        ends; while results are never held up."""
+        return self.mode != 0 and not self.fused and (self.vertical or self.kr_count == 1)
+
     def busy_cycles(self, shortest_pass: int) -> int:
         """As slots, with every pass at least as long as its weights take to load."""
-        per_group = sum(
-            max(p.rows * p.length, shortest_pass)
+        return sum(self.tile_cycles(shortest_pass)) * self.output_groups
+
+    def tile_cycles(self, shortest_pass: int) -> list[int]:
+        """The same of each tile, in one group of output channels."""
+        return [
+            self.channel_groups
+            * sum(max(p.rows * p.length, shortest_pass) for p in self.tile_passes(*origin))
             for origin in self.tile_origins()
-            for p in self.tile_passes(*origin)
-        )
-        return per_group * self.channel_groups * self.output_groups
+        ]
+
+    def drain_cycles(self) -> list[int]:
+        """Cycles in which the results of each tile are read, in one group of output channels."""
+        pace = self.steps * (2 if self.fused else 1)
+        return [pace * math.prod(self.tile_size(*origin)) for origin in self.tile_origins()]
+
+    def end(self, shortest_pass: int) -> int:
+        """Cycles from the first slot to the last result's read, about: two partial-sum buffers in
+        turn, one adds up while the other is drained."""
+        busy, drains = self.tile_cycles(shortest_pass), self.drain_cycles()
+        computed = drained = 0
+        freed = [0, 0]
+        for cycles, drain in list(zip(busy, drains)) * self.output_groups:
+            computed = max(computed, freed[0]) + cycles
+            begin = max(computed + DRAIN_DELAY, drained + DRAIN_GAP)
+            drained = begin + drain
+            freed = [freed[1], begin if self.frees_early else drained]
+        return drained
 
 
-def plan_conv(layer: Layer, hardware: Hardware, vertical_allowed: bool) -> ConvPlan:
+def plan_conv(
+    layer: Layer, hardware: Hardware, vertical_allowed: bool, fused: bool = False
+) -> ConvPlan:
     """The fastest mapping of a conv layer; the widest window, which reads least, among equals.
 
     vertical_allowed: the input's layout lets vertical taps be read at once (at most 16 channels).
+    fused: a sum is computed in the layer's write-back.
     """
     shortest = hardware.pass_words + (10 if hardware.num_modules == 4 else 4)
     plans = [
@@ -190,9 +222,22 @@ def plan_conv(layer: Layer, hardware: Hardware, vertical_allowed: bool) -> ConvP
             layer.kernel,
             layer.pad,
             layer.stride,
+            fused,
         )
         for mode in ((2, 1, 0) if layer.stride[1] == 1 else (0,))
         for vertical in ((True, False) if vertical_allowed else (False,))
         if not (mode == 2 and vertical and layer.in_shape[0] > 4)  # its reads have five quads
     ]
-    return min(plans, key=lambda plan: plan.busy_cycles(shortest))
+    plan = min(plans, key=lambda plan: plan.busy_cycles(shortest))
+    return plan if layer.out == "int32" else _with_best_tile(plan, hardware, shortest)
+
+
+def _with_best_tile(plan: ConvPlan, hardware: Hardware, shortest: int) -> ConvPlan:
+    """The plan with the tiles for which the layer ends first: less is drained behind a small last
+    one, but tiles wait for each other's buffers, and passes last as long as their weights take.
+    The weights of a group are not sent again for more tiles."""
+    if plan.passes * hardware.pass_words > hardware.weight_words:
+        return plan
+    rows = range(plan.tile[0], 0, -1)
+    tiles = {other.tile: other for row in rows for other in [replace(plan, tile_rows=row)]}
+    return min(tiles.values(), key=lambda other: other.end(shortest))

@@ -64,6 +64,11 @@ class Compiled:
         """{sum: the convolution into whose write-back it is fused}."""
         return {entry.add.name: entry.layer.name for entry in self.entries if entry.add}
 
+    @property
+    def fused_sums(self) -> dict[str, str]:
+        """{convolution: the sum that is fused into its write-back}."""
+        return {conv: name for name, conv in self.fused_into.items()}
+
     def by_layer(self, counters: np.ndarray) -> np.ndarray:
         """[descriptors, ...] -> [layers, ...] in the network's order: a convolution has what its
         descriptor counted, a sum that is fused into it zeros."""
@@ -287,9 +292,11 @@ def _plan_layout(
     banks = memory_plan.banks_apart(sums)
     tensors = memory_plan.place(tensors, last_use, hardware.quads, banks)
     plans = {
-        layer.name: plan_conv(layer, hardware, layer.inputs[0] in skewed)
-        for layer in net.layers
-        if layer.op == "conv"
+        entry.layer.name: plan_conv(
+            entry.layer, hardware, entry.layer.inputs[0] in skewed, entry.add is not None
+        )
+        for entry in program_entries
+        if entry.layer.op == "conv"
     }
     return plans, tensors
 

@@ -270,14 +270,13 @@ def _conv(compiled: Compiled, layer: Layer, start: int, loader: _Loader) -> _Run
     hardware, plan = compiled.hardware, compiled.plans[layer.name]
     replay = replayed(plan, hardware)
     words_out = ceil_div(layer.out_shape[0], hardware.num_modules)
-    fused = layer.name in compiled.fused_into.values()
-    pace = 2 if fused else 1  # cycles of a drain step
+    pace = 2 if plan.fused else 1  # cycles of a drain step
     raw = loader.results = _RawResults(hardware.num_modules) if layer.out == "int32" else None
     ready_at = start + FIRST_SETUP  # the next pass is set up
     free_at = start  # the last slot was issued; the next pass may start
     delay = None
     freed = deque([0, 0], maxlen=2)  # cycles in which the last two tiles gave their buffers back
-    early = plan.mode != 0 and not (raw or fused) and (plan.vertical or plan.kr_count == 1)
+    early = plan.frees_early and raw is None
     drain_end = 0
     tiles = [(plan.tile_size(*origin), plan.tile_passes(*origin)) for origin in plan.tile_origins()]
     words = 0
@@ -321,7 +320,7 @@ def _conv(compiled: Compiled, layer: Layer, start: int, loader: _Loader) -> _Run
     loader.clock = last_switch + 1 if geometry.rows else loader.clock
     pixels = plan.out_shape[1] * plan.out_shape[2]
     writes = 0 if raw else pixels * ceil_div(layer.out_shape[0], 4)
-    others = pixels * words_out * (hardware.num_modules // 4) if fused else 0
+    others = pixels * words_out * (hardware.num_modules // 4) if plan.fused else 0
     return drain_end + DRAIN_TO_IDLE, (plan.slots * plan.quads + others, writes, words, plan.slots)
 
 

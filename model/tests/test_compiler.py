@@ -12,7 +12,7 @@ from model.compiler.conv_plan import plan_conv
 from model.compiler.fusion import entries
 from model.compiler.hardware import Hardware
 from model.compiler.memory_plan import layout, place
-from model.compiler.program_format import DESCRIPTOR, RECORD_WORDS
+from model.compiler.program_format import DESCRIPTOR, RECORD_WORDS, TILE_PIXELS
 from model.compiler.records import decode
 from model.compiler.weights import pack_passes, pe_indices
 from model.data.images import ZOO
@@ -243,6 +243,25 @@ def test_predicted_cycles_of_the_nin(modules, bound, ideal):
     assert sum(layer.ideal for layer in prediction.layers if layer.macs) == ideal
     assert ideal < prediction.total_cycles <= bound
     assert sum(layer.macs for layer in prediction.layers) == 222_486_528
+
+
+@pytest.mark.parametrize("modules", [4, 8, 16])
+def test_tiles_are_small_where_that_saves_cycles(modules):
+    """Against the largest tiles: fewer cycles of the NIN; of a residual block, too, unless its
+    slower drain would make tiles wait; never other passes of a tile than its rows ask for."""
+    block = network(
+        (32, 16, 16),
+        conv("a", "input", 32, 32, (3, 3), (1, 1)),
+        conv("b", "a", 32, 32, (3, 3), (1, 1)),
+        add("sum", "input", "b"),
+    )
+    for net in (load_network(ZOO / "nin-cifar10.clipq.npz"), block):
+        compiled = compile_network(net, Hardware(num_modules=modules))
+        plans = {n: replace(p, tile_rows=TILE_PIXELS) for n, p in compiled.plans.items()}
+        largest = predict(replace(compiled, plans=plans)).total_cycles
+        assert predict(compiled).total_cycles < largest - 100
+        for name, plan in compiled.plans.items():
+            assert plan.slots == plans[name].slots and plan.fused == (name == "b")
 
 
 def test_a_slower_weight_buffer_never_predicts_fewer_cycles():
