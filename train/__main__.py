@@ -18,32 +18,23 @@ from train.workers import find_device, rank
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
-DATASETS = click.Choice(list(checkpoint.CIFAR))
+
+
+def option(*names: str, **given: Any) -> Any:
+    """A click option whose default the help shows."""
+    return click.option(*names, show_default=True, **given)
+
+
+DATASETS, DEVICES = click.Choice(list(checkpoint.CIFAR)), click.Choice(["cpu", "cuda"])
+SEED, THREADS = click.IntRange(0, 2**63 - 1), click.IntRange(1, 1024)
+WHICH = "full, short, smoke..., or a file *.yaml."
 COMMON = (
-    click.option("--dataset", type=DATASETS, help="Of a recipe that has a choice. [its own]"),
-    click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Instead of the recipe's."),
-    click.option(
-        "--device",
-        type=click.Choice(["cpu", "cuda"]),
-        default="cpu",
-        show_default=True,
-        help="Several GPUs: torchrun -m train ...",
-    ),
-    click.option(
-        "--threads",
-        type=click.IntRange(1, 1024),
-        default=os.cpu_count(),
-        show_default=True,
-        help="Of the CPU.",
-    ),
-    click.option(
-        "--stages",
-        "folder",
-        type=FOLDER,
-        default=STAGES,
-        show_default=True,
-        help="Folder of what the stages leave behind.",
-    ),
+    option("--recipe", default="full", help=WHICH),
+    option("--dataset", type=DATASETS, help="Of a recipe that has a choice. [its own]"),
+    option("--seed", type=SEED, help="Instead of the recipe's."),
+    option("--device", type=DEVICES, default="cpu", help="Several GPUs: torchrun -m train ..."),
+    option("--threads", type=THREADS, default=os.cpu_count(), help="Of the CPU."),
+    option("--stages", "folder", type=FOLDER, default=STAGES, help="What the stages leave behind."),
 )
 
 
@@ -69,11 +60,8 @@ def main() -> None:
 
 
 @main.command(cls=Command)
-@click.option(
-    "--recipe", default="full", show_default=True, help="full, short, smoke..., or a file *.yaml."
-)
 @common
-@click.option("--out", type=FOLDER, help="Folder of the network and its card. [STAGES/NAME]")
+@option("--out", type=FOLDER, help="Folder of the network and its card. [STAGES/NAME]")
 def run(out: Path | None, folder: Path, **given: Any) -> None:
     """From data to network file and model card. The same command goes on where it was stopped."""
     made = project(folder=folder, **given)
@@ -86,7 +74,7 @@ def run(out: Path | None, folder: Path, **given: Any) -> None:
 
 @main.command(name="export", cls=Command)
 @click.argument("checkpoints", nargs=-1, type=FILE)
-@click.option("--out", type=FOLDER, help="Folder of the network files. [the checkpoint's]")
+@option("--out", type=FOLDER, help="Folder of the network files. [the checkpoint's]")
 def export_command(checkpoints: tuple[Path, ...], out: Path | None) -> None:
     """Export CHECKPOINTS (*.ckpt.npz; default: all in model/zoo) to *.clipq.npz."""
     targets: dict[Path, Path] = {}
@@ -108,7 +96,6 @@ def export_command(checkpoints: tuple[Path, ...], out: Path | None) -> None:
 
 @main.command(cls=Command)
 @click.argument("path", type=FILE)
-@click.option("--recipe", default="full", show_default=True, help="Whose test images are used.")
 @common
 def evaluate(path: Path, dataset: str | None, **given: Any) -> None:
     """Top-1 accuracy of the checkpoint PATH on a recipe's test images: *.float.npz in full
@@ -122,18 +109,9 @@ def evaluate(path: Path, dataset: str | None, **given: Any) -> None:
 
 @main.command(name="tables", cls=Command)
 @click.argument("names", nargs=-1, type=click.Choice(list(tables.TABLES)))
-@click.option(
-    "--recipe", default="full", show_default=True, help="Whose full precision all rows start from."
-)
 @common
-@click.option(
-    "--epochs",
-    type=click.IntRange(1, 100_000),
-    default=8,
-    show_default=True,
-    help="Of fine-tuning a row.",
-)
-@click.option("--out", type=FOLDER, default=tables.FOLDER, show_default=True)
+@option("--epochs", type=click.IntRange(1, 100_000), default=8, help="Of fine-tuning a row.")
+@option("--out", type=FOLDER, default=tables.FOLDER)
 def tables_command(names: tuple[str, ...], epochs: int, out: Path, **given: Any) -> None:
     """The tables NAMES (default: all) of the 2022 paper, measured. The same command goes on where
     it was stopped."""

@@ -19,32 +19,22 @@ from model.network.contract import MAX_KERNEL
 from train.net import Net, Spec
 
 KINDS: dict[Any, str] = {
-    operator.add: "add",
-    operator.iadd: "add",
-    torch.add: "add",
-    torch.relu: "relu",
-    F.relu: "relu",
-    F.max_pool2d: "maxpool",
-    F.avg_pool2d: "avgpool",
-    F.adaptive_avg_pool2d: "global",
-    torch.flatten: "flatten",
-    torch.mean: "mean",
-    F.dropout: "dropout",
-    nn.Conv2d: "conv",
-    nn.Linear: "linear",
-    nn.BatchNorm2d: "norm",
-    nn.BatchNorm1d: "norm",
-    nn.ReLU: "relu",
-    nn.MaxPool2d: "maxpool",
-    nn.AvgPool2d: "avgpool",
-    nn.AdaptiveAvgPool2d: "global",
-    nn.Flatten: "flatten",
-    nn.Dropout: "dropout",
-    nn.Dropout2d: "dropout",
-    nn.Identity: "same",
-    **{name: name.rstrip("_") for name in ("add", "add_", "relu", "relu_", "flatten", "mean")},
-    **dict.fromkeys(("view", "reshape"), "flatten"),
-    "contiguous": "same",
+    target: kind
+    for kind, targets in {
+        "conv": (nn.Conv2d,),
+        "linear": (nn.Linear,),
+        "norm": (nn.BatchNorm2d, nn.BatchNorm1d),
+        "relu": (torch.relu, F.relu, nn.ReLU, "relu", "relu_"),
+        "maxpool": (F.max_pool2d, nn.MaxPool2d),
+        "avgpool": (F.avg_pool2d, nn.AvgPool2d),
+        "global": (F.adaptive_avg_pool2d, nn.AdaptiveAvgPool2d),
+        "mean": (torch.mean, "mean"),
+        "add": (operator.add, operator.iadd, torch.add, "add", "add_"),
+        "flatten": (torch.flatten, nn.Flatten, "flatten", "view", "reshape"),
+        "dropout": (F.dropout, nn.Dropout, nn.Dropout2d),
+        "same": (nn.Identity, "contiguous"),
+    }.items()
+    for target in targets
 }
 
 
@@ -95,22 +85,20 @@ class Tracer:
                 raise TraceError("network: its output must be one tensor")
             self.output = self.names[node.args[0]]
         elif shape_of(node) is not None:
-            self.module = self.traced.get_submodule(node.target) if self._called(node) else None
+            self.module = (
+                self.traced.get_submodule(node.target) if node.op == "call_module" else None
+            )
             target = type(self.module) if self.module else node.target
             if target not in KINDS:
                 what = printable(getattr(target, "__name__", target))
                 raise self._refuse(node, f"there is no layer for {what}")
             getattr(self, f"_{KINDS[target]}")(node)
 
-    @staticmethod
-    def _called(node: Any) -> bool:
-        return node.op == "call_module"
-
     def _refuse(self, node: Any, why: str) -> TraceError:
         return TraceError(f"network, layer {self._name(node)}: {why}")
 
     def _name(self, node: Any) -> str:
-        name = (node.target if self._called(node) else node.name).replace(".", "_")
+        name = (node.target if node.op == "call_module" else node.name).replace(".", "_")
         while name in self.layers or name == "input" or hasattr(nn.ModuleDict, name):
             name += "_"
         return name

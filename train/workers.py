@@ -79,6 +79,7 @@ class Workers:
         torch.set_num_threads(1)
         self.net, self.device = net.to(device), device
         self.threads = threads if device.type == "cpu" else 1
+        self.twins = [self._twin() for _ in range(self.threads)]
         self.pool = ThreadPoolExecutor(
             self.threads, initializer=torch.set_num_threads, initargs=(1,)
         )
@@ -102,7 +103,7 @@ class Workers:
         pieces: (inputs [n, C, H, W], targets) each; loss(logits, inputs, targets): mean over a
         piece; seeds: a generator for each piece, which dropout uses.
         """
-        twins, total = self._twins(), sum(len(x) for x, _ in pieces)
+        twins, total = self._ready(), sum(len(x) for x, _ in pieces)
         world = dist.get_world_size() if dist.is_initialized() else 1
         mine = range(rank(), len(pieces), world)
         drawn: list[Any] = list(seeds) if seeds else [None] * len(pieces)
@@ -118,23 +119,35 @@ class Workers:
         value = sum((s * value for s, (value, _, _) in parts), start=_zero)
         return summed(value.double()).item()
 
-    def _twins(self) -> "SimpleQueue[Net]":
-        """Copies of the network, one a thread, whose weights are the integers already; running
-        statistics will be those of the last piece."""
+    def _twin(self) -> Net:
+        """A copy that shares the parameters; its running statistics will be those of its last
+        piece."""
+        twin = copy.deepcopy(self.net).train()
+        for parameter, shared in zip(twin.parameters(), self.net.parameters()):
+            parameter.data = shared.data
+        for _, block in twin.blocks():
+            block.bn.momentum = 1.0
+        return twin
+
+    def _ready(self) -> "SimpleQueue[Net]":
+        """The copies, ready for a batch: their weights are the integers already."""
         if self.net.mode == "exact":
             self.net.become_exact()
         blocks, fake = [block for _, block in self.net.blocks()], self.net.mode != "float"
         integers = lambda block: block.quantizer.integers(block.conv.weight.detach())
         weights = list(self.pool.map(integers, blocks)) if fake else []
-        twins: SimpleQueue[Net] = SimpleQueue()
-        for _ in range(self.threads):
-            twin = copy.deepcopy(self.net).train()
-            for number, (_, block) in enumerate(twin.blocks()):
-                block.bn.momentum, block.ready = 1.0, fake
-                if fake:
-                    block.conv.weight.data = weights[number]
-            twins.put(twin)
-        return twins
+        ready: SimpleQueue[Net] = SimpleQueue()
+        for twin in self.twins:
+            for buffer, original in zip(twin.buffers(), self.net.buffers()):
+                buffer.copy_(original)
+            for name, node in twin.nodes.items():
+                node.mode = self.net.mode
+                if node.mode == "exact" and node.spec["op"] != "dropout":
+                    node.exact = self.net.nodes[name].exact
+            for (_, block), weight in zip(twin.blocks(), weights):
+                block.ready, block.conv.weight.data = True, weight
+            ready.put(twin)
+        return ready
 
     def _update_statistics(self, pieces: list[tuple[float, Any]]) -> None:
         for i, (_, block) in enumerate(self.net.blocks()):

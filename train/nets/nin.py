@@ -2,18 +2,9 @@
 
 from torch import Tensor, nn
 
-# input channels, output channels (None: classes), kernel, pool after it
-LAYERS = (
-    (3, 192, 5, False),
-    (192, 160, 1, False),
-    (160, 96, 1, True),
-    (96, 192, 5, False),
-    (192, 192, 1, False),
-    (192, 192, 1, True),
-    (192, 192, 3, False),
-    (192, 192, 1, False),
-    (192, None, 1, False),
-)
+CHANNELS = (192, 160, 96, 192, 192, 192, 192, 192)  # the classes come last
+KERNELS = (5, 1, 1, 5, 1, 1, 3, 1, 1)
+POOLED = (3, 6)  # convolutions that a pooling follows
 
 
 class NIN(nn.Module):
@@ -24,17 +15,15 @@ class NIN(nn.Module):
 
     def __init__(self, classes: int = 10, width: float = 1.0) -> None:
         super().__init__()
-        pools, inputs = 0, 3
-        for number, (_, outputs, kernel, pool) in enumerate(LAYERS, 1):
-            outputs = max(1, round(width * outputs)) if outputs else classes
+        channels, inputs = [*(max(1, round(width * count)) for count in CHANNELS), classes], 3
+        for number, (outputs, kernel) in enumerate(zip(channels, KERNELS), 1):
             conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
             self.add_module(f"conv{number}", conv)
             self.add_module(f"bn{number}", nn.BatchNorm2d(outputs))
-            if number < len(LAYERS):
+            if number < len(KERNELS):
                 self.add_module(f"relu{number}", nn.ReLU())
-            if pool:
-                pools += 1
-                self.add_module(f"pool{pools}", nn.MaxPool2d(2))
+            if number in POOLED:
+                self.add_module(f"pool{POOLED.index(number) + 1}", nn.MaxPool2d(2))
             inputs = outputs
         self.gap = nn.AdaptiveAvgPool2d(1)
 

@@ -6,17 +6,8 @@ classes: five million weights, about as many multiplications an image as the NIN
 
 from torch import Tensor, nn
 
-# input channels, output channels, pool after it
-LAYERS = (
-    (3, 32, False),
-    (32, 96, True),
-    (96, 96, False),
-    (96, 256, True),
-    (256, 256, False),
-    (256, 384, True),
-    (384, 384, False),
-    (384, 512, False),
-)
+CHANNELS = (3, 32, 96, 96, 256, 256, 384, 384, 512)
+POOLED = (1, 3, 5)  # stages that a pooling follows, from 0 on
 
 
 class Teacher(nn.Module):
@@ -29,17 +20,17 @@ class Teacher(nn.Module):
         super().__init__()
         self.stages, self.pool = nn.ModuleList(), nn.MaxPool2d(2)
         last = 3
-        for _, outputs, _ in LAYERS:
-            outputs = round(width * outputs)
+        for outputs in (round(width * count) for count in CHANNELS[1:]):
             conv = nn.Conv2d(last, outputs, 3, padding=1, bias=False)
             self.stages.append(nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU()))
             last = outputs
-        self.classify = nn.Sequential(nn.Conv2d(last, classes, 1, bias=False))
-        self.classify.append(nn.BatchNorm2d(classes))
+        conv = nn.Conv2d(last, classes, 1, bias=False)
+        self.classify = nn.Sequential(conv, nn.BatchNorm2d(classes))
         self.gap = nn.AdaptiveAvgPool2d(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        for stage, (inputs, outputs, pool) in zip(self.stages, LAYERS):
-            x = stage(x) + x if inputs == outputs else stage(x)
-            x = self.pool(x) if pool else x
+        for number, stage in enumerate(self.stages):
+            same = CHANNELS[number] == CHANNELS[number + 1]
+            x = stage(x) + x if same else stage(x)
+            x = self.pool(x) if number in POOLED else x
         return self.gap(self.classify(x)).flatten(1)
