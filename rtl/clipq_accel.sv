@@ -83,6 +83,8 @@ module clipq_accel #(
   logic [31:0] layer_cycles, layer_stalls, layer_reads, layer_writes, layer_weights, total_cycles, images_done;
 
   always_ff @(posedge clk_i) core_rst_n <= rst_ni && !soft_reset;
+  logic [2:0] events_q;  // for interrupts: stopped, error, done
+  always_ff @(posedge clk_i) events_q <= core_rst_n ? {stopped, error_pulse, done} : 3'b0;
   always_ff @(posedge clk_i) begin
     if (!core_rst_n || start) done_q <= 1'b0;
     else if (done) done_q <= 1'b1;
@@ -124,9 +126,9 @@ module clipq_accel #(
       .hwif_in_error_code           (error_code),
       .hwif_in_error_layer          (error_layer),
       .hwif_out_irq_status_intr     (irq_o),
-      .hwif_in_irq_status_done      (done && core_rst_n),  // the core is reset a cycle after the registers
-      .hwif_in_irq_status_error     (error_pulse && core_rst_n),
-      .hwif_in_irq_status_stopped   (stopped && core_rst_n),
+      .hwif_in_irq_status_done      (events_q[0] && core_rst_n),  // the core is reset a cycle after the registers
+      .hwif_in_irq_status_error     (events_q[1] && core_rst_n),
+      .hwif_in_irq_status_stopped   (events_q[2] && core_rst_n),
       .hwif_out_irq_enable_done     (unused_irq_enable[0]),
       .hwif_out_irq_enable_error    (unused_irq_enable[1]),
       .hwif_out_irq_enable_stopped  (unused_irq_enable[2]),
@@ -223,6 +225,8 @@ module clipq_accel #(
   logic [63:0] param_data;
   logic [program_pkg::ARRAYS*NUM_MODULES*2*program_pkg::PES-1:0] idx;
   logic pass_ready, pass_full, pass_take, pass_drop, pass_switch;
+  logic weights_empty_q;
+  always_ff @(posedge clk_i) weights_empty_q <= loader_idle && weight_level == '0;
 
   weight_loader #(
       .NUM_MODULES(NUM_MODULES),
@@ -330,7 +334,7 @@ module clipq_accel #(
       .image_rows_o      (image_rows),
       .weights_first_i   (weights_first),
       .weights_done_i    (weights_done),
-      .weights_empty_i   (loader_idle && weight_level == '0),
+      .weights_empty_i   (weights_empty_q),
       .starved_i         (starved_q),
       .params_ready_i    (params_ready),
       .params_done_o     (params_done),
