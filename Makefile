@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 # line only, so that a variable that is there for something else changes no result.
 PATHS   := NET IMAGES OUT CIFAR_ROOT MODEL CALIB FLOAT
 CHOICES := SIM MODULES TARGET BLOCK BACKEND DATASET SEED WAVES PIXELS JOBS NIGHTLY TEST N MODULE HAND MUTANT PROOF ARGS
-CHOICES += RECIPE DEVICE TABLE
+CHOICES += RECIPE DEVICE TABLE SCHEDULER
 
 define newline
 
@@ -89,6 +89,14 @@ $(error BACKEND=rtl: must be one of int torch for accuracy)
 endif
 endif
 
+FARM_USAGE := make farm-accuracy NET=x.clipq.npz IMAGES=x.npy [PIXELS=1]|DATASET=cifar10|cifar100 [N=] [SCHEDULER=tcp://...]
+ifneq ($(filter farm-accuracy,$(MAKECMDGOALS)),)
+$(call given,NET,$(FARM_USAGE))
+$(if $(DATASET),,$(call given,IMAGES,$(FARM_USAGE)))
+$(call exists,NET)
+$(if $(IMAGES),$(call exists,IMAGES))
+endif
+
 IMPORT_USAGE := make import MODEL=x.onnx [CALIB=images.npy] OUT=x.clipq.npz
 ifneq ($(filter import,$(MAKECMDGOALS)),)
 $(call given,MODEL,$(IMPORT_USAGE))
@@ -128,7 +136,7 @@ option = $(if $($1),--$2=$(call quote,$($1)))
 flag   = $(if $(filter 1,$($1)),--$2)
 
 .PHONY: help setup demo sim regress run accuracy train vectors perf lint formal mutate synth clean coverage import check export diff
-.PHONY: docs tables signoff waves
+.PHONY: docs tables signoff waves farm-accuracy
 
 help: ## list the commands
 	@echo 'Commands (the first one run sets everything up in .venv):'
@@ -158,6 +166,11 @@ run: ## any network on any input: NET= IMAGES= BACKEND=int|torch|rtl OUT= [PIXEL
 
 accuracy: ## top-1 on the 10,000 test images: NET= DATASET=cifar10|cifar100 [BACKEND=int|torch]
 	@$(python) host accuracy $(call option,NET,net) $(call option,DATASET,dataset) $(call option,BACKEND,backend)
+
+farm-accuracy: ## images through the RTL on a Dask cluster: NET= IMAGES= [PIXELS=1]|DATASET= [N=] [SCHEDULER=] [JOBS=n] [MODULES=] [OUT=]
+	@$(python) host farm $(call option,NET,net) $(call option,IMAGES,images) $(call option,DATASET,dataset) \
+	    $(call option,N,count) $(call option,SCHEDULER,scheduler) $(call option,JOBS,workers) \
+	    $(call option,MODULES,modules) $(call option,OUT,out) $(call flag,PIXELS,pixels)
 
 import: ## an ONNX or QONNX model becomes a network file: MODEL= [CALIB=images.npy] OUT= [ARGS="--mean= --std="]
 	@$(python) model import $(call option,MODEL,model) $(call option,CALIB,calib) $(call option,OUT,out) $(ARGS)

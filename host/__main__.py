@@ -14,6 +14,7 @@ main = CommandGroup(
         "accuracy": "host.accuracy",
         "diff": "host.diff",
         "memory": "host.memory",
+        "farm": "host.farm",
     },
 )
 
