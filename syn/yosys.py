@@ -46,11 +46,9 @@ def call(command: list[str], log: Path) -> None:
 def read_sources(index: RtlIndex, module: str, parameters: Mapping[str, int]) -> list[str]:
     """Commands that read `module` with all that it needs and set its parameters."""
     files = [str(path.relative_to(ROOT)) for path in index.files(module)]
-    # one command: each derives the module anew, from its defaults
-    settings = " ".join(f"-set {name} {value}" for name, value in parameters.items())
     return [
         f"read_verilog -sv {' '.join(files)}",
-        *([f"chparam {settings} {module}"] if parameters else []),
+        *(f"chparam -set {name} {value} {module}" for name, value in parameters.items()),
         f"hierarchy -check -top {module}",
         f"rename -top {module}",  # Yosys names a module by its parameters
     ]
