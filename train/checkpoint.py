@@ -198,16 +198,10 @@ def _described(facts: Any) -> Net:
 
 
 def _quantizer_arrays(quantizer: Quantizer) -> dict[str, Any]:
-    if isinstance(quantizer, Segments):
-        arrays = {"edges": np.array(quantizer.edges), "zero": np.int64(quantizer.zero)}
-        return {**arrays, "affine": np.bool_(True)} if quantizer.affine else arrays
-    if isinstance(quantizer, FixedGain):
-        point = np.int64(quantizer.fraction_bits)
-        clip, gain = np.float64(quantizer.clip), np.float64(quantizer.rms)
-        return {"clip": clip, "gain": gain, "fraction_bits": point}
-    if isinstance(quantizer, ClipQ) and quantizer.fraction_bits is None:
-        return {"clip": np.float64(quantizer.clip)}
-    raise CheckpointError(f"a checkpoint has no place for {quantizer}")
+    if not isinstance(quantizer, Segments | FixedGain | ClipQ):
+        raise CheckpointError(f"a checkpoint has no place for {quantizer}")
+    given = {{"rms": "gain"}.get(key, key): value for key, value in vars(quantizer).items()}
+    return {k: np.asarray(v) for k, v in given.items() if v is not None and v is not False}
 
 
 def _quantizer(name: str, arrays: dict[str, np.ndarray], take: Any) -> Quantizer:
