@@ -54,6 +54,7 @@ def full_precision(seed=0):
         net(integers(40))
     for _, block in net.blocks():
         block.bn.momentum = 0.1
+        block.bn.running_mean += block.bn.running_var.sqrt()  # not those of the images
     return net.eval()
 
 
@@ -71,7 +72,7 @@ def test_the_logits_follow_the_full_precision_ones(started):
     method, net, quantized, x = started
     logits, ours = (part - part.mean(0) for part in (net(x), quantized(x)))
     found = torch.corrcoef(torch.stack([logits.flatten(), ours.flatten()]))[0, 1]
-    assert found > NEAR.get(method, 0.55)
+    assert found > NEAR.get(method, 0.3)
 
 
 def test_the_quantizers_are_those_of_the_method(started):
