@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 # line only, so that a variable that is there for something else changes no result.
 PATHS   := NET IMAGES OUT CIFAR_ROOT MODEL CALIB FLOAT
 CHOICES := SIM MODULES TARGET BLOCK BACKEND DATASET SEED WAVES PIXELS JOBS NIGHTLY TEST N MODULE HAND MUTANT PROOF ARGS
-CHOICES += RECIPE DEVICE TABLE SCHEDULER
+CHOICES += PLANES RECIPE DEVICE TABLE SCHEDULER
 
 define newline
 
@@ -56,6 +56,7 @@ given  = $(if $(strip $($1)),,$(error $1 is missing: $2))
 
 $(call one_of,SIM,verilator icarus)
 $(call one_of,MODULES,4 8 16)
+$(call one_of,PLANES,2 3)
 $(call one_of,TARGET,xc7 ecp5)
 $(call one_of,BACKEND,int torch rtl)
 $(call one_of,DATASET,cifar10 cifar100)
@@ -104,7 +105,7 @@ $(call given,OUT,$(IMPORT_USAGE))
 $(call exists,MODEL)
 $(if $(CALIB),$(call exists,CALIB))
 endif
-CHECK_USAGE := make check NET=x.onnx|x.clipq.npz [MODULES=]
+CHECK_USAGE := make check NET=x.onnx|x.clipq.npz [MODULES=] [PLANES=]
 ifneq ($(filter check,$(MAKECMDGOALS)),)
 $(call given,NET,$(CHECK_USAGE))
 $(call exists,NET)
@@ -160,9 +161,9 @@ waves: ## the last waves of a test in GTKWave or Surfer: TEST=name
 regress: ## all tests: [SIM=] [JOBS=n] [SEED=n|random] [NIGHTLY=1]
 	@$(python) ci regress $(call option,SIM,sim) $(call option,JOBS,jobs) $(call option,SEED,seed) $(call flag,NIGHTLY,nightly)
 
-run: ## any network on any input: NET= IMAGES= BACKEND=int|torch|rtl OUT= [PIXELS=1] [MODULES=]
+run: ## any network on any input: NET= IMAGES= BACKEND=int|torch|rtl OUT= [PIXELS=1] [MODULES=] [PLANES=]
 	@$(python) host run $(call option,NET,net) $(call option,IMAGES,images) $(call option,BACKEND,backend) \
-	    $(call option,OUT,out) $(call flag,PIXELS,pixels) $(call option,MODULES,modules)
+	    $(call option,OUT,out) $(call flag,PIXELS,pixels) $(call option,MODULES,modules) $(call option,PLANES,planes)
 
 accuracy: ## top-1 on the 10,000 test images: NET= DATASET=cifar10|cifar100 [BACKEND=int|torch]
 	@$(python) host accuracy $(call option,NET,net) $(call option,DATASET,dataset) $(call option,BACKEND,backend)
@@ -175,8 +176,8 @@ farm-accuracy: ## images through the RTL on a Dask cluster: NET= IMAGES= [PIXELS
 import: ## an ONNX or QONNX model becomes a network file: MODEL= [CALIB=images.npy] OUT= [ARGS="--mean= --std="]
 	@$(python) model import $(call option,MODEL,model) $(call option,CALIB,calib) $(call option,OUT,out) $(ARGS)
 
-check: ## whether a model or network file runs, and what it costs: NET=x.onnx|x.clipq.npz [MODULES=] [ARGS=--clock=MHz]
-	@$(python) model check $(call option,NET,net) $(call option,MODULES,modules) $(ARGS)
+check: ## whether a model or network file runs, and what it costs: NET=x.onnx|x.clipq.npz [MODULES=] [PLANES=] [ARGS=--clock=MHz]
+	@$(python) model check $(call option,NET,net) $(call option,MODULES,modules) $(call option,PLANES,planes) $(ARGS)
 
 export: ## a network file becomes an ONNX model of the same integers: NET= OUT=
 	@$(python) model export $(call option,NET,net) $(call option,OUT,out)

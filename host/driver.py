@@ -59,7 +59,7 @@ REMEDIES = {
     ErrorCode.NO_PROGRAM: "load a network first",
     ErrorCode.START_BUSY: "let nobody else write CTRL.START; try again",
     ErrorCode.PROGRAM_HEADER: _NOT_COMPILED,
-    ErrorCode.NUM_MODULES: "compile the network for the conv modules in PARAMS.NUM_MODULES",
+    ErrorCode.NUM_MODULES: "compile the network for NUM_MODULES and TWO_PLANES in PARAMS",
     ErrorCode.DESCRIPTOR: _NOT_COMPILED,
     ErrorCode.OUT_OF_BOUNDS: _NOT_COMPILED,
     ErrorCode.WEIGHTS_SHORT: "send the weights of the loaded network: load it again",
@@ -189,10 +189,11 @@ class Accelerator:
     def hardware(self) -> Hardware:
         """The parameters of this build."""
         params = self.mmio.read(Register.PARAMS)
-        modules, kilobytes = (
-            field(params, Register.PARAMS, name) for name in ("NUM_MODULES", "FEATURE_KB")
+        modules, kilobytes, two_planes = (
+            field(params, Register.PARAMS, name)
+            for name in ("NUM_MODULES", "FEATURE_KB", "TWO_PLANES")
         )
-        return Hardware(modules, 32 * kilobytes)
+        return Hardware(modules, 32 * kilobytes, planes=2 if two_planes else 3)
 
     def load(self, network: Network | Compiled, *, timeout: float = PATIENCE) -> Compiled:
         """Send a network's program and keep its weights for the images to come.

@@ -111,6 +111,7 @@ class FakeAccelerator:
             return int(row[COUNTERS.index(register)]) if len(row) else 0
         live = {
             Register.PARAMS: self.hardware.num_modules
+            | (self.hardware.planes == 2) << 7
             | TILE_PIXELS << 8
             | self.hardware.bank_words // 32 << 20,
             Register.STATUS: Status.BUSY * self._running
@@ -163,7 +164,8 @@ class FakeAccelerator:
             or not header["image_rows"] * header["image_row_quads"]
         ):
             raise _Refused(ErrorCode.PROGRAM_HEADER)
-        if header["num_modules"] != self.hardware.num_modules:
+        foreign = header["num_modules"] != self.hardware.num_modules
+        if foreign or (self.hardware.planes == 2 and not header["two_planes"]):
             raise _Refused(ErrorCode.NUM_MODULES)
         self._running, self._stopping, self._done = True, False, False
         self._images_done = 0

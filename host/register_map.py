@@ -42,7 +42,7 @@ class ErrorCode(IntEnum):
     NO_PROGRAM = 0x10  # START without a valid program.
     START_BUSY = 0x11  # START during a run.
     PROGRAM_HEADER = 0x12  # Version, number of layers or image region of the program cannot be.
-    NUM_MODULES = 0x13  # The program was compiled for another number of conv modules.
+    NUM_MODULES = 0x13  # The program was compiled for another number of conv modules, or needs more index planes.
     DESCRIPTOR = 0x14  # A layer descriptor has an unknown operation, a size of zero, a region beyond the feature buffer, or sizes that do not fit together.
     OUT_OF_BOUNDS = 0x15  # A write outside the output region of the layer; it was not done.
     WEIGHTS_SHORT = 0x16  # The weights packet ended before all layers had theirs.
@@ -94,7 +94,8 @@ FIELDS: dict[Register, dict[str, tuple[int, int, str, int | None]]] = {
         "MAJOR": (31, 16, "r", 0x1),
     },
     Register.PARAMS: {
-        "NUM_MODULES": (7, 0, "r", None),
+        "NUM_MODULES": (6, 0, "r", None),
+        "TWO_PLANES": (7, 7, "r", None),
         "TILE_PIXELS": (19, 8, "r", None),
         "FEATURE_KB": (31, 20, "r", None),
     },

@@ -59,6 +59,7 @@ def build_harness(
     for name, value, usual in (
         ("BANK_WORDS", hardware.bank_words, default.bank_words),
         ("WEIGHT_WORDS", hardware.weight_words, default.weight_words),
+        ("PLANES", hardware.planes, default.planes),
     ):
         if value != usual:
             parameters[name] = value

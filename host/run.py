@@ -61,10 +61,10 @@ def run_torch(net: Network, images: np.ndarray) -> dict:
     return {"y": run_batches(forward, net, images, "torch")}
 
 
-def run_rtl(net: Network, images: np.ndarray, modules: int) -> dict:
+def run_rtl(net: Network, images: np.ndarray, modules: int, planes: int = 3) -> dict:
     """{"y": int32 [N, C, H, W], "cycles": int64 [N, layers], "total_cycles": int64 [N]} of the
     RTL."""
-    hardware = Hardware(num_modules=modules)
+    hardware = Hardware(num_modules=modules, planes=planes)
     compiled = compile_network(net, hardware)
     run = rtl_backend.run_rtl(net, images, hardware, compiled=compiled, show=True)
     return {
@@ -107,13 +107,26 @@ def run_rtl(net: Network, images: np.ndarray, modules: int) -> dict:
     show_default=True,
     help="conv modules of the RTL",
 )
+@click.option(
+    "--planes",
+    type=click.Choice(["2", "3"]),
+    default="3",
+    show_default=True,
+    help="index planes of the RTL; 2 for codebooks with w3 = w1 + w2",
+)
 def main(
-    net_path: str, images_path: str, backend: str, out_path: str, pixels: bool, modules: str
+    net_path: str,
+    images_path: str,
+    backend: str,
+    out_path: str,
+    pixels: bool,
+    modules: str,
+    planes: str,
 ) -> None:
     net = load_network(net_path)
     images = load_images(images_path, net, pixels)
     if backend == "rtl":
-        results = run_rtl(net, images, int(modules))
+        results = run_rtl(net, images, int(modules), int(planes))
     else:
         results = (run_int if backend == "int" else run_torch)(net, images)
     with output(out_path) as handle:

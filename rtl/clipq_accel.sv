@@ -13,7 +13,8 @@ module clipq_accel #(
     parameter NUM_MODULES  = 4,      // conv modules: 4, 8 or 16
     parameter BANK_WORDS   = 11264,  // feature buffer: 8 banks of so many 32-bit words
     parameter WEIGHT_WORDS = 2048,   // weight buffer: 64-bit words, a power of two
-    parameter MAX_LAYERS   = program_pkg::MAX_LAYERS
+    parameter MAX_LAYERS   = program_pkg::MAX_LAYERS,
+    parameter PLANES       = 3       // index planes: 2 for codebooks with w3 = w1 + w2 only
 ) (
     input  wire logic        clk_i,
     input  wire logic        rst_ni,
@@ -112,7 +113,8 @@ module clipq_accel #(
       .s_axil_rvalid                (s_axil_rvalid),
       .s_axil_rdata                 (s_axil_rdata),
       .s_axil_rresp                 (s_axil_rresp),
-      .hwif_in_params_num_modules   (8'(NUM_MODULES)),
+      .hwif_in_params_num_modules   (7'(NUM_MODULES)),
+      .hwif_in_params_two_planes    (PLANES == 2),
       .hwif_in_params_tile_pixels   (12'(program_pkg::TILE_PIXELS)),
       .hwif_in_params_feature_kb    (12'(BANK_WORDS / 32)),
       .hwif_out_ctrl_start          (start),
@@ -297,6 +299,7 @@ module clipq_accel #(
 
   main_controller #(
       .NUM_MODULES(NUM_MODULES),
+      .PLANES     (PLANES),
       .BANK_WORDS (BANK_WORDS),
       .MAX_LAYERS (MAX_LAYERS)
   ) u_main_controller (
@@ -452,7 +455,8 @@ module clipq_accel #(
   logic [QUADS-1:0] conv_acc_mask;
 
   conv_unit #(
-      .NUM_MODULES(NUM_MODULES)
+      .NUM_MODULES(NUM_MODULES),
+      .PLANES     (PLANES)
   ) u_conv_unit (
       .clk_i           (clk_i),
       .rst_ni          (core_rst_n),

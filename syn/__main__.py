@@ -43,9 +43,10 @@ def chosen(plan: dict, names: Sequence[str]) -> list[str]:
 class Measurement:
     """Measures blocks for one target; keeps the names of those in work for the heartbeat."""
 
-    def __init__(self, plan: dict, target: str, modules: int, seeds: int):
+    def __init__(self, plan: dict, target: str, modules: int, planes: int, seeds: int):
         self.index = RtlIndex()
-        self.plan, self.target, self.modules = plan, target, modules
+        self.plan, self.target = plan, target
+        self.meaning = {"modules": modules, "planes": planes}
         self.seeds = list(range(1, seeds + 1))
         self.running: set[str] = set()
 
@@ -56,7 +57,7 @@ class Measurement:
             whole = self.plan["whole"]
             module = whole["module"] if block == WHOLE else block
             given = whole[self.target] if block == WHOLE else self.plan["blocks"][block]
-            parameters = {k: self.modules if v == "modules" else v for k, v in given.items()}
+            parameters = {k: self.meaning.get(v, v) for k, v in given.items()}
             if self.target == "xc7":
                 return measure.area(self.index, module, parameters)
             return measure.routed(self.index, module, parameters, self.seeds)
@@ -94,6 +95,7 @@ def table(target: str, results: Sequence[measure.Area | measure.Routed]) -> Tabl
 @click.command(cls=Command)
 @click.option("--target", type=click.Choice(["xc7", "ecp5"]), default="ecp5", show_default=True)
 @click.option("--modules", type=click.Choice(["4", "8", "16"]), default="4", show_default=True)
+@click.option("--planes", type=click.Choice(["2", "3"]), default="3", show_default=True)
 @click.option(
     "--block",
     "blocks",
@@ -115,6 +117,7 @@ def table(target: str, results: Sequence[measure.Area | measure.Routed]) -> Tabl
 def main(
     target: str,
     modules: str,
+    planes: str,
     blocks: Sequence[str],
     seeds: int,
     jobs: int,
@@ -129,7 +132,7 @@ def main(
     """
     plan = yaml.safe_load(PLAN.read_text(encoding="utf-8"))
     work = chosen(plan, blocks)
-    job = Measurement(plan, target, int(modules), seeds)
+    job = Measurement(plan, target, int(modules), int(planes), seeds)
     results: list[measure.Area | measure.Routed] = []
 
     def state() -> str:
@@ -141,13 +144,14 @@ def main(
             results.append(done.result())
     results.sort(key=lambda r: r.block)
     Console(width=None if sys.stdout.isatty() else 120).print(table(target, results))
-    out = measure.FOLDER / f"{target}-{modules}.json"
+    build = modules if planes == "3" else f"{modules}-planes-{planes}"
+    out = measure.FOLDER / f"{target}-{build}.json"
     write_text(out, json.dumps([asdict(r) for r in results], indent=1) + "\n")
     click.echo(f"figures: {out.relative_to(ROOT)}")
     if update:
-        baseline.update(target, int(modules), results)
+        baseline.update(target, build, results)
     if check:
-        baseline.check(target, int(modules), results)
+        baseline.check(target, build, results)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Figures that must not get worse unaware: syn/baseline.json, changed on purpose only.
 
-An entry is named target/modules/block. A block gets worse when its logic cells grow by more than
+An entry is named target/build/block; the build is the number of modules, and -planes-2 for two
+index planes. A block gets worse when its logic cells grow by more than
 2 % or its clock falls by more than 5 %.
 """
 
@@ -22,9 +23,9 @@ class Worse(UserError):
     """A figure is worse than the baseline; the message names each with both values."""
 
 
-def figures(target: str, modules: int, results: Sequence[Area | Routed]) -> dict[str, dict]:
+def figures(target: str, build: str, results: Sequence[Area | Routed]) -> dict[str, dict]:
     """The figures that the baseline holds, by name of the entry."""
-    return {f"{target}/{modules}/{r.block}": _figures(r) for r in results}
+    return {f"{target}/{build}/{r.block}": _figures(r) for r in results}
 
 
 def _figures(result: Area | Routed) -> dict[str, float]:
@@ -53,15 +54,15 @@ def read() -> dict[str, dict]:
     return json.loads(FILE.read_text()) if FILE.exists() else {}
 
 
-def update(target: str, modules: int, results: Sequence[Area | Routed]) -> None:
+def update(target: str, build: str, results: Sequence[Area | Routed]) -> None:
     """Put the figures of these results into the baseline."""
-    kept = {**read(), **figures(target, modules, results)}
+    kept = {**read(), **figures(target, build, results)}
     write_text(FILE, json.dumps(dict(sorted(kept.items())), indent=1) + "\n")
 
 
-def check(target: str, modules: int, results: Sequence[Area | Routed]) -> None:
+def check(target: str, build: str, results: Sequence[Area | Routed]) -> None:
     """Raise Worse if a figure is worse than the baseline."""
-    if lines := worse(read(), figures(target, modules, results)):
+    if lines := worse(read(), figures(target, build, results)):
         raise Worse(
             "; ".join(lines) + " (intended? then run the same command with --update and commit)"
         )

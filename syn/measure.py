@@ -18,7 +18,7 @@ DEVICE = ("--85k", "--package", "CABGA756", "--speed", "6")  # LFE5U-85F
 TARGET_MHZ = 200  # goal of place and route, above what the blocks reach
 _XC7_RAM = {"RAMB36E1": 2, "RAMB18E1": 1}
 # Mapped alone: in a flat design abc9 takes their multiplexers out of the adders' LUTs.
-_KEPT = "pe pe_pair"
+_KEPT = r"pe pe_pair *\pe\* *\pe_pair\*"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,9 @@
 
 #define CLIPQ_PARAMS 0x08u /* Parameters of this build */
 #define CLIPQ_PARAMS_NUM_MODULES_SHIFT 0
-#define CLIPQ_PARAMS_NUM_MODULES_MASK 0x000000ffu
+#define CLIPQ_PARAMS_NUM_MODULES_MASK 0x0000007fu
+#define CLIPQ_PARAMS_TWO_PLANES_SHIFT 7
+#define CLIPQ_PARAMS_TWO_PLANES_MASK 0x00000080u
 #define CLIPQ_PARAMS_TILE_PIXELS_SHIFT 8
 #define CLIPQ_PARAMS_TILE_PIXELS_MASK 0x000fff00u
 #define CLIPQ_PARAMS_FEATURE_KB_SHIFT 20
@@ -114,7 +116,7 @@ enum clipq_error {
     CLIPQ_E_NO_PROGRAM = 0x10, /* START without a valid program. */
     CLIPQ_E_START_BUSY = 0x11, /* START during a run. */
     CLIPQ_E_PROGRAM_HEADER = 0x12, /* Version, number of layers or image region of the program cannot be. */
-    CLIPQ_E_NUM_MODULES = 0x13, /* The program was compiled for another number of conv modules. */
+    CLIPQ_E_NUM_MODULES = 0x13, /* The program was compiled for another number of conv modules, or needs more index planes. */
     CLIPQ_E_DESCRIPTOR = 0x14, /* A layer descriptor has an unknown operation, a size of zero, a region beyond the feature buffer, or sizes that do not fit together. */
     CLIPQ_E_OUT_OF_BOUNDS = 0x15, /* A write outside the output region of the layer; it was not done. */
     CLIPQ_E_WEIGHTS_SHORT = 0x16, /* The weights packet ended before all layers had theirs. */
@@ -137,7 +139,7 @@ enum clipq_error {
     TEXT(0x10, "NO_PROGRAM: START without a valid program.") \
     TEXT(0x11, "START_BUSY: START during a run.") \
     TEXT(0x12, "PROGRAM_HEADER: Version, number of layers or image region of the program cannot be.") \
-    TEXT(0x13, "NUM_MODULES: The program was compiled for another number of conv modules.") \
+    TEXT(0x13, "NUM_MODULES: The program was compiled for another number of conv modules, or needs more index planes.") \
     TEXT(0x14, "DESCRIPTOR: A layer descriptor has an unknown operation, a size of zero, a region beyond the feature buffer, or sizes that do not fit together.") \
     TEXT(0x15, "OUT_OF_BOUNDS: A write outside the output region of the layer; it was not done.") \
     TEXT(0x16, "WEIGHTS_SHORT: The weights packet ended before all layers had theirs.") \

@@ -14,6 +14,7 @@ module accel_harness #(
     parameter NUM_MODULES  = 4,
     parameter BANK_WORDS   = 11264,
     parameter WEIGHT_WORDS = 2048,
+    parameter PLANES       = 3,
     parameter WEIGHT_DEPTH = 1048576,
     parameter IMAGE_DEPTH  = 1048576,
     parameter RESULT_DEPTH = 1048576
@@ -192,7 +193,8 @@ module accel_harness #(
   clipq_accel #(
       .NUM_MODULES (NUM_MODULES),
       .BANK_WORDS  (BANK_WORDS),
-      .WEIGHT_WORDS(WEIGHT_WORDS)
+      .WEIGHT_WORDS(WEIGHT_WORDS),
+      .PLANES      (PLANES)
   ) u_accel (
       .clk_i               (clk_i),
       .rst_ni              (rst_ni),

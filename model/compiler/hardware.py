@@ -9,6 +9,7 @@ from model.compiler.errors import CompileError
 from model.compiler.program_format import ARRAYS, PES
 
 MODULE_COUNTS = (4, 8, 16)
+PLANE_COUNTS = (2, 3)
 
 
 @dataclass(frozen=True)
@@ -18,10 +19,13 @@ class Hardware:
     num_modules: int = 4
     bank_words: int = 11264  # feature buffer: 8 banks of so many 32-bit words
     weight_words: int = 2048  # weight buffer: 64-bit words
+    planes: int = 3  # index planes; 2 compute codebooks with w3 = w1 + w2 only
 
     def __post_init__(self) -> None:
         if self.num_modules not in MODULE_COUNTS:
             raise CompileError(f"MODULES must be one of {MODULE_COUNTS}, got {self.num_modules}")
+        if self.planes not in PLANE_COUNTS:
+            raise CompileError(f"PLANES must be one of {PLANE_COUNTS}, got {self.planes}")
 
     @property
     def quads(self) -> int:

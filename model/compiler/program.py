@@ -6,6 +6,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -181,9 +182,9 @@ def compile_network(net: Network, hardware: Hardware = Hardware(), debug: bool =
     program_entries, plans, tensors = _plan(net, hardware)
     descriptors = []
     for entry in program_entries:
-        values = descriptor_values(entry, tensors, plans)
-        values["emit"] = debug or entry.output is net.layers[-1]
-        descriptors.append(_naming(entry.layer, lambda: encode(DESCRIPTOR, values)))
+        emit = {"emit": debug or entry.output is net.layers[-1]}
+        values = partial(descriptor_values, entry, tensors, plans, hardware)
+        descriptors.append(_naming(entry.layer, lambda: encode(DESCRIPTOR, values() | emit)))
     chunks = [
         _naming(entry.layer, lambda: _chunk(entry.layer, plans, hardware))
         for entry in program_entries
@@ -308,6 +309,7 @@ def _header(image: Tensor, n_layers: int, hardware: Hardware) -> np.ndarray:
             "n_layers": n_layers,
             "num_modules": hardware.num_modules,
             "version": PROGRAM_VERSION,
+            "two_planes": int(hardware.planes == 2),
             "image_base": image.base,
             "image_row_stride": image.row_stride,
             "image_row_quads": image.row_quads,
@@ -318,7 +320,7 @@ def _header(image: Tensor, n_layers: int, hardware: Hardware) -> np.ndarray:
 
 
 def descriptor_values(
-    entry: Entry, tensors: Mapping[str, Tensor], plans: Mapping[str, ConvPlan]
+    entry: Entry, tensors: Mapping[str, Tensor], plans: Mapping[str, ConvPlan], hardware: Hardware
 ) -> dict[str, int]:
     """{field: value} of a descriptor, without `emit`."""
     layer = entry.layer
@@ -350,7 +352,8 @@ def descriptor_values(
     if not raw and layer.op != "maxpool":
         values |= {"out_min": layer.out_min, "out_max": layer.out_max}
     if layer.op == "conv":
-        codebook = {f"codebook_{k}": layer.codebook[k] for k in (1, 2, 3)}
+        weight = weights.numbered(layer, hardware)[0]
+        codebook = {f"codebook_{k}": weight[k] for k in (1, 2, 3)}
         values |= codebook | conv_values(plans[layer.name], source, target)
         return values | (fused_values(entry, tensors[entry.other]) if entry.other else {})
     if layer.op == "add":

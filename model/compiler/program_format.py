@@ -36,6 +36,7 @@ HEADER = Layout(16, {
     "n_layers": Field(0, 0, 16),
     "num_modules": Field(0, 16, 8),
     "version": Field(0, 24, 8),
+    "two_planes": Field(0, 32, 1),
     "image_base": Field(1, 0, 17),
     "image_row_stride": Field(1, 32, 17),
     "image_row_quads": Field(2, 0, 17),

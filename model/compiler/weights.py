@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from model.compiler.conv_plan import ConvPlan, ceil_div
+from model.compiler.errors import CompileError
 from model.compiler.hardware import Hardware
 from model.compiler.program_format import ARRAYS, CHUNK, PARAMETER, PES
 from model.compiler.records import encode
@@ -95,6 +96,31 @@ def chunk(parameters: np.ndarray, blocks: np.ndarray | None = None, tiles: int =
     return np.concatenate(parts if blocks is None else parts + [blocks.reshape(-1)])
 
 
+def numbered(layer: Layer, hardware: Hardware) -> tuple[np.ndarray, np.ndarray]:
+    """Codebook int8 [4] and index uint8 [O, I, Kh, Kw] of a conv layer as this build computes them.
+
+    With two index planes the third weight must be the sum of the other two, or not be used: the
+    weights are renumbered. Raises CompileError where no order does it.
+    """
+    if hardware.planes == 3:
+        return layer.codebook, layer.index
+    values = [int(value) for value in np.unique(layer.codebook[layer.index]) if value]
+    if len(values) < 3:
+        values = [*values, 0, 0, 0][:3]
+    else:
+        orders = [values[k:] + values[:k] for k in range(3)]
+        fitting = [order for order in orders if order[0] + order[1] == order[2]]
+        if not fitting:
+            raise CompileError(
+                f"codebook: no weight of {values} is the sum of the other two, as a build with two "
+                "index planes needs (one with three computes any codebook)"
+            )
+        values = fitting[0]
+    order = {0: 0, **{value: index for index, value in enumerate(values, 1) if value}}
+    renumbered = np.array([order.get(int(weight), 0) for weight in layer.codebook], np.uint8)
+    return np.array([0, *values], np.int8), renumbered[layer.index]
+
+
 def conv_chunk(layer: Layer, plan: ConvPlan, hardware: Hardware) -> np.ndarray:
     """Chunk of a conv layer; a group that the weight buffer cannot keep for its other tiles is
     repeated in the stream."""
@@ -104,7 +130,7 @@ def conv_chunk(layer: Layer, plan: ConvPlan, hardware: Hardware) -> np.ndarray:
     parameters = parameter_words(
         layer.bias, zeros if raw else layer.mult, zeros if raw else layer.shift, count
     )
-    blocks = pack_passes(pe_indices(layer.index, plan))
+    blocks = pack_passes(pe_indices(numbered(layer, hardware)[1], plan))
     if plan.tiles == 1 or replayed(plan, hardware):
         return chunk(parameters, blocks, plan.tiles)
     return chunk(parameters, np.repeat(blocks, plan.tiles, axis=0))

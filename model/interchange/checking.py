@@ -220,13 +220,14 @@ def _table(verdict: Verdict, hardware: Hardware) -> Table:
 @click.command(cls=Command, name="check")
 @click.option("--net", "path", required=True, help="Model (.onnx) or network file (.clipq.npz).")
 @click.option("--modules", type=click.Choice(["4", "8", "16"]), default="4", show_default=True)
+@click.option("--planes", type=click.Choice(["2", "3"]), default="3", show_default=True)
 @click.option(
     "--clock", type=click.FloatRange(min=0, min_open=True), default=100.0, show_default=True,
     help="MHz, for frames/s.",
 )  # fmt: skip
-def main(path: str | Path, modules: str, clock: float) -> None:
+def main(path: str | Path, modules: str, planes: str, clock: float) -> None:
     """Whether a model or network file runs on the accelerator, and what it costs."""
-    hardware = Hardware(num_modules=int(modules))
+    hardware = Hardware(num_modules=int(modules), planes=int(planes))
     verdict = check(path, hardware)
     show(verdict, hardware, clock, wide_console())
     if verdict.problems:

@@ -123,6 +123,20 @@ def tensor_bytes(shape: Shape) -> int:
     return 4 * -(-shape[0] // 4) * shape[1] * shape[2]
 
 
+def affine(net: Network, rng: np.random.Generator) -> Network:
+    """The same network with codebooks that two index planes compute: in any order, one weight is
+    the sum of the other two. Smaller weights and biases keep its sums within 32 bits."""
+    layers = []
+    for layer in net.layers:
+        if layer.op == "conv":
+            first, second = (int(weight) // 2 for weight in layer.codebook[1:3])
+            weights = rng.permutation([first, second, first + second])
+            codebook = np.array([0, *weights], np.int8)
+            layer = replace(layer, codebook=codebook, bias=layer.bias // 2)
+        layers.append(layer)
+    return replace(net, layers=tuple(layers))
+
+
 def random_codebook(rng: np.random.Generator) -> np.ndarray:
     """int8 [4], the first entry 0: random, extreme, repeated, small or all zero."""
     kind = rng.integers(8)

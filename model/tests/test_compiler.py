@@ -14,7 +14,7 @@ from model.compiler.hardware import Hardware
 from model.compiler.memory_plan import layout, place
 from model.compiler.program_format import DESCRIPTOR, RECORD_WORDS, TILE_PIXELS
 from model.compiler.records import decode
-from model.compiler.weights import pack_passes, pe_indices
+from model.compiler.weights import numbered, pack_passes, pe_indices
 from model.data.images import ZOO
 from model.network import Layer, Network, load_network
 from model.network.random_networks import random_network
@@ -277,6 +277,26 @@ def test_a_slower_weight_buffer_never_predicts_fewer_cycles():
         for words in (64, 4096)
     )
     assert small >= large
+
+
+@pytest.mark.parametrize(
+    "codebook", [(0, 5, -3, 2), (0, 2, 5, -3), (0, -76, -127, -51), (0, 7, 7, -7), (0, 0, 90, 90)]
+)
+def test_weights_are_renumbered_for_two_index_planes(codebook):
+    layer = replace(conv("a", "input", 8, 8, (3, 3), (1, 1)), codebook=np.array(codebook, np.int8))
+    planes, index = numbered(layer, Hardware(planes=2))
+    assert np.array_equal(planes[index], layer.codebook[layer.index])
+    assert planes[0] == 0 and (not (index == 3).any() or planes[1] + planes[2] == planes[3])
+
+
+def test_a_codebook_that_needs_three_index_planes_is_refused_by_name():
+    layer = replace(
+        conv("a", "input", 8, 8, (3, 3), (1, 1)), codebook=np.array((0, 1, 2, 4), np.int8)
+    )
+    net = network((8, 6, 6), layer)
+    with pytest.raises(CompileError, match=r"layer 'a': codebook: no weight of \[1, 2, 4\]"):
+        compile_network(net, Hardware(planes=2))
+    compile_network(net)
 
 
 def add(name, *inputs, **clamps):

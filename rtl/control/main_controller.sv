@@ -13,6 +13,7 @@
 
 module main_controller #(
     parameter NUM_MODULES = 4,
+    parameter PLANES      = 3,
     parameter BANK_WORDS  = 11264,
     parameter MAX_LAYERS  = program_pkg::MAX_LAYERS
 ) (
@@ -100,6 +101,7 @@ module main_controller #(
   // ---------------------------------------------------------------- program header
   logic [15:0] n_layers_q;
   logic [7:0] modules_q, version_q;
+  logic two_planes_q;
   logic [program_pkg::QUAD_ADDR_W-1:0] image_base_q, image_row_quads_q, image_row_stride_q;
   logic [program_pkg::QUAD_ADDR_W:0] image_end_addr_q;
   logic [program_pkg::DIM_W-1:0] image_rows_q;
@@ -118,7 +120,7 @@ module main_controller #(
 
   logic header_bad, modules_bad, header_bad_q, modules_bad_q, desc_bad, conv_bad, pool_bad, size_bad, region_bad;
   logic conv_bad_q, pool_bad_q, size_bad_q, region_bad_q;
-  assign modules_bad = modules_q != 8'(NUM_MODULES);
+  assign modules_bad = modules_q != 8'(NUM_MODULES) || (PLANES == 2 && !two_planes_q);
   assign header_bad = version_q != 8'(program_pkg::PROGRAM_VERSION) || n_layers_q == '0 ||
       n_layers_q > 16'(MAX_LAYERS) || image_rows_q == '0 || image_row_quads_q == '0 || image_end_addr_q > CAPACITY;
 
@@ -297,6 +299,8 @@ module main_controller #(
       if (word_q == 5'(program_pkg::HEADER_VERSION_WORD + 1)) version_q <= program_pkg::header_version(prog_data_i);
       if (word_q == 5'(program_pkg::HEADER_NUM_MODULES_WORD + 1))
         modules_q <= program_pkg::header_num_modules(prog_data_i);
+      if (word_q == 5'(program_pkg::HEADER_TWO_PLANES_WORD + 1))
+        two_planes_q <= program_pkg::header_two_planes(prog_data_i);
       if (word_q == 5'(program_pkg::HEADER_N_LAYERS_WORD + 1)) n_layers_q <= program_pkg::header_n_layers(prog_data_i);
       if (word_q == 5'(program_pkg::HEADER_IMAGE_BASE_WORD + 1))
         image_base_q <= program_pkg::header_image_base(prog_data_i);

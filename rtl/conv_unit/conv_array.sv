@@ -12,7 +12,9 @@
 `default_nettype none
 `timescale 1ns / 1ps
 
-module conv_array (
+module conv_array #(
+    parameter PLANES = 3
+) (
     input  wire logic                               clk_i,
     input  wire logic [4:0]                         load_i,
     input  wire logic [2*program_pkg::PES-1:0]      idx_i,
@@ -21,8 +23,8 @@ module conv_array (
     input  wire logic [11:0][8:0]                   x_i,       // pair 4*segment + k
     input  wire logic [11:0][8:0]                   y_i,
     input  wire logic [11:0][8:0]                   xy_i,
-    input  wire logic [2:0][3*cq_pkg::SUM_W-1:0]    sum_i,     // [segment]{plane 2, 1, 0}
-    output wire logic [2:0][3*cq_pkg::SUM_W-1:0]    sum_o
+    input  wire logic [2:0][PLANES*cq_pkg::SUM_W-1:0] sum_i,     // [segment], plane 0 in the lowest bits
+    output wire logic [2:0][PLANES*cq_pkg::SUM_W-1:0] sum_o
 );
 
   logic [2:0][3:0][8:0] x, y, xy;  // [segment][pair]
@@ -34,7 +36,8 @@ module conv_array (
   generate
     for (s = 0; s < 3; s = s + 1) begin : gen_segment
       conv_segment #(
-          .SINGLE((s == 0) ? 1 : 0)
+          .SINGLE((s == 0) ? 1 : 0),
+          .PLANES(PLANES)
       ) u_segment (
           .clk_i   (clk_i),
           .load_i  (load_i),

@@ -9,30 +9,36 @@
 `default_nettype none
 `timescale 1ns / 1ps
 
-module conv_module (
+module conv_module #(
+    parameter PLANES = 3
+) (
     input  wire logic                                                   clk_i,
     input  wire logic [1:0]                                             mode_i,
     input  wire logic                                                   signed_i,   // signed layer
-    input  wire logic [2:0][cq_pkg::FACTOR_W-1:0]                       factor_i,   // of each plane (weight_decoder)
+    input  wire logic [PLANES-1:0][cq_pkg::FACTOR_W-1:0]                factor_i,   // of each plane (weight_decoder)
     input  wire logic [cq_pkg::STAGES-1:0]                              load_i,
     input  wire logic [program_pkg::ARRAYS-1:0][2*program_pkg::PES-1:0] idx_i,
     input  wire logic [program_pkg::ARRAYS-1:0][7:0]                    single_i,
     input  wire logic [program_pkg::ARRAYS-1:0][11:0][8:0]              x_i,
     input  wire logic [program_pkg::ARRAYS-1:0][11:0][8:0]              y_i,
     input  wire logic [program_pkg::ARRAYS-1:0][11:0][8:0]              xy_i,
-    input  wire logic [2:0][cq_pkg::ACC_W-1:0]                          partial_i,  // lanes 1, 2: 0 in modes 1 and 2
+    input  wire logic [2:0][cq_pkg::ACC_W-1:0]                          partial_i,  // lanes 1, 2: 0 if not in use
     output wire logic [2:0][cq_pkg::ACC_W-1:0]                          sum_o       // lanes 1, 2: in mode 0
 );
 
-  logic [program_pkg::ARRAYS:0][2:0][3*cq_pkg::SUM_W-1:0] chain;
-  assign chain[0] = {{(6 * cq_pkg::SUM_W) {1'b0}}, {3{signed_i ? cq_pkg::SUM_W'(cq_pkg::SUM_BEGIN_0) : '0}}};
+  logic [program_pkg::ARRAYS:0][2:0][PLANES*cq_pkg::SUM_W-1:0] chain;
+  logic [cq_pkg::SUM_W-1:0] begin_0;
+  assign begin_0  = signed_i ? cq_pkg::SUM_W'(cq_pkg::SUM_BEGIN_0) : '0;
+  assign chain[0] = {{(2 * PLANES * cq_pkg::SUM_W) {1'b0}}, {PLANES{begin_0}}};
 
   logic [2:0][cq_pkg::ACC_W-1:0] segment, segment_q;
 
   genvar a, s;
   generate
     for (a = 0; a < program_pkg::ARRAYS; a = a + 1) begin : gen_array
-      conv_array u_array (
+      conv_array #(
+          .PLANES(PLANES)
+      ) u_array (
           .clk_i   (clk_i),
           .load_i  (load_i[5*a+:5]),
           .idx_i   (idx_i[a]),
@@ -47,7 +53,8 @@ module conv_module (
     end
     for (s = 0; s < 3; s = s + 1) begin : gen_decoder
       weight_decoder #(
-          .OFFSET_BIT($clog2((s == 0) ? cq_pkg::SUM_OFFSET_0 : cq_pkg::SUM_OFFSET))
+          .OFFSET_BIT($clog2((s == 0) ? cq_pkg::SUM_OFFSET_0 : cq_pkg::SUM_OFFSET)),
+          .PLANES    (PLANES)
       ) u_decoder (
           .clk_i    (clk_i),
           .signed_i (signed_i),

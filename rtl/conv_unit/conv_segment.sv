@@ -9,7 +9,8 @@
 `timescale 1ns / 1ps
 
 module conv_segment #(
-    parameter SINGLE = 1  // with the single PE
+    parameter SINGLE = 1,  // with the single PE
+    parameter PLANES = 3
 ) (
     input  wire logic                       clk_i,
     input  wire logic [4:0]                 load_i,    // per stage
@@ -19,15 +20,17 @@ module conv_segment #(
     input  wire logic [3:0][8:0]            x_i,
     input  wire logic [3:0][8:0]            y_i,
     input  wire logic [3:0][8:0]            xy_i,
-    input  wire logic [3*cq_pkg::SUM_W-1:0] sum_i,     // {plane 2, 1, 0}
-    output wire logic [3*cq_pkg::SUM_W-1:0] sum_o
+    input  wire logic [PLANES*cq_pkg::SUM_W-1:0] sum_i,     // plane 0 in the lowest bits
+    output wire logic [PLANES*cq_pkg::SUM_W-1:0] sum_o
 );
 
-  logic [3*cq_pkg::SUM_W-1:0] sum1, sum2, sum3, sum4;
+  logic [PLANES*cq_pkg::SUM_W-1:0] sum1, sum2, sum3, sum4;
 
   generate
     if (SINGLE != 0) begin : gen_single
-      pe u_pe (
+      pe #(
+          .PLANES(PLANES)
+      ) u_pe (
           .clk_i   (clk_i),
           .load_i  (load_i[0]),
           .idx_i   (idx_i[17:16]),
@@ -40,7 +43,7 @@ module conv_segment #(
       logic unused_single;
       assign unused_single = load_i[0] & (&idx_i[17:16]) & (&single_i);
       delay_line #(
-          .WIDTH(3 * cq_pkg::SUM_W),
+          .WIDTH(PLANES * cq_pkg::SUM_W),
           .DEPTH(1)
       ) u_delay (
           .clk_i(clk_i),
@@ -50,7 +53,9 @@ module conv_segment #(
     end
   endgenerate
 
-  pe_pair u_pair0 (
+  pe_pair #(
+      .PLANES(PLANES)
+  ) u_pair0 (
       .clk_i   (clk_i),
       .load_i  (load_i[1]),
       .idx_i   (idx_i[3:0]),
@@ -61,7 +66,9 @@ module conv_segment #(
       .sum_i   (sum1),
       .sum_o   (sum2)
   );
-  pe_pair u_pair1 (
+  pe_pair #(
+      .PLANES(PLANES)
+  ) u_pair1 (
       .clk_i   (clk_i),
       .load_i  (load_i[2]),
       .idx_i   (idx_i[7:4]),
@@ -72,7 +79,9 @@ module conv_segment #(
       .sum_i   (sum2),
       .sum_o   (sum3)
   );
-  pe_pair u_pair2 (
+  pe_pair #(
+      .PLANES(PLANES)
+  ) u_pair2 (
       .clk_i   (clk_i),
       .load_i  (load_i[3]),
       .idx_i   (idx_i[11:8]),
@@ -83,7 +92,9 @@ module conv_segment #(
       .sum_i   (sum3),
       .sum_o   (sum4)
   );
-  pe_pair u_pair3 (
+  pe_pair #(
+      .PLANES(PLANES)
+  ) u_pair3 (
       .clk_i   (clk_i),
       .load_i  (load_i[4]),
       .idx_i   (idx_i[15:12]),

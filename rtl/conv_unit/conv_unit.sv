@@ -11,7 +11,8 @@
 `timescale 1ns / 1ps
 
 module conv_unit #(
-    parameter NUM_MODULES = 4
+    parameter NUM_MODULES = 4,
+    parameter PLANES      = 3   // 2: for codebooks with w3 = w1 + w2
 ) (
     input  wire logic                                                          clk_i,
     input  wire logic                                                          rst_ni,
@@ -62,8 +63,10 @@ module conv_unit #(
   assign weight[1] = cq_pkg::FACTOR_W'($signed(codebook[1]));
   assign weight[2] = cq_pkg::FACTOR_W'($signed(codebook[2]));
   assign weight[3] = cq_pkg::FACTOR_W'($signed(codebook[3]));
-  logic [2:0][cq_pkg::FACTOR_W-1:0] factor_q;
-  always_ff @(posedge clk_i) factor_q <= {weight[3] - weight[1] - weight[2], weight[2], weight[1]};
+  logic [PLANES-1:0][cq_pkg::FACTOR_W-1:0] factor_q;
+  always_ff @(posedge clk_i) begin
+    factor_q <= (PLANES * cq_pkg::FACTOR_W)'({weight[3] - weight[1] - weight[2], weight[2], weight[1]});
+  end
 
   // ---------------------------------------------------------------- positions
   logic seq_busy, tag_valid, tag_load, tag_first, tag_buf, tag_tile_done, tile_free, tile_take;
@@ -204,7 +207,9 @@ module conv_unit #(
       for (a = 0; a < program_pkg::ARRAYS; a = a + 1) begin : gen_idx
         assign idx[m][a] = idx_i[2*program_pkg::PES*(NUM_MODULES*a+m)+:2*program_pkg::PES];
       end
-      conv_module u_module (
+      conv_module #(
+          .PLANES(PLANES)
+      ) u_module (
           .clk_i    (clk_i),
           .mode_i   (mode),
           .signed_i (in_signed),

@@ -7,24 +7,26 @@
 `default_nettype none
 `timescale 1ns / 1ps
 
-module pe (
+module pe #(
+    parameter PLANES = 3  // 2: without the plane of both bits
+) (
     input  wire logic                       clk_i,
     input  wire logic                       load_i,
     input  wire logic [1:0]                 idx_i,
     input  wire logic                       signed_i,  // signed layer
     input  wire logic [7:0]                 x_i,
-    input  wire logic [3*cq_pkg::SUM_W-1:0] sum_i,     // {plane 2, 1, 0}
-    output wire logic [3*cq_pkg::SUM_W-1:0] sum_o
+    input  wire logic [PLANES*cq_pkg::SUM_W-1:0] sum_i,     // plane 0 in the lowest bits
+    output wire logic [PLANES*cq_pkg::SUM_W-1:0] sum_o
 );
 
   localparam int W = cq_pkg::SUM_W;
 
-  logic [3*W-1:0] gate_q, offset, sum_q;
-  assign offset = {3{W'({signed_i, 7'b0})}};
+  logic [PLANES*W-1:0] gate_q, offset, sum_q;
+  assign offset = {PLANES{W'({signed_i, 7'b0})}};
 
   always_ff @(posedge clk_i) begin
-    if (load_i) gate_q <= {{W{&idx_i}}, {W{idx_i[1]}}, {W{idx_i[0]}}};
-    sum_q <= sum_i + (offset ^ (gate_q & {3{W'(x_i)}}));
+    if (load_i) gate_q <= (PLANES * W)'({{W{&idx_i}}, {W{idx_i[1]}}, {W{idx_i[0]}}});
+    sum_q <= sum_i + (offset ^ (gate_q & {PLANES{W'(x_i)}}));
   end
   assign sum_o = sum_q;
 

@@ -12,7 +12,9 @@
 `default_nettype none
 `timescale 1ns / 1ps
 
-module pe_pair (
+module pe_pair #(
+    parameter PLANES = 3  // 2: without the plane of both bits
+) (
     input  wire logic                       clk_i,
     input  wire logic                       load_i,
     input  wire logic [3:0]                 idx_i,     // {index of y, index of x}
@@ -20,22 +22,22 @@ module pe_pair (
     input  wire logic [8:0]                 x_i,       // activations, signed in a signed layer
     input  wire logic [8:0]                 y_i,
     input  wire logic [8:0]                 xy_i,      // x + y
-    input  wire logic [3*cq_pkg::SUM_W-1:0] sum_i,     // {plane 2, 1, 0}
-    output wire logic [3*cq_pkg::SUM_W-1:0] sum_o
+    input  wire logic [PLANES*cq_pkg::SUM_W-1:0] sum_i,     // plane 0 in the lowest bits
+    output wire logic [PLANES*cq_pkg::SUM_W-1:0] sum_o
 );
 
   localparam int W = cq_pkg::SUM_W;
 
-  logic [3*W-1:0] gate_x_q, gate_y_q, x, y, xy, offset, sum_q;
-  assign x      = {3{W'(x_i)}};
-  assign y      = {3{W'(y_i)}};
-  assign xy     = {3{W'(xy_i)}};
-  assign offset = {3{W'({signed_i, 8'b0})}};
+  logic [PLANES*W-1:0] gate_x_q, gate_y_q, x, y, xy, offset, sum_q;
+  assign x      = {PLANES{W'(x_i)}};
+  assign y      = {PLANES{W'(y_i)}};
+  assign xy     = {PLANES{W'(xy_i)}};
+  assign offset = {PLANES{W'({signed_i, 8'b0})}};
 
   always_ff @(posedge clk_i) begin
     if (load_i) begin
-      gate_x_q <= {{W{&idx_i[1:0]}}, {W{idx_i[1]}}, {W{idx_i[0]}}};
-      gate_y_q <= {{W{&idx_i[3:2]}}, {W{idx_i[3]}}, {W{idx_i[2]}}};
+      gate_x_q <= (PLANES * W)'({{W{&idx_i[1:0]}}, {W{idx_i[1]}}, {W{idx_i[0]}}});
+      gate_y_q <= (PLANES * W)'({{W{&idx_i[3:2]}}, {W{idx_i[3]}}, {W{idx_i[2]}}});
     end
     sum_q <= sum_i +
         (offset ^ (gate_x_q & ((gate_y_q & xy) | (~gate_y_q & x)) | (~gate_x_q & gate_y_q & y)));

@@ -33,7 +33,8 @@ module clipq_regs (
     output wire logic [31:0] s_axil_rdata,
     output wire logic [1:0] s_axil_rresp,
 
-    input  wire logic [7:0] hwif_in_params_num_modules,
+    input  wire logic [6:0] hwif_in_params_num_modules,
+    input  wire logic hwif_in_params_two_planes,
     input  wire logic [11:0] hwif_in_params_tile_pixels,
     input  wire logic [11:0] hwif_in_params_feature_kb,
     output wire logic hwif_out_ctrl_start,
@@ -118,6 +119,7 @@ module clipq_regs (
       .s_cpuif_wr_ack      (wr_ack),
       .s_cpuif_wr_err      (wr_err),
       .hwif_in_params_num_modules(hwif_in_params_num_modules),
+      .hwif_in_params_two_planes(hwif_in_params_two_planes),
       .hwif_in_params_tile_pixels(hwif_in_params_tile_pixels),
       .hwif_in_params_feature_kb(hwif_in_params_feature_kb),
       .hwif_out_ctrl_start(hwif_out_ctrl_start),

@@ -21,7 +21,8 @@ module clipq_regs_block (
         output wire s_cpuif_wr_ack,
         output wire s_cpuif_wr_err,
 
-        input wire [7:0] hwif_in_params_num_modules,
+        input wire [6:0] hwif_in_params_num_modules,
+        input wire hwif_in_params_two_planes,
         input wire [11:0] hwif_in_params_tile_pixels,
         input wire [11:0] hwif_in_params_feature_kb,
         output logic hwif_out_ctrl_start,
@@ -486,7 +487,8 @@ always @(*) begin
             readback_data_var[31:16] = 16'h1;
         end
         if(rd_mux_addr == 6'h8) begin
-            readback_data_var[7:0] = hwif_in_params_num_modules;
+            readback_data_var[6:0] = hwif_in_params_num_modules;
+            readback_data_var[7] = hwif_in_params_two_planes;
             readback_data_var[19:8] = hwif_in_params_tile_pixels;
             readback_data_var[31:20] = hwif_in_params_feature_kb;
         end

@@ -62,6 +62,11 @@ package program_pkg;
   function automatic logic [7:0] header_version(input logic [63:0] word);
     header_version = word[24+:8];
   endfunction
+  localparam int HEADER_TWO_PLANES_WORD = 0;
+  // every codebook has w3 = w1 + w2
+  function automatic logic header_two_planes(input logic [63:0] word);
+    header_two_planes = word[32+:1];
+  endfunction
   localparam int HEADER_IMAGE_BASE_WORD = 1;
   // quad address of the image
   function automatic logic [QUAD_ADDR_W-1:0] header_image_base(input logic [63:0] word);

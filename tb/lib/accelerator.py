@@ -29,9 +29,8 @@ def on_icarus() -> bool:
 
 def hardware_of(dut) -> Hardware:
     """The parameters that the harness was built with."""
-    return Hardware(
-        *(int(getattr(dut, name).value) for name in ("NUM_MODULES", "BANK_WORDS", "WEIGHT_WORDS"))
-    )
+    names = ("NUM_MODULES", "BANK_WORDS", "WEIGHT_WORDS", "PLANES")
+    return Hardware(*(int(getattr(dut, name).value) for name in names))
 
 
 def expected_tensors(net, images: np.ndarray) -> dict:

@@ -12,6 +12,7 @@ from host.harness import clocking
 from host.harness.engines import RESULT_FILE, read_hex
 from host.register_map import Ctrl, ErrorCode, IrqStatus, Register, Status, field
 from model.compiler import compile_network
+from model.network.random_networks import affine
 from tb.lib import coverage
 from tb.lib.accelerator import expected_tensors, on_icarus, random_generator
 from tb.lib.chain import Chain
@@ -47,7 +48,8 @@ class FaultBench(Bench):
                 .conv(5, (1, 1))
             )
         )
-        self.net = chain.network()
+        net = chain.network()
+        self.net = affine(net, self.rng) if self.hardware.planes == 2 else net
         self.compiled = compile_network(self.net, self.hardware, debug=True)
         self.good_runs = 0
         self.pending: list[tuple[str, str]] = []

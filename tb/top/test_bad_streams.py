@@ -3,6 +3,8 @@ is right."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cocotb
 import numpy as np
 from cocotb.triggers import ClockCycles
@@ -10,7 +12,7 @@ from cocotb.triggers import ClockCycles
 from host.harness.engines import Traffic
 from host.register_map import Ctrl, ErrorCode, Register
 from model.compiler import compile_network
-from model.compiler.hardware import MODULE_COUNTS, Hardware
+from model.compiler.hardware import MODULE_COUNTS
 from model.compiler.program import packet
 from model.compiler.program_format import (
     MAGIC_PROGRAM,
@@ -199,15 +201,15 @@ async def _started_alone(bench, code, program):
 
 @cocotb.test()
 async def other_modules(dut):
-    """A program for another number of conv modules is refused at START."""
+    """A program for another number of conv modules is refused at START, and by a build with two
+    index planes one for three."""
     bench = await FaultBench(dut).start()
-    others = [m for m in MODULE_COUNTS if m != bench.hardware.num_modules]
-    for modules in few(others):
-        foreign = compile_network(
-            bench.net,
-            Hardware(modules, bench.hardware.bank_words, bench.hardware.weight_words),
-            debug=True,
-        )
+    modules = [m for m in MODULE_COUNTS if m != bench.hardware.num_modules]
+    others = [replace(bench.hardware, num_modules=m) for m in few(modules)]
+    if bench.hardware.planes == 2:
+        others.append(replace(bench.hardware, planes=3))
+    for hardware in others:
+        foreign = compile_network(bench.net, hardware, debug=True)
         await _started_alone(bench, ErrorCode.NUM_MODULES, foreign.program)
     assert bench.good_runs and bench.values_checked
 

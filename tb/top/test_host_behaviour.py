@@ -292,6 +292,7 @@ def check_constants(bench: FaultBench, register: Register, value: int) -> None:
     hardware = bench.hardware
     known = {
         (Register.PARAMS, "NUM_MODULES"): hardware.num_modules,
+        (Register.PARAMS, "TWO_PLANES"): int(hardware.planes == 2),
         (Register.PARAMS, "TILE_PIXELS"): TILE_PIXELS,
         (Register.PARAMS, "FEATURE_KB"): hardware.bank_words // 32,
     }

@@ -10,7 +10,7 @@ import cocotb
 import numpy as np
 
 from model.compiler import CompileError, compile_network
-from model.network.random_networks import random_input, random_network
+from model.network.random_networks import affine, random_input, random_network
 from tb.lib.accelerator import on_icarus, random_generator
 from tb.top.bench import IDEAL_TRAFFIC, Bench, random_streams
 
@@ -29,6 +29,8 @@ def draw(seed: int, hardware):
     rng = np.random.default_rng(seed)
     limits = SMALL if on_icarus() else dict(max_macs=1_000_000)
     net = random_network(rng, name=f"random network {seed}", **limits)
+    if hardware.planes == 2:
+        net = affine(net, rng)
     try:
         compile_network(net, hardware, debug=True)
     except CompileError as error:

@@ -35,6 +35,7 @@ def build_parameters(hardware: Hardware) -> dict[tuple[str, str], int]:
     """{(register, field): value} of the fields that depend on the accelerator's parameters."""
     return {
         ("PARAMS", "NUM_MODULES"): hardware.num_modules,
+        ("PARAMS", "TWO_PLANES"): int(hardware.planes == 2),
         ("PARAMS", "TILE_PIXELS"): TILE_PIXELS,
         ("PARAMS", "FEATURE_KB"): hardware.bank_words // 32,
     }

@@ -71,9 +71,11 @@ async def _check(dut, rng, mode, signed, kind, cycles, full=False):
     staged = np.zeros((total, PES), np.int64)
     for stage, pes in enumerate(STAGE_PES):
         staged[:, pes] = skew(stream, stage)[:, pes]
-    previous = np.zeros((total, 9), np.int64)
+    planes = int(dut.PLANES.value)
+    sums = 3 * planes
+    previous = np.zeros((total, sums), np.int64)
     previous[1 : cycles + 1] = (
-        MOST_BEFORE if full else rng.integers(0, MOST_BEFORE + 1, (cycles, 9))
+        MOST_BEFORE if full else rng.integers(0, MOST_BEFORE + 1, (cycles, sums))
     )
     dut.signed_i.value = int(signed)
     record = await play(
@@ -87,16 +89,17 @@ async def _check(dut, rng, mode, signed, kind, cycles, full=False):
         ["sum_o"],
     )
     of_pass = np.searchsorted(starts, np.arange(cycles), side="right") - 1
-    added = gated_sums(act, index[of_pass]) + sum_offset(signed)[:, None]
-    want = previous[1 : cycles + 1] + added.reshape(cycles, 9)
+    added = gated_sums(act, index[of_pass])[..., :planes] + sum_offset(signed)[:, None]
+    want = previous[1 : cycles + 1] + added.reshape(cycles, sums)
     words = record["sum_o"][1 + LATENCY : 1 + LATENCY + cycles]
     assert None not in words, f"mode {mode}, {kind}: position {words.index(None)}: sum_o holds X"
-    got = unpack_rows(words, 9, SUM_W)
+    got = unpack_rows(words, sums, SUM_W)
     wrong = np.argwhere(got != want)
     assert not len(wrong), (
         f"mode {mode}, {kind}: position {wrong[0][0]} (pass "
         f"{of_pass[wrong[0][0]]}), segment "
-        f"{wrong[0][1] // 3}, plane {wrong[0][1] % 3}: got {got[tuple(wrong[0])]}, expected "
+        f"{wrong[0][1] // planes}, plane {wrong[0][1] % planes}: got {got[tuple(wrong[0])]}, "
+        "expected "
         f"{want[tuple(wrong[0])]}"
     )
 

@@ -67,8 +67,9 @@ async def _check(dut, rng, mode, codebook, signed, kind, cycles):
     partial = np.zeros((total, 3), np.int64)
     partial[1 + TO_PARTIAL : 1 + TO_PARTIAL + cycles, :lanes] = (want - products)[:, :lanes]
     w1, w2, w3 = (int(w) for w in codebook[1:])
+    factors = [w1, w2, w3 - w1 - w2][: int(dut.PLANES.value)]
     dut.mode_i.value, dut.signed_i.value = mode, int(signed)
-    dut.factor_i.value = pack_rows([[w1, w2, w3 - w1 - w2]], FACTOR_W)[0]
+    dut.factor_i.value = pack_rows([factors], FACTOR_W)[0]
     ports = array_inputs(staged).items()
     inputs = {
         "load_i": pack_rows(load, 1),
@@ -101,4 +102,7 @@ async def passes(dut):
                 free = kind != "extreme"
                 weights = rng.integers(-128, 128, 3) if free else rng.choice([-128, 127], 3)
                 codebook = np.array([0, *weights])
+                if int(dut.PLANES.value) == 2:
+                    codebook[1:3] = codebook[1:3] // 2 if free else rng.permutation([-128, 127])
+                    codebook[3] = codebook[1] + codebook[2]
                 await _check(dut, rng, mode, codebook, signed, kind, scaled(60, 300))

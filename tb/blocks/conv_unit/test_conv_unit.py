@@ -130,6 +130,9 @@ class Run:
         self.codebook = np.array(
             [0, -128, 127, -128] if extreme else [0, *rng.integers(-128, 128, 3)], np.int8
         )
+        if int(dut.PLANES.value) == 2:
+            self.codebook[1:] //= 2
+            self.codebook[3] = self.codebook[1] + self.codebook[2]
         index = rng.integers(1 if extreme else 0, 4, shape).astype(np.uint8)
         image = (
             rng.choice((low, high), plan.in_shape)

@@ -28,19 +28,21 @@ def _sums(rng, cycles, terms, signed):
 
 
 async def _check(dut, rng, codebook, cycles):
+    if int(dut.PLANES.value) == 2:
+        codebook = (*codebook[:2], codebook[0] + codebook[1])
     bit, signed = int(dut.OFFSET_BIT.value), bool(rng.integers(2))
     terms = {12: 32, 13: 36}[bit]  # activations of a segment
     act, index = _sums(rng, cycles, terms, signed)
     gates = np.stack([index & 1, index >> 1, index == 3], axis=-1).astype(np.int64)
-    planes = (act[..., None] * gates).sum(axis=1)
+    planes = (act[..., None] * gates).sum(axis=1)[:, : int(dut.PLANES.value)]
     dut.signed_i.value = int(signed)
     # the partial sum with the product has 32 bits
     product = (act * np.array([0, *codebook])[index]).sum(axis=1)
     want = rng.integers(-(2**31), 2**31, cycles)
     partial = want - product
     w1, w2, w3 = codebook
-    dut.factor_i.value = pack_rows([[w1, w2, w3 - w1 - w2]], FACTOR_W)[0]
-    tail = np.zeros((LATENCY, 3), np.int64)
+    dut.factor_i.value = pack_rows([[w1, w2, w3 - w1 - w2][: planes.shape[1]]], FACTOR_W)[0]
+    tail = np.zeros((LATENCY, planes.shape[1]), np.int64)
     inputs = {
         "sum_i": pack_rows(np.concatenate([planes + (int(signed) << bit), tail]), SUM_W),
         "partial_i": pack_rows(np.concatenate([tail[:PARTIAL, 0], partial]), ACC_W),

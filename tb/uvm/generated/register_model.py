@@ -66,11 +66,13 @@ class clipq_regs__PARAMS(uvm_reg):
     def __init__(self, name: str = "PARAMS"):
         super().__init__(name, 32, uvm_coverage_model_e.UVM_NO_COVERAGE)
         self.NUM_MODULES = uvm_reg_field("NUM_MODULES")
+        self.TWO_PLANES = uvm_reg_field("TWO_PLANES")
         self.TILE_PIXELS = uvm_reg_field("TILE_PIXELS")
         self.FEATURE_KB = uvm_reg_field("FEATURE_KB")
 
     def build(self) -> None:
-        self.NUM_MODULES.configure(self, 8, 0, "RO", True, 0x0, False, True, False)
+        self.NUM_MODULES.configure(self, 7, 0, "RO", True, 0x0, False, True, False)
+        self.TWO_PLANES.configure(self, 1, 7, "RO", True, 0x0, False, True, False)
         self.TILE_PIXELS.configure(self, 12, 8, "RO", True, 0x0, False, True, False)
         self.FEATURE_KB.configure(self, 12, 20, "RO", True, 0x0, False, True, False)
 
