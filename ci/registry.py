@@ -83,6 +83,7 @@ class CocotbTest(_Test):
 
     toplevel: str
     module: str
+    icarus: str = ""
     sources: tuple[str, ...] = ()
     matrix: Matrix = {}
     simulators: Annotated[
@@ -107,6 +108,11 @@ class CocotbTest(_Test):
                 case = Case(self, name, {**point, **pinned})
                 cases += [case] * (case not in cases)
         return cases
+
+    @property
+    def left_out_on_icarus(self) -> str:
+        """What nobody sees who runs the test on Icarus alone; empty if nothing."""
+        return self.icarus if "icarus" in self.simulators else "everything"
 
 
 @dataclass(frozen=True)

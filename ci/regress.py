@@ -33,9 +33,13 @@ def main(sim: str | None, jobs: int, seed: str, nightly: bool) -> None:
     if seed != "random" and not seed.isdecimal():
         raise UserError(f"SEED={seed} is neither a number nor 'random'")
     seed = str(secrets.randbelow(2**31)) if seed == "random" else seed
-    out, suites = testplan.REGRESSION, registry.load().suites.values()
+    tests = registry.load()
+    out, suites = testplan.REGRESSION, tests.suites.values()
     testplan.load()
     print(f"regress: {jobs} tests at a time, seed {seed}", flush=True)
+    for test in tests.tests.values() if sim == "icarus" else ():
+        if test.left_out_on_icarus:
+            print(f"warning: Icarus leaves out of {test.name} {test.left_out_on_icarus}")
     arguments = [results.BENCHES, *(s.pytest for s in suites if nightly or "nightly" not in s.tags)]
     arguments += [f"-n{jobs}", f"--seed={seed}", "--closing=regress", "-rfEs"]
     arguments += [f"--sim={sim}"] * bool(sim) + ["--nightly"] * nightly

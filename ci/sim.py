@@ -27,6 +27,8 @@ def main(name: str, sim: str, seed: int | None, waves: bool, modules: str | None
     known = {case.parameters.get("NUM_MODULES") for case in test.cases(sim)}
     if modules and known == {None}:
         print(f"note: {test.toplevel} has no NUM_MODULES; MODULES={modules} changes nothing")
+    if sim == "icarus" and test.left_out_on_icarus:
+        print(f"warning: Icarus leaves out {test.left_out_on_icarus}")
     seed = secrets.randbelow(2**31) if seed is None else seed
     print(f"{name}: {test.about}\nseed {seed}", flush=True)
     arguments = [results.BENCHES, f"--bench={name}", f"--sim={sim}", f"--case-seed={seed}"]

@@ -1,6 +1,8 @@
 """The registry rejects what it cannot run, and the regression notices a module that no test
 holds."""
 
+import re
+
 import pytest
 
 from ci import registry
@@ -104,3 +106,16 @@ def test_untested_module_and_missing_top_are_noticed(tmp_path):
     wrong = load(tmp_path, "tests: [" + ENTRY.replace("top,", "no_top,") + "}]")
     with pytest.raises(SourceError, match="no_top"):
         covered_modules(wrong, index)
+
+
+def test_what_icarus_leaves_out_is_told():
+    """A bench that does less on Icarus, by its code or its parameters, says what."""
+    silent = []
+    for test in registry.load().tests.values():
+        modules = [ROOT.joinpath(*name.split(".")) for name in test.module.split(",")]
+        sources = "".join(path.with_suffix(".py").read_text() for path in modules)
+        less = re.search(r"\b(scaled|on_icarus|few)\(|\bVERILATOR\b", sources)
+        icarus, verilator = (len(test.cases(sim)) for sim in ("icarus", "verilator"))
+        if icarus and (less or icarus < verilator) and not test.left_out_on_icarus:
+            silent.append(test.name)
+    assert not silent, f"benches that do not say what they leave out on Icarus: {silent}"

@@ -5,7 +5,7 @@
 // engines stay idle. axis_* are the accelerator's stream ports for monitors, in both cases. cycles_o counts from the
 // first beat accepted on an input stream of weights or images to the last result beat, as the product defines
 // total_cycles. It does not depend on the accelerator's own counter. The engine of the weights also sends the program,
-// before arm_i.
+// before arm_i. counted_o are counts of each layer's last run at the pins of its units, likewise independent.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps
@@ -82,7 +82,8 @@ module accel_harness #(
     input  wire logic [15:0] prog_latency_i,
     input  wire logic [8:0]  prog_rate_i,
     input  wire logic [7:0]  prog_stall_i,
-    input  wire logic [7:0]  prog_keep_i,      // TKEEP of a packet's last beat
+    input  wire logic [7:0]  prog_keep_i,      // TKEEP of one beat
+    input  wire logic [31:0] prog_keep_at_i,      // that beat, by the number of those that follow it
     output wire logic        prog_busy_o,
     output wire logic [127:0] prog_monitor_o,  // since prog_go_i: see port_monitor
     input  wire logic        image_load_i,
@@ -93,6 +94,7 @@ module accel_harness #(
     input  wire logic [8:0]  image_rate_i,
     input  wire logic [7:0]  image_stall_i,
     input  wire logic [7:0]  image_keep_i,
+    input  wire logic [31:0] image_keep_at_i,
     output wire logic        image_busy_o,
     output wire logic [127:0] image_monitor_o,
     input  wire logic        result_clear_i,
@@ -103,7 +105,9 @@ module accel_harness #(
     output wire logic [31:0] result_errors_o,
     output wire logic [127:0] result_monitor_o,  // since result_clear_i
     input  wire logic        arm_i,            // the next beat in starts the count
-    output wire logic [31:0] cycles_o
+    output wire logic [31:0] cycles_o,
+    input  wire logic [5:0]  counted_layer_i,  // whose counts these are: see layer_monitor
+    output wire logic [5:0][31:0] counted_o
 );
 
   logic [63:0] dma_prog_tdata, dma_image_tdata;
@@ -139,6 +143,7 @@ module accel_harness #(
       .rate_i       (prog_rate_i),
       .stall_i      (prog_stall_i),
       .keep_i       (prog_keep_i),
+      .keep_at_i    (prog_keep_at_i),
       .busy_o       (prog_busy_o),
       .m_axis_tdata (dma_prog_tdata),
       .m_axis_tkeep (dma_prog_tkeep),
@@ -162,6 +167,7 @@ module accel_harness #(
       .rate_i       (image_rate_i),
       .stall_i      (image_stall_i),
       .keep_i       (image_keep_i),
+      .keep_at_i    (image_keep_at_i),
       .busy_o       (image_busy_o),
       .m_axis_tdata (dma_image_tdata),
       .m_axis_tkeep (dma_image_tkeep),
@@ -287,6 +293,25 @@ module accel_harness #(
     end
   end
   assign cycles_o = cycles_q;
+
+`ifdef NETLIST  // has no such names inside
+  assign counted_o = '0;
+`else
+  layer_monitor u_layer_monitor (
+      .clk_i    (clk_i),
+      .rst_ni   (rst_ni),
+      .active_i (u_accel.layer_active),
+      .end_i    (u_accel.layer_end),
+      .layer_i  (u_accel.layer),
+      .starved_i(u_accel.starved),
+      .blocked_i(u_accel.blocked),
+      .reads_i  (u_accel.rd_valid ? u_accel.rd_count : 4'd0),
+      .writes_i (u_accel.wr_valid ? u_accel.wr_mask : 8'd0),
+      .weight_i (u_accel.weight_re),
+      .sel_i    (counted_layer_i),
+      .counts_o (counted_o)
+  );
+`endif
 
 endmodule
 

@@ -4,7 +4,7 @@
 // code per beat. The memory is read from FILE in the simulation's folder when load_i rises. A pulse on go_i sends
 // beats_i words from base_i, with TLAST on the last. The first beat comes after latency_i cycles. There are
 // rate_i / 256 beats a cycle on average, and a pause before a beat with probability stall_i / 256. keep_i is the TKEEP
-// of the last beat, so that tests can send a wrong one.
+// of the beat that keep_at_i others follow (0: of the last), so that tests can send a wrong one.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps
@@ -24,6 +24,7 @@ module dma_source #(
     input  wire logic [8:0]  rate_i,
     input  wire logic [7:0]  stall_i,
     input  wire logic [7:0]  keep_i,
+    input  wire logic [31:0] keep_at_i,
     output wire logic        busy_o,
     output wire logic [63:0] m_axis_tdata,
     output wire logic [7:0]  m_axis_tkeep,
@@ -38,7 +39,7 @@ module dma_source #(
   logic [31:0] addr_q, left_q, lfsr_q;
   logic [15:0] wait_q;
   logic [9:0]  credit_q;
-  logic        valid_q, last_q, idle, fetch;
+  logic        valid_q, last_q, keep_q, idle, fetch;
   logic [63:0] data_q;
 
   assign idle  = !valid_q || m_axis_tready;
@@ -69,6 +70,7 @@ module dma_source #(
       if (fetch) begin
         valid_q <= 1'b1;
         last_q  <= left_q == 32'd1;
+        keep_q  <= left_q == keep_at_i + 32'd1;
         data_q  <= mem[addr_q[$clog2(DEPTH)-1:0]];
       end else if (m_axis_tready) begin
         valid_q <= 1'b0;
@@ -78,7 +80,7 @@ module dma_source #(
 
   assign busy_o        = left_q != 0 || valid_q;
   assign m_axis_tdata  = data_q;
-  assign m_axis_tkeep  = last_q ? keep_i : 8'hff;
+  assign m_axis_tkeep  = keep_q ? keep_i : 8'hff;
   assign m_axis_tvalid = valid_q;
   assign m_axis_tlast  = last_q;
 

@@ -32,9 +32,9 @@ RESULT_FILE = Path("result.hex")  # written by the receiving engine
 FULL_RATE = 256  # of 256 beats a cycle
 STOP_LIMIT = 4000  # cycles in which a beat that an engine offers is taken
 INPUTS = {  # of the harness besides clock and reset, by prefix
-    "": "pins_i arm_i result_clear_i result_dump_i result_stall_i",
-    "prog_": "load_i go_i base_i beats_i latency_i rate_i stall_i keep_i",
-    "image_": "load_i go_i base_i beats_i latency_i rate_i stall_i keep_i",
+    "": "pins_i arm_i result_clear_i result_dump_i result_stall_i counted_layer_i",
+    "prog_": "load_i go_i base_i beats_i latency_i rate_i stall_i keep_i keep_at_i",
+    "image_": "load_i go_i base_i beats_i latency_i rate_i stall_i keep_i keep_at_i",
     "s_axil_": "awprot awvalid awaddr wvalid wdata wstrb bready arprot arvalid araddr rready",
     "s_axis_prog_": "tdata tkeep tvalid tlast",
     "s_axis_image_": "tdata tkeep tvalid tlast",

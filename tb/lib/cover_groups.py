@@ -101,6 +101,9 @@ MEETINGS = {
     "start and verdict": "cycle_q of descriptor_check",
     "flush and receiver": "held_q and flush_q of result_packer",
     "clear and beat in": "level_q of the FIFO in result_writer",
+    "packet end and error": "gate_q of clipq_accel",
+    "soft reset and program": "prog_valid_q of stream_parser, on the whole accelerator",
+    "soft reset and interrupt": "IRQ_STATUS and STATUS, on the whole accelerator",
 }
 
 COUNTERS = ("cycles", "stalls", "reads", "writes", "weights", "total cycles", "images")
@@ -251,6 +254,7 @@ GROUPS: dict[str, frozenset[str]] = {
             *cross(("image",), ("first", "middle", "last")),
         ),
         "error_pair": ("one beat", "one stream", "two streams", "packets behind"),
+        "counted_stalls": ("none", "weights late", "results held up", "both"),
         "counter_range": cross(COUNTERS, ("beyond 2^16",)),
         "meeting": cross(MEETINGS, ("before", "with", "after")),
         "stop_moment": ("before the end", "with the end", "after the end", "idle"),

@@ -56,20 +56,35 @@ class FaultBench(Bench):
         await self.host.write(Register.IRQ_ENABLE, ALL_INTERRUPTS)
         return self
 
+    async def start_one_beat(self):
+        """As `start`, with a network as small as can be: an image is one beat."""
+        await FaultBench.start(self)
+        self.net = Chain(self.rng, (3, 1, 2), True, "one beat").conv(5, (1, 1)).network()
+        self.compiled = compile_network(self.net, self.hardware, debug=True)
+        await self.load(self.compiled.program)
+        return self
+
     def image(self) -> np.ndarray:
         """A fresh input, int32 [1, C, H, W]."""
         low, high = self.net.input_range
         return self.rng.integers(low, high + 1, (1, *self.net.input_shape)).astype(np.int32)
 
     async def send(
-        self, *, prog=None, image=None, prog_keep: int = 0xFF, image_keep: int = 0xFF
+        self,
+        *,
+        prog=None,
+        image=None,
+        prog_keep: int = 0xFF,
+        image_keep: int = 0xFF,
+        keep_at: int = 0,
     ) -> None:
         """Start packets on the program and weights stream and on the image stream at once, without
         waiting for them.
 
-        prog_keep, image_keep: TKEEP of the last beat.
+        prog_keep, image_keep: TKEEP of the beat that `keep_at` others follow.
         """
         self.dut.prog_keep_i.value, self.dut.image_keep_i.value = prog_keep, image_keep
+        self.dut.prog_keep_at_i.value = self.dut.image_keep_at_i.value = keep_at
         none = np.zeros(1, "<u8")
         await self.host.load_files(none if prog is None else prog, none if image is None else image)
         for engine, words in (("prog", prog), ("image", image)):
@@ -134,6 +149,7 @@ class FaultBench(Bench):
         """After an error: the streams run empty, then a soft reset."""
         await self.idle("prog", "image")
         self.dut.prog_keep_i.value = self.dut.image_keep_i.value = 0xFF
+        self.dut.prog_keep_at_i.value = self.dut.image_keep_at_i.value = 0
         await self.soft_reset()
 
     async def stop_engines(self) -> None:

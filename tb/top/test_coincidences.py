@@ -11,10 +11,8 @@ from cocotb.utils import get_sim_time
 from host.harness import clocking
 from host.harness.engines import RESULT_FILE, read_hex
 from host.register_map import Ctrl, ErrorCode, IrqEnable, IrqStatus, Register, Status, field
-from model.compiler import compile_network
 from tb.lib import coverage
 from tb.lib.accelerator import expected_tensors
-from tb.lib.chain import Chain
 from tb.lib.effort import scaled
 from tb.top.bench import compare
 from tb.top.fault_bench import FaultBench
@@ -25,11 +23,7 @@ PATIENCE = 1000  # cycles in which an interrupt must come; an image takes some 1
 
 async def start(dut) -> FaultBench:
     """A bench whose network is as small as can be: an image is one beat."""
-    bench = await FaultBench(dut).start()
-    bench.net = Chain(bench.rng, (3, 1, 2), True, "one beat").conv(5, (1, 1)).network()
-    bench.compiled = compile_network(bench.net, bench.hardware, debug=True)
-    await bench.load(bench.compiled.program)
-    return bench
+    return await FaultBench(dut).start_one_beat()
 
 
 def now() -> int:

@@ -213,3 +213,51 @@ class AbortedSequence(NetworkSequence):
             if not await self.read(Register.STATUS) & Status.RESULT:
                 return
         raise AssertionError("a result beat is offered long after a soft reset")
+
+
+class LoadSequence(NetworkSequence):
+    """Only the program."""
+
+    def __init__(self, compiled: Compiled):
+        super().__init__(compiled, np.zeros((0, *compiled.net.input_shape), int))
+
+    async def body(self):
+        await self.load()
+
+
+class StoppedSequence(NetworkSequence):
+    """One image, and STOP `moment` cycles after its packets began; without a moment STOP follows
+    the interrupt. `cycles` is then the time from there to the interrupt."""
+
+    def __init__(self, compiled: Compiled, image: np.ndarray, moment: int | None = None):
+        super().__init__(compiled, image)
+        self.moment, self.cycles = moment, 0
+
+    async def body(self):
+        dut, begin = self.sequencer.dut, 40  # cycles in which the program's header is read
+        await self.write(Register.IRQ_ENABLE, IrqStatus.DONE)
+        await self.write(Register.CTRL, Ctrl.START)
+        await ClockCycles(dut.clk_i, begin)
+        tasks = [self.send(item) for item in self.packets(self.images[0])]
+        if self.moment is not None:
+            tasks.append(cocotb.start_soon(self.stop_in(self.moment)))
+        while not int(dut.irq_o.value):
+            await RisingEdge(dut.clk_i)
+            self.cycles += 1
+            assert self.cycles < cycle_limit(self.compiled), "no interrupt at an image's end"
+        for task in tasks:
+            await task
+        if self.moment is None:
+            await self.write(Register.CTRL, Ctrl.STOP)
+        await ClockCycles(dut.clk_i, 8)
+        cause, status = await self.read(Register.IRQ_STATUS), await self.read(Register.STATUS)
+        what = f"STOP {self.moment} cycles after the begin"
+        assert cause == IrqStatus.DONE | IrqStatus.STOPPED, f"{what}: interrupts {cause:#x}"
+        assert not status & Status.BUSY, f"{what}: the run goes on"
+        assert await self.read(Register.IMAGES_DONE) == 1, f"{what}: images"
+        await self.write(Register.IRQ_STATUS, cause)
+
+    async def stop_in(self, cycles: int):
+        """Write STOP, beginning in so many cycles."""
+        await ClockCycles(self.sequencer.dut.clk_i, cycles)
+        await self.write(Register.CTRL, Ctrl.STOP)

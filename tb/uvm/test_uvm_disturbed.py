@@ -16,7 +16,13 @@ from tb.lib.chain import Chain
 from tb.lib.effort import scaled
 from tb.uvm.dma import use_dma
 from tb.uvm.env import AcceleratorTest
-from tb.uvm.sequences import AbortedSequence, NetworkSequence, RegisterTraffic
+from tb.uvm.sequences import (
+    AbortedSequence,
+    LoadSequence,
+    NetworkSequence,
+    RegisterTraffic,
+    StoppedSequence,
+)
 
 
 def chains(rng):
@@ -81,3 +87,26 @@ class DisturbedEnginesTest(DisturbedTest):
     def build_phase(self):
         use_dma()
         super().build_phase()
+
+
+@pyuvm.test()
+class StoppedTest(AcceleratorTest):
+    """STOP in every cycle around an image's end, on the pins: the run ends with that image."""
+
+    def networks(self):
+        chain = Chain(random_generator(), (3, 1, 2), True, "one beat").conv(5, (1, 1))
+        return [compile_network(chain.network(), self.hardware, debug=True)]
+
+    async def stimulus(self):
+        rng, (compiled,) = random_generator(), self.compiled
+        low, high = compiled.net.input_range
+        await self.start(LoadSequence(compiled))
+        usual = StoppedSequence(compiled, self.image(rng, low, high))
+        await self.start(usual)
+        for offset in scaled(range(-3, 0), range(-12, 4)):
+            moment = usual.cycles + offset
+            await self.start(StoppedSequence(compiled, self.image(rng, low, high), moment))
+
+    def image(self, rng, low: int, high: int):
+        """Integers [1, C, H, W]."""
+        return rng.integers(low, high + 1, (1, *self.compiled[0].net.input_shape))

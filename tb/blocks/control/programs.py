@@ -193,6 +193,7 @@ def one_bit(rng, modules, capacity, op, bit):
         return 1 << bit % top
 
     names = {"image_rows": 1 << DIM_W, "image_row_quads": 1 << QUAD_ADDR_W}
+    names |= {"image_base": 1 << QUAD_ADDR_W, "image_row_stride": 1 << QUAD_ADDR_W}
     top = header(rng, 1, modules, capacity).changed(
         **{name: power(HEADER, name, most) for name, most in names.items()}
     )

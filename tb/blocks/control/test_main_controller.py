@@ -8,7 +8,7 @@ import numpy as np
 from cocotb.triggers import FallingEdge, RisingEdge
 
 from host.harness import clocking
-from model.compiler.program_format import HEADER, QUAD_ADDR_W, RECORD_WORDS
+from model.compiler.program_format import HEADER, MAX_LAYERS, QUAD_ADDR_W, RECORD_WORDS
 from model.compiler.records import decode
 from tb.blocks.control import programs
 from tb.lib import coverage, meeting
@@ -336,7 +336,7 @@ async def programs_run(dut):
     """Random programs over several images: starts, descriptors, flushes, parameter banks, layer
     ends in order; settling time."""
     rng, bench = await _start(dut)
-    for count in scaled((1, 5, 17), (1, 2, 5, 17, 32, 33, 63, 64)):
+    for count in scaled((1, 5, 17), (1, 2, 5, 17, 32, 33, MAX_LAYERS - 1, MAX_LAYERS)):
         bench.load(*_program(rng, dut, count))
         await bench.reset()
         await bench.cycle(start_i=1)
