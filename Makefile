@@ -137,7 +137,7 @@ option = $(if $($1),--$2=$(call quote,$($1)))
 flag   = $(if $(filter 1,$($1)),--$2)
 
 .PHONY: help setup demo sim regress run accuracy train vectors perf lint formal mutate synth clean coverage import check export diff
-.PHONY: docs tables signoff waves farm-accuracy
+.PHONY: docs tables signoff speed waves farm-accuracy
 
 help: ## list the commands
 	@echo 'Commands (the first one run sets everything up in .venv):'
@@ -216,6 +216,9 @@ mutate: ## bugs planted in the RTL, and which tests find them: [N=100] [SEED=n] 
 
 formal: ## proofs: [PROOF=name] [JOBS=n] [NIGHTLY=1]
 	@$(python) ci formal $(call option,PROOF,proof) $(call option,JOBS,jobs) $(call flag,NIGHTLY,nightly) $(ARGS)
+
+speed: ## speed of RTL simulation against another commit's, side by side: BASE=commit [ARGS=]
+	@$(call given,BASE,a commit)$(python) ci speed $(call option,BASE,base) $(ARGS)
 
 signoff: ## one page of all that the last regress, coverage, mutate and formal have shown, against its goals: [ARGS=]
 	@$(python) ci signoff $(ARGS)

@@ -16,6 +16,7 @@ main = CommandGroup(
         "mutate": "ci.mutate",
         "formal": "ci.formal",
         "signoff": "ci.signoff",
+        "speed": "ci.speed",
         "waves": "ci.waves",
         "generate-program": "ci.generate_program",
         "generate-regs": "ci.generate_regs",
