@@ -58,12 +58,11 @@ async def rows_above_the_image(dut):
     where the tile before the small one is still being drained."""
     rng = random_generator()
     bench = await Bench(dut).start()
-    channels, size = (2, (2, 3)) if on_icarus() else (2 * bench.hardware.num_modules, (26, 42))
+    channels, size = (2, (2, 3)) if on_icarus() else (2 * bench.hardware.num_modules, (20, 60))
     chain = Chain(rng, (20, *size), True, "rows above").conv(channels, (6, 3), (5, 1))
     outcome = await bench.check_alive(chain.network(), chain.images[:1])
     plan = next(iter(outcome.compiled.plans.values()))
-    assert on_icarus() or (plan.tile, plan.out_shape[1] % plan.tile[0], plan.vertical) == (
-        (6, 42),
-        1,
-        False,
-    ), f"tiles of another shape: {plan}"
+    last = plan.out_shape[1] % plan.tile[0]
+    assert on_icarus() or (plan.tile[0] >= 3 and last == 1 and not plan.vertical), (
+        f"tiles of another shape: {plan}"
+    )

@@ -11,6 +11,7 @@ from collections import Counter
 
 import cocotb
 import numpy as np
+from cocotb.task import bridge
 
 from host.harness.engines import Traffic
 from host.register_map import ErrorCode
@@ -147,7 +148,7 @@ async def one_fault(bench: FaultBench) -> str:
     if (
         stream == "program" and fault is flipped_magic
     ):  # not even a program: the one before it stays
-        await bench.load(words)
+        await bridge(bench.accelerator.load)(bench.compiled)
         await bench.send(prog=bad)
         await bench.expect(code)
         await bench.recover()
