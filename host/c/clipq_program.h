@@ -52,7 +52,7 @@
 #define CLIPQ_DESCRIPTOR_OP 0, 0, 4 /* OP_CONV, OP_MAXPOOL, OP_AVGPOOL or OP_ADD */
 #define CLIPQ_DESCRIPTOR_MODE 0, 4, 2 /* conv mode */
 #define CLIPQ_DESCRIPTOR_VERTICAL 0, 6, 1 /* 1 if vertical taps enter as channels */
-#define CLIPQ_DESCRIPTOR_PAIR 0, 14, 1 /* 1 if the vertical taps are those of two rows, four quads each, or a sum reads both inputs at once */
+#define CLIPQ_DESCRIPTOR_PAIR 0, 14, 1 /* 1 if the vertical taps are those of two rows, four quads each */
 #define CLIPQ_DESCRIPTOR_IN_SIGNED 0, 7, 1 /* 1 if the input is signed */
 #define CLIPQ_DESCRIPTOR_RAW 0, 8, 1 /* 1 if the sums leave as 32 bits */
 #define CLIPQ_DESCRIPTOR_EMIT 0, 9, 1 /* 1 if the output is sent to the result stream */
@@ -109,7 +109,7 @@
 #define CLIPQ_DESCRIPTOR_POOL_PAD_W 13, 48, 16 /* horizontal padding of a pool */
 #define CLIPQ_DESCRIPTOR_OUT_ROW_QUADS 14, 0, 17 /* quads of an output row */
 #define CLIPQ_DESCRIPTOR_OTHER_BASE 14, 32, 17 /* quad address of the second input of a sum, with the row stride of the first, of the output if fused */
-#define CLIPQ_DESCRIPTOR_VSTEP 15, 0, 14 /* (in_row_stride - 1) / 8 with vertical taps, (in_row_stride - 4) / 8 with pairs, (other_base - in_base - 4) / 8 for a sum that reads both inputs at once */
+#define CLIPQ_DESCRIPTOR_VSTEP 15, 0, 14 /* (in_row_stride - 1) / 8 with vertical taps, (in_row_stride - 4) / 8 with pairs */
 #define CLIPQ_DESCRIPTOR_MULT 15, 16, 15 /* multiplier of the first input of a sum */
 #define CLIPQ_DESCRIPTOR_OTHER_MULT 15, 32, 15 /* multiplier of the second input of a sum */
 

@@ -17,7 +17,6 @@ from model.compiler.program_format import (
 )
 from model.compiler.records import decode
 
-ADDRESSES = 1 << QUAD_ADDR_W
 # Fields that only convolutions, only pools and sums, and only sums look at.
 ONLY_CONV = (
     "mode",
@@ -48,7 +47,7 @@ ONLY_POOL = (
     "pool_pad_h",
     "pool_pad_w",
 )
-ONLY_ADD = ("other_base", "pair", "vstep")
+ONLY_ADD = ("other_base",)
 # Fields that all layers look at.
 COMMON = (
     "raw",
@@ -96,8 +95,6 @@ def _input_problems(d: SimpleNamespace, hardware: Hardware) -> list[str]:
             broken.append(f"{name} beyond the feature buffer")
         if writes and base < d.out_end and d.out_base < base + span:
             broken.append(f"{name} and output overlap")
-    if d.op == OP_ADD and d.pair and (d.other_base - d.in_base - 4 - 8 * d.vstep) % ADDRESSES:
-        broken.append("inputs read at once in other banks")
     return broken
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from model.compiler.errors import CompileError
 from model.network.contract import Shape
@@ -35,7 +34,6 @@ class Tensor:
         return (self.shape[1] - 1) * self.row_stride + self.row_quads
 
 
-BANKS = 8  # of the feature buffer
 MOST_SKEWED = 16  # channels of a tensor whose rows can be read together
 
 
@@ -63,52 +61,24 @@ def layout(shape: Shape, signed: bool, skewed: bool) -> Tensor:
     return Tensor(shape, signed, skewed_stride(row, quads) if skewed else row)
 
 
-def pair_step(first: Tensor, second: Tensor) -> int | None:
-    """`vstep` with which both tensors are read at once, the quads of the second in the four banks
-    behind those of the first; None if they lie otherwise."""
-    step, rest = divmod(second.base - first.base - 4, BANKS)
-    return None if rest else step
-
-
-def banks_apart(pairs: Sequence[tuple[str, ...]]) -> dict[str, int]:
-    """{name: 0 or 4} for the tensors of these pairs: the bank that each should begin in, so that
-    both of a pair can be read at once. Where pairs form a circle, some cannot."""
-    banks: dict[str, int] = {}
-    for first, second in pairs:
-        if second not in banks:
-            banks[second] = 4 - banks.setdefault(first, 0)
-        else:
-            banks.setdefault(first, 4 - banks[second])
-    return banks
-
-
 def place(
-    tensors: Mapping[str, Tensor],
-    last_use: Mapping[str, int],
-    capacity: int,
-    banks: Mapping[str, int] = MappingProxyType({}),
+    tensors: Mapping[str, Tensor], last_use: Mapping[str, int], capacity: int
 ) -> dict[str, Tensor]:
     """Bases for tensors {name: Tensor} in order of creation.
 
     last_use: {name: index of the last layer that reads it}, layers counted from 0, the input
-    created before layer 0. banks: {name: bank of its first quad}, as far as there is room for it.
-    Raises CompileError, which names the layer, where they do not fit.
+    created before layer 0. Raises CompileError, which names the layer, where they do not fit.
     """
-    for wanted in (banks, {}):
-        try:
-            return _place_in_turns(tensors, last_use, capacity, wanted)
-        except CompileError as error:
-            refusal = error
-        if placed := _place_by_size(tensors, last_use, capacity, wanted):
+    try:
+        return _place_in_turns(tensors, last_use, capacity)
+    except CompileError:
+        if placed := _place_by_size(tensors, last_use, capacity):
             return placed
-    raise refusal
+        raise
 
 
 def _place_in_turns(
-    tensors: Mapping[str, Tensor],
-    last_use: Mapping[str, int],
-    capacity: int,
-    banks: Mapping[str, int],
+    tensors: Mapping[str, Tensor], last_use: Mapping[str, int], capacity: int
 ) -> dict[str, Tensor]:
     """A new tensor goes to the end of the buffer away from the one made before, so that two tensors
     that fill it together always fit: the best for a chain of layers."""
@@ -122,7 +92,6 @@ def _place_in_turns(
             tensor.size,
             capacity,
             at_bottom,
-            banks.get(name),
         )
         if base is None:
             held = sum(t.size for t in live.values())
@@ -137,10 +106,7 @@ def _place_in_turns(
 
 
 def _place_by_size(
-    tensors: Mapping[str, Tensor],
-    last_use: Mapping[str, int],
-    capacity: int,
-    banks: Mapping[str, int],
+    tensors: Mapping[str, Tensor], last_use: Mapping[str, int], capacity: int
 ) -> dict[str, Tensor] | None:
     """The largest tensor first, each as low as those allow that are needed at the same time: the
     best where tensors are kept for later layers. None if they do not fit."""
@@ -156,7 +122,7 @@ def _place_by_size(
             if spans[name].start < spans[other_name].stop
             and spans[other_name].start < spans[name].stop
         ]
-        base = _find(_merged(beside), tensor.size, capacity, True, banks.get(name))
+        base = _find(_merged(beside), tensor.size, capacity, True)
         if base is None:
             return None
         placed[name] = Tensor(tensor.shape, tensor.signed, tensor.row_stride, base)
@@ -175,16 +141,12 @@ def _merged(regions: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _find(
-    taken: Sequence[tuple[int, int]], size: int, capacity: int, at_bottom: bool, bank: int | None
+    taken: Sequence[tuple[int, int]], size: int, capacity: int, at_bottom: bool
 ) -> int | None:
-    """Base of a free region, the lowest or the highest one that begins in this bank (None: in any);
-    None if there is none."""
+    """Base of a free region, the lowest or the highest one; None if there is none."""
     edges = [0] + [edge for region in taken for edge in region] + [capacity]
     bases = []
     for start, end in zip(edges[::2], edges[1::2]):
-        low, high = start, end - size
-        if bank is not None:
-            low, high = low + (bank - low) % BANKS, high - (high - bank) % BANKS
-        if start <= low <= high:
-            bases += [low, high]
+        if start + size <= end:
+            bases += [start, end - size]
     return (bases[0] if at_bottom else bases[-1]) if bases else None

@@ -31,7 +31,6 @@ from model.compiler.program_format import (
     PROGRAM_VERSION,
     QUAD_ADDR_W,
     TRAILER,
-    VSTEP_W,
 )
 from model.compiler.records import encode
 from model.network.layer import Layer
@@ -290,8 +289,7 @@ def _plan_layout(
         name: memory_plan.layout(shape, signed, name in skewed)
         for name, (shape, signed) in shapes.items()
     }
-    banks = memory_plan.banks_apart(sums)
-    tensors = memory_plan.place(tensors, last_use, hardware.quads, banks)
+    tensors = memory_plan.place(tensors, last_use, hardware.quads)
     plans = {
         entry.layer.name: plan_conv(
             entry.layer, hardware, entry.layer.inputs[0] in skewed, entry.add is not None
@@ -385,10 +383,7 @@ def add_values(layer: Layer, source: Tensor, other: Tensor) -> dict[str, int]:
     """{field: value} of what a sum adds to its first input: windows of one pixel, and the second
     input's place."""
     mult, other_mult = layer.mult
-    step = memory_plan.pair_step(source, other)
     return {
-        "pair": step is not None,
-        "vstep": (step or 0) % (1 << VSTEP_W),
         "pool_kernel_h": 1,
         "pool_kernel_w": 1,
         "pool_stride_h": 1,

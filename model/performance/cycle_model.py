@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from model.compiler.conv_plan import ConvPlan, ceil_div
 from model.compiler.hardware import Hardware
-from model.compiler.memory_plan import pair_step
 from model.compiler.program import Compiled
 from model.compiler.weights import replayed
 from model.network.layer import Layer
@@ -240,11 +239,10 @@ def _pool(compiled: Compiled, layer: Layer, start: int, loader: _Loader) -> _Run
 def _add(compiled: Compiled, layer: Layer, start: int, _loader: _Loader) -> _Run:
     """Last busy cycle of a sum of two tensors, and its traffic."""
     modules = compiled.hardware.num_modules
-    both = pair_step(*(compiled.tensors[name] for name in layer.inputs)) is not None
-    reads = add_reads(layer.out_shape, modules, both)
+    reads = add_reads(layer.out_shape, modules)
     writes = layer.out_shape[1] * layer.out_shape[2] * ceil_div(layer.out_shape[0], 4)
-    end = start + add_cycles(layer.out_shape, modules, both)
-    return end, (reads * (modules // 4 + (4 if both else 0)), writes, 0, reads)
+    end = start + add_cycles(layer.out_shape, modules)
+    return end, (reads * (modules // 4), writes, 0, reads)
 
 
 def _raw_pool(hardware: Hardware, layer: Layer, quads: int, begin: int, loader: _Loader) -> int:

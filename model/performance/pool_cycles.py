@@ -28,15 +28,15 @@ def pool_reads(
     return groups * rows * cols
 
 
-def add_reads(shape: Shape, num_modules: int, both: bool) -> int:
-    """Feature-buffer reads of a sum of two tensors [C, H, W]; both: are they read at once?"""
-    return (1 if both else 2) * pool_reads("avgpool", shape, (1, 1), (1, 1), (0, 0), num_modules)
+def add_reads(shape: Shape, num_modules: int) -> int:
+    """Feature-buffer reads of a sum of two tensors [C, H, W], which are read in turn."""
+    return 2 * pool_reads("avgpool", shape, (1, 1), (1, 1), (0, 0), num_modules)
 
 
-def add_cycles(shape: Shape, num_modules: int, both: bool, read_latency: int = READ_LATENCY) -> int:
+def add_cycles(shape: Shape, num_modules: int, read_latency: int = READ_LATENCY) -> int:
     """Cycles from the pooling unit's start_i to its done_o of a sum of two tensors [C, H, W]: those
     of its reads, and one more for the products."""
-    return add_reads(shape, num_modules, both) + read_latency + 8
+    return add_reads(shape, num_modules) + read_latency + 8
 
 
 def pool_cycles(

@@ -49,10 +49,8 @@ module descriptor_check #(
   logic [Q_W-1:0] in_quads, out_quads, channel_groups, output_groups;
   logic [3:0] pad_h, pad_w, kr_count, kr_step, pieces, read_quads, group_quads;
   logic [2:0] window;
-  logic [program_pkg::VSTEP_W-1:0] vstep;
   logic stride_h, stride_w;  // of a convolution, less one
   assign in_base        = program_pkg::descriptor_in_base(desc_i);
-  assign vstep          = program_pkg::descriptor_vstep(desc_i);
   assign other_base     = program_pkg::descriptor_other_base(desc_i);
   assign in_row_stride  = program_pkg::descriptor_in_row_stride(desc_i);
   assign in_w           = program_pkg::descriptor_in_w(desc_i);
@@ -180,8 +178,7 @@ module descriptor_check #(
   logic input_bad_q, other_bad_q, conv_bad_q, pool_bad_q;
   always_ff @(posedge clk_i) begin
     input_bad_q <= row_span > E_W'(in_row_stride) || misplaced(in_base, in_end, writes, out_base, out_end);
-    other_bad_q <= (is_add || fused) && (misplaced(other_base, other_end, writes, out_base, out_end) ||
-        (is_add && pair && other_base - in_base != {vstep, 3'b100}));  // tensors read at once lie four banks apart
+    other_bad_q <= (is_add || fused) && misplaced(other_base, other_end, writes, out_base, out_end);
     conv_bad_q  <= !rows_fit || !cols_fit || !inputs_fit || !outputs_fit || !tile_fits;
     pool_bad_q  <= pool_reach_h_q > {1'b0, padded_h_q} || pool_reach_w_q > {1'b0, padded_w_q} ||
         pool_pad_h >= pool_kernel_h || pool_pad_w >= pool_kernel_w || in_quads != out_quads;

@@ -106,7 +106,7 @@ package program_pkg;
   function automatic logic descriptor_vertical(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_vertical = words[0][6+:1];
   endfunction
-  // 1 if the vertical taps are those of two rows, four quads each, or a sum reads both inputs at once
+  // 1 if the vertical taps are those of two rows, four quads each
   function automatic logic descriptor_pair(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_pair = words[0][14+:1];
   endfunction
@@ -334,7 +334,7 @@ package program_pkg;
   function automatic logic [QUAD_ADDR_W-1:0] descriptor_other_base(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_other_base = words[14][32+:QUAD_ADDR_W];
   endfunction
-  // (in_row_stride - 1) / 8 with vertical taps, (in_row_stride - 4) / 8 with pairs, (other_base - in_base - 4) / 8 for a sum that reads both inputs at once
+  // (in_row_stride - 1) / 8 with vertical taps, (in_row_stride - 4) / 8 with pairs
   function automatic logic [VSTEP_W-1:0] descriptor_vstep(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_vstep = words[15][0+:VSTEP_W];
   endfunction

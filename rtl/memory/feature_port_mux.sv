@@ -60,25 +60,20 @@ module feature_port_mux #(
   localparam int A_W = program_pkg::QUAD_ADDR_W;
 
   logic [3:0] op, read_quads, unit_count;
-  logic pair, spread;
-  assign pair       = program_pkg::descriptor_pair(desc_i);
   assign op         = program_pkg::descriptor_op(desc_i);
   assign read_quads = program_pkg::descriptor_read_quads(desc_i);
   always_comb begin
     case (op)
-      program_pkg::OP_CONV:    unit_count = read_quads;
-      program_pkg::OP_AVGPOOL: unit_count = 4'(NUM_MODULES / 4);
-      program_pkg::OP_ADD:     unit_count = pair ? 4'(4 + NUM_MODULES / 4) : 4'(NUM_MODULES / 4);
-      default:                 unit_count = 4'd8;
+      program_pkg::OP_CONV:                        unit_count = read_quads;
+      program_pkg::OP_AVGPOOL, program_pkg::OP_ADD: unit_count = 4'(NUM_MODULES / 4);
+      default:                                     unit_count = 4'd8;
     endcase
   end
   assign rd_valid_o = conv_rd_valid_i || pool_rd_valid_i || emit_rd_valid_i;
   assign rd_addr_o  = conv_rd_valid_i ? conv_rd_addr_i : (pool_rd_valid_i ? pool_rd_addr_i : emit_rd_addr_i);
   assign rd_count_o = emit_rd_valid_i ? 4'd2 : unit_count;
-  // A tensor is emitted in pairs of quads, which none of this moves apart.
-  assign spread     = conv_busy_i || (op == program_pkg::OP_ADD && pair);
-  assign rd_pair_o  = spread && pair;
-  assign rd_vstep_o = spread ? program_pkg::descriptor_vstep(desc_i) : '0;
+  assign rd_pair_o  = program_pkg::descriptor_pair(desc_i);
+  assign rd_vstep_o = conv_busy_i ? program_pkg::descriptor_vstep(desc_i) : '0;
 
   logic [A_W-1:0] wr_addr;
   logic [7:0] wr_mask;

@@ -1,9 +1,8 @@
 // Pool reducer: the maximum or the sum over the reads of a window.
 //
 // Purpose: keeps the running maxima of 32 channels and the running sums of NUM_MODULES channels, of the data or of
-// their products with factor_i. With both_i the quads from 4 on are of another tensor, whose products with
-// other_factor_i are added. Signs and factors come with the data. valid_i and first_i come with the data, too, and with
-// products one cycle later.
+// their products with factor_i. Sign and factor come with the data. valid_i and first_i come with the data, too, and
+// with products one cycle later.
 // Latency: 1 cycle from the last read data of a window to its result, 2 with products; the result stays for one cycle.
 // Throughput: one read a cycle.
 `resetall
@@ -17,9 +16,6 @@ module pool_reducer #(
     input  wire logic                                      products_i,  // constant while data are on their way
     input  wire logic                                      signed_i,
     input  wire logic [14:0]                               factor_i,
-    input  wire logic                                      both_i,      // constant like products_i
-    input  wire logic                                      other_signed_i,
-    input  wire logic [14:0]                               other_factor_i,
     input  wire logic                                      valid_i,
     input  wire logic                                      first_i,  // of a window
     input  wire logic [7:0][31:0]                          data_i,
@@ -50,17 +46,13 @@ module pool_reducer #(
     end
     for (c = 0; c < NUM_MODULES; c = c + 1) begin : gen_sum
       logic [cq_pkg::ACC_W-1:0] sum_q;
-      logic signed [8:0] value, other_value;
-      logic signed [PRODUCT_W-1:0] product_q, other_product_q, term;
-      assign value       = {signed_i && channel[c][7], channel[c]};
-      assign other_value = {other_signed_i && channel[16+c][7], channel[16+c]};
-      assign term        = products_i ? product_q : PRODUCT_W'(value);
+      logic signed [8:0] value;
+      logic signed [PRODUCT_W-1:0] product_q, term;
+      assign value = {signed_i && channel[c][7], channel[c]};
+      assign term  = products_i ? product_q : PRODUCT_W'(value);
       always_ff @(posedge clk_i) begin
         product_q <= value * $signed({1'b0, factor_i});
-        if (both_i) other_product_q <= other_value * $signed({1'b0, other_factor_i});
-        else other_product_q <= '0;
-        if (valid_i)
-          sum_q <= (first_i ? '0 : sum_q) + cq_pkg::ACC_W'(term) + cq_pkg::ACC_W'(other_product_q);
+        if (valid_i) sum_q <= (first_i ? '0 : sum_q) + cq_pkg::ACC_W'(term);
       end
       assign sum_o[c] = sum_q;
     end

@@ -4,10 +4,9 @@
 // Max pooling takes 8 quads (32 channels) a read and writes the maxima to the feature buffer. Average pooling takes
 // NUM_MODULES channels a read and sends their 32-bit sums to the output stage, in the order of pixels, then channel
 // groups. Padding is never read: it cannot win a maximum and adds nothing to a sum. A sum of two tensors is an average
-// pool with windows of one pixel, whose second row is the same pixel of the other tensor; where both lie in different
-// banks, one read takes both. Each tensor is multiplied by its factor. desc_i is constant from start_i to done_o, and
-// start_i comes only while the unit is idle. done_o comes together with the last write or sum. After sum_ready_i falls,
-// at most RD_LATENCY + 2 more sums follow.
+// pool with windows of one pixel, whose second row is the same pixel of the other tensor. Each tensor is multiplied by
+// its factor. desc_i is constant from start_i to done_o, and start_i comes only while the unit is idle. done_o comes
+// together with the last write or sum. After sum_ready_i falls, at most RD_LATENCY + 2 more sums follow.
 // Latency: reads + bit length of (stride_h | stride_w | pad_h | pad_w) + RD_LATENCY + 6 cycles from start_i to done_o
 // while sum_ready_i is high, one more for a sum of tensors (model/performance/pool_cycles.py).
 // Throughput: one read a cycle, without a gap between windows, groups and pixels.
@@ -55,11 +54,10 @@ module pooling_unit #(
 `endif
 
   // ---------------------------------------------------------------- the layer
-  logic add, both, sums;  // both: tensors of a sum are read at once; sums: not maxima
+  logic add, sums;  // sums: not maxima
   logic [A_W-1:0] in_row_stride, out_base, out_row_stride;
   logic [Q_W-1:0] in_quads;  // of both tensors
   assign add            = program_pkg::descriptor_op(desc_i) == program_pkg::OP_ADD;
-  assign both           = add && program_pkg::descriptor_pair(desc_i);
   assign sums           = program_pkg::descriptor_op(desc_i) == program_pkg::OP_AVGPOOL || add;
   assign in_row_stride  = program_pkg::descriptor_in_row_stride(desc_i);
   assign out_base       = program_pkg::descriptor_out_base(desc_i);
@@ -129,9 +127,9 @@ module pooling_unit #(
       .valid_i      (window_valid),
       .ready_o      (window_ready),
       .addr_i       (window_addr),
-      .rows_i       ((add && !both) ? program_pkg::DIM_W'(2) : window_rows),
+      .rows_i       (add ? program_pkg::DIM_W'(2) : window_rows),
       .cols_i       (window_cols),
-      .one_row_i    (window_one_row && (!add || both)),
+      .one_row_i    (window_one_row && !add),
       .one_col_i    (window_one_col),
       .row_end_i    (window_row_end),
       .last_i       (window_last),
@@ -167,13 +165,11 @@ module pooling_unit #(
   assign term_valid = add ? valid_q[RD_LATENCY] : valid_q[RD_LATENCY-1];
   assign {term_first, term_last, term_group_end, term_row_end, term_map_end} = add ? flags_q : flags;
 
-  logic other, data_signed, other_signed;  // other: data of a sum's second tensor
-  logic [14:0] factor, other_factor;
-  assign other        = add && !flags[4];
-  assign other_signed = program_pkg::descriptor_other_signed(desc_i);
-  assign other_factor = program_pkg::descriptor_other_mult(desc_i);
-  assign data_signed  = other ? other_signed : program_pkg::descriptor_in_signed(desc_i);
-  assign factor       = other ? other_factor : program_pkg::descriptor_mult(desc_i);
+  logic other, data_signed;  // other: data of a sum's second tensor
+  logic [14:0] factor;
+  assign other       = add && !flags[4];
+  assign data_signed = other ? program_pkg::descriptor_other_signed(desc_i) : program_pkg::descriptor_in_signed(desc_i);
+  assign factor      = other ? program_pkg::descriptor_other_mult(desc_i) : program_pkg::descriptor_mult(desc_i);
 
   pool_reducer #(
       .NUM_MODULES(NUM_MODULES)
@@ -182,9 +178,6 @@ module pooling_unit #(
       .products_i(add),
       .signed_i  (data_signed),
       .factor_i  (factor),
-      .both_i    (both),
-      .other_signed_i(other_signed),
-      .other_factor_i(other_factor),
       .valid_i   (term_valid),
       .first_i   (term_first),
       .data_i    (rd_data_i),

@@ -172,7 +172,7 @@ GROUPS: dict[str, frozenset[str]] = {
         "layer_after": (*cross(KINDS, ("after",), KINDS), *cross(KINDS, ("first",))),
         "layer_channels": cross(("conv", *POOLS, "add"), ("rest",), range(4)),
         "add_signs": cross(SIGNS, ("plus",), SIGNS, ("to",), SIGNS),
-        "add_inputs": ("one tensor twice", "two tensors in turn", "two tensors at once"),
+        "add_inputs": ("one tensor twice", "two tensors"),
         "add_mult": cross(("first", "second"), ("1", "32767", "between")),
         "fused_signs": cross(SIGNS, ("plus",), SIGNS, ("to",), SIGNS),
         "fused_mult": cross(("own", "other"), ("1", "32767", "between")),

@@ -9,7 +9,6 @@ import numpy as np
 
 from model.compiler import Compiled
 from model.compiler.fusion import Entry
-from model.compiler.memory_plan import pair_step
 from model.network import Layer
 from tb.lib import coverage
 from tb.lib.cover_groups import KINDS
@@ -255,12 +254,10 @@ def _fused_points(compiled: Compiled, entry: Entry, tensor: np.ndarray) -> dict[
 
 
 def _add_points(compiled: Compiled, layer) -> dict[str, list[str]]:
-    step = pair_step(*(compiled.tensors[name] for name in layer.inputs))
-    how = "in turn" if step is None else "at once"
     signs = [_sign(signed) for signed in layer.in_signed_all]
     return {
         "add_signs": [f"{' plus '.join(signs)} to {_sign(layer.out_signed)}"],
-        "add_inputs": [f"two tensors {how}" if len(set(layer.inputs)) == 2 else "one tensor twice"],
+        "add_inputs": ["two tensors" if len(set(layer.inputs)) == 2 else "one tensor twice"],
         "add_mult": [
             f"{which} {mult if mult in (1, 32767) else 'between'}"
             for which, mult in zip(("first", "second"), layer.mult)

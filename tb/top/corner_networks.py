@@ -272,7 +272,7 @@ def add_chains(rng) -> Iterator[Chain]:
         .add("input", "conv1_3x3")
         .conv(40, (3, 3), (1, 1))
     )
-    for channels in (9, 33, 64):  # each of three tensors added to each other: one sum in turn
+    for channels in (9, 33, 64):  # each of three tensors added to each other
         yield (
             Chain(rng, (channels, 5, 6), False, f"circle of sums, {channels} channels")
             .conv(channels, (1, 1))

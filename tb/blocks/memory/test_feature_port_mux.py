@@ -62,16 +62,14 @@ class Bench:
     def expected(self):
         """{output: value}; addresses, data and counts of an unused port are not compared."""
         image, quads = self.inputs["image_enable_i"], int(self.dut.NUM_MODULES.value) // 4
-        both = self.op == OP_ADD and self.fields["pair"]
-        spread = self.inputs["conv_busy_i"] or both
-        counts = {OP_AVGPOOL: quads, OP_ADD: quads + 4 * both, OP_MAXPOOL: 8}
+        counts = {OP_AVGPOOL: quads, OP_ADD: quads, OP_MAXPOOL: 8}
         counts[OP_CONV] = self.fields["read_quads"]
         want = {
             "rd_valid_o": int(self.reader != ""),
             "wr_valid_o": int(self.writer in WRITERS),
             "wr_read_o": int(self.writer == OTHER),
-            "rd_pair_o": self.fields["pair"] if spread else 0,
-            "rd_vstep_o": self.fields["vstep"] if spread else 0,
+            "rd_pair_o": self.fields["pair"],
+            "rd_vstep_o": self.fields["vstep"] if self.inputs["conv_busy_i"] else 0,
             "wr_base_o": self.inputs["image_base_i"] if image else self.fields["out_base"],
             "wr_end_o": self.inputs["image_end_addr_i"] if image else self.fields["out_end"],
         }

@@ -23,17 +23,11 @@ class AddLayer:
     mult: tuple[int, int]
     op = "add"
 
-    @property
-    def step(self) -> int | None:
-        """Quads between both tensors, less four, where one read takes both; else None."""
-        step = (self.other_base - self.first.in_base - 4) % BUFFER_QUADS
-        return None if step % 8 else step
-
     def reads(self, modules: int) -> int:
-        return add_reads(self.first.shape, modules, self.step is not None)
+        return add_reads(self.first.shape, modules)
 
     def cycles(self, modules: int, read_latency: int) -> int:
-        return add_cycles(self.first.shape, modules, self.step is not None, read_latency)
+        return add_cycles(self.first.shape, modules, read_latency)
 
     @property
     def values(self) -> dict[str, int]:
@@ -41,8 +35,6 @@ class AddLayer:
         mult, other_mult = self.mult
         return self.first.values | {
             "op": OP_ADD,
-            "pair": self.step is not None,
-            "vstep": (self.step or 0) // 8,
             "other_signed": self.other_signed,
             "other_base": self.other_base,
             "mult": mult,
@@ -92,11 +84,9 @@ def random_add(rng: np.random.Generator, shape: tuple | None = None) -> AddLayer
     size = (shape[1] - 1) * first.in_row_stride + shape[2] * first.quads
     itself = rng.random() < 0.2
     base = first.in_base if itself else int(rng.integers(BUFFER_QUADS - size + 1))
-    if not itself and rng.random() < 0.7:
-        base -= (base - first.in_base - 4) % 8  # both are read at once
     return AddLayer(
         first,
         first.signed if itself else bool(rng.integers(2)),
-        base % BUFFER_QUADS,
+        base,
         tuple(int(m) for m in rng.choice([1, 2, 32766, 32767, int(rng.integers(1, 32768))], 2)),
     )
