@@ -11,7 +11,7 @@ from pathlib import Path
 
 from host.simulation.rtl_index import ROOT, RtlIndex
 from model.common.files import write_text
-from syn import harness, ram_registers, yosys
+from syn import block_registers, harness, yosys
 
 FOLDER = ROOT / "build" / "synth"
 DEVICE = ("--85k", "--package", "CABGA756", "--speed", "6")  # LFE5U-85F
@@ -125,7 +125,7 @@ def _map_ecp5(index: RtlIndex, block: str, parameters: Mapping[str, int], folder
         if port["direction"] == "output"
         for bit in port["bits"]
     }
-    ram_registers.move(top["cells"], leaving)
+    block_registers.move(top["cells"], leaving)
     write_text(out, json.dumps(netlist))
     part.unlink()
 

@@ -7,7 +7,7 @@ import yaml
 
 from host.simulation.rtl_index import RtlIndex
 from model.common.errors import UserError
-from syn import baseline, measure, ram_registers
+from syn import baseline, block_registers, measure
 from syn.__main__ import PLAN, WHOLE, chosen
 from syn.harness import Port, harness
 from syn.measure import Area, Routed
@@ -68,7 +68,9 @@ def _ram_and_register(**changes):
 
 
 def _cell(kind, pins, **parameters):
-    directions = {pin: "output" if pin == "Q" or pin.startswith("DO") else "input" for pin in pins}
+    directions = {
+        pin: "output" if pin[0] in "QP" or pin.startswith("DO") else "input" for pin in pins
+    }
     return {
         "type": kind,
         "connections": pins,
@@ -79,7 +81,7 @@ def _cell(kind, pins, **parameters):
 
 def test_a_register_behind_a_ram_becomes_the_rams_own():
     cells = _ram_and_register()
-    assert ram_registers.move(cells, {20, 21}) == 1
+    assert block_registers.move(cells, {20, 21}) == 1
     assert list(cells) == ["ram"]
     assert cells["ram"]["connections"]["DOB0"] == [20] and cells["ram"]["connections"]["DOB1"] == [
         21
@@ -104,13 +106,37 @@ def test_other_registers_stay_behind_a_ram(changes):
     leaves = {11, 20, 21} if changes == {"DI": [20]} else {20, 21}
     cells["second"]["port_directions"] |= {pin: "input" for pin in changes if pin.isupper()}
     before = json.dumps(cells)
-    assert ram_registers.move(cells, leaves) == 0 and json.dumps(cells) == before
+    assert block_registers.move(cells, leaves) == 0 and json.dumps(cells) == before
 
 
 def test_a_bit_that_also_goes_elsewhere_keeps_its_register():
     cells = _ram_and_register()
     cells["lut"] = _cell("LUT4", {"A": [10]})
-    assert ram_registers.move(cells, {20, 21}) == 0 and len(cells) == 4
+    assert block_registers.move(cells, {20, 21}) == 0 and len(cells) == 4
+
+
+def _multiplier_and_register(clock):
+    """A multiplier, both bits of whose product go to flip-flops, the second one of this clock."""
+    cells = _ram_and_register(CLK=[clock])
+    del cells["ram"]
+    cells["mult"] = _cell("MULT18X18D", {"A0": [5], "P0": [10], "P1": [11], "P2": [12]})
+    return cells
+
+
+def test_a_register_behind_a_multiplier_becomes_the_multipliers_own():
+    cells = _multiplier_and_register(2)
+    assert block_registers.move(cells, {20, 21}) == 1 and list(cells) == ["mult"]
+    pins = {"A0": [5], "P0": [20], "P1": [21], "P2": [12], "CLK0": [2], "CE0": ["1"], "RST0": ["0"]}
+    assert cells["mult"]["connections"] == pins
+    assert cells["mult"]["parameters"]["REG_OUTPUT_CLK"] == "CLK0"
+    directions = cells["mult"]["port_directions"]
+    assert {pin for pin in pins if directions[pin] == "output"} == {"P0", "P1", "P2"}
+
+
+def test_registers_of_two_clocks_stay_behind_a_multiplier():
+    cells = _multiplier_and_register(3)
+    before = json.dumps(cells)
+    assert block_registers.move(cells, {20, 21}) == 0 and json.dumps(cells) == before
 
 
 def test_a_block_is_mapped_placed_and_routed(tmp_path, monkeypatch):
