@@ -8,7 +8,8 @@ ideal: weights and image arrive one beat a cycle from cycle 0 on, and results ar
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from model.compiler.conv_plan import ConvPlan, ceil_div
@@ -53,7 +54,7 @@ class LayerCycles:
     """Prediction for one layer; all zero for a sum that is fused into a convolution, which has what
     both cost. reads and writes: 32-bit words of the feature buffer; weight_words:
     64-bit words read from the weight buffer for it, replays included; ideal: cycles in which
-    positions are computed."""
+    positions are computed; lost: all other cycles, by what they were spent on."""
 
     name: str
     cycles: int
@@ -62,6 +63,7 @@ class LayerCycles:
     reads: int
     writes: int
     weight_words: int
+    lost: Mapping[str, int]
 
     def utilization(self, num_modules: int) -> float:
         """Multiply-accumulates, padding included, per PE and cycle; 0 without any."""
@@ -161,13 +163,15 @@ def predict(compiled: Compiled) -> ImageCycles:
         layer = entry.layer
         begin = clock + 1
         start = begin + FETCH + 1
+        lost = Counter(descriptor=start - begin)
         params = ceil_div(layer.out_shape[0], hardware.num_modules) * hardware.num_modules
         has_params = layer.op != "maxpool"
         if has_params:
             ready = loader.chunk(params, chunks)
-            start = max(start, ready) + 1
+            lost["parameters"] = max(start, ready) + 1 - start
+            start += lost["parameters"]
             chunks += 1
-        run, traffic = UNITS[layer.op](compiled, layer, start, loader)
+        run, traffic = UNITS[layer.op](compiled, layer, start, loader, lost)
         end = run + SETTLE + (FUSED_SETTLE if entry.add else 0)
         emits = entry.output in compiled.emitted
         if emits:
@@ -186,9 +190,10 @@ def predict(compiled: Compiled) -> ImageCycles:
             reads,
             writes,
             words + (params + 1 if has_params else 0),
+            {**lost, "drain": clock - begin + 1 - ideal - lost.total()},
         )
         if entry.add:
-            layers[entry.add.name] = LayerCycles(entry.add.name, 0, 0, 0, 0, 0, 0)
+            layers[entry.add.name] = LayerCycles(entry.add.name, 0, 0, 0, 0, 0, 0, {})
     backlog = loader.results.last + RAW_TO_LAST if loader.results else 0
     return ImageCycles(
         tuple(layers[layer.name] for layer in compiled.net.layers),
@@ -211,7 +216,9 @@ def _emit_cycles(compiled: Compiled, layer: Layer) -> int:
     return _emit_reads(compiled, layer) + EMIT_LATENCY
 
 
-def _pool(compiled: Compiled, layer: Layer, start: int, loader: _Loader) -> _Run:
+def _pool(
+    compiled: Compiled, layer: Layer, start: int, loader: _Loader, _lost: Counter[str]
+) -> _Run:
     """Last busy cycle of a pooling layer, and its traffic."""
     hardware = compiled.hardware
     quads = compiled.tensors[layer.inputs[0]].quads
@@ -236,7 +243,9 @@ def _pool(compiled: Compiled, layer: Layer, start: int, loader: _Loader) -> _Run
     return start + pool_cycles(*arguments), (reads * words, writes, 0, reads)
 
 
-def _add(compiled: Compiled, layer: Layer, start: int, _loader: _Loader) -> _Run:
+def _add(
+    compiled: Compiled, layer: Layer, start: int, _loader: _Loader, _lost: Counter[str]
+) -> _Run:
     """Last busy cycle of a sum of two tensors, and its traffic."""
     modules = compiled.hardware.num_modules
     reads = add_reads(layer.out_shape, modules)
@@ -263,8 +272,11 @@ def _raw_pool(hardware: Hardware, layer: Layer, quads: int, begin: int, loader: 
     return at
 
 
-def _conv(compiled: Compiled, layer: Layer, start: int, loader: _Loader) -> _Run:
-    """Last busy cycle of a conv layer that starts in cycle `start`, and its traffic."""
+def _conv(
+    compiled: Compiled, layer: Layer, start: int, loader: _Loader, lost: Counter[str]
+) -> _Run:
+    """Last busy cycle of a conv layer that starts in cycle `start`, and its traffic. Adds to `lost`
+    the cycles between its passes."""
     hardware, plan = compiled.hardware, compiled.plans[layer.name]
     replay = replayed(plan, hardware)
     words_out = ceil_div(layer.out_shape[0], hardware.num_modules)
@@ -272,7 +284,7 @@ def _conv(compiled: Compiled, layer: Layer, start: int, loader: _Loader) -> _Run
     raw = loader.results = _RawResults(hardware.num_modules) if layer.out == "int32" else None
     ready_at = start + FIRST_SETUP  # the next pass is set up
     free_at = start  # the last slot was issued; the next pass may start
-    delay = None
+    delay = 0
     freed = deque([0, 0], maxlen=2)  # cycles in which the last two tiles gave their buffers back
     early = plan.frees_early and raw is None
     drain_end = 0
@@ -291,18 +303,21 @@ def _conv(compiled: Compiled, layer: Layer, start: int, loader: _Loader) -> _Run
                     )
                     load = _replay_load(loader, hardware, plan, mode)
                     words += hardware.pass_words
-                    at = ready_at
-                    if first:
-                        at = max(at, freed[0] + 1)
-                        first = False
+                    buffer, first = freed[0] + 1 if first else 0, False
                     if geometry.rows == 0:
-                        at = max(at, free_at + 1, load + hardware.pass_words + 1)
+                        at = max(ready_at, buffer, free_at + 1, load + hardware.pass_words + 1)
                         loader.clock = at + 1
                         last = at
                     else:
-                        at = max(at, free_at, load + hardware.pass_words - READY_LEAD)
-                        if delay is not None and at - free_at < delay - geometry.delay:
-                            at = free_at + delay - geometry.delay
+                        at = free_at
+                        for reason, until in (
+                            ("set-up", ready_at),
+                            ("partial sums", buffer),
+                            ("weights", load + hardware.pass_words - READY_LEAD),
+                            ("window", free_at + delay - geometry.delay),
+                        ):
+                            lost[reason] += max(0, until - at)
+                            at = max(at, until)
                         delay = geometry.delay
                         free_at = last = at + geometry.rows * geometry.length
                         switch = max(at + SWITCH + delay, load + hardware.pass_words + 1)

@@ -18,7 +18,14 @@ from model.compiler.weights import numbered, pack_passes, pe_indices
 from model.data.images import ZOO
 from model.network import Layer, Network, load_network
 from model.network.random_networks import random_network
-from model.performance.cycle_model import predict
+from model.performance.cycle_model import (
+    DRAIN_TO_IDLE,
+    END_TO_DRAIN,
+    FETCH,
+    FIRST_SETUP,
+    SETTLE,
+    predict,
+)
 from model.performance.paper_dataflow import conv_cycles, network_cycles
 
 
@@ -262,6 +269,28 @@ def test_tiles_are_small_where_that_saves_cycles(modules):
         assert predict(compiled).total_cycles < largest - 100
         for name, plan in compiled.plans.items():
             assert plan.slots == plans[name].slots and plan.fused == (name == "b")
+
+
+@pytest.mark.parametrize("modules", [4, 8, 16])
+def test_every_lost_cycle_has_a_reason(modules):
+    """What is left, the drain, is that of each layer's last tile."""
+    compiled = compile_network(
+        load_network(ZOO / "nin-cifar10.clipq.npz"), Hardware(num_modules=modules)
+    )
+    layers = {layer.name: layer for layer in predict(compiled).layers}
+    for name, layer in layers.items():
+        assert layer.cycles == layer.ideal + sum(layer.lost.values())
+        assert min(layer.lost.values()) >= 0
+        assert layer.lost["descriptor"] == FETCH + 1
+        plan = compiled.plans.get(name)
+        if plan and name not in ("conv1", "conv9"):  # whose tiles wait for each other
+            assert layer.lost["set-up"] == FIRST_SETUP
+            rows, cols = plan.tile_size(*list(plan.tile_origins())[-1])
+            steps = plan.out_shape[0] // modules - (plan.output_groups - 1) * plan.steps
+            last = END_TO_DRAIN + rows * cols * steps + DRAIN_TO_IDLE + SETTLE
+            assert layer.lost["drain"] == last + 1, name
+    assert (layers["conv1"].lost["partial sums"] > 100) == (modules != 8)
+    assert (layers["conv9"].lost["weights"] > 0) == (modules == 4)
 
 
 def test_a_slower_weight_buffer_never_predicts_fewer_cycles():
