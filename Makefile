@@ -137,11 +137,15 @@ option = $(if $($1),--$2=$(call quote,$($1)))
 flag   = $(if $(filter 1,$($1)),--$2)
 
 .PHONY: help setup demo sim regress run accuracy train vectors perf lint formal mutate synth clean coverage import check export diff
-.PHONY: docs tables signoff speed waves farm-accuracy
+.PHONY: docs tables report signoff speed waves farm-accuracy
+
+##@ Start
 
 help: ## list the commands
 	@echo 'Commands (the first one run sets everything up in .venv):'
-	@$(here) && sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | awk -F@ '{printf "%-16s %s\n", $$1, $$2}'
+	@$(here) && sed -n 's/^##@ \(.*\)/\n\1/p; s/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile \
+	    | awk -F@ '{printf $$2 ? "%-20s %s\n" : "%s\n", $$1, $$2}'
+	@echo
 	@echo 'Variables: SIM=verilator|icarus MODULES=4|8|16 SEED=n WAVES=1 JOBS=n; the defaults are verilator and 4.'
 	@echo 'They count on the command line only; NET, IMAGES, OUT, MODEL, CALIB, FLOAT and CIFAR_ROOT may stand in the environment, too.'
 
@@ -151,19 +155,24 @@ setup: ## install everything, run nothing
 demo: ## CIFAR-10 images through the RTL, every layer compared with PyTorch
 	@$(python) host demo $(call option,MODULES,modules) $(call option,NET,net) $(ARGS)
 
-sim: ## one test: TEST=name [SIM=] [SEED=n] [WAVES=1] [MODULES=]; without TEST it lists them
-	@$(python) ci sim $(call option,TEST,test) $(call option,SIM,sim) $(call option,SEED,seed) $(call flag,WAVES,waves) \
-	    $(call option,MODULES,modules)
+##@ Your network
 
-waves: ## the last waves of a test in GTKWave or Surfer: TEST=name
-	@$(python) ci waves $(call option,TEST,test)
+import: ## an ONNX or QONNX model becomes a network file: MODEL= [CALIB=images.npy] OUT= [ARGS="--mean= --std="]
+	@$(python) model import $(call option,MODEL,model) $(call option,CALIB,calib) $(call option,OUT,out) $(ARGS)
 
-regress: ## all tests: [SIM=] [JOBS=n] [SEED=n|random] [NIGHTLY=1]
-	@$(python) ci regress $(call option,SIM,sim) $(call option,JOBS,jobs) $(call option,SEED,seed) $(call flag,NIGHTLY,nightly)
+check: ## whether a model or network file runs, and what it costs: NET=x.onnx|x.clipq.npz [MODULES=] [PLANES=] [ARGS=--clock=MHz]
+	@$(python) model check $(call option,NET,net) $(call option,MODULES,modules) $(call option,PLANES,planes) $(ARGS)
 
 run: ## any network on any input: NET= IMAGES= BACKEND=int|torch|rtl OUT= [PIXELS=1] [MODULES=] [PLANES=]
 	@$(python) host run $(call option,NET,net) $(call option,IMAGES,images) $(call option,BACKEND,backend) \
 	    $(call option,OUT,out) $(call flag,PIXELS,pixels) $(call option,MODULES,modules) $(call option,PLANES,planes)
+
+diff: ## where accuracy goes, layer by layer: NET= IMAGES= [FLOAT=x.onnx] [BACKEND=int|rtl] [PIXELS=1] [OUT=x.png] [ARGS=]
+	@$(python) host diff $(call option,NET,net) $(call option,IMAGES,images) $(call option,FLOAT,float) \
+	    $(call option,BACKEND,backend) $(call option,OUT,out) $(call option,MODULES,modules) $(call flag,PIXELS,pixels) $(ARGS)
+
+export: ## a network file becomes an ONNX model of the same integers: NET= OUT=
+	@$(python) model export $(call option,NET,net) $(call option,OUT,out)
 
 accuracy: ## top-1 on the 10,000 test images: NET= DATASET=cifar10|cifar100 [BACKEND=int|torch]
 	@$(python) host accuracy $(call option,NET,net) $(call option,DATASET,dataset) $(call option,BACKEND,backend)
@@ -173,18 +182,7 @@ farm-accuracy: ## images through the RTL on a Dask cluster: NET= IMAGES= [PIXELS
 	    $(call option,N,count) $(call option,SCHEDULER,scheduler) $(call option,JOBS,workers) \
 	    $(call option,MODULES,modules) $(call option,OUT,out) $(call flag,PIXELS,pixels)
 
-import: ## an ONNX or QONNX model becomes a network file: MODEL= [CALIB=images.npy] OUT= [ARGS="--mean= --std="]
-	@$(python) model import $(call option,MODEL,model) $(call option,CALIB,calib) $(call option,OUT,out) $(ARGS)
-
-check: ## whether a model or network file runs, and what it costs: NET=x.onnx|x.clipq.npz [MODULES=] [PLANES=] [ARGS=--clock=MHz]
-	@$(python) model check $(call option,NET,net) $(call option,MODULES,modules) $(call option,PLANES,planes) $(ARGS)
-
-export: ## a network file becomes an ONNX model of the same integers: NET= OUT=
-	@$(python) model export $(call option,NET,net) $(call option,OUT,out)
-
-diff: ## where accuracy goes, layer by layer: NET= IMAGES= [FLOAT=x.onnx] [BACKEND=int|rtl] [PIXELS=1] [OUT=x.png] [ARGS=]
-	@$(python) host diff $(call option,NET,net) $(call option,IMAGES,images) $(call option,FLOAT,float) \
-	    $(call option,BACKEND,backend) $(call option,OUT,out) $(call option,MODULES,modules) $(call flag,PIXELS,pixels) $(ARGS)
+##@ Training
 
 learning = $(call option,RECIPE,recipe) $(call option,DATASET,dataset) $(call option,SEED,seed) \
     $(call option,DEVICE,device) $(ARGS)
@@ -198,14 +196,26 @@ tables: ## the 2022 paper's tables, measured: [TABLE=bits|point|quantizers] [DAT
 vectors: ## shipped networks and weight vectors again from the shipped checkpoints
 	@$(python) train export $(ARGS)
 
+##@ Hardware
+
 perf: ## cycles, utilization and memory accesses per layer, measured and predicted
 	@$(python) host perf $(call option,MODULES,modules) $(call option,NET,net) $(ARGS)
 
-lint: ## Verilator, Icarus and Yosys over all RTL, style and types of Python, Markdown, generated files
-	@$(python) ci lint $(call option,JOBS,jobs)
+synth: ## area and clock by open tools: [TARGET=ecp5|xc7] [MODULES=] [BLOCK=quick|all|whole|name] [JOBS=] [ARGS=]
+	@$(python) syn $(call option,TARGET,target) $(call option,MODULES,modules) $(call option,BLOCK,block) \
+	    $(call option,JOBS,jobs) $(ARGS)
 
-docs: ## the documentation site, in build/site
-	@$(python) mkdocs build
+##@ Verification
+
+sim: ## one test: TEST=name [SIM=] [SEED=n] [WAVES=1] [MODULES=]; without TEST it lists them
+	@$(python) ci sim $(call option,TEST,test) $(call option,SIM,sim) $(call option,SEED,seed) $(call flag,WAVES,waves) \
+	    $(call option,MODULES,modules)
+
+waves: ## the last waves of a test in GTKWave or Surfer: TEST=name
+	@$(python) ci waves $(call option,TEST,test)
+
+regress: ## all tests: [SIM=] [JOBS=n] [SEED=n|random] [NIGHTLY=1]
+	@$(python) ci regress $(call option,SIM,sim) $(call option,JOBS,jobs) $(call option,SEED,seed) $(call flag,NIGHTLY,nightly)
 
 coverage: ## line, branch and toggle coverage of rtl/ against the gates: [JOBS=n] [SEED=n] [ARGS=--missed]
 	@$(python) ci coverage $(call option,JOBS,jobs) $(call option,SEED,seed) $(ARGS)
@@ -217,15 +227,22 @@ mutate: ## bugs planted in the RTL, and which tests find them: [N=100] [SEED=n] 
 formal: ## proofs: [PROOF=name] [JOBS=n] [NIGHTLY=1]
 	@$(python) ci formal $(call option,PROOF,proof) $(call option,JOBS,jobs) $(call flag,NIGHTLY,nightly) $(ARGS)
 
+lint: ## Verilator, Icarus and Yosys over all RTL, style and types of Python, Markdown, generated files
+	@$(python) ci lint $(call option,JOBS,jobs)
+
 speed: ## speed of RTL simulation against another commit's, side by side: BASE=commit [ARGS=]
 	@$(call given,BASE,a commit)$(python) ci speed $(call option,BASE,base) $(ARGS)
 
-signoff: ## one page of all that the last regress, coverage, mutate and formal have shown, against its goals: [ARGS=]
-	@$(python) ci signoff $(ARGS)
+##@ Results and pages
 
-synth: ## area and clock by open tools: [TARGET=ecp5|xc7] [MODULES=] [BLOCK=quick|all|whole|name] [JOBS=] [ARGS=]
-	@$(python) syn $(call option,TARGET,target) $(call option,MODULES,modules) $(call option,BLOCK,block) \
-	    $(call option,JOBS,jobs) $(ARGS)
+report: ## one site of all results of the last runs, in build/report: [ARGS=]
+	@$(python) ci report $(ARGS)
+
+signoff: ## the report; fails unless every goal of verification is met
+	@$(python) ci report --check $(ARGS)
+
+docs: ## the documentation site, in build/site
+	@$(python) mkdocs build
 
 clean: ## delete what was built (not .venv)
 	rm -rf -- $(call quote,$(root))/build

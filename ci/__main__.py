@@ -15,7 +15,7 @@ main = CommandGroup(
         "coverage": "ci.code_coverage",
         "mutate": "ci.mutate",
         "formal": "ci.formal",
-        "signoff": "ci.signoff",
+        "report": "ci.report.site",
         "speed": "ci.speed",
         "waves": "ci.waves",
         "generate-program": "ci.generate_program",

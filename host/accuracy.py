@@ -1,4 +1,5 @@
-"""Top-1 accuracy of a network on the CIFAR test images.
+"""Top-1 accuracy of a network on the CIFAR test images; build/accuracy/<network>-<data set>.json
+keeps how often each class (row) was given each answer (column).
 
 python -m host accuracy --net model/zoo/nin-cifar10.clipq.npz --dataset cifar10 [--backend
 int|torch] [--limit N]
@@ -6,19 +7,23 @@ int|torch] [--limit N]
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import click
 import numpy as np
 from tqdm import tqdm
 
+from host.simulation.runner import BUILD
 from model.common.command import Command
+from model.common.files import file_name, write_text
 from model.data.cifar import SETS, class_names, load_cifar
 from model.data.images import ImageError, pixels_to_input
 from model.network import Network, load_network
 from model.reference.integer import run_integer
 
 BATCH = 50
+FOLDER = BUILD / "accuracy"
 
 
 def make_backend(net: Network, backend: str) -> Callable[[np.ndarray], np.ndarray]:
@@ -72,7 +77,17 @@ def main(path: str, dataset: str, backend: str, limit: int | None) -> None:
     pixels, labels = load_cifar(dataset, "test")
     _check_classes(net, dataset)
     pixels, labels = pixels[:limit], labels[:limit]
-    right = int((predict(net, pixels, backend, progress=True) == labels).sum())
+    answers = predict(net, pixels, backend, progress=True)
+    right = int((answers == labels).sum())
+    names = class_names(dataset)
+    confusion = np.zeros((len(names), len(names)), int)
+    np.add.at(confusion, (labels, answers), 1)
+    facts = {"network": net.name, "dataset": dataset, "images": len(labels), "right": right}
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    write_text(
+        FOLDER / f"{file_name(net.name)}-{dataset}.json",
+        json.dumps({**facts, "classes": names, "confusion": confusion.tolist()}) + "\n",
+    )
     click.echo(f"top-1 {100 * right / len(labels):.2f} % ({right} of {len(labels)})")
 
 

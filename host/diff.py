@@ -22,7 +22,7 @@ from model.common.archive import read_array
 from model.common.command import Command, OutputFile
 from model.common.console import wide_console
 from model.common.errors import UserError, printable
-from model.common.files import output
+from model.common.files import file_name, output
 from model.compiler import compile_network
 from model.compiler.hardware import Hardware
 from model.data.images import load_images
@@ -254,13 +254,9 @@ def main(
         rtl = run_rtl(net, images, hardware, compiled=compiled, show=True).tensors
     rows = compare(net, run_integer(net, images, keep=True), unrounded(net, soft), real, rtl)
     show(rows, net, wide_console(), sums)
-    target = Path(out) if out else runner.BUILD / f"diff-{_file_name(net.name)}.png"
+    target = Path(out) if out else runner.BUILD / f"diff-{file_name(net.name)}.png"
     target.parent.mkdir(parents=True, exist_ok=True)
     plot(rows, net, target)
     click.echo(f"{len(images)} images; plot: {printable(target)}")
     if any(row.mismatch for row in rows):
         raise DiffError("the RTL differs from the integers")
-
-
-def _file_name(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)

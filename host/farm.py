@@ -28,7 +28,7 @@ from host.simulation.progress import Heartbeat
 from host.simulation.rtl_index import ROOT, RtlIndex
 from model.common.command import Command, OutputFile
 from model.common.errors import UserError, printable
-from model.common.files import output, write_text
+from model.common.files import file_name, output, write_text
 from model.compiler.hardware import Hardware
 from model.data.cifar import SETS, load_cifar
 from model.data.images import ImageError, bundled_images, load_images, pixels_to_input
@@ -237,7 +237,7 @@ def main(
         right = int((found["y"].reshape(len(images), -1).argmax(1) == labels).sum())
         report |= {"dataset": dataset, "right": right}
         click.echo(f"top-1 {100 * right / len(labels):.2f} % ({right} of {len(labels)})")
-    target = Path(out) if out else FOLDER / f"{net.name}-{len(images)}.json"
+    target = Path(out) if out else FOLDER / f"{file_name(net.name)}-{len(images)}.json"
     write_text(target, json.dumps(report, indent=1) + "\n")
     click.echo(
         f"{len(images)} images through the RTL, all outputs equal to the integer model; record: "

@@ -19,6 +19,11 @@ SPECIAL = {stat.S_IFCHR: "device", stat.S_IFIFO: "FIFO"}
 REFUSED = {stat.S_IFDIR: errno.EISDIR, stat.S_IFBLK: errno.EINVAL, stat.S_IFSOCK: errno.EINVAL}
 
 
+def file_name(name: str) -> str:
+    """A name as part of a file's: what is not a letter, a digit or one of -_. becomes -."""
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+
+
 def check_output(path: StrPath) -> None:
     """Raise OSError, with the path, where `output` could not write: for use before a long run."""
     kind = _kind(path)

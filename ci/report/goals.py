@@ -1,25 +1,18 @@
-"""`make signoff`: one page that holds what the last runs have shown against what is asked.
-
-Reads what `make regress`, `make coverage`, `make mutate`, `make formal` and its `--planted` have
-left below build/, the waivers of rtl/coverage_exclusions.yaml and the bugs of ci/provenance.yaml;
-writes build/signoff/index.html and signoff.json. Fails if a result is missing or below its goal.
-"""
+"""The goals of verification, and how far the last runs of `make regress`, `coverage`, `mutate` and
+`formal` have reached them; the waivers of rtl/coverage_exclusions.yaml and the bugs of
+ci/provenance.yaml."""
 
 from __future__ import annotations
 
 import json
 import re
-import sys
-import time
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
-import jinja2
 import yaml
 from pyslang.syntax import SyntaxKind as Kind
 from pyslang.syntax import SyntaxNode, SyntaxTree
@@ -27,12 +20,9 @@ from pyslang.syntax import SyntaxNode, SyntaxTree
 from ci import code_coverage, coverage_points, formal, mutate
 from ci.mutation import designed, mutants, trial
 from host.simulation.rtl_index import ROOT
-from model.common.command import Command
 from model.common.errors import UserError
-from model.common.files import write_text
 
-OUT = ROOT / "build" / "signoff"
-PROVENANCE = Path(__file__).with_name("provenance.yaml")
+PROVENANCE = ROOT / "ci" / "provenance.yaml"
 METHODS = {"random test", "directed test", "netlist test", "proof", "mutation", "review"}
 METHODS |= {"not recorded"}
 
@@ -63,28 +53,35 @@ class Goal:
         return self.total > 0 and self.percent >= self.least
 
 
+def reached(build: Path, findings: list[trial.Finding]) -> list[Goal]:
+    """All goals, with what the results in `build` say; findings: of `tried`."""
+    parts = (regression(build), code(build), proofs(build), mutation(findings))
+    return [goal for part in parts for goal in part]
+
+
 def regression(build: Path) -> Iterator[Goal]:
     """Tests that passed, and functional coverage."""
-    cases = _testcases(build / "regress" / "junit.xml")
+    cases = testcases(build / "regress" / "junit.xml")
     failed = sum(c.find("failure") is not None or c.find("error") is not None for c in cases)
     skipped = sum(c.find("skipped") is not None for c in cases)
     seeds = {p.get("value") for c in cases for p in c.iter("property") if p.get("name") == "seed"}
     note = f"{skipped} skipped; {len(seeds)} seeds of simulations"
     ran = len(cases) - skipped
     yield Goal("tests", ran - failed, ran, 100, "make regress", note)
-    hits = _read(build / "regress" / "coverage.json", {})
+    hits = read(build / "regress" / "coverage.json", {})
     hit = sum(n > 0 for n in hits.values())
     yield Goal("functional coverage", hit, len(hits), 100, "make regress")
 
 
 def code(build: Path) -> Iterator[Goal]:
     """Line, branch and toggle coverage, and that of state machines."""
-    data = _read(build / "coverage" / "coverage.json", {})
+    data = read(build / "coverage" / "coverage.json", {})
     for kind in coverage_points.KINDS:
         total = data.get("total", {}).get(kind, {"covered": 0, "relevant": 0})
         least = data.get("gates", {}).get(kind, 100)
         note = f"seed {data['seed']}" if data else ""
-        yield Goal(kind, total["covered"], total["relevant"], least, "make coverage", note)
+        name = f"{kind} coverage"
+        yield Goal(name, total["covered"], total["relevant"], least, "make coverage", note)
     missed = {" ".join(m.split()[:2]) for f in data.get("files", {}).values() for m in f["missed"]}
     waived = {(e.file, e.source) for e in waivers() if e.source}
     found, total = Counter[str](), Counter[str]()
@@ -128,7 +125,7 @@ def proofs(build: Path) -> Iterator[Goal]:
     count = {w: sum(len(re.findall(rf"\b{w}\s*\(", t)) for t in texts) for w in ("assert", "cover")}
     note = f"{count['assert']} assertions, {count['cover']} covers in the harnesses"
     yield Goal("proofs", len(passed & {*quick}), len(quick), 100, "make formal", note)
-    planted = re.search(r"(\d+) of (\d+)", _text(build / "formal" / "planted" / "planted.txt"))
+    planted = re.search(r"(\d+) of (\d+)", text(build / "formal" / "planted" / "planted.txt"))
     hit, total = (int(planted[1]), int(planted[2])) if planted else (0, 0)
     yield Goal("planted bugs found by proofs", hit, total, 100, "python -m ci formal --planted")
     cited = {cited for w in waivers() if (cited := proof_of(w))}
@@ -138,7 +135,7 @@ def proofs(build: Path) -> Iterator[Goal]:
 
 def proved(build: Path) -> set[str]:
     """Names of the proofs that have passed."""
-    cases = _testcases(build / "formal" / "junit.xml")
+    cases = testcases(build / "formal" / "junit.xml")
     return {c.get("name", "") for c in cases if c.find("failure") is None}
 
 
@@ -183,46 +180,16 @@ def bugs(path: Path = PROVENANCE) -> list[dict[str, str]]:
     return entries
 
 
-def _text(path: Path) -> str:
+def text(path: Path) -> str:
+    """Of a file; empty if there is none."""
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
-def _read(path: Path, default: Any) -> Any:
-    return json.loads(_text(path)) if path.exists() else default
+def read(path: Path, default: Any) -> Any:
+    """What a JSON file holds, or the default if there is none."""
+    return json.loads(text(path)) if path.exists() else default
 
 
-def _testcases(path: Path) -> list[ET.Element]:
+def testcases(path: Path) -> list[ET.Element]:
+    """Of a JUnit file; none if there is no file."""
     return [*ET.parse(path).iter("testcase")] if path.exists() else []
-
-
-@click.command(cls=Command, help=__doc__)
-@click.option(
-    "--build",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=ROOT / "build",
-    help="folder with the results",
-)
-@click.option("--out", type=click.Path(path_type=Path), default=OUT, help="folder of the page")
-def main(build: Path, out: Path) -> None:
-    findings = tried(build)
-    goals = [*regression(build), *code(build), *proofs(build), *mutation(findings)]
-    scores = {"modules": mutate.score(findings), "proofs": mutate.proof_score(findings)}
-    passed = proved(build)
-    waived = [
-        {**asdict(w), "proof": proof_of(w), "proved": proof_of(w) in passed} for w in waivers()
-    ]
-    facts: dict[str, Any] = {"waivers": waived, "bugs": bugs(), **scores}
-    methods = Counter((bug["method"], bug["where"]) for bug in facts["bugs"])
-    lines = [{**asdict(g), "percent": round(g.percent, 2), "met": g.met} for g in goals]
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "signoff.json", json.dumps({"goals": lines, **facts}, indent=1) + "\n")
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    template = jinja2.Environment(loader=loader, autoescape=True).get_template("signoff.html.j2")
-    page = template.render(goals=lines, methods=methods, when=time.strftime("%Y-%m-%d"), **facts)
-    write_text(out / "index.html", page)
-    for g in goals:
-        verdict = "met" if g.met else "MISSED" if g.total else "NO RESULT"
-        print(f"{verdict:9} {g.name:44} {g.hit:7} of {g.total:7} {g.percent:7.2f} %  {g.command}")
-    met = sum(g.met for g in goals)
-    print(f"sign-off: {met} of {len(goals)} goals met; {out / 'index.html'}")
-    sys.exit(met < len(goals))

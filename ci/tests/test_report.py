@@ -1,0 +1,301 @@
+"""The report: pages that open without an error, and goals that miss what is absent, failed or too
+low."""
+
+import html.parser
+import json
+import os
+import shutil
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from click.testing import CliRunner
+
+from ci import coverage_points, formal, mutate
+from ci.mutation import designed, trial
+from ci.report import goals, site, verification
+from ci.report.page import Badge, Link, Missing, Page, Section, Table, bars
+from model.data.images import ZOO
+from train import files
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
+DRAWN = ".barlayer path, .hm image, .scatterlayer path"
+MACHINE = """
+module machine;
+  always_ff @(posedge clk_i)
+    case (state_q)
+      IDLE: if (go_i) state_q <= RUN;
+      RUN, WAIT:
+        state_q <= done_i ? IDLE : WAIT;
+      default: other_q <= IDLE;
+    endcase
+endmodule
+"""
+
+
+def _results(build, missed=(), failure=""):
+    for name in ("regress", "coverage", "formal/planted"):
+        (build / name).mkdir(parents=True, exist_ok=True)
+    names = [p.name for p in formal.load().values()]
+    seed = '<properties><property name="seed" value="7"/></properties>'
+    regress = f'<testcase name="a">{seed}</testcase><testcase name="b"><skipped/></testcase>'
+    for folder, cases in (
+        ("regress", regress + f'<testcase name="c">{failure}</testcase>'),
+        ("formal", "".join(f'<testcase name="{name}"/>' for name in names)),
+    ):
+        (build / folder / "junit.xml").write_text(f"<testsuite>{cases}</testsuite>")
+    (build / "regress" / "coverage.json").write_text('{"g.x": 3, "g.y": 1}')
+    (build / "formal" / "planted" / "planted.txt").write_text("formal: 3 of 3 planted bugs found\n")
+    tally = {"covered": 9, "relevant": 10, "percent": 90.0}
+    kinds = coverage_points.KINDS
+    data = {"total": dict.fromkeys(kinds, tally), "gates": dict.fromkeys(kinds, 90), "seed": 1}
+    data["files"] = {
+        "rtl/stream/stream_parser.sv": {
+            "missed": list(missed),
+            "excluded": 2,
+            **dict.fromkeys(kinds, tally),
+        }
+    }
+    _write(build / "regress" / "outcomes.json", {"skid_buffer": [("a", "passed"), ("b", "failed")]})
+    (build / "coverage" / "coverage.json").write_text(json.dumps(data))
+
+
+def _more_results(build):
+    """What the other commands leave."""
+    names = ["a", "b"]
+    numbers = {"cycles": 9, "stalls": 1, "reads": 2, "writes": 3, "weight_words": 4}
+    layers = [{"layer": name, "measured": numbers, "predicted": numbers} for name in names]
+    _write(
+        build / "perf.json",
+        {
+            "network": "x",
+            "modules": 4,
+            "layers": layers,
+            "total_cycles": {"measured": 18, "predicted": 18, "paper": 80},
+            "simulation_seconds_per_image": 2.5,
+        },
+    )
+    answers = {"network": "x", "dataset": "cifar10", "images": 8, "right": 5, "classes": names}
+    _write(build / "accuracy" / "x-cifar10.json", {**answers, "confusion": [[3, 1], [2, 2]]})
+    area = {"block": "pe", "parameters": {"N": 4}, "lc": 7, "lut": 6, "ff": 5, "dsp": 0}
+    _write(build / "synth" / "xc7-4.json", [{**area, "ramb36": 0.5}])
+    path = {"from": "a", "to": "b", "ns": 5.5, "logic_ns": 2.5}
+    routed = {"block": "pe", "parameters": {}, "lut4": 7, "ff": 5, "mult18": 0, "ebr": 0}
+    _write(build / "synth" / "ecp5-4.json", [{**routed, "mhz": {"1": 90.5}, "path": path}])
+    farm = {"network": "x", "modules": 4, "images": 8, "equal_to_integer_model": 8, "right": 5}
+    _write(
+        build / "farm" / "x-8.json",
+        {**farm, "total_cycles": {"min": 5, "max": 6}, "simulator": "verilator 5"},
+    )
+    _write(
+        build / "history" / "abc.json",
+        {"commit": "abc", "time": 1, "figures": {"x, cycles with 4": 900, "tests": 99.5}},
+    )
+    history = [{"epoch": e, "loss": 1 / e, "val": 0.5 + e / 10} for e in (1, 2, 3)]
+    stage = build / "train" / "full_precision-0"
+    stage.mkdir(parents=True)
+    files.write(stage / "state.pt", {"history": history})
+    drawn = designed.designed(goals.ROOT / "rtl" / "common" / "skid_buffer.sv")[:3]
+    _tried(build, drawn)
+
+
+def _write(path, data):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data))
+
+
+def _tried(build, drawn):
+    """One mutant of each kind, and one of sources that are gone."""
+    (build / "mutate").mkdir()
+    results = trial.Results(build / "mutate" / "results.json")
+    for mutant, status in zip(drawn, ("killed", "survived", "equivalent")):
+        results.finding(mutant).status = status
+    results.findings["0" * 12] = trial.Finding("0" * 12, "designed", "gone", "old", "killed")
+    results.save()
+
+
+def _goals(build):
+    return {goal.name: goal for goal in goals.reached(build, goals.tried(build))}
+
+
+def _report(build, monkeypatch, kinds, *options):
+    """The report of a zoo with one network, of which these kinds of files are there."""
+    zoo = build / "zoo"
+    zoo.mkdir(exist_ok=True)
+    for kind in kinds:
+        (zoo / f"nin-cifar10.{kind}.npz").symlink_to(ZOO / f"nin-cifar10.{kind}.npz")
+    monkeypatch.setattr(site, "ZOO", zoo)
+    return CliRunner().invoke(site.main, ["--build", str(build), *options])
+
+
+def test_goals_are_met_by_results_and_missed_without(tmp_path):
+    assert not any(goal.met for goal in _goals(tmp_path).values())
+    _results(tmp_path)
+    reached = _goals(tmp_path)
+    missed = {name for name, goal in reached.items() if not goal.met}
+    assert missed == {"mutants killed, hand-made", "mutants killed, designed"}
+    assert reached["tests"].note == "1 skipped; 1 seeds of simulations"
+    assert (reached["tests"].hit, reached["functional coverage"].total) == (2, 2)
+    page = verification.sign_off([*reached.values()], [], tmp_path)
+    waived = {
+        part.columns[-1]: part for s in page.sections for part in s.parts if s.title == "Waivers"
+    }
+    assert any(row[-1] == Badge("holds", True) for row in waived["proof"].rows)
+    assert all(row[3] for row in waived["proof"].rows)
+    assert {"random test", "proof", "mutation"} <= {bug["method"] for bug in goals.bugs()}
+
+
+def test_what_failed_or_was_not_covered_is_missed(tmp_path):
+    path = goals.ROOT / "rtl" / "stream" / "stream_parser.sv"
+    line = next(line for what, line in goals.machines(path) if what == "transitions")
+    _results(tmp_path, [f"rtl/stream/stream_parser.sv:{line} branch if"], "<failure/>")
+    reached = _goals(tmp_path)
+    lost = reached["transitions of state machines"]
+    assert 1 <= lost.total - lost.hit <= 2 and not lost.met
+    assert reached["states of state machines"].met
+    assert (reached["tests"].hit, reached["tests"].total) == (1, 2)
+
+
+def test_mutants_of_today_count(tmp_path):
+    drawn = designed.designed(goals.ROOT / "rtl" / "common" / "skid_buffer.sv")[:3]
+    _tried(tmp_path, drawn)
+    goal = _goals(tmp_path)["mutants killed, designed"]
+    assert (goal.hit, goal.total, goal.met) == (1, 2, False)
+    assert mutate.score(goals.tried(tmp_path)) == {
+        "skid_buffer": {"killed": 1, "survived": 1, "equivalent": 1}
+    }
+
+
+def test_state_machines_are_found(tmp_path):
+    path = tmp_path / "machine.sv"
+    path.write_text(MACHINE)
+    assert sorted(goals.machines(path)) == [
+        *[("states", 5), ("states", 6), ("states", 6)],
+        *[("transitions", 5), ("transitions", 7), ("transitions", 7)],
+    ]
+
+
+def test_a_bug_needs_a_known_method(tmp_path):
+    path = tmp_path / "bugs.yaml"
+    path.write_text("bugs: [{commit: abc, where: rtl, method: luck, bug: lost}]")
+    with pytest.raises(goals.SignoffError, match="needs commit, where, bug and method"):
+        goals.bugs(path)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if BROWSER is None:
+        pytest.skip("no Chromium: sudo apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    options = ["--no-sandbox"] if os.getuid() == 0 else []
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=BROWSER, args=options) as chromium,
+    ):
+        yield chromium
+
+
+def _problems(path, browser, widths=(1280, 390)):
+    """What is wrong with a page in the browser, on a desk and on a phone."""
+    found = []
+    for width in widths:
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.on("console", lambda m: found.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: found.append(str(error)))
+        page.on("requestfailed", lambda request: found.append(f"not loaded: {request.url}"))
+        page.on(
+            "request",
+            lambda r: found.append(f"network: {r.url}") if r.url.startswith("http") else None,
+        )
+        page.goto(path.as_uri())
+        for plot in page.query_selector_all(".plot"):
+            if not any(mark.bounding_box() for mark in plot.query_selector_all(DRAWN)):
+                found.append(f"empty plot: {plot.get_attribute('aria-label')}")
+        if page.evaluate("document.documentElement.scrollWidth") > width:
+            found.append(f"wider than {width} pixels")
+        page.close()
+    return found
+
+
+class _Links(html.parser.HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.links, self.ids = [], set()
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        self.ids.add(attributes.get("id"))
+        self.links += [attributes[k] for k in ("href", "src") if k in attributes]
+
+
+def _broken(path):
+    """Links of a page to nothing."""
+    parser = _Links()
+    parser.feed(path.read_text())
+    targets = [urlsplit(link) for link in parser.links if not link.startswith("data:")]
+    return [
+        t.geturl()
+        for t in targets
+        if t.scheme or not (path.parent / unquote(t.path)).exists() or (t.fragment and not t.path)
+    ]
+
+
+def test_every_page_of_full_results_opens(tmp_path, monkeypatch, browser):
+    _results(tmp_path)
+    _more_results(tmp_path)
+    done = _report(tmp_path, monkeypatch, ("clipq", "float", "ckpt"))
+    assert done.exit_code == 0, done.output
+    pages = sorted((tmp_path / "report").glob("*.html"))
+    assert len(pages) == 8
+    assert "".join(page.read_text() for page in pages).count('class="plot"') >= 14
+    for page in pages:
+        assert not _problems(page, browser), page.name
+        assert not _broken(page), page.name
+
+
+def test_every_page_without_results_opens(tmp_path, monkeypatch, browser):
+    done = _report(tmp_path, monkeypatch, ("clipq",), "--check")
+    assert done.exit_code == 1 and "NO RESULT" in done.output
+    assert not any(g["met"] for g in json.loads((tmp_path / "report" / "goals.json").read_text()))
+    for page in sorted((tmp_path / "report").glob("*.html")):
+        assert not _problems(page, browser, [390]), page.name
+        assert not _broken(page), page.name
+    text = (tmp_path / "report" / "index.html").read_text()
+    for command in ("regress", "coverage", "mutate", "perf", "accuracy", "train", "synth"):
+        assert f"<code>make {command}" in text
+
+
+@pytest.mark.parametrize(
+    "part, problem",
+    [
+        (bars([], {"x": []}, "nothing", "s"), "empty plot: nothing"),
+        (Table(("x",), [["<script>console.error('broken')</script>"]]), None),
+        (Table(("x",), [["y" * 600]]), None),
+        (Missing("x", "y" * 900), "wider than 390"),
+    ],
+)
+def test_what_is_wrong_with_a_page_is_noticed(tmp_path, browser, part, problem):
+    """An escaped text and a wide table, which scrolls, are not."""
+    site.write([Page("index", "x", "", [Section("x", [part])])], tmp_path, "0")
+    found = _problems(tmp_path / "index.html", browser)
+    assert any(problem in one for one in found) if problem else not found
+
+
+@pytest.mark.parametrize(
+    "text, problem",
+    [
+        ("<script>console.error('broken')</script>", "broken"),
+        ("<script>lost()</script>", "lost is not defined"),
+        ('<script src="lost.js"></script>', "not loaded"),
+        ('<img src="http://localhost:9/x.png">', "network"),
+    ],
+)
+def test_an_error_in_a_page_is_noticed(tmp_path, browser, text, problem):
+    (tmp_path / "index.html").write_text(f"<!doctype html>{text}")
+    assert any(problem in one for one in _problems(tmp_path / "index.html", browser))
+
+
+def test_a_broken_link_is_noticed(tmp_path):
+    cells = [[Link("gone", "gone.html"), Link("far", "https://example.org/")]]
+    site.write([Page("index", "x", "", [Section("x", [Table(("x",), cells)])])], tmp_path, "0")
+    assert _broken(tmp_path / "index.html") == ["gone.html", "https://example.org/"]
