@@ -4,9 +4,11 @@ and diagrams."""
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import mermaidx
+import nbformat
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
@@ -17,6 +19,7 @@ ROOT_PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
 }
+TUTORIALS = ROOT / "tutorials"
 API = {
     "Networks": ("model.network",),
     "Integer model": ("model.reference",),
@@ -34,6 +37,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, page in ROOT_PAGES.items():
         text = _BADGE.sub("", (ROOT / name).read_text(encoding="utf-8"))
         files.append(File.generated(config, page, content=text))
+    for path in sorted(TUTORIALS.glob("*.ipynb")):
+        cells = nbformat.read(path, 4).cells
+        text = "\n\n".join(map(_markdown, cells))
+        files.append(File.generated(config, f"{path.stem}.md", content=text))
     parts = [
         f"## {title}\n\n" + "\n".join(f"::: {module}" for module in modules)
         for title, modules in API.items()
@@ -44,6 +51,20 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def outputs(cell: Any) -> str:
+    """What a cell of a notebook has printed on standard output."""
+    found = [output for output in cell.get("outputs", ()) if output.get("name") == "stdout"]
+    return "".join(output.text for output in found)
+
+
+def _markdown(cell: Any) -> str:
+    if cell.cell_type == "markdown":
+        return cell.source
+    printed = outputs(cell)
+    shown = f"\n\n```text\n{printed}\n```" if printed else ""
+    return f"```python\n{cell.source}\n```{shown}"
+
+
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Links as they are right on the site. A link to a file that is no page becomes its name."""
 
@@ -51,6 +72,8 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         label, target, anchor = match[1], match[2], match[3] or ""
         name = target.removeprefix("../")
         page = ROOT_PAGES.get(name, name.removeprefix("docs/"))
+        if page.endswith(".ipynb"):
+            page = f"{Path(page).stem}.md"
         if page.endswith(".md"):
             return f"[{label}]({page}{anchor})"
         return f"{label} (`{name}`)"

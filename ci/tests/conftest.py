@@ -1,12 +1,15 @@
-"""A module of a few lines and cocotb tests for it, made in a temporary folder, to try the runner
-on."""
+"""A browser, and a module of a few lines with cocotb tests for it, made in a temporary folder, to
+try the runner on."""
 
+import os
+import shutil
 import textwrap
 
 import pytest
 
 from host.simulation import runner
 
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
 RTL = """
 `timescale 1ns/1ps
 module toy #(parameter int WIDTH = 8, parameter int COMPLAIN = 0) (
@@ -49,6 +52,20 @@ async def test_hangs(dut):
 async def test_dies(dut):
     os._exit(3)
 """
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if BROWSER is None:
+        pytest.skip("no Chromium: sudo apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    options = ["--no-sandbox"] if os.getuid() == 0 else []
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=BROWSER, args=options) as chromium,
+    ):
+        yield chromium
 
 
 @pytest.fixture

@@ -1,11 +1,7 @@
 """The report: pages that open without an error, and goals that miss what is absent, failed or too
 low."""
 
-import html.parser
 import json
-import os
-import shutil
-from urllib.parse import unquote, urlsplit
 
 import pytest
 from click.testing import CliRunner
@@ -14,11 +10,10 @@ from ci import coverage_points, formal, mutate
 from ci.mutation import designed, trial
 from ci.report import goals, site, verification
 from ci.report.page import Badge, Link, Missing, Page, Section, Table, bars
+from ci.tests import browsing
 from model.data.images import ZOO
 from train import files
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
-DRAWN = ".barlayer path, .hm image, .scatterlayer path"
 MACHINE = """
 module machine;
   always_ff @(posedge clk_i)
@@ -181,65 +176,6 @@ def test_a_bug_needs_a_known_method(tmp_path):
         goals.bugs(path)
 
 
-@pytest.fixture(scope="module")
-def browser():
-    if BROWSER is None:
-        pytest.skip("no Chromium: sudo apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    options = ["--no-sandbox"] if os.getuid() == 0 else []
-    with (
-        sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=BROWSER, args=options) as chromium,
-    ):
-        yield chromium
-
-
-def _problems(path, browser, widths=(1280, 390)):
-    """What is wrong with a page in the browser, on a desk and on a phone."""
-    found = []
-    for width in widths:
-        page = browser.new_page(viewport={"width": width, "height": 900})
-        page.on("console", lambda m: found.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda error: found.append(str(error)))
-        page.on("requestfailed", lambda request: found.append(f"not loaded: {request.url}"))
-        page.on(
-            "request",
-            lambda r: found.append(f"network: {r.url}") if r.url.startswith("http") else None,
-        )
-        page.goto(path.as_uri())
-        for plot in page.query_selector_all(".plot"):
-            if not any(mark.bounding_box() for mark in plot.query_selector_all(DRAWN)):
-                found.append(f"empty plot: {plot.get_attribute('aria-label')}")
-        if page.evaluate("document.documentElement.scrollWidth") > width:
-            found.append(f"wider than {width} pixels")
-        page.close()
-    return found
-
-
-class _Links(html.parser.HTMLParser):
-    def __init__(self):
-        super().__init__()
-        self.links, self.ids = [], set()
-
-    def handle_starttag(self, tag, attrs):
-        attributes = dict(attrs)
-        self.ids.add(attributes.get("id"))
-        self.links += [attributes[k] for k in ("href", "src") if k in attributes]
-
-
-def _broken(path):
-    """Links of a page to nothing."""
-    parser = _Links()
-    parser.feed(path.read_text())
-    targets = [urlsplit(link) for link in parser.links if not link.startswith("data:")]
-    return [
-        t.geturl()
-        for t in targets
-        if t.scheme or not (path.parent / unquote(t.path)).exists() or (t.fragment and not t.path)
-    ]
-
-
 def test_every_page_of_full_results_opens(tmp_path, monkeypatch, browser):
     _results(tmp_path)
     _more_results(tmp_path)
@@ -249,8 +185,8 @@ def test_every_page_of_full_results_opens(tmp_path, monkeypatch, browser):
     assert len(pages) == 8
     assert "".join(page.read_text() for page in pages).count('class="plot"') >= 14
     for page in pages:
-        assert not _problems(page, browser), page.name
-        assert not _broken(page), page.name
+        assert not browsing.problems(page, browser), page.name
+        assert not browsing.broken(page), page.name
 
 
 def test_every_page_without_results_opens(tmp_path, monkeypatch, browser):
@@ -258,8 +194,8 @@ def test_every_page_without_results_opens(tmp_path, monkeypatch, browser):
     assert done.exit_code == 1 and "NO RESULT" in done.output
     assert not any(g["met"] for g in json.loads((tmp_path / "report" / "goals.json").read_text()))
     for page in sorted((tmp_path / "report").glob("*.html")):
-        assert not _problems(page, browser, [390]), page.name
-        assert not _broken(page), page.name
+        assert not browsing.problems(page, browser, [390]), page.name
+        assert not browsing.broken(page), page.name
     text = (tmp_path / "report" / "index.html").read_text()
     for command in ("regress", "coverage", "mutate", "perf", "accuracy", "train", "synth"):
         assert f"<code>make {command}" in text
@@ -277,7 +213,7 @@ def test_every_page_without_results_opens(tmp_path, monkeypatch, browser):
 def test_what_is_wrong_with_a_page_is_noticed(tmp_path, browser, part, problem):
     """An escaped text and a wide table, which scrolls, are not."""
     site.write([Page("index", "x", "", [Section("x", [part])])], tmp_path, "0")
-    found = _problems(tmp_path / "index.html", browser)
+    found = browsing.problems(tmp_path / "index.html", browser)
     assert any(problem in one for one in found) if problem else not found
 
 
@@ -292,10 +228,10 @@ def test_what_is_wrong_with_a_page_is_noticed(tmp_path, browser, part, problem):
 )
 def test_an_error_in_a_page_is_noticed(tmp_path, browser, text, problem):
     (tmp_path / "index.html").write_text(f"<!doctype html>{text}")
-    assert any(problem in one for one in _problems(tmp_path / "index.html", browser))
+    assert any(problem in one for one in browsing.problems(tmp_path / "index.html", browser))
 
 
 def test_a_broken_link_is_noticed(tmp_path):
     cells = [[Link("gone", "gone.html"), Link("far", "https://example.org/")]]
     site.write([Page("index", "x", "", [Section("x", [Table(("x",), cells)])])], tmp_path, "0")
-    assert _broken(tmp_path / "index.html") == ["gone.html", "https://example.org/"]
+    assert browsing.broken(tmp_path / "index.html") == ["gone.html", "https://example.org/"]
