@@ -139,9 +139,7 @@ module descriptor_check_proof #(
   assign input_bad = n({8'b0, row_q}) > n({15'b0, in_row_stride}) || in_end > 8 * BANK_WORDS ||
       (writes && in_base < n({14'b0, out_end}) && n({15'b0, out_base}) < in_end);
   assign other_bad = (program_pkg::descriptor_op(d) == program_pkg::OP_ADD || fused) && (other_end > 8 * BANK_WORDS ||
-      (writes && other_base < n({14'b0, out_end}) && n({15'b0, out_base}) < other_end) ||
-      (!fused && pair &&
-      ((other_base - in_base - 4 - 8 * n({18'b0, program_pkg::descriptor_vstep(d)})) & 40'h1ffff) != 0));
+      (writes && other_base < n({14'b0, out_end}) && n({15'b0, out_base}) < other_end));
   // the kernel, or with stride 2 the one that is smaller by one
   function automatic logic fits(input logic signed [N-1:0] steps, input logic signed [N-1:0] step,
       input logic signed [N-1:0] kernel, input logic signed [N-1:0] pad, input logic stride);

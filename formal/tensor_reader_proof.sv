@@ -40,6 +40,7 @@ module tensor_reader_proof #(
   );
 
   logic past_q = 1'b0, busy_q = 1'b0, started_q = 1'b0;
+  logic [3:0] room_q;  // of the cycle before
   logic [A_W-1:0] in_row_addr_q, in_col_q, out_row_addr_q, out_col_q;
   logic [D_W-1:0] in_row_q;
   logic [5:0] quads_q, total;  // quads in the beats so far
@@ -56,6 +57,7 @@ module tensor_reader_proof #(
 
   always_ff @(posedge clk_i) begin
     past_q    <= 1'b1;
+    room_q    <= room_i;
     started_q <= past_q;
     if (!rst_ni) busy_q <= 1'b0;
     else if (start_i) busy_q <= 1'b1;
@@ -98,7 +100,7 @@ module tensor_reader_proof #(
       if (rd_valid) begin
         assert (busy_q && in_row_q < height && in_col_q < row_quads);
         assert (rd_addr == in_row_addr_q + in_col_q);
-        assert (room_i > 4'(cq_pkg::RD_LATENCY + 3));
+        assert (room_q > 4'(cq_pkg::RD_LATENCY + 4));
       end
       if (beat_valid) begin
         assert (busy_q && left != '0);

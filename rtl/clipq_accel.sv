@@ -383,10 +383,20 @@ module clipq_accel #(
   logic unused_other_data;
   assign unused_other_data = &other_data;
 
+  // Constants of the layer, a register nearer to the buffer: they change only while nothing is read or written.
+  logic [program_pkg::RECORD_WORDS-1:0][63:0] port_desc_q;
+  logic [program_pkg::VSTEP_W-1:0] rd_vstep_q;
+  logic rd_pair_q;
+  always_ff @(posedge clk_i) begin
+    port_desc_q <= desc;
+    rd_vstep_q  <= rd_vstep;
+    rd_pair_q   <= rd_pair;
+  end
+
   feature_port_mux #(
       .NUM_MODULES(NUM_MODULES)
   ) u_feature_port_mux (
-      .desc_i          (desc),
+      .desc_i          (port_desc_q),
       .image_enable_i  (image_enable),
       .image_base_i    (image_base),
       .image_end_addr_i(image_end_addr),
@@ -433,8 +443,8 @@ module clipq_accel #(
       .rd_valid_i(rd_valid),
       .rd_addr_i (rd_addr),
       .rd_count_i(rd_count),
-      .rd_vstep_i(rd_vstep),
-      .rd_pair_i (rd_pair),
+      .rd_vstep_i(rd_vstep_q),
+      .rd_pair_i (rd_pair_q),
       .rd_data_o (rd_data),
       .wr_valid_i(wr_valid),
       .wr_addr_i (wr_addr),
@@ -514,13 +524,16 @@ module clipq_accel #(
   );
 
   // ---------------------------------------------------------------- output stage and write-back
-  logic raw, stage_valid, result_valid, room_raw;
+  logic raw_q, fused_q, stage_valid, result_valid, room_raw;
   logic [8:0] stage_word;
   logic [NUM_MODULES-1:0][cq_pkg::ACC_W-1:0] stage_acc, result_sum;
   logic [NUM_MODULES-1:0][7:0] result_y;
   logic [TAG_W-1:0] stage_tag, result_tag;
   logic unused_stage_word;
-  assign raw = program_pkg::descriptor_raw(desc);
+  always_ff @(posedge clk_i) begin
+    raw_q   <= program_pkg::descriptor_raw(desc);
+    fused_q <= program_pkg::descriptor_fused(desc);
+  end
   assign unused_stage_word = &stage_word[8:WORD_W];
   assign stage_valid = conv_acc_valid || pool_sum_valid;
   assign stage_acc   = conv_acc_valid ? conv_acc : pool_sum;
@@ -549,11 +562,10 @@ module clipq_accel #(
       .tag_o          (result_tag)
   );
 
-  logic fused, residual_valid;
+  logic residual_valid;
   logic [NUM_MODULES-1:0][7:0] residual_y;
   logic [A_W-1:0] residual_addr;
   logic [QUADS-1:0] residual_mask;
-  assign fused = program_pkg::descriptor_fused(desc);
 
   residual_stage #(
       .NUM_MODULES(NUM_MODULES)
@@ -561,7 +573,7 @@ module clipq_accel #(
       .clk_i     (clk_i),
       .rst_ni    (core_rst_n),
       .desc_i    (desc),
-      .valid_i   (result_valid && fused),
+      .valid_i   (result_valid && fused_q),
       .y_i       (result_y),
       .addr_i    (result_tag[A_W-1:0]),
       .mask_i    (result_tag[A_W+:QUADS]),
@@ -574,11 +586,11 @@ module clipq_accel #(
       .mask_o    (residual_mask)
   );
 
-  assign stage_wr_valid = fused ? residual_valid : result_valid && !raw;
-  assign stage_wr_addr  = fused ? residual_addr : result_tag[A_W-1:0];
-  assign stage_wr_mask  = 8'(fused ? residual_mask : result_tag[A_W+:QUADS]);
-  assign stage_wr_data  = 256'(fused ? residual_y : result_y);
-  assign room = room_raw || !raw;
+  assign stage_wr_valid = fused_q ? residual_valid : result_valid && !raw_q;
+  assign stage_wr_addr  = fused_q ? residual_addr : result_tag[A_W-1:0];
+  assign stage_wr_mask  = 8'(fused_q ? residual_mask : result_tag[A_W+:QUADS]);
+  assign stage_wr_data  = 256'(fused_q ? residual_y : result_y);
+  assign room = room_raw || !raw_q;
 
   // ---------------------------------------------------------------- results
   logic tensor_valid, tensor_half, tensor_last, beat_valid, beat_ready, beat_half, beat_last, packer_empty,
@@ -612,7 +624,7 @@ module clipq_accel #(
   ) u_result_packer (
       .clk_i         (clk_i),
       .rst_ni        (core_rst_n),
-      .raw_valid_i   (result_valid && raw),
+      .raw_valid_i   (result_valid && raw_q),
       .raw_i         (result_sum),
       .room_o        (room_raw),
       .flush_i       (raw_flush),

@@ -6,6 +6,8 @@
 // first beat accepted on an input stream of weights or images to the last result beat, as the product defines
 // total_cycles. It does not depend on the accelerator's own counter. The engine of the weights also sends the program,
 // before arm_i. counted_o are counts of each layer's last run at the pins of its units, likewise independent.
+// Latency: none between the ports and the accelerator; that of dma_source and dma_sink with the engines.
+// Throughput: one beat a cycle on each stream.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps

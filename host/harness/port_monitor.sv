@@ -5,6 +5,7 @@
 // each, up to 65,535 cycles. monitor_o = {longest held[127:112], longest gap[111:96], held[95:64], gaps[63:32],
 // beats[31:0]}.
 // Latency: 1 cycle.
+// Throughput: one beat a cycle.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps

@@ -97,6 +97,7 @@ module main_controller #(
   logic short_end_q;
   logic [7:0] code_q, code_d;
   logic error_d, error_pulse_q;
+  logic busy_q, error_q, start_q;  // state_q is neither IDLE nor ERROR, is ERROR, is START
 
   // ---------------------------------------------------------------- program header
   logic [15:0] n_layers_q;
@@ -207,6 +208,21 @@ module main_controller #(
   assign settled   = settle_q == (fused ? 6'(SETTLE + cq_pkg::RESIDUAL) : 6'(SETTLE));
   assign stop      = stop_q || stop_i;  // in the last cycle of an image STOP still means this image
 
+  logic image_over, stop_over;  // the run may end in the next cycle
+  assign image_over = state_q == FINISH && weights_done_q && results_empty_i;
+  assign stop_over  = state_q == STOPPING && settle_q == 6'd3 && !image_started_q;
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) begin
+      {busy_q, error_q, start_q} <= '0;
+    end else begin
+      error_q <= error_q || error_d;
+      start_q <= !error_d && ((state_q == CHECK && !has_params) || (state_q == WAIT_PARAMS && params_ready_i));
+      if (error_d) busy_q <= 1'b0;
+      else if (state_q == IDLE) busy_q <= start_i;
+      else if (stop_over || (image_over && stop)) busy_q <= 1'b0;
+    end
+  end
+
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
       state_q         <= IDLE;
@@ -223,7 +239,7 @@ module main_controller #(
       error_pulse_q <= error_d && state_q != ERROR;
       short_q       <= waiting_for_weights ? short_q + 12'd1 : '0;
       short_end_q   <= waiting_for_weights && short_q == 12'(SHORT_LIMIT - 1);
-      started_q     <= state_q == START;
+      started_q     <= start_q;
       if (stop_i) stop_q <= busy_o;
       if (weights_first_i || image_first_i) image_started_q <= 1'b1;
       if (weights_done_i) weights_done_q <= 1'b1;
@@ -257,7 +273,7 @@ module main_controller #(
           DRAIN: if (settled) state_q <= emit ? EMIT : LAYER_END;
           EMIT: if (emit_done_i || raw) state_q <= LAYER_END;
           LAYER_END: state_q <= last_layer_q ? FINISH : FETCH;
-          FINISH: if (weights_done_q && results_empty_i) begin
+          FINISH: if (image_over) begin
             state_q         <= stop ? IDLE : IMAGE;
             stop_q          <= 1'b0;
             weights_done_q  <= weights_done_i;
@@ -324,19 +340,19 @@ module main_controller #(
   assign image_row_stride_o = image_row_stride_q;
   assign image_rows_o       = image_rows_q;
   assign check_start_o      = state_q == CHECK;
-  assign conv_start_o       = state_q == START && is_conv_q;
-  assign pool_start_o       = state_q == START && is_pool_q;
+  assign conv_start_o       = start_q && is_conv_q;
+  assign pool_start_o       = start_q && is_pool_q;
   assign raw_flush_o        = state_q == EMIT && raw;
   assign emit_start_o       = state_q == DRAIN && settled && emit && !raw;
   assign params_done_o      = state_q == LAYER_END && has_params;
   assign params_bank_o      = bank_q;
-  assign busy_o             = state_q != IDLE && state_q != ERROR;
-  assign image_end_o        = state_q == FINISH && weights_done_q && results_empty_i && !error_d;
+  assign busy_o             = busy_q;
+  assign image_end_o        = image_over && !error_d;
   assign results_done_o     = state_q == FINISH && results_empty_i;
   assign done_o             = image_end_o;
   assign stopped_o          = (image_end_o && stop) ||
-      (state_q == STOPPING && settle_q == 6'd3 && !image_started_q && !error_d);
-  assign error_o            = state_q == ERROR;
+      (stop_over && !error_d);
+  assign error_o            = error_q;
   assign error_pulse_o      = error_pulse_q;
   assign error_code_o       = code_q;
   assign error_layer_o      = {2'b0, layer_q};

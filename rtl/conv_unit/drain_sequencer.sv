@@ -70,7 +70,7 @@ module drain_sequencer #(
 
   // What is the last of its kind is known before it is reached: the tile from its second cycle on, and each step,
   // column and row while the one before is read.
-  logic last_tx_q, last_ty_q, one_row_q, one_col_q, row_tiles_q, col_tiles_q;
+  logic last_tx_q, last_ty_q, one_row_q, one_col_q, row_tiles_q, col_tiles_q, fused_q;
   logic second_q, third_q;  // steps of a pixel
   logic last_step_q, last_col_q, last_row_q, col_init_q;
   always_ff @(posedge clk_i) begin
@@ -78,6 +78,7 @@ module drain_sequencer #(
     last_tx_q   <= left_w_q <= program_pkg::DIM_W'(tile_cols);
     one_row_q   <= left_h_q == program_pkg::DIM_W'(1);
     one_col_q   <= left_w_q == program_pkg::DIM_W'(1);
+    fused_q     <= program_pkg::descriptor_fused(desc_i);
     row_tiles_q <= tile_rows == 9'd1;
     col_tiles_q <= tile_cols == 9'd1;
     second_q    <= three_steps && {1'b0, group_word_q + 9'd1} << SHIFT < {2'b0, out_quads};
@@ -85,7 +86,7 @@ module drain_sequencer #(
   end
 
   logic issue, tile_end, single_row, single_col;
-  assign issue      = state_q == RUN && room_i && (turn_q || !program_pkg::descriptor_fused(desc_i));
+  assign issue      = state_q == RUN && room_i && (turn_q || !fused_q);
   assign tile_end   = issue && last_step_q && last_col_q && last_row_q;
   assign single_row = last_ty_q ? one_row_q : row_tiles_q;  // of the tile
   assign single_col = last_tx_q ? one_col_q : col_tiles_q;

@@ -105,7 +105,7 @@ module pass_walker #(
 
   // Whether a slot is the last of its row, lies in the last row, or has a position is known in the slot before it.
   logic last_slot_q, slot_init_q, last_row_q, position_q;
-  logic pass_end, can_start, start, drop;
+  logic pass_end, may_start, can_start, start, drop;
   assign pass_end  = run_q && last_slot_q && last_row_q;
 
   // The tags of this pass may follow those of the pass before: at once, or after the idle cycles so far.
@@ -117,9 +117,10 @@ module pass_walker #(
     waited_q  <= {1'b0, pass_delay_i} + {1'b0, idle_d} >= {1'b0, delay_q};
   end
 
-  assign can_start = pass_ready_i && (!pass_tile_first_i || tile_free_i) && (!run_q || pass_end);
+  assign may_start = pass_ready_i && (!pass_tile_first_i || tile_free_i);
+  assign can_start = may_start && (!run_q || pass_end);
   assign start     = can_start && !pass_empty_i && weights_ready_i && gap_ok;
-  assign drop      = can_start && pass_empty_i && weights_full_i && !run_q;
+  assign drop      = may_start && pass_empty_i && weights_full_i && !run_q;
   assign pass_consumed_o = start || drop;
 
   assign weights_take_o = start;

@@ -7,7 +7,7 @@
 // wr_end_i) are not written; oob_o reports it. With wr_read_i the write port reads four quads instead, wherever they
 // lie. Each bank is made of memories whose depths are powers of two, so that no block RAM needs a multiplexer before
 // its register.
-// Latency: 6 cycles (RD_LATENCY) from a read request to its data: row step, row, RAM, register, bank, rotation; 9
+// Latency: 6 cycles (RD_LATENCY) from a read request to its data: row step, row, RAM, register, bank, rotation; 8
 // cycles (PORT_LATENCY) from wr_read_i. A written quad can be requested 3 cycles later.
 // Throughput: one read and one write of eight quads a cycle, or a read of four quads in the place of the write.
 `resetall
@@ -105,7 +105,7 @@ module feature_buffer #(
   // ---------------------------------------------------------------- banks
   // Memories of a bank, the largest first: one for each bit that is set in BANK_WORDS.
   logic [7:0][31:0] bank_q, rd_data_q, port_bank_q;
-  logic [3:0][31:0] port_data_q, port_out_q;
+  logic [3:0][31:0] port_data_q;
   genvar b, v, k;
   generate
     for (v = 0; v < 8; v = v + 1) begin : gen_inside
@@ -193,8 +193,7 @@ module feature_buffer #(
       always_ff @(posedge clk_i) port_data_q[v] <= port_bank_q[source];
     end
   endgenerate
-  always_ff @(posedge clk_i) port_out_q <= port_data_q;
-  assign wr_data_o = port_out_q;
+  assign wr_data_o = port_data_q;
   assign rd_data_o = rd_data_q;
 
 endmodule

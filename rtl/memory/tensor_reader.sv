@@ -30,7 +30,7 @@ module tensor_reader #(
 );
 
   localparam int A_W = program_pkg::QUAD_ADDR_W;
-  localparam int FLIGHT = cq_pkg::RD_LATENCY + 3;  // beats in flight when room_i is read
+  localparam int FLIGHT = cq_pkg::RD_LATENCY + 4;  // beats in flight when room_i is compared
 
   localparam logic [1:0] IDLE = 2'd0, RUN = 2'd1, FLUSH = 2'd2;
 
@@ -40,9 +40,10 @@ module tensor_reader #(
   logic [1:0] state_q;
   logic [A_W-1:0] row_q, addr_q, left_q;
   logic [program_pkg::DIM_W-1:0] rows_q;
-  logic issue, row_end, single;
+  logic issue, row_end, single, room_q;
 
-  assign issue   = state_q == RUN && room_i > ROOM_W'(FLIGHT);
+  always_ff @(posedge clk_i) room_q <= room_i > ROOM_W'(FLIGHT);
+  assign issue   = state_q == RUN && room_q;
   assign single  = left_q == A_W'(1);
   assign row_end = left_q <= A_W'(2);
 

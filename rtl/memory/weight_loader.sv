@@ -124,10 +124,10 @@ module weight_loader #(
           bank_q  <= !bank_q;
         end
         WAIT: if (enough) state_q <= LOAD;
-        LOAD: if (last_beat_q) state_q <= (taken_q || take_i) ? TAKEN : FULL;
+        LOAD: if (last_beat_q) state_q <= taken_q ? TAKEN : FULL;
         FULL: begin
           if (drop_i) state_q <= chunk_end ? HEADER : WAIT;
-          else if (take_i) state_q <= TAKEN;
+          else if (taken_q) state_q <= TAKEN;
         end
         TAKEN: if (switch_i) state_q <= chunk_end ? HEADER : HOLD;
         default: if (hold_q == '0) state_q <= WAIT;
@@ -189,7 +189,7 @@ module weight_loader #(
   assign idx_o = shadow_q;
 
   // Complete in the cycle after beat_q == BEATS; LEAD cycles before that a pass may start.
-  assign full_o  = state_q == FULL;
+  assign full_o  = state_q == FULL && !taken_q;
   assign ready_o = ready_q;
 
 endmodule

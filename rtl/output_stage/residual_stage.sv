@@ -97,15 +97,15 @@ module residual_stage #(
   genvar m;
   generate
     for (m = 0; m < HALF; m = m + 1) begin : gen_lane
-      logic [7:0] high_q, other_high_q, own, other;
+      logic [7:0] high_q, other_high_q, own_q, other_q;
       logic signed [cq_pkg::PRODUCT_W-1:0] product_q, other_product_q;
-      assign own   = low ? y[m] : high_q;
-      assign other = low ? rd_data_i[m] : other_high_q;
       always_ff @(posedge clk_i) begin
         high_q          <= y[HALF+m];
         other_high_q    <= rd_data_i[HALF+m];
-        product_q       <= $signed({own_signed && own[7], own}) * $signed({1'b0, factor});
-        other_product_q <= $signed({other_signed && other[7], other}) * $signed({1'b0, other_factor});
+        own_q           <= low ? y[m] : high_q;
+        other_q         <= low ? rd_data_i[m] : other_high_q;
+        product_q       <= $signed({own_signed && own_q[7], own_q}) * $signed({1'b0, factor});
+        other_product_q <= $signed({other_signed && other_q[7], other_q}) * $signed({1'b0, other_factor});
       end
 
       requantize u_requantize (

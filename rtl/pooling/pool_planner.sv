@@ -83,12 +83,11 @@ module pool_planner (
 
   // ---------------------------------------------------------------- 1: the window's first pixel, also outside
   logic advance, first, step, row_end, map_end, last_row;
-  logic p1_valid_q, p2_valid_q, p3_valid_q;
+  logic p1_valid_q, p2_valid_q;
   logic [D_W:0] y_q, x_q;  // signed
   logic [A_W-1:0] y_addr_q, x_addr_q;
-  assign advance     = !p3_valid_q || ready_i;
-  assign first       = state_q == FIRST;
-  assign step        = advance && p1_valid_q;
+  assign first   = state_q == FIRST;
+  assign step    = advance && p1_valid_q;
   assign map_end = row_end && last_row;
 
   loop_counter #(
@@ -150,45 +149,42 @@ module pool_planner (
     end
   end
 
-  // ---------------------------------------------------------------- 3: the window
-  logic [A_W-1:0] addr_q;
-  logic [D_W-1:0] rows_q, cols_q;
-  logic one_row_q, one_col_q, row_end_q, last_q;
-  always_ff @(posedge clk_i) begin
-    if (advance) begin
-      addr_q    <= row_addr_q + col_addr_q;
-      rows_q    <= kernel_rows_q < rows_below_q ? kernel_rows_q : rows_below_q;
-      cols_q    <= kernel_cols_q < cols_right_q ? kernel_cols_q : cols_right_q;
-      one_row_q <= kernel_rows_q == D_W'(1) || rows_below_q == D_W'(1);
-      one_col_q <= kernel_cols_q == D_W'(1) || cols_right_q == D_W'(1);
-      row_end_q <= p2_row_end_q;
-      last_q    <= p2_last_q;
-    end
-  end
+  // ---------------------------------------------------------------- 3: the window, in a register slice
+  // The slice's ready is a register: what takes the windows does not reach the counters before it.
+  localparam int WINDOW_W = A_W + 2 * D_W + 4;
+  logic [WINDOW_W-1:0] window;
+  assign window = {
+    row_addr_q + col_addr_q,
+    kernel_rows_q < rows_below_q ? kernel_rows_q : rows_below_q,
+    kernel_cols_q < cols_right_q ? kernel_cols_q : cols_right_q,
+    kernel_rows_q == D_W'(1) || rows_below_q == D_W'(1),
+    kernel_cols_q == D_W'(1) || cols_right_q == D_W'(1),
+    p2_row_end_q,
+    p2_last_q
+  };
+  skid_buffer #(
+      .WIDTH(WINDOW_W)
+  ) u_window (
+      .clk_i      (clk_i),
+      .rst_ni     (rst_ni),
+      .in_valid_i (p2_valid_q),
+      .in_ready_o (advance),
+      .in_data_i  (window),
+      .out_valid_o(valid_o),
+      .out_ready_i(ready_i),
+      .out_data_o ({addr_o, rows_o, cols_o, one_row_o, one_col_o, row_end_o, last_o})
+  );
 
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
       p1_valid_q <= 1'b0;
       p2_valid_q <= 1'b0;
-      p3_valid_q <= 1'b0;
     end else begin
       if (first) p1_valid_q <= 1'b1;
       else if (step && map_end) p1_valid_q <= 1'b0;
-      if (advance) begin
-        p2_valid_q <= p1_valid_q;
-        p3_valid_q <= p2_valid_q;
-      end
+      if (advance) p2_valid_q <= p1_valid_q;
     end
   end
-
-  assign valid_o   = p3_valid_q;
-  assign addr_o    = addr_q;
-  assign rows_o    = rows_q;
-  assign cols_o    = cols_q;
-  assign one_row_o = one_row_q;
-  assign one_col_o = one_col_q;
-  assign row_end_o = row_end_q;
-  assign last_o    = last_q;
 
 endmodule
 

@@ -54,11 +54,9 @@ module pooling_unit #(
 `endif
 
   // ---------------------------------------------------------------- the layer
-  logic add, sums;  // sums: not maxima
+  logic add_q, sums_q;  // sums: not maxima
   logic [A_W-1:0] in_row_stride, out_base, out_row_stride;
   logic [Q_W-1:0] in_quads;  // of both tensors
-  assign add            = program_pkg::descriptor_op(desc_i) == program_pkg::OP_ADD;
-  assign sums           = program_pkg::descriptor_op(desc_i) == program_pkg::OP_AVGPOOL || add;
   assign in_row_stride  = program_pkg::descriptor_in_row_stride(desc_i);
   assign out_base       = program_pkg::descriptor_out_base(desc_i);
   assign out_row_stride = program_pkg::descriptor_out_row_stride(desc_i);
@@ -71,13 +69,16 @@ module pooling_unit #(
   logic [A_W-1:0] row_step_q;      // from one row of a window to the next
   logic one_group_q;
   assign last_quad  = in_quads - Q_W'(1);
-  assign last_group = sums ? last_quad >> SHIFT : last_quad >> 3;
+  assign last_group = sums_q ? last_quad >> SHIFT : last_quad >> 3;
   always_ff @(posedge clk_i) begin
+    add_q        <= program_pkg::descriptor_op(desc_i) == program_pkg::OP_ADD;
+    sums_q       <= program_pkg::descriptor_op(desc_i) == program_pkg::OP_ADD ||
+        program_pkg::descriptor_op(desc_i) == program_pkg::OP_AVGPOOL;
     groups_q     <= last_group + Q_W'(1);
     one_group_q  <= last_group == '0;
-    group_step_q <= sums ? 4'(QUADS) : 4'd8;
-    rest_q       <= {1'b0, last_quad[2:0] & (sums ? 3'(QUADS - 1) : 3'd7)} + 4'd1;
-    row_step_q   <= add ? program_pkg::descriptor_other_base(desc_i) - program_pkg::descriptor_in_base(desc_i)
+    group_step_q <= sums_q ? 4'(QUADS) : 4'd8;
+    rest_q       <= {1'b0, last_quad[2:0] & (sums_q ? 3'(QUADS - 1) : 3'd7)} + 4'd1;
+    row_step_q   <= add_q ? program_pkg::descriptor_other_base(desc_i) - program_pkg::descriptor_in_base(desc_i)
                         : in_row_stride;
   end
 
@@ -118,7 +119,7 @@ module pooling_unit #(
   pool_walker u_walker (
       .clk_i        (clk_i),
       .rst_ni       (rst_ni),
-      .room_i       (sum_ready_i || !sums),
+      .room_i       (sum_ready_i || !sums_q),
       .q_i          (in_quads),
       .row_stride_i (row_step_q),
       .groups_i     (groups_q),
@@ -127,9 +128,9 @@ module pooling_unit #(
       .valid_i      (window_valid),
       .ready_o      (window_ready),
       .addr_i       (window_addr),
-      .rows_i       (add ? program_pkg::DIM_W'(2) : window_rows),
+      .rows_i       (add_q ? program_pkg::DIM_W'(2) : window_rows),
       .cols_i       (window_cols),
-      .one_row_i    (window_one_row && !add),
+      .one_row_i    (window_one_row && !add_q),
       .one_col_i    (window_one_col),
       .row_end_i    (window_row_end),
       .last_i       (window_last),
@@ -149,35 +150,39 @@ module pooling_unit #(
     else valid_q <= {valid_q[RD_LATENCY-1:0], rd_valid_o};
   end
 
-  logic [4:0] flags, flags_q;
+  logic [4:0] early, flags_q, late_q;  // of a read: a cycle before its data, beside it, a cycle after it
   delay_line #(
       .WIDTH(5),
-      .DEPTH(RD_LATENCY)
+      .DEPTH(RD_LATENCY - 1)
   ) u_flags (
       .clk_i(clk_i),
       .d_i  ({first, last, group_end, row_end, map_end}),
-      .d_o  (flags)
+      .d_o  (early)
   );
-  always_ff @(posedge clk_i) flags_q <= flags;
+
+  // The first read of a sum is of its first tensor, the second one of the other.
+  logic other, signed_q;
+  logic [14:0] factor_q;
+  assign other = add_q && !early[4];
+  always_ff @(posedge clk_i) begin
+    flags_q  <= early;
+    late_q   <= flags_q;
+    signed_q <= other ? program_pkg::descriptor_other_signed(desc_i) : program_pkg::descriptor_in_signed(desc_i);
+    factor_q <= other ? program_pkg::descriptor_other_mult(desc_i) : program_pkg::descriptor_mult(desc_i);
+  end
 
   // What is added up or compared: the data, or a cycle later their products.
   logic term_valid, term_first, term_last, term_group_end, term_row_end, term_map_end;
-  assign term_valid = add ? valid_q[RD_LATENCY] : valid_q[RD_LATENCY-1];
-  assign {term_first, term_last, term_group_end, term_row_end, term_map_end} = add ? flags_q : flags;
-
-  logic other, data_signed;  // other: data of a sum's second tensor
-  logic [14:0] factor;
-  assign other       = add && !flags[4];
-  assign data_signed = other ? program_pkg::descriptor_other_signed(desc_i) : program_pkg::descriptor_in_signed(desc_i);
-  assign factor      = other ? program_pkg::descriptor_other_mult(desc_i) : program_pkg::descriptor_mult(desc_i);
+  assign term_valid = add_q ? valid_q[RD_LATENCY] : valid_q[RD_LATENCY-1];
+  assign {term_first, term_last, term_group_end, term_row_end, term_map_end} = add_q ? late_q : flags_q;
 
   pool_reducer #(
       .NUM_MODULES(NUM_MODULES)
   ) u_reducer (
       .clk_i     (clk_i),
-      .products_i(add),
-      .signed_i  (data_signed),
-      .factor_i  (factor),
+      .products_i(add_q),
+      .signed_i  (signed_q),
+      .factor_i  (factor_q),
       .valid_i   (term_valid),
       .first_i   (term_first),
       .data_i    (rd_data_i),
@@ -224,10 +229,10 @@ module pooling_unit #(
     end
   endgenerate
 
-  assign wr_valid_o  = result_q && !sums;
+  assign wr_valid_o  = result_q && !sums_q;
   assign wr_addr_o   = addr_q;
   assign wr_mask_o   = mask;
-  assign sum_valid_o = result_q && sums;
+  assign sum_valid_o = result_q && sums_q;
   assign sum_word_o  = word_q;
   assign sum_addr_o  = addr_q;
   assign sum_mask_o  = mask[QUADS-1:0];

@@ -58,7 +58,17 @@ module result_packer #(
       .out_data_o (fifo_data),
       .level_o    (level)
   );
-  assign room_o = level < LEVEL_W'(DEPTH - MARGIN);
+
+  // level < DEPTH - MARGIN, as a register
+  localparam logic [LEVEL_W-1:0] LIMIT = LEVEL_W'(DEPTH - MARGIN);
+  logic room_q, pop;
+  assign pop = fifo_valid && fifo_ready;
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) room_q <= 1'b1;
+    else if (raw_valid_i && !pop) room_q <= level < LIMIT - 1'b1;
+    else if (pop && !raw_valid_i) room_q <= level <= LIMIT;
+  end
+  assign room_o = room_q;
 
   logic [2:0] beat_q;
   logic held_q, flush_q, raw_out, take, last_beat;

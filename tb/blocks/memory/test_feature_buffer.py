@@ -13,7 +13,7 @@ from model.reference.blocks import BANKS, FeatureBuffer
 from tb.lib.effort import scaled
 from tb.lib.packing import pack
 
-PORT_LATENCY = 9  # cycles from a read through the write port to its data
+PORT_LATENCY = 8  # cycles from a read through the write port to its data
 PORT_QUADS = 4
 WRITE_TO_READ = 3  # cycles from a write to a request that sees it
 OOB_LATENCY = 3
