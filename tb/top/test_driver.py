@@ -15,7 +15,7 @@ import cocotb
 import numpy as np
 import pytest
 
-from host.board import on_pynq
+from host.board import PARTS, on_pynq
 from host.driver import (
     LAYER_ERRORS,
     REMEDIES,
@@ -414,6 +414,18 @@ def test_scenario(platform: Platform, scenario: Callable[[Platform], None]) -> N
 @pytest.mark.parametrize("code", CODES, ids=lambda code: code.name)
 def test_error(platform: Platform, code: ErrorCode) -> None:
     error(platform, code)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_overlay_without_a_part(part: str) -> None:
+    overlay = pynq_stub.overlay(FakeAccelerator([]))
+    delattr(overlay, part)
+    raises(DriverError, f"the overlay has no {part}", lambda: on_pynq(overlay))
+
+
+def test_board_without_pynq() -> None:
+    overlay = pynq_stub.overlay(FakeAccelerator([]))
+    raises(DriverError, "pynq is missing", lambda: on_pynq(overlay))
 
 
 if cocotb.is_simulation:
