@@ -55,7 +55,9 @@ def run_piece(path: str, source: bytes, images: np.ndarray, modules: int) -> dic
     with rtl_backend.process.folder() as folder:
         copy = folder / Path(path).name
         copy.write_bytes(source)
-        results = rtl_backend.run_rtl(load_network(copy), images, Hardware(num_modules=modules))
+        results = rtl_backend.run_rtl(
+            load_network(copy), images, Hardware(num_modules=modules), simulations=1
+        )
     arrays = {"y": results.y, "cycles": results.cycles, "total_cycles": results.total_cycles}
     return {**arrays, "design": np.array(design())}
 

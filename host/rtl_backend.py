@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +21,6 @@ from model.network import Network
 
 with environment.applied():  # cocotb reads its variables as it is imported
     from host.harness import clocking
-    from host.harness.engines import IDEAL, Traffic
 
 HARNESS = "accel_harness"
 CYCLE = clocking.PERIOD_NS / 1e9  # seconds
@@ -32,15 +33,12 @@ class SimulationError(UserError):
 
 @dataclass(frozen=True)
 class Job:
-    """The input of host/harness/run_job.py: streams, images [N, C, H, W], simulated seconds for an
-    image and the behaviour of the host."""
+    """The input of host/harness/run_job.py: streams, images [N, C, H, W] and simulated seconds for
+    an image."""
 
     compiled: Compiled
     images: np.ndarray
     timeout: float
-    prog_traffic: Traffic = IDEAL
-    image_traffic: Traffic = IDEAL
-    result_stall: int = 0
 
 
 def build_harness(
@@ -80,63 +78,81 @@ def run_rtl(
     sim: str = "verilator",
     debug: bool = False,
     seed: int = 1,
-    traffic: tuple = (IDEAL, IDEAL, 0),
     compiled: Compiled | None = None,
     model: runner.Model | None = None,
     timeout: float = 36000.0,
     show: bool = False,
+    simulations: int | None = None,
 ) -> Results:
     """Drive the simulated accelerator with integer images [N, C, H, W].
 
-    debug   every layer's tensor is returned, not only the last one's
-    traffic (program and weights engine, image engine, result stall of 256)
-    show    log the number of finished images every ten seconds
-    Raises CompileError if the network does not fit, SimulationError if the simulation fails.
+    debug        every layer's tensor is returned, not only the last one's
+    timeout      seconds of wall time
+    show         log the number of finished images every ten seconds
+    simulations  at most so many run at a time, each on a share of the images; by default one on
+                 each core. The results do not depend on it.
+    Raises CompileError if the network does not fit, SimulationError if a simulation fails: the
+    first in the order of the images.
     """
     compiled = compiled or compile_network(net, hardware, debug)
     model = model or build_harness(
         hardware, sim, stream_words=max(len(compiled.program), len(compiled.weights))
     )
-    return _simulate(compiled, images, model, seed, traffic, timeout, show)
+    count = max(1, min(simulations or len(os.sched_getaffinity(0)), len(images)))
+    jobs = [Job(compiled, share, _limit(compiled)) for share in np.array_split(images, count)]
+    with contextlib.ExitStack() as stack:
+        folders = [stack.enter_context(process.folder(runner.BUILD / "run")) for _ in jobs]
+        pool = stack.enter_context(process.pool(count))
+        if show:
+            stack.enter_context(Heartbeat(lambda: _progress(folders, len(images))))
+        begun = [
+            pool.submit(_simulate, job, model, seed, timeout, folder)
+            for job, folder in zip(jobs, folders)
+        ]
+        return _joined([simulation.result() for simulation in begun])
 
 
-def _simulate(
-    compiled: Compiled,
-    images: np.ndarray,
-    model: runner.Model,
-    seed: int,
-    traffic: tuple,
-    timeout: float,
-    show: bool,
-) -> Results:
-    """One simulation of host/harness/run_job.py."""
+def _limit(compiled: Compiled) -> float:
+    """Simulated seconds in which an image surely ends."""
     macs = sum(layer.macs for layer in compiled.net.layers if layer.op == "conv")
-    limit = 0.2 + 40 * macs / (100 * compiled.hardware.num_modules) * CYCLE
-    with process.folder(runner.BUILD / "run") as folder:
-        job, out, run_dir = folder / "job.pickle", folder / "out.pickle", folder / "run"
-        job.write_bytes(pickle.dumps(Job(compiled, images, limit, *traffic)))
-        with (
-            Heartbeat(lambda: _progress(run_dir, len(images))) if show else contextlib.nullcontext()
-        ):
-            result = runner.simulate(
-                model,
-                "host.harness.run_job",
-                seed=seed,
-                env={"CLIPQ_JOB": str(job), "CLIPQ_OUT": str(out)},
-                run_dir=run_dir,
-                timeout=timeout,
-            )
-        if not result.passed:
-            log = folder.with_suffix(".log")  # it stays, tens of megabytes go
-            (run_dir / "sim.log").rename(log)
-            raise SimulationError(f"{result.error}\n{_reason(log)}\n(log: {log})")
-        return pickle.loads(out.read_bytes())
+    return 0.2 + 40 * macs / (100 * compiled.hardware.num_modules) * CYCLE
 
 
-def _progress(run_dir: Path, images: int) -> str:
-    log = run_dir / "sim.log"
-    done = log.read_text(errors="replace").count("@image ") if log.exists() else 0
-    return f"simulating, {done} of {images} images done"
+def _simulate(job: Job, model: runner.Model, seed: int, timeout: float, folder: Path) -> Results:
+    """One simulation of host/harness/run_job.py, in a folder of its own."""
+    given, out, run_dir = folder / "job.pickle", folder / "out.pickle", folder / "run"
+    given.write_bytes(pickle.dumps(job))
+    result = runner.simulate(
+        model,
+        "host.harness.run_job",
+        seed=seed,
+        env={"CLIPQ_JOB": str(given), "CLIPQ_OUT": str(out)},
+        run_dir=run_dir,
+        timeout=timeout,
+    )
+    if not result.passed:
+        log = folder.with_suffix(".log")  # it stays, tens of megabytes go
+        (run_dir / "sim.log").rename(log)
+        raise SimulationError(f"{result.error}\n{_reason(log)}\n(log: {log})")
+    return pickle.loads(out.read_bytes())
+
+
+def _joined(parts: Sequence[Results]) -> Results:
+    """The results of all images, in their order."""
+    tables = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("total_cycles", "counters", "seconds")
+    }
+    names = parts[0].tensors
+    return Results(
+        {name: np.concatenate([part.tensors[name] for part in parts]) for name in names}, **tables
+    )
+
+
+def _progress(folders: Sequence[Path], images: int) -> str:
+    logs = [folder / "run" / "sim.log" for folder in folders]
+    texts = [log.read_text(errors="replace") for log in logs if log.exists()]
+    return f"simulating, {sum(text.count('@image ') for text in texts)} of {images} images done"
 
 
 def _reason(log: Path) -> str:

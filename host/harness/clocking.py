@@ -2,27 +2,52 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from typing import Any
 
+import cocotb
 from cocotb.clock import Clock
-from cocotb.triggers import ClockCycles, FallingEdge
+from cocotb.triggers import ClockCycles, Event, FallingEdge
+from cocotb.utils import get_sim_steps
 
 from host.harness.unknowns import watch_block
 
 PERIOD_NS = 10
 
 
+def start_clock(signal: Any) -> None:
+    """Drive a clock input of the top level, with 1 first, until the test ends.
+
+    In Verilator the model's main program toggles it (host/simulation/verilator_main.cpp), in Icarus
+    cocotb does. Raises ValueError for a signal of more than one bit.
+    """
+    if len(signal) != 1:
+        raise ValueError(f"{signal._path} has {len(signal)} bits and is no clock")
+    if "verilator" not in cocotb.SIM_NAME.lower():
+        Clock(signal, PERIOD_NS, unit="ns", impl="gpi").start()
+        return
+    simulator, half_period = ctypes.CDLL(None), get_sim_steps(PERIOD_NS / 2, "ns")
+    simulator.start_clock(signal._name.encode(), ctypes.c_uint64(half_period))
+
+    async def run() -> None:
+        try:
+            await Event().wait()
+        finally:
+            simulator.stop_clock()
+
+    cocotb.start_soon(run())
+
+
 async def start(dut: Any, cycles: int = 4) -> None:
-    """Start the clock (in the simulator, not in Python) and apply one reset of `cycles` clock
-    cycles.
+    """Start the clock and apply one reset of `cycles` clock cycles.
 
     Set the inputs before: they are sampled from the first cycle on. Returns after a falling edge,
     so that what the caller writes next is stable before the following rising edge. On Icarus the
     block's control outputs are watched for X and Z from then on.
     """
     dut.rst_ni.value = 0
-    Clock(dut.clk_i, PERIOD_NS, unit="ns", impl="gpi").start()
+    start_clock(dut.clk_i)
     watch_block(dut)
     await reset(dut, cycles)
 

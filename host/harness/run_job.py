@@ -26,7 +26,6 @@ async def run(dut: Any) -> None:
     job = pickle.loads(Path(os.environ["CLIPQ_JOB"]).read_bytes())
     host = Host(dut)
     await host.start()
-    host.set_traffic(job.prog_traffic, job.image_traffic, job.result_stall)
     totals = []  # counted by the harness, not by the accelerator
 
     async def note(number: int) -> None:

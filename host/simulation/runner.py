@@ -30,7 +30,13 @@ from typing import Literal, get_args
 
 from host.simulation import defined_tests, process
 from host.simulation.rtl_index import ROOT, RtlIndex
-from host.simulation.simulators import VERILATOR_MAKE, Icarus, RunnerError, Verilator
+from host.simulation.simulators import (
+    VERILATOR_MAIN,
+    VERILATOR_MAKE,
+    Icarus,
+    RunnerError,
+    Verilator,
+)
 
 BUILD = ROOT / "build"
 Simulator = Literal["verilator", "icarus"]
@@ -190,7 +196,7 @@ def _digest(recipe: _Recipe, files: Sequence[Path]) -> str:
     flags = [*(_COVERAGE_FLAGS if recipe.coverage else ())]
     if recipe.sim == "verilator":
         tool = metadata.version("verilator")
-        flags += [*_VERILATOR_FLAGS, *VERILATOR_MAKE]
+        flags += [*_VERILATOR_FLAGS, *VERILATOR_MAKE, VERILATOR_MAIN.read_text()]
         flags += [waves_format(recipe.sim)] if recipe.waves else []
     else:
         path = Path(shutil.which("iverilog") or "iverilog")

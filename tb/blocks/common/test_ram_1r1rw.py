@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import cocotb
 import numpy as np
-from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
+
+from host.harness import clocking
 
 
 @cocotb.test()
@@ -16,7 +17,7 @@ async def random_traffic(dut):
     rng = np.random.default_rng(cocotb.RANDOM_SEED)
     depth, width = int(dut.DEPTH.value), len(dut.port_wdata_i)
     dut.re_i.value = dut.port_we_i.value = dut.port_re_i.value = 0
-    Clock(dut.clk_i, 10, unit="ns", impl="gpi").start()
+    clocking.start_clock(dut.clk_i)
     await RisingEdge(dut.clk_i)
     memory: dict[int, int] = {}
     expected: dict[str, int | None] = {"rdata_o": None, "port_rdata_o": None}  # None: not defined

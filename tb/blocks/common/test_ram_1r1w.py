@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import cocotb
 import numpy as np
-from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
+
+from host.harness import clocking
 
 
 @cocotb.test()
@@ -16,7 +17,7 @@ async def random_traffic(dut):
     rng = np.random.default_rng(cocotb.RANDOM_SEED)
     depth, width, read_old = int(dut.DEPTH.value), len(dut.wdata_i), int(dut.READ_OLD.value)
     dut.we_i.value = dut.re_i.value = 0
-    Clock(dut.clk_i, 10, unit="ns", impl="gpi").start()
+    clocking.start_clock(dut.clk_i)
     await RisingEdge(dut.clk_i)
     memory: dict[int, int] = {}
     expected: int | None = None  # None: not defined

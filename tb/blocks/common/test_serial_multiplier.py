@@ -2,7 +2,6 @@
 
 import cocotb
 import numpy as np
-from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge
 
 from host.harness import clocking
@@ -15,7 +14,7 @@ async def products(dut):
     widths = [int(getattr(dut, name).value) for name in ("COUNT_W", "FACTOR_W", "PRODUCT_W")]
     largest = [2**w - 1 for w in widths]
     dut.start_i.value = 0
-    Clock(dut.clk_i, clocking.PERIOD_NS, unit="ns").start()
+    clocking.start_clock(dut.clk_i)
     cases = [(a, b) for a in (0, 1, largest[0]) for b in (0, 1, largest[1])]
     cases += [
         tuple(int(rng.integers(2 ** int(rng.integers(1, w + 1)))) for w in widths[:2])

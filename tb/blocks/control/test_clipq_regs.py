@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import cocotb
 import numpy as np
-from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles, FallingEdge, RisingEdge
 from cocotb_bus.drivers.amba import AXI4LiteMaster, AXIProtocolError, AXIxRESP
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster, AxiResp
 
+from host.harness import clocking
 from host.harness.port_flow import measured_pattern
 from host.register_map import FIELDS, Register
 from tb.lib import coverage, meeting
@@ -59,7 +59,7 @@ class Bench:
             getattr(self.dut, name).value = 0
         self.new_live_values()
         self.dut.rst_n.value = 0
-        Clock(self.dut.clk, 10, unit="ns", impl="gpi").start()
+        clocking.start_clock(self.dut.clk)
         await ClockCycles(self.dut.clk, 4)
         await FallingEdge(self.dut.clk)
         self.dut.rst_n.value = 1

@@ -107,7 +107,7 @@ async def _check(dut, rng, mode, signed, kind, cycles, full=False):
 async def _start(dut):
     for port in ("load_i", "idx_i", "single_i", "x_i", "y_i", "xy_i", "signed_i", "sum_i"):
         getattr(dut, port).value = 0
-    clocking.Clock(dut.clk_i, clocking.PERIOD_NS, unit="ns", impl="gpi").start()
+    clocking.start_clock(dut.clk_i)
     await RisingEdge(dut.clk_i)
     return np.random.default_rng(cocotb.RANDOM_SEED)
 

@@ -94,7 +94,7 @@ async def passes(dut):
     """Random passes in all modes, signed and unsigned, extreme activations and weights; partial
     sums over all of 32 bits."""
     rng = np.random.default_rng(cocotb.RANDOM_SEED)
-    clocking.Clock(dut.clk_i, clocking.PERIOD_NS, unit="ns", impl="gpi").start()
+    clocking.start_clock(dut.clk_i)
     await RisingEdge(dut.clk_i)
     for mode in (2, 0, 1):
         for signed in (False, True):

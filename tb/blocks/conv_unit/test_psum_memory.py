@@ -68,7 +68,7 @@ async def tiles(dut):
     """Every partial sum of every pass and every drained sum, with one lane and with three; the
     first pass of a tile adds to 0; sums without acc_ren_i are not written."""
     rng = np.random.default_rng(cocotb.RANDOM_SEED)
-    clocking.Clock(dut.clk_i, clocking.PERIOD_NS, unit="ns", impl="gpi").start()
+    clocking.start_clock(dut.clk_i)
     lanes = 3 * int(dut.NUM_MODULES.value)
     dut.acc_ren_i.value = 0
     for _ in range(TO_SUM + 2):

@@ -64,7 +64,7 @@ async def codebooks(dut):
     a cycle."""
     rng = np.random.default_rng(cocotb.RANDOM_SEED)
     dut.signed_i.value = dut.sum_i.value = dut.factor_i.value = dut.partial_i.value = 0
-    clocking.Clock(dut.clk_i, clocking.PERIOD_NS, unit="ns", impl="gpi").start()
+    clocking.start_clock(dut.clk_i)
     await RisingEdge(dut.clk_i)
     cycles = scaled(20, 60)
     for w1 in EXTREMES:

@@ -98,7 +98,7 @@ def _same(got, want, what):
 async def _start(dut):
     for port in ("mode_i", "signed_i", "data_i", "col_mask_i", "row_mask_i", "load_i"):
         getattr(dut, port).value = 0
-    clocking.Clock(dut.clk_i, clocking.PERIOD_NS, unit="ns", impl="gpi").start()
+    clocking.start_clock(dut.clk_i)
     for _ in range(FLUSH):
         await RisingEdge(dut.clk_i)
     return np.random.default_rng(cocotb.RANDOM_SEED)
