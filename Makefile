@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 # line only, so that a variable that is there for something else changes no result.
 PATHS   := NET IMAGES OUT CIFAR_ROOT MODEL CALIB FLOAT
 CHOICES := SIM MODULES TARGET BLOCK BACKEND DATASET SEED WAVES PIXELS JOBS NIGHTLY TEST N MODULE HAND MUTANT PROOF ARGS
-CHOICES += PLANES RECIPE DEVICE TABLE SCHEDULER BASE
+CHOICES += PLANES RECIPE DEVICE TABLE SCHEDULER BASE BOARD
 
 define newline
 
@@ -66,6 +66,7 @@ $(call one_of,NIGHTLY,0 1)
 $(call one_of,HAND,0 1)
 $(call one_of,DEVICE,cpu cuda)
 $(call one_of,TABLE,bits point quantizers)
+$(call one_of,BOARD,ulx3s)
 $(call number,JOBS)
 $(call number,N)
 $(if $(filter random,$(SEED)),,$(call number,SEED))
@@ -137,7 +138,7 @@ option = $(if $($1),--$2=$(call quote,$($1)))
 flag   = $(if $(filter 1,$($1)),--$2)
 
 .PHONY: help setup demo sim regress run accuracy train vectors perf lint formal mutate synth clean coverage import check export diff
-.PHONY: docs tables report signoff speed waves farm-accuracy
+.PHONY: docs tables report signoff speed waves farm-accuracy bitstream results
 
 ##@ Start
 
@@ -205,6 +206,9 @@ synth: ## area and clock by open tools: [TARGET=ecp5|xc7] [MODULES=] [BLOCK=quic
 	@$(python) syn $(call option,TARGET,target) $(call option,MODULES,modules) $(call option,BLOCK,block) \
 	    $(call option,JOBS,jobs) $(ARGS)
 
+bitstream: ## of a board, by open tools: [BOARD=ulx3s] [MODULES=] [PLANES=] [ARGS="--set NAME=NUMBER"]
+	@$(python) ci bitstream $(call option,BOARD,board) $(call option,MODULES,modules) $(call option,PLANES,planes) $(ARGS)
+
 ##@ Verification
 
 sim: ## one test: TEST=name [SIM=] [SEED=n] [WAVES=1] [MODULES=]; without TEST it lists them
@@ -240,6 +244,9 @@ report: ## one site of all results of the last runs, in build/report: [ARGS=]
 
 signoff: ## the report; fails unless every goal of verification is met
 	@$(python) ci report --check $(ARGS)
+
+results: ## ours beside the paper's and others' figures, as a page: [OUT=build/results.md]
+	@$(python) ci results $(call option,OUT,out)
 
 docs: ## the documentation site, in build/site
 	@$(python) mkdocs build

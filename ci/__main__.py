@@ -17,6 +17,8 @@ main = CommandGroup(
         "formal": "ci.formal",
         "report": "ci.report.site",
         "speed": "ci.speed",
+        "bitstream": "syn.bitstream",
+        "results": "ci.results_page",
         "waves": "ci.waves",
         "generate-program": "ci.generate_program",
         "generate-regs": "ci.generate_regs",

@@ -1,5 +1,5 @@
-"""`make lint`: every module of rtl/ through Verilator, Icarus and Yosys, generated files against
-their sources, and the style and the types of the Python code.
+"""`make lint`: every module of rtl/ and syn/ through Verilator, Icarus and Yosys; generated files
+against their sources, and the style and the types of the Python code.
 
 Verilator lints every module as a top level with all warnings on; what is waived stands, with its
 reason, in rtl/lint_waivers.vlt. Icarus elaborates every module with its warnings on. Yosys reads
@@ -28,6 +28,7 @@ from model.common.command import Command
 log = logging.getLogger(__name__)
 
 RTL = ROOT / "rtl"
+DESIGN = (RTL, ROOT / "syn", ROOT / "tb" / "blocks" / "boards")  # the last: models of primitives
 WAIVERS = RTL / "lint_waivers.vlt"
 GENERATORS = ("generate-regs", "generate-program")  # commands of ci/
 TIMEOUT = 600
@@ -80,8 +81,9 @@ class Check:
 
 def checks(index: RtlIndex) -> list[Check]:
     """All commands of the lint for the sources in `index`."""
-    found = [check for unit in index.modules_in(RTL) for check in _module_checks(index, unit.name)]
-    found += [_yosys(index, top) for top in index.roots(RTL)]
+    units = [unit for place in DESIGN[:2] for unit in index.modules_in(place)]
+    found = [check for unit in units for check in _module_checks(index, unit.name)]
+    found += [_yosys(index, top) for place in DESIGN[:2] for top in index.roots(place)]
     found += [
         Check(
             f"generated files: {generator}",
@@ -109,8 +111,8 @@ def _written_sources() -> list[str]:
     """SystemVerilog and C that somebody wrote, relative to the project's folder."""
     files = [
         f.relative_to(ROOT)
-        for d in ("rtl", "formal", "host", "tb")
-        for suffix in ("*.sv", "*.c")
+        for d in ("rtl", "syn", "formal", "host", "tb")
+        for suffix in ("*.sv", "*.v", "*.c")
         for f in (ROOT / d).rglob(suffix)
     ]
     return sorted(str(f) for f in files if "generated" not in f.parts)
@@ -188,7 +190,7 @@ def _prepare_yosys() -> list[str]:
 @click.option("--only", default="", help="run only checks whose name contains this")
 def main(jobs: int, only: str) -> None:
     try:
-        todo = [c for c in checks(RtlIndex(RTL)) if only in c.name]
+        todo = [c for c in checks(RtlIndex(*DESIGN)) if only in c.name]
     except SourceError as error:
         raise SystemExit(f"error: {error}") from None
     if not todo:

@@ -109,16 +109,19 @@ def _map_ecp5(index: RtlIndex, block: str, parameters: Mapping[str, int], folder
     ports = [harness.Port(name, *port) for name, port in found.items()]
     wrapper = folder / "harness.v"
     write_text(wrapper, harness.harness(block, ports, clock))
-    out = folder / "netlist.json"
+    sources = yosys.read_sources(index, block, parameters)
+    sources.append(f"read_verilog {wrapper.relative_to(ROOT)}")
+    map_ecp5(sources, harness.NAME, folder / "netlist.json")
+
+
+def map_ecp5(sources: list[str], top_level: str, out: Path) -> None:
+    """Map what the commands `sources` read on an ECP5; `out` becomes its netlist. Raises
+    SynthesisError."""
     part = out.with_suffix(".part")
-    script = [
-        *yosys.read_sources(index, block, parameters),
-        f"read_verilog {wrapper.relative_to(ROOT)}",
-        f"synth_ecp5 -top {harness.NAME} -json {part.relative_to(ROOT)}",
-    ]
-    yosys.run(script, folder)
+    script = [*sources, f"synth_ecp5 -top {top_level} -json {part.relative_to(ROOT)}"]
+    yosys.run(script, out.parent)
     netlist = json.loads(part.read_text())
-    top = netlist["modules"][harness.NAME]
+    top = netlist["modules"][top_level]
     leaving = {
         bit
         for port in top["ports"].values()

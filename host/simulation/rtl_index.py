@@ -45,7 +45,7 @@ class RtlIndex:
 
     def __init__(self, *places: Path) -> None:
         self.units: dict[str, Unit] = {}
-        for place in places or (ROOT / "rtl", ROOT / "tb", ROOT / "host"):
+        for place in places or (ROOT / "rtl", ROOT / "syn", ROOT / "tb", ROOT / "host"):
             files = [place] if place.is_file() else sorted(place.rglob("*"))
             for path in files:
                 if path.suffix in (".sv", ".v"):

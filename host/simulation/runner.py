@@ -147,7 +147,7 @@ def build(
     """Compile module `toplevel` and return the model; a model of the same content is reused.
 
     sources     files or globs where the modules are looked for; by default those of `index`, or of
-                rtl/, tb/ and host/
+                rtl/, syn/, tb/ and host/
     parameters  of the top level, {name: value}
     public      `module.signal` names ("*" matches) below the top level, to be read in Verilator
     waves       compile with tracing, see `waves_format`
@@ -256,7 +256,7 @@ def _control_file(recipe: _Recipe) -> str:
     ]
     lines = [f'public_flat_rw -module "{module}" {what} "{name}"' for module, what, name in seen]
     if recipe.coverage:
-        lines += ['coverage_off -file "*/tb/*"', 'coverage_off -file "*/host/*"']
+        lines += [f'coverage_off -file "*/{folder}/*"' for folder in ("syn", "tb", "host")]
     return "\n".join(["`verilator_config", *lines, ""])
 
 

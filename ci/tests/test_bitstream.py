@@ -1,0 +1,54 @@
+"""The flow to a board's bitstream, on a small design with the pins and the PLL of the board."""
+
+import re
+
+import pytest
+from click.testing import CliRunner
+
+from host.simulation.rtl_index import ROOT, RtlIndex
+from model.common.errors import UserError
+from syn import bitstream, measure
+
+IDCODE = bytes.fromhex("41113043")  # of the LFE5U-85F
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The index of the board's top level with a wire from pin to pin in the accelerator's place."""
+    monkeypatch.setattr(measure, "FOLDER", measure.FOLDER / "test")
+    folder = measure.FOLDER / "small"
+    folder.mkdir(parents=True, exist_ok=True)
+    text = (ROOT / "syn" / "boards" / "clipq_uart.sv").read_text()
+    ports = text[: text.index(");", text.index("output wire logic irq_o"))]
+    body = "  logic q;\n  always_ff @(posedge clk_i) q <= rx_i && rst_ni;\n"
+    source = f"{ports});\n{body}  assign {{tx_o, irq_o}} = {{q, q}};\nendmodule\n"
+    (folder / "clipq_uart.sv").write_text(source)
+    return RtlIndex(folder, ROOT / "syn" / "boards" / "ulx3s")
+
+
+def test_a_bitstream_is_built_for_the_part_and_the_clock_of_the_board(small):
+    built = bitstream.build(small, "ulx3s", {"NUM_MODULES": 4}, 1)
+    assert IDCODE in built.path.read_bytes()
+    top = (ROOT / "syn" / "boards" / "ulx3s" / "ulx3s.sv").read_text()
+    divisor = int(re.search(r"CLOCKS_PER_BIT = (\d+)", top)[1])
+    asked = {round(asked, 2) for _, asked in built.mhz.values()}
+    assert asked == {bitstream.boards()["ulx3s"]["baud"] * divisor / 1e6}
+    assert built.used["EHXPLLL"][0] == 1 and built.used["TRELLIS_IO"][0] == 9
+
+
+def test_a_pin_that_is_not_placed_stops_the_flow(small, tmp_path, monkeypatch):
+    lines = (bitstream.BOARDS / "ulx3s" / "ulx3s.lpf").read_text().splitlines()
+    boards = measure.FOLDER / "boards"
+    (boards / "ulx3s").mkdir(parents=True, exist_ok=True)
+    (boards / "boards.yaml").write_text((bitstream.BOARDS / "boards.yaml").read_text())
+    kept = [line for line in lines if "ftdi_txd" not in line]
+    (boards / "ulx3s" / "ulx3s.lpf").write_text("\n".join(kept))
+    monkeypatch.setattr(bitstream, "BOARDS", boards)
+    with pytest.raises(UserError, match="ftdi_txd"):
+        bitstream.build(small, "ulx3s", {"NUM_MODULES": 4}, 1)
+
+
+@pytest.mark.parametrize("setting", ["BANK_WORDS", "BANK_WORDS=x", "=4"])
+def test_a_setting_that_is_none_is_named(setting):
+    result = CliRunner().invoke(bitstream.main, ["--set", setting])
+    assert result.exit_code != 0 and f"--set {setting}: must be NAME=NUMBER" in result.output
