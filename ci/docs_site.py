@@ -12,12 +12,14 @@ import nbformat
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
+from ci import results_page
 from host.simulation.rtl_index import ROOT
 
 ROOT_PAGES = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
+    "syn/boards/README.md": "boards.md",
 }
 TUTORIALS = ROOT / "tutorials"
 API = {
@@ -41,6 +43,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         cells = nbformat.read(path, 4).cells
         text = "\n\n".join(map(_markdown, cells))
         files.append(File.generated(config, f"{path.stem}.md", content=text))
+    files.append(File.generated(config, "results.md", content=results_page.page()))
     parts = [
         f"## {title}\n\n" + "\n".join(f"::: {module}" for module in modules)
         for title, modules in API.items()

@@ -1,0 +1,97 @@
+"""`python -m ci results`: the page of results, from committed figures and the cycle model.
+
+The documentation site builds it anew each time (ci/docs_site.py).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+import jinja2
+import yaml
+
+from host.simulation.rtl_index import ROOT
+from model.common.command import Command, OutputFile
+from model.common.errors import UserError
+from model.common.files import write_text
+from model.compiler import compile_network
+from model.compiler.hardware import MODULE_COUNTS, Hardware
+from model.data.images import ZOO
+from model.network import load_network
+from model.performance import paper_dataflow
+from model.performance.cycle_model import predict
+from syn import baseline
+
+PUBLISHED = Path(__file__).with_name("published.yaml")
+WHOLE = "clipq_accel"
+# W. Cheng, I.-C. Lin, Y.-Y. Shih, IEEE TCAS-I 69(10), 2022
+PAPER: dict[str, Any] = {"pes": 400, "mhz": 111, "peak": 91.1, "lut": 42416, "top1": 90.73}
+
+
+def facts() -> dict[str, Any]:
+    """What the template shows."""
+    net = load_network(ZOO / "nin-cifar10.clipq.npz")
+    macs = sum(layer.macs for layer in predict(compile_network(net, Hardware())).layers)
+    figures = baseline.read()
+    builds = []
+    for modules in MODULE_COUNTS:
+        cycles = predict(compile_network(net, Hardware(modules))).total_cycles
+        mhz = figures.get(f"ecp5/{modules}/{WHOLE}", {}).get("mhz")
+        cells = figures.get(f"xc7/{modules}/{WHOLE}", {}).get("cells")
+        builds.append(
+            {"modules": modules, "cells": cells, **_rates(100 * modules, cycles, mhz, macs)}
+        )
+    paper_cycles = sum(paper_dataflow.network_cycles(net).values())
+    paper = {**_rates(PAPER["pes"], paper_cycles, PAPER["mhz"], macs), **PAPER}
+    published = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
+    return {
+        "nin": {"macs": macs, "gop": 2e-9 * macs},
+        "builds": builds,
+        "paper": paper,
+        "top1": accuracy((ROOT / "README.md").read_text(encoding="utf-8")),
+        "blocks": [
+            {"mhz": None, **dict(zip(("target", "build", "block"), name.split("/"))), **entry}
+            for name, entry in figures.items()
+        ],
+        "published": [{**row, "host": urlsplit(row["source"]).netloc} for row in published],
+    }
+
+
+def _rates(pes: int, cycles: int, mhz: float | None, macs: int) -> dict[str, Any]:
+    """Images and operations a second; None without a clock."""
+    rate = 1e6 * mhz / cycles if mhz else None
+    return {
+        "pes": pes,
+        "cycles": cycles,
+        "share": macs / (pes * cycles),
+        "mhz": mhz,
+        "rate": rate,
+        "gops": 2e-9 * macs * rate if rate else None,
+        "peak": 2e-3 * pes * mhz if mhz else None,
+    }
+
+
+def accuracy(readme: str) -> str:
+    """Top-1 of the shipped network on CIFAR-10 (%), as the table of README.md has it."""
+    if not (found := re.search(r"^\| CIFAR-10 \| ([\d.]+) % ", readme, re.M)):
+        raise UserError("README.md: no row `| CIFAR-10 | ... %` with the top-1 of `make accuracy`")
+    return found[1]
+
+
+def page() -> str:
+    """The page in Markdown."""
+    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
+    environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined)
+    return environment.get_template("results.md.j2").render(facts())
+
+
+@click.command(cls=Command, help=__doc__)
+@click.option("--out", type=OutputFile(), default="build/results.md", show_default=True)
+def main(out: str) -> None:
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    write_text(Path(out), page())
+    click.echo(f"written: {out}")
