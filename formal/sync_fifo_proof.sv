@@ -92,6 +92,7 @@ module sync_fifo_proof #(
     end else begin : g_lutram
       assign before = '0;
       assign stored = CHECK_W'(level_out);
+      always @(*) if (past_q && rst_ni) assert (out_valid == (level_out != '0));
     end
   endgenerate
 

@@ -65,7 +65,14 @@ module sync_fifo #(
 
     always_ff @(posedge clk_i) if (push) mem[wr_ptr_q] <= in_data_i;
 
-    assign out_valid_o = (level_q != '0);
+    logic valid_q;  // level_q != 0
+    always_ff @(posedge clk_i) begin
+      if (!rst_ni) valid_q <= 1'b0;
+      else if (push && !pop) valid_q <= 1'b1;
+      else if (pop && !push) valid_q <= level_q != LEVEL_W'(1);
+    end
+
+    assign out_valid_o = valid_q;
     assign out_data_o  = mem[rd_ptr_q];
     assign fetch       = pop;
   end else begin : g_block_ram
