@@ -199,7 +199,7 @@ vectors: ## shipped networks and weight vectors again from the shipped checkpoin
 
 ##@ Hardware
 
-perf: ## cycles, utilization and memory accesses per layer, measured and predicted
+perf: ## cycles, utilization and memory accesses per layer, measured and predicted; the work behind an image's energy
 	@$(python) host perf $(call option,MODULES,modules) $(call option,NET,net) $(ARGS)
 
 synth: ## area and clock by open tools: [TARGET=ecp5|xc7] [MODULES=] [BLOCK=quick|all|whole|name] [JOBS=] [ARGS=]

@@ -22,7 +22,7 @@ from model.compiler import compile_network
 from model.compiler.hardware import MODULE_COUNTS, Hardware
 from model.data.images import ZOO
 from model.network import load_network
-from model.performance import paper_dataflow
+from model.performance import energy, paper_dataflow
 from model.performance.cycle_model import predict
 from syn import baseline
 
@@ -35,7 +35,8 @@ PAPER: dict[str, Any] = {"pes": 400, "mhz": 111, "peak": 91.1, "lut": 42416, "to
 def facts() -> dict[str, Any]:
     """What the template shows."""
     net = load_network(ZOO / "nin-cifar10.clipq.npz")
-    macs = sum(layer.macs for layer in predict(compile_network(net, Hardware())).layers)
+    compiled = compile_network(net, Hardware())
+    macs = sum(layer.macs for layer in predict(compiled).layers)
     figures = baseline.read()
     builds = []
     for modules in MODULE_COUNTS:
@@ -52,6 +53,9 @@ def facts() -> dict[str, Any]:
         "nin": {"macs": macs, "gop": 2e-9 * macs},
         "builds": builds,
         "paper": paper,
+        "work": [
+            design(compiled) for design in (energy.accelerator, energy.paper, energy.eight_bit)
+        ],
         "top1": accuracy((ROOT / "README.md").read_text(encoding="utf-8")),
         "blocks": [
             {"mhz": None, **dict(zip(("target", "build", "block"), name.split("/"))), **entry}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import click
@@ -21,7 +21,7 @@ from model.compiler import compile_network
 from model.compiler.hardware import Hardware
 from model.data.images import ZOO, bundled_images, pixels_to_input
 from model.network import Network, load_network
-from model.performance import paper_dataflow
+from model.performance import energy, paper_dataflow
 from model.performance.cycle_model import predict
 
 
@@ -74,14 +74,45 @@ def measure(net: Network, hardware: Hardware, images: np.ndarray) -> dict:
             "predicted": prediction.total_cycles,
             "paper": sum(paper.values()),
         },
+        "work": {
+            name: {**asdict(work), "memory_bits": work.memory_bits}
+            for name, work in (
+                ("accelerator", energy.accelerator(compiled)),
+                ("paper", energy.paper(compiled)),
+                ("eight_bit", energy.eight_bit(compiled)),
+            )
+        },
         "total_cycles_per_image": [int(c) for c in run.total_cycles],
         "simulation_seconds_per_image": float(np.mean(run.seconds)),
         "units": {
             "reads": "32-bit words of the feature buffer",
             "writes": "32-bit words",
             "weight_words": "64-bit words",
+            "work": "model/performance/energy.py",
         },
     }
+
+
+def show_work(report: dict[str, Any], console: Console) -> None:
+    """Print the work of an image as a table: what stands behind its energy."""
+    table = Table(title="one image: accesses in Mbit, operations in millions, their bits in Gbit")
+    for column in ("", "accelerator", "paper's dataflow", "the same passes, 8-bit weights"):
+        table.add_column(column, justify="left" if not column else "right")
+    designs = report["work"].values()
+    for name in report["work"]["accelerator"]["memories"]:
+        for way in ("read", "write"):
+            memories = [design["memories"][name] for design in designs]
+            bits = [m[f"{way}s"] * m[f"{way}_width"] for m in memories]
+            table.add_row(f"{name}, {way}", *(f"{b / 1e6:,.2f}" for b in bits))
+    for title, key, scale in (
+        ("all memories", "memory_bits", 1e6),
+        ("multiplications", "multiplications", 1e6),
+        ("multiplier bits", "multiplier_bits", 1e9),
+        ("additions", "additions", 1e6),
+        ("adder bits", "adder_bits", 1e9),
+    ):
+        table.add_row(title, *(f"{design[key] / scale:,.2f}" for design in designs))
+    console.print(table)
 
 
 def show(report: dict[str, Any], console: Console) -> None:
@@ -159,6 +190,7 @@ def main(modules: str, path: str) -> None:
     target.parent.mkdir(exist_ok=True)
     write_text(target, json.dumps(report, indent=1))
     show(report, console)
+    show_work(report, console)
     wrong = [
         record["layer"]
         for record in report["layers"]

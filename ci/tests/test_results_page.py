@@ -9,6 +9,11 @@ from click.testing import CliRunner
 from ci import docs_site, results_page
 from host.simulation.rtl_index import ROOT
 from model.common.errors import UserError
+from model.compiler import compile_network
+from model.compiler.hardware import Hardware
+from model.data.images import ZOO
+from model.network import load_network
+from model.performance import energy
 from syn import baseline
 
 
@@ -28,6 +33,13 @@ def test_the_page_has_what_the_cycle_model_and_the_readme_say():
     assert row(text, "effective GOP/s")[3] == "23.2, modelled"
     assert row(text, "images a second at")[3] == "52, modelled"
     assert row(text, "peak GOP/s")[3] == "91.1"
+    work = energy.accelerator(
+        compile_network(load_network(ZOO / "nin-cifar10.clipq.npz"), Hardware())
+    )
+    assert row(text, "all memories")[0] == f"{work.memory_bits / 1e6:.2f}"
+    products = row(text, "multiplications")
+    assert products[0] == f"{work.multiplications / 1e6:.2f}; {work.multiplier_bits / 1e9:.2f}"
+    assert products[1] == "222.49; 14.24"
 
 
 def test_a_figure_that_is_measured_changes_the_page(tmp_path, monkeypatch):

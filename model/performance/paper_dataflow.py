@@ -15,34 +15,36 @@ from model.network.network import Network
 ARRAYS = 4
 
 
-def conv_cycles(out_shape: Shape, in_channels: int, kernel: Pair, num_modules: int = 4) -> int:
-    """Cycles of a convolution to out_shape (O, H, W) with a kernel (Kh, Kw); kernels that are not
-    square count as the square around them."""
+def _mapping(kernel: Pair) -> tuple[int, int, int]:
+    """(input channels of an array, cycles of an output, passes over a kernel); kernels that are
+    not square count as the square around them."""
     size = max(kernel)
     if size == 1:
-        channels, cycles, passes = 25, 1, 1
-    elif size <= 3:
-        channels, cycles, passes = 2, 3, 1
-    else:
-        channels, cycles, passes = 1, min(size, 5), ceil_div(size * size, 25) if size > 5 else 1
+        return 25, 1, 1
+    if size <= 3:
+        return 2, 3, 1
+    return 1, min(size, 5), ceil_div(size * size, 25) if size > 5 else 1
+
+
+def conv_passes(in_channels: int, kernel: Pair) -> int:
+    """Passes of a conv module over an output pixel: groups of input channels, parts of a kernel."""
+    channels, _, passes = _mapping(kernel)
+    return ceil_div(in_channels, ARRAYS * channels) * passes
+
+
+def conv_cycles(out_shape: Shape, in_channels: int, kernel: Pair, num_modules: int = 4) -> int:
+    """Cycles of a convolution to out_shape (O, H, W) with a kernel (Kh, Kw)."""
     outputs, height, width = out_shape
-    return (
-        ceil_div(outputs, num_modules)
-        * ceil_div(in_channels, ARRAYS * channels)
-        * height
-        * width
-        * cycles
-        * passes
-    )
+    pixels = ceil_div(outputs, num_modules) * height * width
+    return pixels * conv_passes(in_channels, kernel) * _mapping(kernel)[1]
 
 
 def conv_reads(out_shape: Shape, in_shape: Shape, kernel: Pair, num_modules: int = 4) -> int:
     """32-bit words (four channels) of input read: every pixel once per output-channel group and
     pass."""
-    size = max(kernel)
-    passes = ceil_div(size * size, 25) if size > 5 else 1
     channels, height, width = in_shape
-    return ceil_div(out_shape[0], num_modules) * ceil_div(channels, 4) * height * width * passes
+    pixels = ceil_div(out_shape[0], num_modules) * height * width
+    return pixels * ceil_div(channels, 4) * _mapping(kernel)[2]
 
 
 def network_cycles(net: Network, num_modules: int = 4) -> dict[str, int]:

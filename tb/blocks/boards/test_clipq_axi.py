@@ -1,5 +1,5 @@
 """clipq_axi: the driver on the ports of the block for IP integrator, over AXI models of another
-project."""
+project; and how often the memories inside are read and written."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import cocotb
 import numpy as np
 from cocotb.clock import Clock
 from cocotb.task import bridge, resume
-from cocotb.triggers import ClockCycles
+from cocotb.triggers import ClockCycles, FallingEdge
 from cocotbext.axi import (
     AxiLiteBus,
     AxiLiteMaster,
@@ -23,8 +23,14 @@ from host.driver import Accelerator
 from host.harness.clocking import PERIOD_NS
 from host.harness.engines import SimulatedTime
 from host.register_map import ErrorCode
+from model.compiler import compile_network
+from model.compiler.hardware import Hardware
+from model.network import Network
+from model.performance import energy
+from model.reference.integer import run_integer
+from tb.lib.chain import Chain
 from tb.lib.effort import scaled
-from tb.top.test_driver import OTHER, SMALL, Platform, error, good_run
+from tb.top.test_driver import OTHER, SMALL, Platform, error, good_run, images
 
 
 class Time(SimulatedTime):
@@ -135,3 +141,66 @@ async def networks(dut):
 
     await run()
     assert int(dut.irq.value) == 0
+
+
+def tiled() -> Network:
+    """Layers of several tiles whose weights are replayed, a 1x1 convolution, a sum by the pooling
+    unit, an average pool of 8 bits."""
+    chain = Chain(np.random.default_rng(7), (3, 18, 20), True, "tiled")
+    chain.conv(9, (3, 3), (1, 1)).maxpool((2, 2), (2, 2)).avgpool((2, 2), (1, 1))
+    return chain.conv(40, (1, 1)).conv(12, (1, 1)).add().conv(7, (3, 3), (1, 1)).network()
+
+
+class Accesses:
+    """Counts the accesses of the memories, at their ports, from now on."""
+
+    def __init__(self, dut) -> None:
+        self.counts = dict.fromkeys(
+            ("feature buffer", "weight buffer", "partial sums", "parameters"), (0, 0)
+        )
+        cocotb.start_soon(self._count(dut))
+
+    async def _count(self, dut) -> None:
+        accel = dut.u_accel
+        conv, stage = accel.u_conv_unit, accel.u_output_stage
+        while True:
+            await FallingEdge(dut.aclk)
+            quads = int(accel.rd_valid.value) and int(accel.rd_count.value)
+            quads += int(accel.wr_read.value) * int(dut.NUM_MODULES.value) // 4
+            written = int(accel.wr_valid.value) and int(accel.wr_mask.value).bit_count()
+            position = int(conv.acc_ren.value)
+            first = position and int(conv.acc_first.value)
+            arrives = int(accel.weights_valid.value) and int(accel.weights_ready.value)
+            self._add("feature buffer", quads, written)
+            self._add("weight buffer", int(accel.weight_re.value), arrives)
+            self._add("partial sums", position - first + int(conv.drain_valid.value), 2 * position)
+            self._add("parameters", int(stage.valid_i.value), int(stage.param_we_i.value))
+
+    def _add(self, memory: str, reads: int, writes: int) -> None:
+        before = self.counts[memory]
+        self.counts[memory] = before[0] + reads, before[1] + writes
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def accesses(dut):
+    """The memories are read and written as often as model/performance/energy.py says."""
+    ports = await power_up(dut)
+    names = ("NUM_MODULES", "BANK_WORDS", "WEIGHT_WORDS")
+    hardware = Hardware(*(int(getattr(dut, name).value) for name in names))
+
+    @bridge
+    def run(network: Network) -> energy.Work:
+        compiled = compile_network(network, hardware)
+        accelerator = ports.driver()
+        accelerator.load(compiled)
+        x = images(network, 1)
+        assert np.array_equal(accelerator.run(x).y, run_integer(network, x))
+        return energy.accelerator(compiled)
+
+    counted = Accesses(dut)
+    for network in scaled([OTHER], [SMALL, OTHER, tiled()]):
+        before = dict(counted.counts)
+        work = await run(network)
+        for name, memory in work.memories.items():
+            got = tuple(now - then for now, then in zip(counted.counts[name], before[name]))
+            assert got == (memory.reads, memory.writes), f"{network.name}, {name}: {got}"
