@@ -13,6 +13,7 @@ from model.network import Layer, Network
 from model.performance.pool_cycles import pool_cycles, pool_reads
 from model.reference.integer import run_integer
 
+OPS = ("maxpool", "avgpool")
 BUFFER_QUADS = 1 << QUAD_ADDR_W
 
 
@@ -205,7 +206,7 @@ def placed(
 def random_layer(rng: np.random.Generator, modules: int, max_reads: int) -> PoolLayer:
     """A legal layer of at most max_reads reads."""
     while True:
-        op = str(rng.choice(["maxpool", "avgpool"]))
+        op = str(rng.choice(OPS))
         channels = int(rng.choice([1, 3, 4, 10, 20, 31, 32, 33, 61, 64, 96, 101, 192, 512]))
         size = tuple(int(n) for n in rng.choice([1, 1, 2, 3, 4, 5, 7, 8, 9, 13], 2))
         kernel = tuple(
