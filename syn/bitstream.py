@@ -16,6 +16,7 @@ from host.simulation.progress import Heartbeat
 from host.simulation.rtl_index import ROOT, RtlIndex
 from model.common.command import Command
 from model.common.errors import UserError, printable
+from model.compiler.hardware import Hardware
 from syn import measure, yosys
 
 BOARDS = Path(__file__).parent / "boards"
@@ -94,6 +95,7 @@ def main(board: str, modules: str, planes: str, seed: int, settings: tuple[str, 
     """
     parameters = {"NUM_MODULES": int(modules), "PLANES": int(planes)}
     parameters |= dict(map(_setting, settings))
+    Hardware(parameters["NUM_MODULES"], planes=parameters["PLANES"])  # or it refuses them
     with Heartbeat(lambda: f"building the bitstream of {board}", 20.0):
         built = build(RtlIndex(*PLACES), board, parameters, seed)
     for name, (reached, asked) in built.mhz.items():

@@ -52,3 +52,13 @@ def test_a_pin_that_is_not_placed_stops_the_flow(small, tmp_path, monkeypatch):
 def test_a_setting_that_is_none_is_named(setting):
     result = CliRunner().invoke(bitstream.main, ["--set", setting])
     assert result.exit_code != 0 and f"--set {setting}: must be NAME=NUMBER" in result.output
+
+
+def test_a_build_that_there_is_not_is_refused():
+    result = CliRunner().invoke(bitstream.main, ["--set", "NUM_MODULES=5"])
+    assert result.exit_code != 0 and "MODULES must be one of (4, 8, 16), got 5" in result.output
+
+
+def test_a_parameter_that_the_top_level_has_not_is_named(small):
+    with pytest.raises(UserError, match="FOO"):
+        bitstream.build(small, "ulx3s", {"FOO": 1}, 1)

@@ -11,7 +11,7 @@ module clipq_uart #(
     parameter int PLANES         = 3,
     parameter int BANK_WORDS     = 8192,
     parameter int WEIGHT_WORDS   = 2048,
-    parameter int CLOCKS_PER_BIT = 25,
+    parameter int CLOCKS_PER_BIT = 20,
     parameter int GAP_CYCLES     = 1 << 19
 ) (
     input  wire logic clk_i,

@@ -21,7 +21,7 @@
 `timescale 1ns / 1ps
 
 module uart_bridge #(
-    parameter int CLOCKS_PER_BIT = 25,
+    parameter int CLOCKS_PER_BIT = 20,
     parameter int GAP_CYCLES     = 1 << 19
 ) (
     input  wire logic        clk_i,

@@ -9,7 +9,7 @@
 `timescale 1ns / 1ps
 
 module uart_rx #(
-    parameter int CLOCKS_PER_BIT = 25
+    parameter int CLOCKS_PER_BIT = 20
 ) (
     input  wire logic       clk_i,
     input  wire logic       rst_ni,

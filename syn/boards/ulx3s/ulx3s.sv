@@ -1,6 +1,6 @@
 // Top level for the ULX3S board with an LFE5U-85F.
 //
-// Purpose: the accelerator on the board's USB serial port, 2 Mbaud, on a clock of 50 MHz from the PLL. Button FIRE 1
+// Purpose: the accelerator on the board's USB serial port, 2 Mbaud, on a clock of 40 MHz from the PLL. Button FIRE 1
 // resets it. LEDs: 0 out of reset, 1 bytes come, 2 bytes leave, 3 interrupt. Pins in ulx3s.lpf.
 // Latency, throughput: those of clipq_uart.
 `resetall
@@ -12,7 +12,7 @@ module ulx3s #(
     parameter int PLANES         = 3,
     parameter int BANK_WORDS     = 8192,
     parameter int WEIGHT_WORDS   = 2048,
-    parameter int CLOCKS_PER_BIT = 25,
+    parameter int CLOCKS_PER_BIT = 20,
     parameter int GAP_CYCLES     = 1 << 19
 ) (
     input  wire logic       clk_25mhz,
@@ -27,14 +27,14 @@ module ulx3s #(
   logic [3:0] reset_q;  // zero after configuration
   always_ff @(posedge clk) reset_q <= {reset_q[2:0], locked && !btn[1]};
 
-  // 25 MHz * 2; the oscillator runs at 600 MHz
-  (* FREQUENCY_PIN_CLKI = "25", FREQUENCY_PIN_CLKOP = "50" *)
+  // 25 MHz * 8 / 5; the oscillator runs at 600 MHz
+  (* FREQUENCY_PIN_CLKI = "25", FREQUENCY_PIN_CLKOP = "40" *)
   (* ICP_CURRENT = "12", LPF_RESISTOR = "8", MFG_ENABLE_FILTEROPAMP = "1", MFG_GMCREF_SEL = "2" *)
   EHXPLLL #(
-      .CLKI_DIV    (1),
-      .CLKFB_DIV   (2),
-      .CLKOP_DIV   (12),
-      .CLKOP_CPHASE(5),
+      .CLKI_DIV    (5),
+      .CLKFB_DIV   (8),
+      .CLKOP_DIV   (15),
+      .CLKOP_CPHASE(7),
       .CLKOP_FPHASE(0),
       .CLKOP_ENABLE("ENABLED"),
       .FEEDBK_PATH ("CLKOP")
