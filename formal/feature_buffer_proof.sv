@@ -109,12 +109,12 @@ module feature_buffer_proof #(
   end
 
   // a read through the write port takes the way of the writes: it sees all before it
-  logic [8:0] port_asked_q = '0;
-  logic [8:0][31:0] port_want_q;
+  logic [7:0] port_asked_q = '0;
+  logic [7:0][31:0] port_want_q;
   always_ff @(posedge clk_i) begin
-    port_asked_q <= {port_asked_q[7:0], age_q >= 4'd2 && wr_read_i && !entry[2] &&
+    port_asked_q <= {port_asked_q[6:0], age_q >= 4'd2 && wr_read_i && !entry[2] &&
         {1'b0, wr_addr_i} + 18'(entry) == {1'b0, quad} && known1_q};
-    port_want_q  <= {port_want_q[7:0], word1_q};
+    port_want_q  <= {port_want_q[6:0], word1_q};
   end
 
   logic [31:0] read_entry, port_entry;
@@ -127,7 +127,7 @@ module feature_buffer_proof #(
     assume ({1'b0, quad} < 18'(8 * BANK_WORDS));
     if (wr_read_i) assume (!wr_valid_i);
     if (past_q && rst_ni) begin
-      if (DATA != 0 && port_asked_q[8]) assert (port_entry == port_want_q[8]);
+      if (DATA != 0 && port_asked_q[7]) assert (port_entry == port_want_q[7]);
       if (DATA != 0 && asked_q[5]) assert (read_entry == want_q[5]);
       for (int k = 0; k < 8; k = k + 1) begin
         if (we[k]) begin
@@ -140,7 +140,7 @@ module feature_buffer_proof #(
     cover (DATA == 0 || (asked_q[5] && vstep == 14'd1 && entry == 3'd1));
     cover (DATA == 0 || (asked_q[5] && vstep == 14'd1 && entry == 3'd5 && pair));
     cover (DATA == 0 || (asked_q[5] && vstep == '0 && entry == 3'd5 && quad[2:0] == 3'd2));
-    cover (DATA == 0 || (port_asked_q[8] && entry == 3'd3 && quad[2:0] == 3'd1));
+    cover (DATA == 0 || (port_asked_q[7] && entry == 3'd3 && quad[2:0] == 3'd1));
     cover (we == 8'hff && row[0] == row[7] + 14'd1);
     cover (oob && past_q);
   end

@@ -83,6 +83,7 @@ module result_packer_proof #(
   localparam int STEP_W = 64 * BEATS;
   logic [DEPTH*STEP_W-1:0] words;  // the FIFO's memory
   (* hierconn *) logic \u_dut.held_q ;
+  (* hierconn *) logic \u_dut.fifo_valid ;
   (* hierconn *) logic \u_dut.flush_q ;
   (* hierconn *) logic [2:0] \u_dut.beat_q ;
   (* hierconn *) logic [63:0] \u_dut.held_data_q ;
@@ -121,6 +122,7 @@ module result_packer_proof #(
       if (stalled_q) assert (valid && data == data_q && last == last_q && half == half_q);
       if (flushing_q && inside) assert (valid);  // all comes out
       // invariants
+      assert (room == (level < 8'(DEPTH - MARGIN)) && \u_dut.fifo_valid == (level != '0));
       assert (level + 8'(flight_q[0]) + 8'(flight_q[1]) <= 8'(DEPTH));
       assert (in_q - out_q == level * 8'(BEATS) - 8'(\u_dut.beat_q ) + 8'(\u_dut.held_q ));
       assert (\u_dut.beat_q < 3'(BEATS) && (\u_dut.beat_q == '0 || (level != '0 && \u_dut.held_q )));

@@ -73,6 +73,7 @@ module result_writer_proof #(
         assert (empty == (level == '0));
         if (calm_q && calm2_q && room != '0) assert (in_ready);
         // invariants
+        assert (\u_dut.fifo_valid == (\u_dut.u_fifo.level_q != '0));
         assert (level == before + LEVEL_W'(\u_dut.u_fifo.level_q ) && \u_dut.u_fifo.level_q <= DEPTH);
         assert (ADDR_W'(\u_dut.u_fifo.rd_ptr_q + ADDR_W'(\u_dut.u_fifo.level_q )) == \u_dut.u_fifo.wr_ptr_q );
         assert (tvalid || !\u_dut.u_skid.skid_valid_q );

@@ -118,17 +118,12 @@ module feature_buffer #(
       logic [A_W-4:0] rd_base_q, rd_step_q, rd_row, wr_row;
       logic [R_W-1:0] rd_row_q, wr_row_q;
       logic [31:0] wr_word_q;
-      // rd_entry's step by the address, so that no subtraction comes before the multiplexer
-      logic [7:0][program_pkg::VSTEP_W-1:0] steps;
-      for (v = 0; v < 8; v = v + 1) begin : gen_step
-        assign steps[v] = vrow_q[(b+8-v)%8];
-      end
       assign rd_entry = BANK - rd_addr_i[2:0];
       assign rd_row   = rd_base_q + rd_step_q;
       always_ff @(posedge clk_i) begin
         rd_valid_q <= rd_valid_i && {1'b0, rd_entry} < rd_count_i;
         rd_base_q  <= rd_addr_i[A_W-1:3] + (A_W - 3)'(BANK < rd_addr_i[2:0]);
-        rd_step_q  <= (A_W - 3)'(steps[rd_addr_i[2:0]]);
+        rd_step_q  <= (A_W - 3)'(vrow_q[rd_entry]);
         re_q       <= rd_valid_q;
         rd_row_q   <= rd_row[R_W-1:0];
       end
