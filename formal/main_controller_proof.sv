@@ -14,7 +14,7 @@ module main_controller_proof #(
     input wire logic        start_i,
     input wire logic        stop_i,
     input wire logic [63:0] prog_data_i,
-    input wire logic [15:0] free_i
+    input wire logic [16:0] free_i
 );
 
   logic busy, done, stopped, error, error_pulse, layer_end, layer_active, results_done, image_end, image_enable,
@@ -40,7 +40,8 @@ module main_controller_proof #(
       .image_base_o(image_base), .image_end_addr_o(image_end_addr), .image_row_quads_o(image_row_quads),
       .image_row_stride_o(image_row_stride), .image_rows_o(image_rows), .weights_first_i(free_i[6]),
       .weights_done_i(free_i[7]),
-      .weights_empty_i(free_i[8]), .starved_i(free_i[9]), .params_ready_i(free_i[10]), .params_done_o(params_done),
+      .weights_empty_i(free_i[8]), .buffer_full_i(free_i[16]), .starved_i(free_i[9]), .params_ready_i(free_i[10]),
+      .params_done_o(params_done),
       .params_bank_o(params_bank), .desc_o(desc), .check_bad_i(free_i[15]), .conv_start_o(conv_start),
       .conv_busy_i(free_i[11]), .pool_start_o(pool_start),
       .pool_done_i(free_i[12]), .raw_flush_o(raw_flush), .emit_start_o(emit_start), .emit_done_i(free_i[13]),

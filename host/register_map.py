@@ -45,7 +45,7 @@ class ErrorCode(IntEnum):
     NUM_MODULES = 0x13  # The program was compiled for another number of conv modules, or needs more index planes.
     DESCRIPTOR = 0x14  # A layer descriptor has an unknown operation, a size of zero, a region beyond the feature buffer, or sizes that do not fit together.
     OUT_OF_BOUNDS = 0x15  # A write outside the output region of the layer; it was not done.
-    WEIGHTS_SHORT = 0x16  # The weights packet ended before all layers had theirs.
+    WEIGHTS_SHORT = 0x16  # The weights packet has none for a layer that waits.
     WEIGHTS_LONG = 0x17  # Weights were left over at the end of an image.
 
 

@@ -338,6 +338,7 @@ module clipq_accel #(
       .weights_first_i   (weights_first),
       .weights_done_i    (weights_done),
       .weights_empty_i   (weights_empty_q),
+      .buffer_full_i     (!buffer_ready),
       .starved_i         (starved_q),
       .params_ready_i    (params_ready),
       .params_done_o     (params_done),

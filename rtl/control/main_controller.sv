@@ -57,6 +57,7 @@ module main_controller #(
     input  wire logic                                weights_first_i,  // pulse: a weights packet began
     input  wire logic                                weights_done_i,   // pulse: it is complete and correct
     input  wire logic                                weights_empty_i,  // nothing left in buffer and loader
+    input  wire logic                                buffer_full_i,    // the weight buffer takes no more words
     input  wire logic                                starved_i,
     input  wire logic                                params_ready_i,
     output wire logic                                params_done_o,    // pulse: a layer with parameters has finished
@@ -77,7 +78,7 @@ module main_controller #(
 
   localparam int WORDS = program_pkg::RECORD_WORDS;
   localparam int SETTLE = 16;         // results in flight between drain read or pooling and the feature buffer
-  localparam int SHORT_LIMIT = 4095;  // cycles without weights after the packet's end
+  localparam int SHORT_LIMIT = 4095;  // cycles without weights while none come: the packet has ended or stands still
   localparam logic [program_pkg::TILE_W:0] MOST_PIXELS = (program_pkg::TILE_W + 1)'(program_pkg::TILE_PIXELS);
   localparam logic [program_pkg::QUAD_ADDR_W:0] CAPACITY = (program_pkg::QUAD_ADDR_W + 1)'(8 * BANK_WORDS);
 
@@ -165,6 +166,9 @@ module main_controller #(
   end
 
   // ---------------------------------------------------------------- errors
+  logic no_more_weights;
+  assign no_more_weights = weights_done_q || buffer_full_i;
+
   always_comb begin
     error_d = 1'b0;
     code_d  = '0;
@@ -192,14 +196,14 @@ module main_controller #(
     end else if (short_end_q) begin
       error_d = 1'b1;
       code_d  = clipq_error_pkg::WEIGHTS_SHORT;
-    end else if (state_q == FINISH && weights_done_q && !weights_empty_i) begin
+    end else if (state_q == FINISH && no_more_weights && !weights_empty_i) begin
       error_d = 1'b1;
       code_d  = clipq_error_pkg::WEIGHTS_LONG;
     end
   end
 
   logic waiting_for_weights;
-  assign waiting_for_weights = weights_done_q && ((state_q == RUN && is_conv_q && starved_i) ||
+  assign waiting_for_weights = no_more_weights && ((state_q == RUN && is_conv_q && starved_i) ||
       (state_q == WAIT_PARAMS && !params_ready_i));
 
   // ---------------------------------------------------------------- states

@@ -19,8 +19,9 @@ from tb.lib.chain import Chain
 from tb.lib.cover_groups import PACKET_ERRORS
 from tb.top.bench import Bench, compare
 
-# cycles from the fault's last beat to the interrupt; a lack of weights is noticed after 4,095
-ERROR_LIMIT = 6000
+# cycles from the fault's last beat to the interrupt; a lack of weights is noticed after 4,095, or
+# that many after the 2,048 words that the buffer holds
+ERROR_LIMIT = 8000
 DRAIN_LIMIT = 4000  # cycles in which a stream of these sizes is emptied after an error
 
 

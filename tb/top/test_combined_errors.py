@@ -12,7 +12,8 @@ from host.driver import ALL_INTERRUPTS
 from host.harness import clocking
 from host.register_map import Ctrl, ErrorCode, IrqStatus, Register, Status, field
 from model.compiler.program import packet
-from model.compiler.program_format import MAGIC_WEIGHTS
+from model.compiler.program_format import CHUNK, MAGIC_WEIGHTS
+from model.compiler.records import decode, encode
 from tb.lib import meeting
 from tb.lib.packets import edited, flipped, payload
 from tb.top.fault_bench import FaultBench
@@ -65,6 +66,26 @@ async def packets_behind_an_error(dut):
         await bench.recover()
         await bench.good_run()
     assert bench.good_runs == len(cases) and bench.values_checked
+
+
+@cocotb.test()
+async def more_weights_than_the_buffer_holds(dut):
+    """Weights that no layer takes and that fill the weight buffer, so that their packet never ends:
+    more of them for a layer than it has, and behind the last layer's. The errors are the same as of
+    a packet that ends."""
+    bench = await FaultBench(dut).start()
+    words, hardware = payload(bench.compiled.weights), bench.hardware
+    first = decode(CHUNK, words[:1])
+    block = first["n_passes"] * hardware.pass_words
+    groups = 2 * hardware.weight_words // block + 2
+    taken = 1 + first["n_params"] + first["n_groups"] * block
+    filled = np.resize(words[taken:], (groups - first["n_groups"]) * block)
+    longer = encode(CHUNK, {"n_groups": groups}, words[:1])
+    another = np.concatenate([longer, words[1:taken], filled, words[taken:]])
+    await bench.fails(ErrorCode.WEIGHTS_SHORT, weights=packet(MAGIC_WEIGHTS, another), layer=2)
+    again = np.resize(words, len(words) + 2 * hardware.weight_words)
+    await bench.fails(ErrorCode.WEIGHTS_LONG, weights=packet(MAGIC_WEIGHTS, again))
+    assert bench.good_runs == 2 and bench.values_checked
 
 
 @cocotb.test()
