@@ -13,6 +13,7 @@ from itertools import product
 from host.register_map import FIELDS, ErrorCode, Register
 from model.compiler.conv_plan import CHANNEL_QUADS, WINDOW
 from model.compiler.hardware import MODULE_COUNTS
+from model.compiler.program_format import CHUNK, DESCRIPTOR, HEADER, PACKET, PARAMETER, TRAILER
 from tb.lib.stalls import PATTERNS
 
 SIGNS = ("signed", "unsigned")
@@ -107,6 +108,39 @@ MEETINGS = {
 }
 
 COUNTERS = ("cycles", "stalls", "reads", "writes", "weights", "total cycles", "images")
+
+RECORDS = {
+    "packet": PACKET,
+    "trailer": TRAILER,
+    "header": HEADER,
+    "descriptor": DESCRIPTOR,
+    "chunk": CHUNK,
+    "parameter": PARAMETER,
+}
+# Bits that are 0 in every program which the accelerator computes: the largest number, and why.
+UNSET = {
+    "chunk.n_params": (0, 1, 10, 11),  # a multiple of the modules, at most 512
+    "chunk.n_tiles": range(9, 16),  # of at least 129 pixels in and out: at most 350 fit
+    "chunk.n_passes": range(10, 16),  # 512 channels and 11 x 11 taps: 858
+    "chunk.n_groups": range(9, 20),  # 128 groups, or the stream repeats them for each tile
+    "descriptor.window_addr": (0, *range(10, 17)),  # 2 or 4 pixels of 128 quads: 512, even
+    "descriptor.piece_addr_step": range(10, 17),  # 5 pixels of 128 quads: 640
+    "descriptor.channel_groups": range(5, 8),  # 128 quads, five a group: 26
+    "descriptor.out_tile_col_step": (16,),  # 256 columns of 128 quads: 32,768
+    "descriptor.vstep": (13,),  # two rows 65,537 quads apart: more than the default buffer
+}
+
+
+def field_bits() -> tuple[str, ...]:
+    """Both values of every bit of every field of model/compiler/program_format.yaml, as far as a
+    program has them."""
+    return tuple(
+        f"{record}.{name}[{bit}] {value}"
+        for record, layout in RECORDS.items()
+        for name, field in layout.fields.items()
+        for bit in range(field.width)
+        for value in ((0,) if bit in UNSET.get(f"{record}.{name}", ()) else (0, 1))
+    )
 
 
 def cross(*parts: Iterable[object]) -> tuple[str, ...]:
@@ -254,6 +288,7 @@ GROUPS: dict[str, frozenset[str]] = {
             *cross(("image",), ("first", "middle", "last")),
         ),
         "error_pair": ("one beat", "one stream", "two streams", "packets behind"),
+        "field_bit": field_bits(),
         "counted_stalls": ("none", "weights late", "results held up", "both"),
         "counter_range": cross(COUNTERS, ("beyond 2^16",)),
         "meeting": cross(MEETINGS, ("before", "with", "after")),

@@ -15,7 +15,7 @@ from host.harness.port_flow import Flow
 from host.rtl_backend import first_mismatch
 from model.compiler import Compiled, compile_network
 from model.performance.cycle_model import ImageCycles, predict
-from tb.lib import coverage, layer_coverage
+from tb.lib import coverage, field_coverage, layer_coverage
 from tb.lib.accelerator import cycle_limit, expected_tensors, hardware_of
 from tb.lib.chain import alive
 
@@ -146,6 +146,7 @@ class Bench:
     def _sample(self, net, images: np.ndarray, outcome: Outcome) -> None:
         """Coverage of a run whose results were equal."""
         layer_coverage.sample(outcome.compiled, outcome.tensors)
+        field_coverage.sample(outcome.compiled)
         coverage.hit("run", f"{layer_coverage.amount(len(images))} images")
         sample_flows(outcome.flows)
         if self.last_network not in (None, net):

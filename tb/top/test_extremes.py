@@ -3,14 +3,30 @@ windows, tiles, channels, words of a packet."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cocotb
+import numpy as np
+from cocotb.task import bridge
 
 from host.register_map import Ctrl, ErrorCode, Register
-from model.compiler.program_format import MAX_CHANNELS, MAX_LAYERS
-from tb.lib.accelerator import random_generator
+from model.compiler import Compiled
+from model.compiler.program import packet
+from model.compiler.program_format import (
+    DESCRIPTOR,
+    HEADER,
+    MAGIC_PROGRAM,
+    MAX_CHANNELS,
+    MAX_LAYERS,
+    QUAD_ADDR_W,
+    RECORD_WORDS,
+)
+from model.compiler.records import Layout, decode, encode
+from tb.lib import field_coverage
+from tb.lib.accelerator import expected_tensors, random_generator
 from tb.lib.chain import Chain
-from tb.lib.packets import edited
-from tb.top.bench import Bench
+from tb.lib.packets import edited, payload
+from tb.top.bench import Bench, compare
 from tb.top.fault_bench import FaultBench
 
 
@@ -54,11 +70,25 @@ def wide_steps(rng):
     yield Chain(rng, (508, 2, 257), False, "two long rows").conv(2, (2, 3))
     yield Chain(rng, (1, 9, 8193), True, "nine long rows").conv(3, (9, 1))
     for rows in (255, 256):
-        yield Chain(rng, (2, rows, 1), True, f"a tile of {rows} rows").conv(4, (3, 1), (1, 0))
+        chain = Chain(rng, (2, rows, 1), True, f"a tile of {rows} rows")
+        yield chain.conv(4, (3, 1), (1, 0), raw=True)
     yield Chain(rng, (2, 1, 127), False, "a tile of 127 columns").conv(4, (1, 3), (0, 1))
     yield Chain(rng, (512, 1, 1), False, "many passes").conv(3, (11, 11), (5, 5))
     yield Chain(rng, (1, 1, 3), False, "most padding").conv(3, (1, 11), (0, 10))
     yield Chain(rng, (2, 1, 3), True, "127 groups").conv(508, (1, 5), (0, 2))
+    yield Chain(rng, (128, 1, 3), True, "4 groups in").conv(3, (1, 1))
+    for width in (32761, 32769):  # 4,095 and 4,096 steps of eight quads between vertical taps
+        chain = Chain(rng, (1, 2, width), True, f"{width} quads a row")
+        yield chain.conv(1, (2, 1), stride=(1, 2), raw=True)
+
+
+def fused_numbers(rng):
+    """Clamps and shift of a fused sum: those bits that tb/top/corner_networks.py does not set."""
+    chain = Chain(rng, (6, 3, 4), True, "fused sum below zero").centred_conv(
+        6, (1, 1), (0, 0), 0, (-128, 127)
+    )
+    names = (chain.layers[-1].name, "input")
+    yield chain.add(*names, mult=(5000, 6000), shift=14, clamp=(-119, -3))
 
 
 @cocotb.test()
@@ -66,7 +96,7 @@ async def sizes_around_powers_of_two(dut):
     """Rows, columns, strides, windows, padding, steps between tiles and kernel rows."""
     rng = random_generator()
     bench = await Bench(dut).start()
-    for chains in (long_sides, strides_and_windows, longest_pools, wide_steps):
+    for chains in (long_sides, strides_and_windows, longest_pools, wide_steps, fused_numbers):
         for chain in chains(rng):
             await bench.check(chain.network(), chain.images[:1])
     assert bench.values_checked
@@ -89,8 +119,51 @@ async def layers_around_powers_of_two(dut):
         await bench.load(edited(bench.compiled, None, {"n_layers": count}))
         await bench.host.write(Register.CTRL, Ctrl.START)
         await bench.expect(ErrorCode.PROGRAM_HEADER)
+        field_coverage.hit("header", {"n_layers": count})
         await bench.recover()
     await bench.good_run()
+    assert bench.values_checked
+
+
+TENSORS = {  # fields that hold an address, and the one that tells which tensor it is of
+    "image_base": "image_base",
+    "image_end_addr": "image_end_addr",
+    "in_base": "in_base",
+    "row_base0": "in_base",
+    "out_base": "out_base",
+    "out_end": "out_end",
+    "other_base": "other_base",
+}
+
+
+def moved(compiled: Compiled, quads: int) -> Compiled:
+    """The same with the tensors at the feature buffer's begin so many quads further on; half of
+    them lie at its end."""
+
+    def record(layout: Layout, words: np.ndarray) -> np.ndarray:
+        old, fields = decode(layout, words.tolist()), layout.fields
+        new = {
+            name: (old[name] + quads) & fields[name].mask
+            for name in TENSORS.keys() & old.keys()
+            if old[TENSORS[name]] < compiled.hardware.quads // 2
+        }
+        return encode(layout, new, words.tolist())
+
+    records = payload(compiled.program).reshape(-1, RECORD_WORDS)
+    words = [record(DESCRIPTOR if number else HEADER, r) for number, r in enumerate(records)]
+    return replace(compiled, program=packet(MAGIC_PROGRAM, np.concatenate(words)))
+
+
+@cocotb.test()
+async def tensors_everywhere(dut):
+    """A network half of whose tensors lie 1, 2, 4, ... 65,536 quads further on."""
+    bench = await FaultBench(dut).start()
+    for quads in (1 << bit for bit in range(QUAD_ADDR_W)):
+        compiled, image = moved(bench.compiled, quads), bench.image()
+        await bridge(bench.accelerator.load)(compiled)
+        results = await bench.run_loaded(compiled, image)
+        bench.values_checked += compare(expected_tensors(bench.net, image), results.tensors)
+        field_coverage.sample(compiled)
     assert bench.values_checked
 
 

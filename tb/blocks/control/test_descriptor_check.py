@@ -22,7 +22,7 @@ from model.compiler.program_format import (
 from model.compiler.records import encode
 from model.network.random_networks import random_network
 from tb.blocks.control.programs import around_powers
-from tb.lib import meeting
+from tb.lib import field_coverage, meeting
 from tb.lib.descriptors import port
 from tb.lib.effort import scaled
 
@@ -199,6 +199,7 @@ async def any_number_of_quads(dut):
                     f"{quads} quads: {sizes(changed_words)}"
                 )
                 verdicts.add(expected)
+                field_coverage.hit("descriptor", {"read_quads": quads})
             assert verdicts == {False, True}
 
 

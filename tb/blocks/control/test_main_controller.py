@@ -11,7 +11,7 @@ from host.harness import clocking
 from model.compiler.program_format import HEADER, MAX_LAYERS, QUAD_ADDR_W, RECORD_WORDS
 from model.compiler.records import decode
 from tb.blocks.control import programs
-from tb.lib import coverage, meeting
+from tb.lib import coverage, field_coverage, meeting
 from tb.lib.cover_groups import STATES
 from tb.lib.effort import scaled
 
@@ -42,6 +42,7 @@ INPUTS = (
     "weights_first_i",
     "weights_done_i",
     "weights_empty_i",
+    "buffer_full_i",
     "starved_i",
     "params_ready_i",
     "conv_busy_i",
@@ -71,7 +72,7 @@ class Bench:
     It also watches the states: a step that tb/lib/cover_groups.py does not list is an error.
 
     pace: longest random wait of a unit. Switches: send_image, send_weights, starve, params,
-    leftover (weights that nobody takes).
+    leftover (weights that nobody takes), full (their packet stands still).
     """
 
     def __init__(self, dut, rng, header, layers, pace=20):
@@ -81,7 +82,7 @@ class Bench:
         self.pulses = {}  # cycle: [input port]
         self.image_sent = self.send_image = self.send_weights = True
         self.image_pending = False
-        self.starve = self.leftover = False
+        self.starve = self.leftover = self.full = False
         self.params = self.results = True
         self.conv_until = 0
         self.descs = []
@@ -152,6 +153,7 @@ class Bench:
         self.drive("starved_i", int(self.starve))
         self.drive("params_ready_i", int(self.params and rng.random() < 0.7))
         self.drive("weights_empty_i", int(not self.leftover))
+        self.drive("buffer_full_i", int(self.full))
         results = self.results and rng.random() < 0.3
         self.drive("results_empty_i", int(pulse.get("results_empty_i", results)))
         await RisingEdge(dut.clk_i)
@@ -392,6 +394,7 @@ async def header_errors(dut):
         dut._log.info(what)
         await bench.expect_error(PROGRAM_HEADER, limit=100)
         assert not bench.image_pending
+        field_coverage.hit("header", header.values)
     good = programs.header(rng, 1, int(dut.NUM_MODULES.value), capacity)
     built_for = int(dut.NUM_MODULES.value)
     others = {0, 4, 8, 16, 255, *(built_for ^ 1 << bit for bit in range(8))}
@@ -399,6 +402,7 @@ async def header_errors(dut):
         bench.load(good.changed(num_modules=modules), bench.layers)
         await bench.cycle(start_i=1)
         await bench.expect_error(NUM_MODULES, limit=100)
+        field_coverage.hit("header", {"num_modules": modules})
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
@@ -423,6 +427,7 @@ async def descriptor_errors(dut):
             DESCRIPTOR,
             at,
         ), what
+        field_coverage.hit("descriptor", {name: desc[name] for name in ("op", "out_end")})
         await bench.reset()
 
 
@@ -720,7 +725,7 @@ async def error_while_stopping(dut):
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def weights_short(dut):
     """Waiting for indices or parameters is an error 4,095 cycles after it began, and only once the
-    weights packet is complete."""
+    weights packet is complete, or stands still because the buffer is full of others."""
     rng, bench = await _start(dut, pace=2)
     capacity = 8 * int(dut.BANK_WORDS.value)
     header = programs.header(rng, 2, int(dut.NUM_MODULES.value), capacity)
@@ -731,15 +736,16 @@ async def weights_short(dut):
             programs.descriptor(rng, capacity, programs.OP_CONV, False),
         ],
     )
-    for starving in (True, False):
-        bench.send_weights = False
+    for starving, full in ((True, False), (False, False), (True, True), (False, True)):
+        bench.send_weights = bench.full = False
         bench.starve, bench.params = starving, starving
         await bench.cycle(start_i=1)
         await bench.until("layer_end_o", 300)
-        for _ in range(SHORT_LIMIT + 300):
+        for _ in range(300 if full else SHORT_LIMIT + 300):
             await bench.cycle()
         assert dut.error_o.value == 0, "error although weights may still come"
-        await bench.cycle(weights_done_i=1)
+        bench.full = full
+        await bench.cycle(weights_done_i=not full)
         for _ in range(SHORT_LIMIT - 10):
             await bench.cycle()
         assert dut.error_o.value == 0
@@ -755,14 +761,16 @@ async def weights_short(dut):
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def weights_long(dut):
-    """Weights left over at the end of an image are an error; an image does not end before its
-    weights packet."""
+    """Weights left over at the end of an image are an error, also where they fill the buffer and
+    their packet does not end; an image does not end before its weights packet."""
     rng, bench = await _start(dut, 2, pace=2)
     bench.leftover = True
-    await bench.cycle(start_i=1)
-    await bench.expect_error(WEIGHTS_LONG, limit=3000)
-    assert not any(e[0] == "image_end_o" for e in bench.events)
-    bench.leftover, bench.send_weights = False, False
+    for ends in (True, False):
+        bench.send_weights, bench.full = ends, not ends
+        await bench.cycle(start_i=1)
+        await bench.expect_error(WEIGHTS_LONG, limit=3000)
+        assert not any(e[0] == "image_end_o" for e in bench.events)
+    bench.leftover = bench.send_weights = bench.full = False
     await bench.cycle(start_i=1)
     for _ in range(600):
         await bench.cycle()

@@ -12,7 +12,7 @@ from host.harness import clocking
 from model.compiler import weights
 from model.compiler.hardware import Hardware
 from model.compiler.program_format import ARRAYS, MAX_CHANNELS, PES
-from tb.lib import meeting
+from tb.lib import field_coverage, meeting
 from tb.lib.effort import scaled
 from tb.lib.stalls import PATTERNS, stalls
 
@@ -440,3 +440,31 @@ async def many_replays(dut):
         bench = Bench(dut, rng, [chunk, _parameters(rng, modules, modules)], "none", eager=True)
         await bench.run()
         assert len(bench.switches) == groups * passes * tiles, f"{groups, passes, tiles}"
+        field_coverage.hit("chunk", {"n_groups": groups, "n_passes": passes, "n_tiles": tiles})
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def chunks_out_of_a_full_buffer(dut):
+    """A chunk's header, and the parameters of another, are the first words that leave a buffer full
+    to the last word."""
+    rng = await _start(dut)
+    modules, depth = int(dut.NUM_MODULES.value), int(dut.DEPTH.value)
+    index = rng.integers(0, 4, (1, 1, ARRAYS, modules, PES)).astype(np.uint8)
+    long = min(depth, MAX_CHANNELS)
+    chunks = [Chunk(np.zeros(modules, np.uint64), index, 1), _parameters(rng, modules, modules)]
+    chunks += [_parameters(rng, modules, long) for _ in range(2 * depth // long)]
+    bench = Bench(dut, rng, chunks, "none", eager=True)
+    bench.pause = bench.done_in = 2 * depth  # cycles to the first pass, then to its layer's end
+    states = []  # of the loader, while the buffer is full: between chunks, or in one
+
+    async def watch():
+        while True:
+            await FallingEdge(dut.clk_i)
+            if dut.level_o.value.to_unsigned() == depth:
+                states.append(int(dut.idle_o.value))
+
+    watching = cocotb.start_soon(watch())
+    await bench.run()
+    watching.cancel()
+    assert set(states) == {0, 1}, f"full in states {set(states)}"
+    assert states[-1] == 0

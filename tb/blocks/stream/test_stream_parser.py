@@ -14,7 +14,7 @@ from host.harness import clocking
 from host.register_map import ErrorCode
 from model.compiler.program_format import MAGIC_PROGRAM, MAGIC_WEIGHTS
 from tb.blocks.stream import beats as b
-from tb.lib import coverage, meeting
+from tb.lib import coverage, field_coverage, meeting
 from tb.lib.effort import scaled
 from tb.lib.stalls import PATTERNS, stalls
 
@@ -537,6 +537,7 @@ async def bits_at_every_place(dut):
         for bit in range(32):
             errors, _ = await _lean(bench, b.packet(magic ^ 1 << bit, words))
             assert errors == [ErrorCode.PACKET_MAGIC], f"bit {bit} of {magic:#x}: {errors}"
+            field_coverage.hit("packet", {"magic": magic ^ 1 << bit})
         for bit in range(64):
             errors, _ = await _lean(bench, b.packet(magic, words, crc=good[-1].data ^ 1 << bit))
             assert errors == [ErrorCode.PACKET_CRC], f"bit {bit} of the trailer: {errors}"
@@ -556,6 +557,7 @@ async def lengths_with_high_bits(dut):
         errors, _ = await _lean(bench, header)
         legal = 1 <= length <= PROG_WORDS
         assert errors == ([] if legal else [ErrorCode.PROGRAM_LENGTH]), f"{length}: {errors}"
+        field_coverage.hit("packet", {"length": length})
     for bit in range(3, 32):
         short = b.packet(MAGIC_WEIGHTS, [1, 2, 3, 4, 5], length=5 | 1 << bit)
         errors, events = await _lean(bench, short)
