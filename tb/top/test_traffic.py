@@ -50,6 +50,23 @@ async def patterns(dut):
 
 
 @cocotb.test()
+async def trailer_at_every_place(dut):
+    """A weights packet that fills the weight buffer, whose trailer waits at the port behind any
+    number of the words that a pass takes."""
+    rng = random_generator()
+    bench = await Bench(dut).start()
+    for layers in range(1, bench.hardware.pass_words + 1):  # each has 5 words more than a pass
+        chain = Chain(rng, (4, 3, 1), True, f"{layers} layers before")
+        for _ in range(layers):
+            chain = chain.conv(4, (1, 1))
+        chain = chain.conv(256, (1, 11), (0, 5))
+        outcome = await bench.check(chain.network(), chain.images[:1])
+        words = len(outcome.compiled.weights)
+        assert words > bench.hardware.weight_words + 40 * layers, f"{words} words fit the buffer"
+    assert bench.values_checked
+
+
+@cocotb.test()
 async def raw_tiles(dut):
     """32-bit results of several tiles while the receiver is slow: a tile's sums wait in their
     buffer, and the next ones must not overwrite them."""
