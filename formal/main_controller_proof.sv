@@ -65,6 +65,7 @@ module main_controller_proof #(
   assign writes      = !program_pkg::descriptor_raw(desc) || op == program_pkg::OP_MAXPOOL;
 
   (* hierconn *) logic \u_dut.stop_q ;
+  (* hierconn *) logic \u_dut.start_q ;
   (* hierconn *) logic \u_dut.image_started_q ;
   (* hierconn *) logic [5:0] \u_dut.settle_q ;
   localparam logic [2:0] STOP_LIMIT = 3'd4;
@@ -85,6 +86,7 @@ module main_controller_proof #(
     if (!past_q) assume (!rst_ni);
     if (past_q) begin
       assert (state <= STOPPING);
+      assert (busy == (state != IDLE && state != ERROR) && \u_dut.start_q == (state == START));
       if (image_state) assert (image_end_addr <= CAPACITY && image_rows != '0 && image_row_quads != '0);
       if (checked) begin
         assert (op >= program_pkg::OP_CONV && op <= program_pkg::OP_ADD);

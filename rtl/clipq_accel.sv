@@ -384,12 +384,16 @@ module clipq_accel #(
   logic unused_other_data;
   assign unused_other_data = &other_data;
 
-  // Constants of the layer, a register nearer to the buffer: they change only while nothing is read or written.
+  // Constants of the layer in registers behind the decoders: they change only while nothing is read or written.
   logic [program_pkg::RECORD_WORDS-1:0][63:0] port_desc_q;
   logic [program_pkg::VSTEP_W-1:0] rd_vstep_q;
   logic rd_pair_q;
+  logic [A_W-1:0] wr_base_q;
+  logic [A_W:0] wr_end_q;
   always_ff @(posedge clk_i) begin
     port_desc_q <= desc;
+    wr_base_q   <= wr_base;
+    wr_end_q    <= wr_end;
     rd_vstep_q  <= rd_vstep;
     rd_pair_q   <= rd_pair;
   end
@@ -397,6 +401,7 @@ module clipq_accel #(
   feature_port_mux #(
       .NUM_MODULES(NUM_MODULES)
   ) u_feature_port_mux (
+      .clk_i           (clk_i),
       .desc_i          (port_desc_q),
       .image_enable_i  (image_enable),
       .image_base_i    (image_base),
@@ -453,8 +458,8 @@ module clipq_accel #(
       .wr_data_i (wr_data),
       .wr_read_i (wr_read),
       .wr_data_o (other_data),
-      .wr_base_i (wr_base),
-      .wr_end_i  (wr_end),
+      .wr_base_i (wr_base_q),
+      .wr_end_i  (wr_end_q),
       .oob_o     (oob)
   );
 

@@ -241,7 +241,12 @@ module conv_unit #(
     else if (tile_take && !tile_freed) tiles_q <= tiles_q + 2'd1;
     else if (tile_freed && !tile_take) tiles_q <= tiles_q - 2'd1;
   end
-  assign tile_free = tiles_q != 2'd2;
+  logic tile_free_q;  // tiles_q != 2
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni || tile_freed) tile_free_q <= 1'b1;
+    else if (tile_take) tile_free_q <= tiles_q != 2'd1;
+  end
+  assign tile_free = tile_free_q;
 
   // room_i stays high for 8-bit results, and with a single kernel-row step no pass of a tile begins beyond its first
   // pixel. A fused sum halves the pace of the drain.

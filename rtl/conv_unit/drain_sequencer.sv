@@ -60,7 +60,7 @@ module drain_sequencer #(
   assign out_tile_col_step = program_pkg::descriptor_out_tile_col_step(desc_i);
 
   logic [1:0] state_q, tiles_q;
-  logic buf_q, turn_q;
+  logic buf_q, turn_q;  // turn_q: a step may be read in this cycle; with a fused sum in every second one
   logic [8:0] word_q, group_word_q;
   logic [1:0] step_q;
   logic [program_pkg::DIM_W-1:0] left_h_q, left_w_q;  // rows and columns from the tile's first ones to the last ones
@@ -70,7 +70,7 @@ module drain_sequencer #(
 
   // What is the last of its kind is known before it is reached: the tile from its second cycle on, and each step,
   // column and row while the one before is read.
-  logic last_tx_q, last_ty_q, one_row_q, one_col_q, row_tiles_q, col_tiles_q, fused_q;
+  logic last_tx_q, last_ty_q, one_row_q, one_col_q, row_tiles_q, col_tiles_q;
   logic second_q, third_q;  // steps of a pixel
   logic last_step_q, last_col_q, last_row_q, col_init_q;
   always_ff @(posedge clk_i) begin
@@ -78,7 +78,6 @@ module drain_sequencer #(
     last_tx_q   <= left_w_q <= program_pkg::DIM_W'(tile_cols);
     one_row_q   <= left_h_q == program_pkg::DIM_W'(1);
     one_col_q   <= left_w_q == program_pkg::DIM_W'(1);
-    fused_q     <= program_pkg::descriptor_fused(desc_i);
     row_tiles_q <= tile_rows == 9'd1;
     col_tiles_q <= tile_cols == 9'd1;
     second_q    <= three_steps && {1'b0, group_word_q + 9'd1} << SHIFT < {2'b0, out_quads};
@@ -86,7 +85,7 @@ module drain_sequencer #(
   end
 
   logic issue, tile_end, single_row, single_col;
-  assign issue      = state_q == RUN && room_i && (turn_q || !fused_q);
+  assign issue      = state_q == RUN && room_i && turn_q;
   assign tile_end   = issue && last_step_q && last_col_q && last_row_q;
   assign single_row = last_ty_q ? one_row_q : row_tiles_q;  // of the tile
   assign single_col = last_tx_q ? one_col_q : col_tiles_q;
@@ -109,7 +108,7 @@ module drain_sequencer #(
   end
 
   always_ff @(posedge clk_i) begin
-    turn_q <= start_i || !turn_q;
+    turn_q <= start_i || !turn_q || !program_pkg::descriptor_fused(desc_i);
     if (start_i) begin
       left_h_q        <= out_h;
       left_w_q        <= out_w;

@@ -5,7 +5,7 @@
 // writer at a time, so there is no arbiter. The number of quads a read takes follows from the layer: a convolution
 // reads its group of quads (with vertical taps, those of several rows), an average pool or a sum the quads of
 // NUM_MODULES channels, a max pool eight quads.
-// Latency: combinational.
+// Latency: combinational; 1 cycle from the layer to the number of quads.
 // Throughput: one read and one write a cycle.
 `resetall
 `default_nettype none
@@ -14,6 +14,7 @@
 module feature_port_mux #(
     parameter NUM_MODULES = 4
 ) (
+    input  wire logic                                clk_i,
     input  wire logic [program_pkg::RECORD_WORDS-1:0][63:0] desc_i,
     // image
     input  wire logic                                image_enable_i,   // writes are the image loader's
@@ -59,7 +60,7 @@ module feature_port_mux #(
 
   localparam int A_W = program_pkg::QUAD_ADDR_W;
 
-  logic [3:0] op, read_quads, unit_count;
+  logic [3:0] op, read_quads, unit_count, unit_count_q;
   assign op         = program_pkg::descriptor_op(desc_i);
   assign read_quads = program_pkg::descriptor_read_quads(desc_i);
   always_comb begin
@@ -69,9 +70,10 @@ module feature_port_mux #(
       default:                                     unit_count = 4'd8;
     endcase
   end
+  always_ff @(posedge clk_i) unit_count_q <= unit_count;
   assign rd_valid_o = conv_rd_valid_i || pool_rd_valid_i || emit_rd_valid_i;
   assign rd_addr_o  = conv_rd_valid_i ? conv_rd_addr_i : (pool_rd_valid_i ? pool_rd_addr_i : emit_rd_addr_i);
-  assign rd_count_o = emit_rd_valid_i ? 4'd2 : unit_count;
+  assign rd_count_o = emit_rd_valid_i ? 4'd2 : unit_count_q;
   assign rd_pair_o  = program_pkg::descriptor_pair(desc_i);
   assign rd_vstep_o = conv_busy_i ? program_pkg::descriptor_vstep(desc_i) : '0;
 

@@ -40,12 +40,12 @@ module tensor_reader #(
   logic [1:0] state_q;
   logic [A_W-1:0] row_q, addr_q, left_q;
   logic [program_pkg::DIM_W-1:0] rows_q;
-  logic issue, row_end, single, room_q;
+  logic issue, single, room_q;
+  logic short_q, row_end_q, last_row_q;  // a row has at most two quads, so many are left of this one, it is the last
 
   always_ff @(posedge clk_i) room_q <= room_i > ROOM_W'(FLIGHT);
   assign issue   = state_q == RUN && room_q;
   assign single  = left_q == A_W'(1);
-  assign row_end = left_q <= A_W'(2);
 
   logic [cq_pkg::RD_LATENCY-1:0] valid_q, single_q, last_q;
 
@@ -57,7 +57,7 @@ module tensor_reader #(
       valid_q <= {valid_q[cq_pkg::RD_LATENCY-2:0], issue};
       case (state_q)
         IDLE: if (start_i) state_q <= RUN;
-        RUN: if (issue && row_end && rows_q == program_pkg::DIM_W'(1)) state_q <= FLUSH;
+        RUN: if (issue && row_end_q && last_row_q) state_q <= FLUSH;
         default: if (done_o) state_q <= IDLE;
       endcase
     end
@@ -65,20 +65,25 @@ module tensor_reader #(
 
   always_ff @(posedge clk_i) begin
     single_q <= {single_q[cq_pkg::RD_LATENCY-2:0], single};
-    last_q   <= {last_q[cq_pkg::RD_LATENCY-2:0], row_end && rows_q == program_pkg::DIM_W'(1)};
+    last_q   <= {last_q[cq_pkg::RD_LATENCY-2:0], row_end_q && last_row_q};
     case (state_q)
       IDLE: begin
-        rows_q <= height_i;
-        left_q <= row_quads_i;
-        row_q  <= base_i + row_stride_i;
-        addr_q <= base_i;
+        rows_q     <= height_i;
+        left_q     <= row_quads_i;
+        row_q      <= base_i + row_stride_i;
+        addr_q     <= base_i;
+        short_q    <= row_quads_i <= A_W'(2);
+        row_end_q  <= row_quads_i <= A_W'(2);
+        last_row_q <= height_i == program_pkg::DIM_W'(1);
       end
       default: if (issue) begin
-        left_q <= row_end ? row_quads_i : left_q - A_W'(2);
-        addr_q <= row_end ? row_q : addr_q + A_W'(2);
-        if (row_end) begin
-          row_q  <= row_q + row_stride_i;
-          rows_q <= rows_q - 1'b1;
+        left_q    <= row_end_q ? row_quads_i : left_q - A_W'(2);
+        addr_q    <= row_end_q ? row_q : addr_q + A_W'(2);
+        row_end_q <= row_end_q ? short_q : left_q <= A_W'(4);
+        if (row_end_q) begin
+          row_q      <= row_q + row_stride_i;
+          rows_q     <= rows_q - 1'b1;
+          last_row_q <= rows_q == program_pkg::DIM_W'(2);
         end
       end
     endcase

@@ -57,7 +57,9 @@ class Bench:
         for port, value in self.inputs.items():
             getattr(self.dut, port).value = value
         self.dut.desc_i.value = random_port(self.rng, self.fields)
-        await Timer(1, "ns")
+        for level in (0, 1):  # the number of quads is a register
+            self.dut.clk_i.value = level
+            await Timer(1, "ns")
 
     def expected(self):
         """{output: value}; addresses, data and counts of an unused port are not compared."""
