@@ -1,4 +1,4 @@
-"""The flow to a board's bitstream, on a small design with the pins and the PLL of the board."""
+"""The flow to a board's bitstream, on the board's design without the accelerator."""
 
 import re
 
@@ -14,16 +14,20 @@ IDCODE = bytes.fromhex("41113043")  # of the LFE5U-85F
 
 @pytest.fixture
 def small(monkeypatch):
-    """The index of the board's top level with a wire from pin to pin in the accelerator's place."""
+    """The index of the board's design with some registers in the accelerator's place."""
     monkeypatch.setattr(measure, "FOLDER", measure.FOLDER / "test")
     folder = measure.FOLDER / "small"
     folder.mkdir(parents=True, exist_ok=True)
-    text = (ROOT / "syn" / "boards" / "clipq_uart.sv").read_text()
-    ports = text[: text.index(");", text.index("output wire logic irq_o"))]
-    body = "  logic q;\n  always_ff @(posedge clk_i) q <= rx_i && rst_ni;\n"
-    source = f"{ports});\n{body}  assign {{tx_o, irq_o}} = {{q, q}};\nendmodule\n"
-    (folder / "clipq_uart.sv").write_text(source)
-    return RtlIndex(folder, ROOT / "syn" / "boards" / "ulx3s")
+    text = (ROOT / "rtl" / "clipq_accel.sv").read_text()
+    header = text[: text.index(");", text.index("m_axis_result_tlast")) + 2]
+    inputs, outputs = (
+        ", ".join(re.findall(rf"{way} +wire logic +(?:\[.*\] +)?(\w+)", header))
+        for way in ("input", "output")
+    )
+    body = f"  logic [199:0] q;\n  always_ff @(posedge clk_i) q <= {{q, ^{{{inputs}}}}};\n"
+    source = f"{header}\n{body}  assign {{{outputs}}} = $bits({{{outputs}}})'(q);\nendmodule\n"
+    (folder / "clipq_accel.sv").write_text(source)
+    return RtlIndex(folder, ROOT / "syn", ROOT / "rtl" / "common", ROOT / "rtl" / "generated")
 
 
 def test_a_bitstream_is_built_for_the_part_and_the_clock_of_the_board(small):
