@@ -25,7 +25,7 @@ def option(*names: str, **given: Any) -> Any:
     return click.option(*names, show_default=True, **given)
 
 
-DATASETS, DEVICES = click.Choice(list(checkpoint.CIFAR)), click.Choice(["cpu", "cuda"])
+DATASETS, DEVICES = click.Choice(["cifar10", "cifar100"]), click.Choice(["cpu", "cuda"])
 SEED, THREADS = click.IntRange(0, 2**63 - 1), click.IntRange(1, 1024)
 WHICH = "full, short, smoke..., or a file *.yaml."
 COMMON = (

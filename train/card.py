@@ -24,10 +24,8 @@ def hardware(device: torch.device, threads: int) -> str:
     """What it was trained on."""
     if device.type == "cuda":
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    _, _, name = text.partition("model name")
-    name = name.partition("\n")[0].strip(" :\t")
-    return f"{threads} threads of {name or platform.machine()}"
+    name = torch.cpu.get_capabilities().get("cpu_name") or platform.machine()
+    return f"{threads} threads of {name}"
 
 
 def markdown(project: Any, accuracies: dict[str, dict[str, float]]) -> str:
@@ -35,34 +33,23 @@ def markdown(project: Any, accuracies: dict[str, dict[str, float]]) -> str:
     sets, recipe = project.sets, project.recipe
     seconds = {name: project.seconds(name) for name in project.stages}
     parts = ", ".join(f"{name} {taken:.0f} s" for name, taken in seconds.items())
-    settings = {key: value for key, value in recipe.settings.items() if value is not None}
-    lines = [
-        f"# {recipe.name}",
-        "",
-        "| | validation | test |",
-        "|---|---:|---:|",
-        *(
-            f"| {k} | {100 * v['val']:.2f} % | {100 * v['test']:.2f} % |"
-            for k, v in accuracies.items()
-        ),
-        "",
-        "The test images were looked at once, after the last stage.",
-        "",
-        f"- Data: {len(sets.train):,} images for training, {len(sets.val):,} held back for "
-        f"validation, {len(sets.test):,} for the test; SHA-256 {sets.digest[:16]}",
-        f"- Commit {commit()}, PyTorch {torch.__version__}, seed {recipe.seed}",
-        f"- Hardware: {hardware(project.device, project.threads)}",
-        f"- Time: {sum(seconds.values()) / 60:.1f} minutes ({parts})",
-        "",
-        "```yaml",
-        yaml.dump(settings, Dumper=_Dumper, sort_keys=False, width=96).rstrip(),
-        "```",
-    ]
-    return "\n".join(lines) + "\n"
+    rows = (f"| {k} | {v['val']:.2%} | {v['test']:.2%} |" for k, v in accuracies.items())
+    table = "\n".join(rows)
+    return f"""# {recipe.name}
 
+| | validation | test |
+|---|---:|---:|
+{table}
 
-class _Dumper(yaml.SafeDumper):
-    """Tuples as lists."""
+The test images were looked at once, after the last stage.
 
+- Data: {len(sets.train):,} images for training, {len(sets.val):,} held back for validation,
+  {len(sets.test):,} for the test; SHA-256 {sets.digest[:16]}
+- Commit {commit()}, PyTorch {torch.__version__}, seed {recipe.seed}
+- Hardware: {hardware(project.device, project.threads)}
+- Time: {sum(seconds.values()) / 60:.1f} minutes ({parts})
 
-_Dumper.add_representer(tuple, yaml.SafeDumper.represent_list)
+```yaml
+{yaml.safe_dump(recipe.settings, sort_keys=False, width=96).rstrip()}
+```
+"""

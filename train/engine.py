@@ -6,8 +6,10 @@ from there when the same command is given again, and comes to the same network.
 
 import math
 import time
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,37 +19,188 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from model.common.errors import UserError
-from train import data, files
+from model.common.errors import UserError, printable
+from model.common.files import open_input, output
+from train import data
 from train.muon import Muon
 from train.net import Net, to_input
 from train.recipe import Training
 from train.sources import Images
-from train.workers import Workers, autocast, rank
+from train.workers import Piece, Workers, autocast, parameters, rank
 
 SAVE_SECONDS = 60
 MOMENTUM = 0.8
 WARMUP = 0.1
-# Batch norm's scale in quantized stages: the file's mult cannot be zero or negative.
+# Batch norm's scale: the file's mult cannot be zero or negative.
 MIN_SCALE = 0.01
 # Seeds of what is drawn beside the order and the augmentation of a batch.
 MIXING, DROPPING = 1, 2
 
 
-@dataclass
-class Job:
-    """A stage to train. net: in the mode to begin with. teachers: networks to learn from. seed: of
-    all that is drawn. flip, shift: augmentation."""
+class StateError(UserError, ValueError):
+    """A state that is damaged or of another run; the message names the file."""
 
-    net: Net
+
+@dataclass(eq=False)
+class Run:
+    """A stage to train, and where it stands.
+
+    workers: of the network, in the mode to begin with. path: of the state. seed: of all that is
+    drawn. flip, shift: augmentation. teachers: networks to learn from. history: of the epochs.
+    """
+
+    workers: Workers
     settings: Training
     train: Images
     val: Images
+    path: Path
     seed: int
     flip: bool = True
     shift: int = 4
     teachers: list[Net] = field(default_factory=list)
     name: str = "training"
+    epoch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    losses: float = 0.0  # sum of the epoch
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        net = self.net = self.workers.net
+        self.batch = min(self.settings.batch, len(self.train))
+        self.steps = len(self.train) // self.batch  # of an epoch
+        self.sizes = self.settings.sizes
+        # The length of weights matters where no batch norm divides by it.
+        groups: list[dict[str, Any]] = [
+            {"params": [block.weight], "fixed": block.spec["norm"] != "bias"}
+            for _, block in net.blocks()
+        ]
+        others = [p for p in parameters(net) if p.dim() == 1]
+        rate = self.settings.rate
+        self.weights = Muon(groups, rate, MOMENTUM)
+        self.others = torch.optim.SGD(others, rate, momentum=MOMENTUM, nesterov=True)
+        self.fake = net.mode == "fake"
+        self.began = self.saved = time.monotonic()
+
+    def save(self) -> None:
+        """Write the state, whole."""
+        now = time.monotonic()
+        self.seconds, self.began, self.saved = self.seconds + now - self.began, now, now
+        state = {name: getattr(self, name).state_dict() for name in ("net", "weights", "others")}
+        for name in ("epoch", "step", "seconds", "losses", "history"):
+            state[name] = getattr(self, name)
+        if rank() == 0:
+            with output(self.path) as handle:
+                torch.save(state, handle)
+
+    def resume(self) -> None:
+        """Take up the state that is there, if one is. Raises StateError."""
+        if not self.path.exists():
+            return
+        with reading(self.path) as state:
+            for part in ("net", "weights", "others"):
+                getattr(self, part).load_state_dict(state[part])
+            self.epoch, self.step = int(state["epoch"]), int(state["step"])
+            self.seconds, self.losses = float(state["seconds"]), float(state["losses"])
+            self.history = [dict(one) for one in state["history"]]
+
+    def fit(self) -> None:
+        """Train to the end. Raises UserError for images that the network or the augmentation cannot
+        take, for a damaged state, and where the loss is not finite."""
+        self.check()
+        self.resume()
+        height, width = self.train.pixels.shape[2:]
+        cost = [size * size if size else height * width for size in self.sizes]
+        done = self.steps * sum(cost[: self.epoch]) + self.step * sum(cost[self.epoch :][:1])
+        with tqdm(  # its time left is right: a step costs what its pixels do
+            desc=self.name,
+            total=self.steps * sum(cost),
+            initial=done,
+            mininterval=5,
+            disable=rank() > 0,
+            bar_format="{l_bar}{bar}| {elapsed}, {remaining} left{postfix}",
+        ) as bar:
+            while self.epoch < len(self.sizes):
+                size = self.sizes[self.epoch]
+                for pieces, tracking in prefetch(self.batches(size)):
+                    self.losses += self.update(pieces, tracking)
+                    self.step += 1
+                    bar.update(cost[self.epoch])
+                    if time.monotonic() - self.saved > SAVE_SECONDS and self.step < self.steps:
+                        self.save()
+                reached = accuracy(self.workers, self.val, None if self.fake else size)
+                loss = self.losses / self.steps
+                self.epoch, self.step, self.losses = self.epoch + 1, 0, 0.0
+                self.history.append({"epoch": self.epoch, "loss": loss, "val": reached})
+                bar.set_postfix_str(
+                    f"epoch {self.epoch}: loss {loss:.4f}, validation {100 * reached:.2f} %"
+                )
+                self.save()
+
+    @torch.no_grad()
+    def check(self) -> None:
+        """Raise UserError where a network does not take the images, or the shift is too large."""
+        shape = self.train.pixels.shape[1:]
+        try:
+            data.augment(self.train.pixels[:1], data.generator(0), False, self.shift)
+            for size in set(self.sizes):
+                one = data.resize(torch.zeros(1, *shape, device=self.workers.device), size)
+                for net in (self.net, *self.teachers):
+                    net.eval()(one)
+        except RuntimeError as error:
+            raise UserError(
+                f"{self.name}: images of {list(shape)} do not fit a shift of {self.shift}, "
+                f"the sizes {self.sizes[:9]} or the network: {' '.join(str(error).split())[:200]}"
+            ) from error
+
+    def batches(self, size: int | None) -> Iterator[tuple[list[Piece], bool]]:
+        """The batches that are left of the epoch, and whether batch norm's statistics follow
+        them."""
+        settings, seed = self.settings, self.seed
+        for step, chosen in data.order(len(self.train), self.batch, seed, self.epoch, self.step):
+            batch = self.train.take(chosen.to(self.train.labels.device))
+            rng = data.generator(seed, self.epoch, step + 1)
+            x = data.augment(batch.pixels, rng, self.flip, self.shift, settings.cutout)
+            expected = targets(batch.labels, self.net.classes, settings.smoothing)
+            draw = data.generator(seed, self.epoch, step + 1, MIXING)
+            mixed = bool(torch.rand((), generator=draw) < settings.mix)
+            if mixed:
+                shares = data.mixture(len(x), draw)
+                x, expected = data.mix(x, *shares), data.mix(expected, *shares)
+            x = to_input(data.resize(x, size), self.net.spec["input"])
+            parts = zip(x.split(settings.statistics), expected.split(settings.statistics))
+            draws = (data.generator(seed, self.epoch, step, DROPPING, k) for k in range(len(x)))
+            # Mixed images have other statistics: only plain ones set the running ones.
+            yield [(*part, draw) for part, draw in zip(parts, draws)], not mixed
+
+    def update(self, pieces: list[Piece], tracking: bool) -> float:
+        """One step of the optimizers. Returns the loss."""
+        progress = min(1.0, (self.epoch + self.step / self.steps) / len(self.sizes))
+        if self.fake:
+            exact = progress >= 1 - self.settings.exact and self.net.has_codebooks
+            self.net.mode = "exact" if exact else "fake"
+        for group in (*self.weights.param_groups, *self.others.param_groups):
+            group["lr"] = self.settings.rate * learning_factor(progress)
+        loss = self.workers.gradients(pieces, self.loss, tracking)
+        if not math.isfinite(loss):
+            raise UserError(
+                f"{self.name}: the loss is {loss} in epoch {self.epoch + 1}; a lower rate may help"
+            )
+        self.weights.step(self.workers.pool.map)
+        self.others.step()
+        for _, block in self.net.blocks():
+            if block.spec["norm"] == "batch":
+                block.bn.weight.data.clamp_(min=MIN_SCALE)
+        return loss
+
+    def loss(self, logits: Tensor, x: Tensor, expected: Tensor) -> Tensor:
+        """Cross entropy with the labels' probabilities and those that the teachers give the very
+        same inputs."""
+        if self.teachers:
+            with torch.no_grad(), autocast(x.device.type):
+                soft = torch.stack([teacher(x).softmax(1) for teacher in self.teachers]).sum(0)
+            expected = torch.lerp(soft / len(self.teachers), expected, self.settings.labels)
+        return F.cross_entropy(logits, expected)
 
 
 def learning_factor(done: float) -> float:
@@ -60,174 +213,16 @@ def targets(labels: Tensor, classes: int, smoothing: float = 0.0) -> Tensor:
     return F.one_hot(labels, classes).float() * (1 - smoothing) + smoothing / classes
 
 
-class Run:
-    """The state of a job: network, optimizers, epoch, step, history."""
-
-    def __init__(self, job: Job, workers: Workers, path: Path) -> None:
-        self.job, self.workers, self.path, self.net = job, workers, path, job.net
-        self.batch = min(job.settings.batch, len(job.train))
-        self.steps = len(job.train) // self.batch  # of an epoch
-        self.sizes = job.settings.sizes
-        self.weights, self.others = optimizers(self.net, job.settings.rate)
-        self.epoch, self.step, self.seconds = 0, 0, 0.0
-        self.history: list[dict[str, float]] = []
-        self.loss = [0.0, 0.0]  # sum and count of the epoch
-        self.fake = self.net.mode == "fake"
-        self.began = self.saved = time.monotonic()
-
-    def save(self) -> None:
-        """Write the state, whole."""
-        now = time.monotonic()
-        self.seconds, self.began, self.saved = self.seconds + now - self.began, now, now
-        state = {name: getattr(self, name).state_dict() for name in ("net", "weights", "others")}
-        for name in ("epoch", "step", "seconds", "loss", "history"):
-            state[name] = getattr(self, name)
-        if rank() == 0:
-            files.write(self.path, state)
-
-    def resume(self) -> None:
-        """Take up the state that is there, if one is. Raises StateError."""
-        if self.path.exists():
-            with files.reading(self.path) as state:
-                for part in ("net", "weights", "others"):
-                    getattr(self, part).load_state_dict(state[part])
-                self.epoch, self.step = int(state["epoch"]), int(state["step"])
-                self.seconds, self.loss = float(state["seconds"]), list(state["loss"])
-                self.history = list(state["history"])
-
-    def train(self) -> None:
-        """To the end of the stage. The bar's time left is right: a step costs what its pixels
-        do."""
-        height, width = self.job.train.pixels.shape[2:]
-        cost = [size * size if size else height * width for size in self.sizes]
-        done = self.steps * sum(cost[: self.epoch])
-        done += self.step * cost[self.epoch] if self.epoch < len(cost) else 0
-        with tqdm(
-            desc=self.job.name,
-            total=self.steps * sum(cost),
-            initial=done,
-            mininterval=5,
-            disable=rank() > 0,
-            bar_format="{l_bar}{bar}| {elapsed}, {remaining} left{postfix}",
-        ) as bar:
-            while self.epoch < len(self.sizes):
-                size = self.sizes[self.epoch]
-                for step, *batch in prefetch(self._batches(size)):
-                    loss = self._step(*batch)
-                    self.loss = [self.loss[0] + loss, self.loss[1] + 1]
-                    self.step = step + 1
-                    bar.update(cost[self.epoch])
-                    if time.monotonic() - self.saved > SAVE_SECONDS and self.step < self.steps:
-                        self.save()
-                bar.set_postfix_str(self._end_epoch(size))
-                self.save()
-
-    def _end_epoch(self, size: int | None) -> str:
-        reached = accuracy(self.workers, self.job.val, None if self.fake else size)
-        self.epoch, self.step = self.epoch + 1, 0
-        loss, self.loss = self.loss[0] / max(1, self.loss[1]), [0.0, 0.0]
-        self.history.append({"epoch": self.epoch, "loss": loss, "val": reached})
-        return f"epoch {self.epoch}: loss {loss:.4f}, validation {100 * reached:.2f} %"
-
-    @torch.no_grad()
-    def check(self) -> None:
-        """Raise UserError where a network does not take the images, or the shift is too large."""
-        shape = self.job.train.pixels.shape[1:]
-        try:
-            data.augment(self.job.train.pixels[:1], data.generator(0), False, self.job.shift)
-            for size in set(self.sizes):
-                one = data.resize(torch.zeros(1, *shape, device=self.workers.device), size)
-                for net in (self.net, *self.job.teachers):
-                    net.eval()(one)
-        except RuntimeError as error:
-            raise UserError(
-                f"{self.job.name}: images of {list(shape)} do not fit a shift of {self.job.shift}, "
-                f"the sizes {self.sizes[:9]} or the network: {' '.join(str(error).split())[:200]}"
-            ) from error
-
-    def _batches(self, size: int | None) -> Iterator[tuple[Any, ...]]:
-        job, settings, seed = self.job, self.job.settings, self.job.seed
-        classes = self.net.blocks()[-1][1].spec["channels"][1]
-        for step, chosen in data.order(len(job.train), self.batch, seed, self.epoch, self.step):
-            batch = job.train.take(chosen.to(job.train.labels.device))
-            rng = data.generator(seed, self.epoch, step + 1)
-            x = data.augment(batch.pixels, rng, job.flip, job.shift, settings.cutout)
-            expected = targets(batch.labels, classes, settings.smoothing)
-            draw = data.generator(seed, self.epoch, step + 1, MIXING)
-            mixed = bool(torch.rand((), generator=draw) < settings.mix)
-            if mixed:
-                shares = data.mixture(len(x), draw)
-                x, expected = data.mix(x, *shares), data.mix(expected, *shares)
-            x = to_input(data.resize(x, size), self.net.spec["input"])
-            count = -(-len(x) // settings.statistics)
-            seeds = [data.generator(seed, self.epoch, step, DROPPING, k) for k in range(count)]
-            # Mixed images have other statistics: only plain ones set the running ones.
-            yield step, x, expected, not mixed, seeds
-
-    def _step(self, x: Tensor, expected: Tensor, tracking: bool, seeds: list[Any]) -> float:
-        settings = self.job.settings
-        progress = min(1.0, (self.epoch + self.step / self.steps) / len(self.sizes))
-        if self.fake:
-            exact = progress >= 1 - settings.exact and self.net.has_codebooks
-            self.net.mode = "exact" if exact else "fake"
-        for group in (*self.weights.param_groups, *self.others.param_groups):
-            group["lr"] = settings.rate * learning_factor(progress)
-        pieces = list(zip(x.split(settings.statistics), expected.split(settings.statistics)))
-        loss = self.workers.gradients(pieces, self._loss, tracking, seeds)
-        if not math.isfinite(loss):
-            raise UserError(
-                f"{self.job.name}: the loss is {loss} in epoch {self.epoch + 1}; "
-                "a lower rate may help"
-            )
-        self.weights.step(self.workers.pool.map)
-        self.others.step()
-        for _, block in self.net.blocks() if self.fake else ():
-            if block.spec["norm"] == "batch":
-                block.bn.weight.data.clamp_(min=MIN_SCALE)
-        return loss
-
-    def _loss(self, logits: Tensor, x: Tensor, expected: Tensor) -> Tensor:
-        """Cross entropy with the labels' probabilities and those that the teachers give the very
-        same inputs."""
-        teachers = self.job.teachers
-        if teachers:
-            with torch.no_grad(), autocast(x.device.type):
-                soft = torch.stack([teacher(x).softmax(1) for teacher in teachers]).sum(0)
-            expected = torch.lerp(soft / len(teachers), expected, self.job.settings.labels)
-        return F.cross_entropy(logits, expected)
-
-
 def accuracy(workers: Workers, images: Images, size: int | None = None) -> float:
     """Top-1 accuracy 0..1 of the workers' network in its mode, of images resized to `size`."""
 
     def prepare(part: Tensor) -> Tensor:
         # uint8 as long as they are: `to_input` rounds what the file's user gives as pixels
-        keep = size in (None, part.shape[-1])
-        return to_input(
-            part if keep else data.resize(part.float(), size), workers.net.spec["input"]
-        )
+        part = part if size in (None, part.shape[-1]) else data.resize(part.float(), size)
+        return to_input(part, workers.net.spec["input"])
 
     logits = workers.logits(images.pixels, prepare)
     return (logits.argmax(1) == images.labels).double().mean().item()
-
-
-def optimizers(net: Net, rate: float) -> tuple[Muon, torch.optim.SGD]:
-    """Muon for the weights, in a group of their own those whose length is free; SGD for all
-    else."""
-    groups: list[dict[str, Any]] = [
-        {"params": [b.conv.weight for _, b in net.blocks() if free(b) != fixed], "fixed": fixed}
-        for fixed in (True, False)
-    ]
-    others = [p for _, b in net.blocks() for p in b.bn.parameters()]
-    return (
-        Muon([group for group in groups if group["params"]], rate, MOMENTUM),
-        torch.optim.SGD(others, rate, momentum=MOMENTUM, nesterov=True),
-    )
-
-
-def free(block: Any) -> bool:
-    """Whether the length of a layer's weights matters."""
-    return block.spec["norm"] == "bias"
 
 
 def prefetch(source: Iterator[Any]) -> Iterator[Any]:
@@ -239,14 +234,20 @@ def prefetch(source: Iterator[Any]) -> Iterator[Any]:
             yield item
 
 
-def fit(job: Job, workers: Workers, path: Path) -> Run:
-    """Train a job to its end; its state is in `path`, where it goes on. Returns the run.
-
-    Raises UserError for images that the network or the augmentation cannot take, for a damaged
-    state, and where the loss is not finite.
-    """
-    run = Run(job, workers, path)
-    run.check()
-    run.resume()
-    run.train()
-    return run
+@contextmanager
+def reading(path: Path) -> Iterator[dict[str, Any]]:
+    """What `Run.save` wrote, on the CPU; no code in it is run. Raises OSError, or StateError for
+    whatever is wrong with it, there or in the block that takes it up."""
+    with open_input(path) as handle:
+        try:
+            with zipfile.ZipFile(handle) as archive:  # PyTorch does not compare checksums
+                if wrong := archive.testzip():
+                    raise ValueError(f"wrong checksum of {wrong}")
+            handle.seek(0)
+            yield torch.load(handle, weights_only=True, map_location="cpu")
+        except Exception as error:  # arbitrary content makes zipfile and PyTorch raise many kinds
+            reason = printable(" ".join(f"{type(error).__name__}: {error}".split())[:300])
+            raise StateError(
+                f"{printable(path)}: damaged, or not of this recipe ({reason}); "
+                "delete it to begin again"
+            ) from error

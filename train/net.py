@@ -14,17 +14,24 @@ import math
 from collections.abc import Callable
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.common.errors import UserError
+from model.interchange.scales import multiplier, multipliers
+from model.network import Layer, Network
 from model.reference.torch_net import TorchNet
-from train.quantize import ClipQ, Codebook, Quantizer
-from train.quantize.fold import add_scales, factors, mult_and_shift, to_network
+from train.quantize.codebooks import ClipQ, Codebook, Quantizer
 
 CALIBRATION = 0.9999  # share of a layer's outputs inside the range when its scale is chosen
 MOMENTUM = 0.1  # of batch norm's running statistics
 Spec = dict[str, Any]
+
+
+class FoldError(UserError, ValueError):
+    """Numbers that the integers of the file cannot express; the message names layer and channel."""
 
 
 class ReplaceForward(torch.autograd.Function):
@@ -48,25 +55,6 @@ def replaced(soft: Tensor, exact: Tensor, low: float = -math.inf, high: float = 
     return cast(Tensor, ReplaceForward.apply(soft, exact, low, high))
 
 
-class Bias(nn.Module):
-    """A bias per channel in the place of batch norm; scale and statistics never change."""
-
-    weight: Tensor
-    running_mean: Tensor
-    running_var: Tensor
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.register_buffer("weight", torch.ones(channels))
-        self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
-        self.momentum, self.eps = MOMENTUM, 0.0
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.bias.view(-1, 1, 1)
-
-
 class Node(nn.Module):
     """A layer. spec: its entry in the description."""
 
@@ -88,15 +76,20 @@ class Node(nn.Module):
         """Range of the output integers."""
         return (-128, 127) if self.spec["signed"] else (0, 255)
 
+    def folded(self) -> Spec:
+        """What the layer of the file has besides name, op, inputs and window. Raises FoldError or
+        ScaleError."""
+        low, high = self.limits
+        return {"out": "int32"} if self.raw else {"out_min": low, "out_max": high}
+
     def finish(self, soft: Tensor, *inputs: Tensor) -> Tensor:
         """The output integers as floats: those of the exported layer, or `soft` rounded."""
         if self.mode == "exact":
             with torch.no_grad():
                 exact = self.exact(*inputs)
             return replaced(soft, exact, *self.limits) if self.training else exact.float()
-        return replaced(
-            soft, (soft.detach().float() + 0.5).floor_().clamp_(*self.limits), *self.limits
-        )
+        rounded = (soft.detach().float() + 0.5).floor_().clamp_(*self.limits)
+        return replaced(soft, rounded, *self.limits)
 
     def choose_steps(self, outputs: Tensor) -> None:
         """Choose the integers per unit so that one of ten thousand outputs is clamped."""
@@ -110,57 +103,89 @@ class Node(nn.Module):
 
 
 class Conv(Node):
-    """Convolution, batch norm or a bias, and ReLU or nothing; a linear layer is one, too.
+    """Convolution, batch norm, and ReLU or nothing; a linear layer is one, too.
 
     quantizer: of its weights. ready: whether the weights are the integers already, as those of a
-    copy are (`train.workers`)."""
-
-    bn: Any
+    copy are (`train.workers`). Where the description's "norm" is "bias", batch norm adds a bias and
+    nothing else; where it is "fixed", the integers have a binary point, too.
+    """
 
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
-        inputs, outputs = spec["channels"]
-        window = spec["kernel"], spec["stride"], spec["pad"]
-        self.conv = nn.Conv2d(inputs, outputs, *window, bias=False)
+        self.weight = nn.Parameter(torch.zeros(spec["shape"]))
         self.set_norm(spec["norm"])
         self.register_buffer("steps", torch.tensor(1.0))
         self.quantizer: Quantizer = ClipQ(0.2)
         self.ready = False
 
     def set_norm(self, kind: str) -> None:
-        """Make `bn` new. kind: "batch", "bias", or "fixed", a bias whose integers have a binary
-        point."""
+        """Make batch norm new."""
         self.spec["norm"] = kind
-        channels, eps = self.spec["channels"][1], self.spec.get("eps", 1e-5)
-        self.bn = nn.BatchNorm2d(channels, eps) if kind == "batch" else Bias(channels)
+        eps = self.spec.get("eps", 1e-5) if kind == "batch" else 0.0
+        self.bn: Any = nn.BatchNorm2d(len(self.weight), eps, MOMENTUM)
+        self.bn.weight.requires_grad_(kind == "batch")
 
-    def sums(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The convolution, in floats."""
-        return F.conv2d(x, weight, None, self.conv.stride, self.conv.padding)
+    def integers(self) -> Tensor:
+        """Its weights as integers, in floats."""
+        return self.quantizer.integers(self.weight.detach())
 
     def forward(self, x: Tensor) -> Tensor:
-        weight: Tensor = self.conv.weight
-        if self.mode == "float":
-            x = self.bn(self.sums(x, weight))
-            return F.relu_(x) if self.spec["relu"] else x
-        if not self.ready:
-            weight = replaced(weight, self.quantizer.integers(weight))
-        bn = self.bn
+        spec, bn, full = self.spec, self.bn, self.mode == "float"
+        weight: Tensor = self.weight
+        if not full and not self.ready:
+            weight = replaced(weight, self.integers())
+        steps = 1.0 if full else self.steps
         soft = F.batch_norm(
-            self.sums(x, weight),
+            F.conv2d(x, weight, None, spec["stride"], spec["pad"]),
             bn.running_mean,
             bn.running_var,
-            bn.weight * self.steps,
-            bn.bias * self.steps,
-            bn.training and self.mode == "fake" and self.spec["norm"] == "batch",
+            bn.weight * steps,
+            bn.bias * steps,
+            bn.training and self.mode != "exact" and spec["norm"] == "batch",
             bn.momentum,
             bn.eps,
         )
+        if full:
+            return F.relu_(soft) if spec["relu"] else soft
         if not self.raw:
             return self.finish(soft, x)
         if self.mode == "fake":
             return soft.float()
-        return replaced(soft.float(), self.exact(x.detach()) * float(factors(self)[0]))
+        return replaced(soft.float(), self.exact(x.detach()) * float(self.factors()[0]))
+
+    def factors(self) -> np.ndarray:
+        """Output integers per integer of the sums, float64 [O]; a power of two where the integers
+        have a binary point."""
+        bn = self.bn
+        found = float(self.steps) * _float64(bn.weight) / np.sqrt(_float64(bn.running_var) + bn.eps)
+        return np.exp2(np.rint(np.log2(found))) if self.spec["norm"] == "fixed" else found
+
+    def folded(self) -> Spec:
+        if not self.weight.isfinite().all():  # a quantizer would make zeros of them
+            raise FoldError("weights that are not finite")
+        if not isinstance(self.quantizer, Codebook):
+            raise FoldError(f"{self.quantizer} has no codebook of four values")
+        index, codebook = self.quantizer.quantize(self.weight)
+        factor = self.factors()
+        mult, shift = multiplier(factor)
+        if self.spec["norm"] == "fixed":
+            mult, shift = np.ones_like(mult), -np.log2(factor)
+        bias = float(self.steps) * _float64(self.bn.bias) / factor - _float64(self.bn.running_mean)
+        if not (fits := np.abs(np.rint(bias)) < 2.0**31).all():
+            channel = np.argmin(fits)
+            raise FoldError(f"channel {channel}: bias {bias[channel]} does not fit 32 bits")
+        scales = {"mult": mult.astype(np.int32), "shift": shift.astype(np.uint8)}
+        return {
+            "index": index.cpu().numpy().astype(np.uint8),
+            "codebook": codebook.cpu().numpy().astype(np.int8),
+            "bias": np.rint(bias).astype(np.int32),
+            **({} if self.raw else scales),
+            **super().folded(),
+        }
+
+
+def _float64(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy().astype(np.float64)
 
 
 class MaxPool(Node):
@@ -169,22 +194,25 @@ class MaxPool(Node):
     def forward(self, x: Tensor) -> Tensor:
         return F.max_pool2d(x, self.spec["kernel"], self.spec["stride"], self.spec["pad"])
 
+    def folded(self) -> Spec:
+        return {}
+
 
 class AvgPool(Node):
-    """Average pooling; the whole map where `global`, whatever its size. Padding counts as zero."""
+    """Average pooling; the whole map where `whole`, whatever its size. Padding counts as zero."""
 
     def forward(self, x: Tensor) -> Tensor:
         spec = self.spec
-        if spec["global"]:
+        if spec["whole"]:
             soft = x.float().mean((2, 3), keepdim=True)
         else:
             soft = F.avg_pool2d(x, spec["kernel"], spec["stride"], spec["pad"])
         return soft if self.mode == "float" or self.raw else self.finish(soft, x)
 
-    def scales(self) -> tuple[int, int]:
-        """(mult, shift) that make an average of a sum."""
-        mult, shift = mult_and_shift(torch.tensor([1 / math.prod(self.spec["kernel"])]).numpy())
-        return int(mult[0]), int(shift[0])
+    def folded(self) -> Spec:
+        mult, shift = multiplier(np.array([1 / math.prod(self.spec["kernel"])]))
+        scales = {} if self.raw else {"mult": int(mult[0]), "shift": int(shift[0])}
+        return {**scales, **super().folded()}
 
 
 class Add(Node):
@@ -208,9 +236,9 @@ class Add(Node):
         self.choose_steps(F.relu(soft) if self.spec["relu"] else soft)
         self.ratio.copy_(torch.tensor([float(self.steps) / unit for unit in units]))
 
-    def scales(self) -> tuple[tuple[int, int], int]:
-        """((mult of either input), shift) of the exported layer."""
-        return add_scales(self.ratio.cpu().numpy())
+    def folded(self) -> Spec:
+        mult, shift = multipliers(tuple(self.ratio.tolist()))
+        return {"mult": mult, "shift": shift, **super().folded()}
 
 
 class Dropout(Node):
@@ -239,7 +267,7 @@ class Net(nn.Module):
         super().__init__()
         self.spec = spec
         made = nn.ModuleDict({one["name"]: NODES[one["op"]](one) for one in spec["layers"]})
-        self.nodes = cast(dict[str, Node], made)
+        self.nodes: Any = made
 
     def blocks(self) -> list[tuple[str, Conv]]:
         """(name, convolution) in order."""
@@ -254,6 +282,11 @@ class Net(nn.Module):
     def mode(self, mode: str) -> None:
         for node in self.nodes.values():
             node.mode = mode
+
+    @property
+    def classes(self) -> int:
+        """Number of logits."""
+        return len(self.blocks()[-1][1].weight)
 
     @property
     def has_codebooks(self) -> bool:
@@ -284,9 +317,36 @@ class Net(nn.Module):
         """Compute as the network does that would be exported now: mode "exact". Raises FoldError
         or NetworkError."""
         self.mode, network = "exact", to_network(self)
-        modules = TorchNet(network).to(self.blocks()[0][1].conv.weight.device).layers
+        modules = TorchNet(network).to(self.blocks()[0][1].weight.device).layers
         for layer, module in zip(network.layers, modules):
             self.nodes[layer.name].exact = module.forward
+
+
+def to_network(net: Net, name: str = "network", classes: tuple[str, ...] = ()) -> Network:
+    """The integer network of a quantized one, the same on every machine. Raises FoldError or
+    NetworkError with the layer."""
+    layers, renamed = [], {"input": "input"}
+    for own, node in net.nodes.items():
+        spec = node.spec
+        inputs = tuple(renamed[source] for source in spec["inputs"])
+        renamed[own] = inputs[0] if isinstance(node, Dropout) else own
+        if isinstance(node, Dropout):
+            continue
+        window: Spec = {k: tuple(spec[k]) for k in ("kernel", "stride", "pad") if k in spec}
+        try:
+            layers.append(Layer(name=own, op=spec["op"], inputs=inputs, **window, **node.folded()))
+        except UserError as error:
+            raise FoldError(f"layer {own}: {error}") from None
+    source = net.spec["input"]
+    return Network(
+        name=name,
+        input_shape=tuple(source["shape"]),
+        input_signed=True,
+        layers=tuple(layers),
+        scale=tuple(source["scale"]),
+        offset=tuple(source["offset"]),
+        classes=classes,
+    )
 
 
 @torch.no_grad()

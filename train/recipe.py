@@ -1,14 +1,13 @@
 """A recipe: a YAML file that says which network is made of which data, and how, stage by stage."""
 
 import json
-from dataclasses import asdict, field, replace
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     PositiveInt,
@@ -28,45 +27,24 @@ STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 Teacher = Literal["teacher", "full_precision"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[int, Field(ge=1, le=10_000)]
+Epochs = Annotated[int, Field(ge=1, le=100_000)]
+Turns = Annotated[tuple[tuple[Size | None, Epochs], ...], Field(min_length=1)]
 
 
 class RecipeError(UserError, ValueError):
     """A recipe that cannot be followed; the message names the file and the field."""
 
 
-def explain(error: ValidationError) -> str:
-    """The first field that is wrong, and what is wrong with it."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "its content"
-    value = "" if first["type"] == "missing" else f", not {show(first['input'])}"
-    return printable(f"{where}: {first['msg']}{value}")[:600]
-
-
-def _in_turn(epochs: Any) -> Any:
-    """A number is that many epochs of the images' own size."""
-    if type(epochs) is int:
-        return ((None, epochs),)
-    lists = isinstance(epochs, list) and all(isinstance(one, list) for one in epochs)
-    return tuple(map(tuple, epochs)) if lists else epochs
-
-
-Epochs = Annotated[
-    tuple[tuple[Size | None, Annotated[int, Field(ge=1, le=100_000)]], ...],
-    BeforeValidator(_in_turn),
-    Field(min_length=1),
-]
-
-
 @dataclass(frozen=True, config=STRICT)
 class Training:
-    """A stage that trains. epochs: (image size or None for its own, epochs) in turn. rate: peak
-    learning rate. statistics: images that are normalized together. labels: share of the labels in
-    what is learnt, the rest is the mean of the teachers' probabilities. cutout: size of the blanked
-    square. mix: share of the batches whose images are mixed. exact: share of the steps, the last
-    ones, whose forward pass is the integer arithmetic itself. net: the teacher's, "module:Class".
-    """
+    """A stage that trains. epochs: their number, or (image size or None for its own, epochs) in
+    turn. rate: peak learning rate. statistics: images that are normalized together. labels: share
+    of the labels in what is learnt, the rest is the mean of the teachers' probabilities. cutout:
+    size of the blanked square. mix: share of the batches whose images are mixed. exact: share of
+    the steps, the last ones, whose forward pass is the integer arithmetic itself. net: the
+    teacher's, "module:Class"."""
 
-    epochs: Epochs = ((None, 1),)
+    epochs: Epochs | Turns = 1
     rate: float = Field(default=0.05, gt=0, le=100)
     batch: int = Field(default=250, ge=2, le=100_000)
     statistics: int = Field(default=125, ge=2, le=100_000)
@@ -87,7 +65,8 @@ class Training:
     @property
     def sizes(self) -> list[int | None]:
         """Image size of each epoch."""
-        return [size for size, epochs in self.epochs for _ in range(epochs)]
+        turns = ((None, self.epochs),) if isinstance(self.epochs, int) else self.epochs
+        return [size for size, epochs in turns for _ in range(epochs)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -106,8 +85,8 @@ class Quantization:
 
 
 class Data(BaseModel):
-    """One of cifar ("cifar10", "cifar100"), npz, folder and class. arguments: of the class; gray:
-    images of the folder; validation, test: images held back, where there are no others."""
+    """One of cifar ("cifar10", "cifar100"), npz, folder and class. arguments: of the class;
+    validation, test: images held back, where there are no others."""
 
     model_config = STRICT
     cifar: Literal["cifar10", "cifar100"] | None = None
@@ -115,20 +94,18 @@ class Data(BaseModel):
     folder: str | None = None
     dataset: str | None = Field(default=None, alias="class")
     arguments: dict[str, Any] = {}
-    gray: bool = False
     validation: PositiveInt = 5000
     test: PositiveInt = 1000
 
     @property
-    def kind(self) -> str:
-        """The field that names the images."""
-        return next(
-            k for k in ("cifar", "npz", "folder", "dataset") if getattr(self, k) is not None
-        )
+    def sources(self) -> dict[str, str]:
+        """What names the images; it is one."""
+        named = {key: getattr(self, key) for key in ("cifar", "npz", "folder", "dataset")}
+        return {key: value for key, value in named.items() if value is not None}
 
     @model_validator(mode="after")
     def _names_one(self) -> "Data":
-        if [self.cifar, self.npz, self.folder, self.dataset].count(None) != 3:
+        if len(self.sources) != 1:
             raise ValueError("it must name one of cifar, npz, folder, class")
         return self
 
@@ -162,9 +139,9 @@ class Recipe:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that it says, but for where it stands."""
+        """All that it says, but for where it stands, in JSON's types."""
         said = {**asdict(self), "data": self.data.model_dump(by_alias=True)}
-        return {key: value for key, value in said.items() if key != "path"}
+        return json.loads(json.dumps({key: said[key] for key in said if key != "path"}))
 
 
 def read(which: str, dataset: str | None = None, seed: int | None = None) -> Recipe:
@@ -179,24 +156,26 @@ def read(which: str, dataset: str | None = None, seed: int | None = None) -> Rec
     try:
         if len(text) > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES:,} bytes")
-        table = yaml.safe_load(text)
-        if not isinstance(table, dict):
-            raise ValueError("a recipe is a table")
-        chosen = table.pop("dataset", None)
-        if dataset and chosen is None:
+        table = _table(text)
+        if chosen := table.pop("dataset", None):
+            table = _table(text.replace(b"{dataset}", str(dataset or chosen).encode()))
+            del table["dataset"]
+        elif dataset:
             raise ValueError(f"the recipe has its own data, DATASET={dataset} does not fit it")
-        filled = _filled({**table, "path": str(path)}, str(dataset or chosen))
-        recipe = TypeAdapter(Recipe).validate_json(json.dumps(filled))
+        table.update({"path": str(path)}, **({} if seed is None else {"seed": seed}))
+        return TypeAdapter(Recipe).validate_json(json.dumps(table))
     except ValidationError as error:
-        raise RecipeError(f"{printable(path)}: {explain(error)}") from error
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "its content"
+        value = "" if first["type"] == "missing" else f", not {show(first['input'])}"
+        reason = f"{where}: {first['msg']}{value}"
     except (ValueError, TypeError, yaml.YAMLError, RecursionError) as error:
-        reason = printable(" ".join(str(error).split()))[:600]
-        raise RecipeError(f"{printable(path)}: {reason}") from error
-    return recipe if seed is None else replace(recipe, seed=seed)
+        reason = " ".join(str(error).split())
+    raise RecipeError(f"{printable(path)}: {printable(reason)[:600]}")
 
 
-def _filled(value: Any, dataset: str) -> Any:
-    """With the name of the data set in the place of {dataset}."""
-    if isinstance(value, dict):
-        return {key: _filled(one, dataset) for key, one in value.items()}
-    return value.replace("{dataset}", dataset) if isinstance(value, str) else value
+def _table(text: bytes) -> dict[str, Any]:
+    table = yaml.safe_load(text)
+    if not isinstance(table, dict):
+        raise ValueError("a recipe is a table")
+    return table

@@ -79,16 +79,24 @@ class Sets:
         }
 
 
+Parts = tuple[Any, Any, list[str]]  # (pixels, labels) for training, for the test; classes
+
+
 def load(data: Data, folder: Path) -> Sets:
     """The sets that the "data" of a recipe describes. Paths count from `folder`.
 
     Raises SourceError or CifarError.
     """
+    ((kind, named),) = data.sources.items()
+    where = folder / named if kind in ("npz", "folder") else named
     readers = {"cifar": _cifar, "npz": _npz, "folder": _folder, "dataset": _dataset}
-    trained, tested, classes = readers[data.kind](data, folder)
+    given, tests, classes = readers[kind](where, data.arguments)
+    trained = _checked(given, len(classes), printable(where))
     order = np.random.default_rng(0).permutation(len(trained))
-    if tested is None:
+    if tests is None:
         tested, order = trained.take(np.sort(order[: data.test])), order[data.test :]
+    else:
+        tested = _checked(tests, len(classes), printable(where))
     held, kept = np.sort(order[: data.validation]), np.sort(order[data.validation :])
     sets = Sets(trained.take(kept), trained.take(held), tested, classes)
     if 0 in (len(sets.train), len(sets.val), len(sets.test)):
@@ -99,13 +107,9 @@ def load(data: Data, folder: Path) -> Sets:
     return sets
 
 
-Parts = tuple[Images, Images | None, list[str]]  # for training, for the test, names of classes
-
-
-def images(pixels: Any, labels: Any, classes: int, where: str) -> Images:
-    """Checked Images of uint8 [N, C, H, W] and whole numbers [N]. Raises SourceError with
-    `where`."""
-    pixels, labels = np.asarray(pixels), np.asarray(labels)
+def _checked(given: Any, classes: int, where: str) -> Images:
+    """Images of (uint8 [N, C, H, W], whole numbers [N])."""
+    pixels, labels = map(np.asarray, given)
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or 0 in pixels.shape:
         what = f"{pixels.dtype} {list(pixels.shape)}"
         raise SourceError(f"{where}: images must be uint8 [N, C, H, W], not {what}")
@@ -116,55 +120,46 @@ def images(pixels: Any, labels: Any, classes: int, where: str) -> Images:
     return Images(torch.from_numpy(pixels.copy()), torch.from_numpy(labels.astype(np.int64)))
 
 
-def _cifar(data: Data, folder: Path) -> Parts:
-    name = str(data.cifar)
-    classes = class_names(name)
-    train, test = (images(*load_cifar(name, s), len(classes), name) for s in ("train", "test"))
-    return train, test, classes
+def _cifar(name: Any, arguments: Any) -> Parts:
+    return load_cifar(name, "train"), load_cifar(name, "test"), class_names(name)
 
 
-def _npz(data: Data, folder: Path) -> Parts:
-    path = folder / str(data.npz)
-    where = printable(path)
+def _npz(path: Any, arguments: Any) -> Parts:
     with Archive(path, MAX_BYTES) as archive:
         found = {key: archive[key] for key in archive.names}
     if missing := {"images", "labels"} - set(found):
-        raise SourceError(f"{where}: array {sorted(missing)[0]} is missing")
+        raise SourceError(f"{printable(path)}: array {sorted(missing)[0]} is missing")
     labels = found["labels"]
     count = int(labels.max(initial=0)) + 1 if labels.dtype.kind in "iu" else 1
     classes = [str(name) for name in found.get("classes", np.arange(count)).ravel()]
-    tested = None
-    if "test_images" in found:
-        tested = images(found["test_images"], found.get("test_labels"), len(classes), where)
-    return images(found["images"], labels, len(classes), where), tested, classes
+    tests = (found["test_images"], found.get("test_labels")) if "test_images" in found else None
+    return (found["images"], labels), tests, classes
 
 
-def _folder(data: Data, folder: Path) -> Parts:
-    train, test = (folder / str(data.folder) / split for split in ("train", "test"))
+def _folder(path: Any, arguments: Any) -> Parts:
+    train, test = path / "train", path / "test"
     if not train.is_dir():
         raise SourceError(f"{printable(train)}: no folder of classes")
     classes = sorted(p.name for p in train.iterdir() if p.is_dir())
-    tested = _read_folder(test, classes) if test.is_dir() else None
-    return _read_folder(train, classes), tested, classes
+    return _read(train, classes), _read(test, classes) if test.is_dir() else None, classes
 
 
-def _read_folder(place: Path, classes: list[str]) -> Images:
-    pixels: list[np.ndarray] = []
-    labels = []
-    for label, name in enumerate(classes):
-        for path in sorted((place / name).glob("*")):
-            if path.suffix.lower() in SUFFIXES:
-                pixels.append(_read_image(path))
-                labels.append(label)
-                if pixels[-1].shape != pixels[0].shape:
-                    what = f"{pixels[-1].shape} is not that of the others, {pixels[0].shape}"
-                    raise SourceError(f"{printable(path)}: its shape {what}")
-    if not pixels:
+def _read(place: Path, classes: list[str]) -> tuple[Any, list[int]]:
+    paths = [
+        (path, n) for n, name in enumerate(classes) for path in sorted((place / name).iterdir())
+    ]
+    found = [(path, _image(path), n) for path, n in paths if path.suffix.lower() in SUFFIXES]
+    if not found:
         raise SourceError(f"{printable(place)}: no images in folders {', '.join(classes)[:200]}")
-    return images(np.stack(pixels), labels, len(classes), printable(place))
+    shape = found[0][1].shape
+    for path, image, _ in found:
+        if image.shape != shape:
+            what = f"its shape {image.shape} is not that of the others, {shape}"
+            raise SourceError(f"{printable(path)}: {what}")
+    return np.stack([image for _, image, _ in found]), [label for _, _, label in found]
 
 
-def _read_image(path: Path) -> np.ndarray:
+def _image(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             return _pixels(image.convert("L" if image.mode in ("1", "L") else "RGB"))
@@ -172,15 +167,13 @@ def _read_image(path: Path) -> np.ndarray:
         raise SourceError(f"{printable(path)}: not a readable image ({error})") from error
 
 
-def _dataset(data: Data, folder: Path) -> Parts:
-    make, where, parts = find(str(data.dataset)), str(data.dataset), []
-    for train in (True, False):
-        made = make(train=train, **data.arguments)
-        classes = [str(name) for name in made.classes]
-        pixels, labels = zip(*(made[i] for i in range(len(made))))
-        stacked = np.stack([_pixels(image) for image in pixels])
-        parts.append(images(stacked, [int(label) for label in labels], len(classes), where))
-    return parts[0], parts[1], classes
+def _dataset(name: Any, arguments: Any) -> Parts:
+    train, test = (find(name)(train=split, **arguments) for split in (True, False))
+    parts = []
+    for made in (train, test):
+        images, labels = zip(*(made[i] for i in range(len(made))))
+        parts.append((np.stack([_pixels(one) for one in images]), [int(label) for label in labels]))
+    return parts[0], parts[1], [str(name) for name in train.classes]
 
 
 def _pixels(image: Any) -> np.ndarray:

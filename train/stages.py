@@ -17,15 +17,14 @@ import click
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from model.common.errors import UserError
 from model.common.files import check_output, write_text
 from model.network import Network, save_network
 from model.reference.integer import run_integer
-from train import card, checkpoint, engine, files, sources
-from train.engine import Job
-from train.net import Net, to_input
-from train.quantize.fold import to_network
+from train import card, checkpoint, engine, sources
+from train.net import Net, to_input, to_network
 from train.quantize.start import quantize
 from train.recipe import Recipe, Training
 from train.trace import trace
@@ -34,25 +33,7 @@ from train.workers import Workers, rank
 FOLDER = Path("build/train")
 STAGES: tuple[str, ...] = ("teacher", "full_precision", "quantize", "fine_tune")
 CHECKED_IMAGES = 100  # that the NumPy model must agree on before a network is written
-RESULTS = 1  # another number whenever a change of the code changes what a training gives
-
-
-def write_net(path: Path, net: Net, **facts: Any) -> None:
-    """Write a network in single precision with its description."""
-    quantizers = {name: block.quantizer for name, block in net.blocks()}
-    parts = {"spec": net.spec, "mode": net.mode, "quantizers": quantizers, "net": net.state_dict()}
-    files.write(path, {**parts, **facts})
-
-
-def read_net(path: Path) -> Net:
-    """The network in a file. Raises StateError that names it, or OSError."""
-    with files.reading(path) as state:
-        net = Net(state["spec"])
-        for name, block in net.blocks():
-            block.quantizer = state["quantizers"][name]
-        net.load_state_dict(state["net"])
-        net.mode = state["mode"]
-    return net.eval()
+RESULTS = 2  # another number whenever a change of the code changes what a training gives
 
 
 @dataclass
@@ -75,15 +56,17 @@ class Project:
     @cached_property
     def networks(self) -> dict[str, Net]:
         """New ones of the stages that begin with one."""
-        recipe, source = self.recipe, self.sets.input()
-
-        def new(path: str, arguments: dict[str, Any]) -> Net:
+        recipe = self.recipe
+        named = {"full_precision": (recipe.net, recipe.arguments)}
+        if recipe.teacher:
+            named["teacher"] = str(recipe.teacher.net), {}
+        found = {}
+        for name, (path, arguments) in named.items():
             kind = sources.find(path)  # whose module may draw numbers of its own
             torch.manual_seed(recipe.seed)
-            return trace(kind(len(self.sets.classes), **arguments), source)
-
-        found = {"full_precision": new(recipe.net, recipe.arguments)}
-        return {**found, "teacher": new(str(recipe.teacher.net), {})} if recipe.teacher else found
+            module = kind(len(self.sets.classes), **arguments)
+            found[name] = trace(module, self.sets.input())
+        return found
 
     @property
     def stages(self) -> list[str]:
@@ -105,48 +88,50 @@ class Project:
 
     def result(self, name: str) -> Path:
         """The file of a stage's network."""
-        return self.place(name) / "result.pt"
+        return self.place(name) / "result.npz"
 
     def net(self, name: str) -> Net:
         """The network that a finished stage gave."""
-        return read_net(self.result(name)).to(self.device)
+        return checkpoint.read(self.result(name))[0].to(self.device)
 
     def seconds(self, name: str) -> float:
         """That a finished stage took."""
-        with files.reading(self.result(name)) as state:
-            return float(state["seconds"])
+        return float(checkpoint.read(self.result(name))[1]["seconds"])
 
     # ---------------------------------------------------------------------------------- running
 
     def run(self, wanted: tuple[str, ...] = STAGES) -> None:
         """Run what is left of the wanted stages."""
         stages = [name for name in self.stages if name in wanted]
-        for name in stages:  # a damaged state ends a run now, not late
-            for file in ("state.pt", "result.pt"):
-                if (self.place(name) / file).exists():
-                    with files.reading(self.place(name) / file):
-                        pass
+        for name in stages:  # a damaged file ends a run now, not late
+            if self.result(name).exists():
+                self.net(name)
+            elif (state := self.place(name) / "state.pt").exists():
+                with engine.reading(state):
+                    pass
         for name in stages:
             if not self.result(name).exists():
                 self.say(self.overview(name))
                 self.place(name).mkdir(parents=True, exist_ok=True)
-                self._quantize() if name == "quantize" else self._train(name)
+                net, facts = self._quantize() if name == "quantize" else self._train(name)
+                if rank() == 0:
+                    checkpoint.write(net, self.result(name), facts, half=False)
         self.say(self.overview(None))
 
     def overview(self, current: str | None) -> str:
         """What is done and what is left, and how long that may take by what was measured."""
-        lines, left, speed = [], 0.0, self._speed()
+        done = {name: self.seconds(name) for name in self.stages if self.result(name).exists()}
+        work = {name: self.work(name) for name in self.stages}
+        speed = sum(done[n] for n in done if work[n]) / (sum(work[n] for n in done) or float("inf"))
+        left = {name: work[name] * speed for name in self.stages if name not in done}
+        lines = [
+            f"{self.recipe.name}, recipe {self.recipe.path}, about {clock(sum(left.values()))} left"
+        ]
         for name in self.stages:
-            if self.result(name).exists():
-                lines.append(f"  done  {name:15} {clock(self.seconds(name))}")
-                continue
-            taken = self.work(name) * speed if speed else None
-            left += taken or 0
-            state = "now" if name == current else "left"
-            about = f"about {clock(taken)}" if taken else "not yet measured"
-            lines.append(f"  {state:5} {name:15} {about}")
-        total = f", about {clock(left)} left" if left else ""
-        return "\n".join([f"{self.recipe.name}, recipe {self.recipe.path}{total}", *lines])
+            state = "done" if name in done else "now" if name == current else "left"
+            taken = clock(done[name]) if name in done else f"about {clock(left[name])}"
+            lines.append(f"  {state:5} {name:15} {taken}")
+        return "\n".join(lines)
 
     def work(self, name: str) -> float:
         """Images of full size through a network in a training stage, teachers' included."""
@@ -157,28 +142,23 @@ class Project:
         share = sum((size * size / (height * width)) if size else 1 for size in settings.sizes)
         return len(self.sets.train) * share * (3 + len(settings.teachers))
 
-    def _speed(self) -> float | None:
-        """Seconds of work in the training stages that are done."""
-        done = [n for n in self.stages if self.result(n).exists() and self.work(n)]
-        return sum(map(self.seconds, done)) / sum(map(self.work, done)) if done else None
-
-    def _train(self, name: str) -> None:
+    def _train(self, name: str) -> tuple[Net, dict[str, Any]]:
         recipe, settings = self.recipe, getattr(self.recipe, name)
         net = self.net("quantize") if name == "fine_tune" else self.networks[name]
         train, val = (images.to(self.device) for images in (self.sets.train, self.sets.val))
-        teachers = [self.net(teacher).eval() for teacher in settings.teachers]
-        job = Job(net, settings, train, val, recipe.seed, recipe.flip, recipe.shift, teachers, name)
+        teachers = [self.net(teacher) for teacher in settings.teachers]
+        given = recipe.seed, recipe.flip, recipe.shift, teachers, name
         with Workers(net, self.device, self.threads) as workers:
-            run = engine.fit(job, workers, self.place(name) / "state.pt")
-        if rank() == 0:
-            write_net(self.result(name), net, seconds=run.seconds, history=run.history)
+            run = engine.Run(workers, settings, train, val, self.place(name) / "state.pt", *given)
+            run.fit()
+        return net, {"seconds": run.seconds}
 
-    def _quantize(self) -> None:
+    def _quantize(self) -> tuple[Net, dict[str, Any]]:
         began, how, net = time.monotonic(), self.recipe.quantize, self.net("full_precision").cpu()
         order = np.random.default_rng(self.recipe.seed).permutation(len(self.sets.train))
         pixels = self.sets.train.pixels[np.sort(order[: how.images])]
         quantize(net, to_input(pixels, net.spec["input"]), how, self.say)
-        write_net(self.result("quantize"), net, seconds=time.monotonic() - began)
+        return net, {"seconds": time.monotonic() - began}
 
     # --------------------------------------------------------------------------------- the result
 
@@ -204,20 +184,18 @@ class Project:
         self.run()
         if rank():
             return {}
-        nets = {"full precision": self.net("full_precision").cpu()}
-        net = nets["integers"] = checkpoint.snapped(self.net("fine_tune").cpu())
+        full, net = self.net("full_precision"), checkpoint.snapped(self.net("fine_tune"))
+        nets = {"full precision": full, "integers": net}
         accuracies = {
             kind: {split: self.accuracy(one, split) for split in ("val", "test")}
             for kind, one in nets.items()
         }
         network = to_network(net.cpu(), self.recipe.name, tuple(self.sets.classes))
-        check_equal(
-            net, network, to_input(self.sets.test.pixels[:CHECKED_IMAGES], net.spec["input"])
-        )
-        net.mode = "fake"
+        pixels = self.sets.test.pixels[:CHECKED_IMAGES]
+        check_equal(net, network, to_input(pixels, net.spec["input"]))
         facts = {"classes": self.sets.classes, "seed": self.recipe.seed, "name": self.recipe.name}
         for (kind, one), path in zip(nets.items(), (paths["float"], paths["ckpt"])):
-            checkpoint.write(one.cpu(), path, {**facts, "validation": accuracies[kind]["val"]})
+            checkpoint.write(one, path, {**facts, "validation": accuracies[kind]["val"]})
         save_network(network, paths["clipq"])
         write_text(paths["card"], card.markdown(self, accuracies))
         return accuracies
@@ -236,7 +214,5 @@ def check_equal(net: Net, network: Network, x: Tensor) -> None:
 
 
 def clock(seconds: float) -> str:
-    """A time as people say it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    """A time as hours, minutes and seconds, "?" where nothing was measured."""
+    return tqdm.format_interval(round(seconds)) if seconds else "?"

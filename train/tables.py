@@ -5,11 +5,11 @@ network of one recipe and are fine-tuned equally long on all training images; wh
 as all stages are.
 """
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 from model.common.files import check_output, write_text
-from train import files
 from train.recipe import Quantization
 from train.stages import STAGES, Project
 from train.workers import rank
@@ -67,16 +67,16 @@ def measure(base: Project, how: Quantization | None, epochs: int) -> dict[str, f
     """{"val", "test"}: accuracies 0..1 of a row, in integers; measured once and kept."""
     name, stages = "full_precision", STAGES[:2]
     if how is not None:
-        tune = replace(base.recipe.fine_tune, epochs=((None, epochs),))
+        tune = replace(base.recipe.fine_tune, epochs=epochs)
         base = replace(base, recipe=replace(base.recipe, quantize=how, fine_tune=tune))
         name, stages = "fine_tune", STAGES
     base.run(stages)
-    path = base.place(name) / "accuracy.pt"
+    path = base.place(name) / "accuracy.json"
     if not path.exists() and rank() == 0:
         net = base.net(name)
-        files.write(path, {split: base.accuracy(net, split) for split in ("val", "test")})
-    with files.reading(path) as found:
-        return {split: float(found[split]) for split in ("val", "test")}
+        found = {split: base.accuracy(net, split) for split in ("val", "test")}
+        write_text(path, json.dumps(found))
+    return json.loads(path.read_text())
 
 
 def write(base: Project, table: str, epochs: int, folder: Path = FOLDER) -> Path:

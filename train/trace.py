@@ -1,41 +1,24 @@
-"""From any PyTorch module to the network that is trained here: traced with torch.fx and described
-layer by layer.
+"""From any PyTorch module to the network that is trained here: recorded with torch.export and
+described layer by layer.
 
 Convolution, linear layer, batch norm, ReLU, max and average pooling, residual addition, flatten and
-dropout, as modules, functions or methods. What cannot run on the accelerator is refused by name.
+dropout. What cannot run on the accelerator is refused by name.
 """
 
 import copy
-import operator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
+from torch import Tensor, fx, nn
 
 from model.common.errors import UserError, printable
-from model.network.contract import MAX_KERNEL
-from train.net import Net, Spec
+from train.net import Net, Spec, to_network
 
-KINDS: dict[Any, str] = {
-    target: kind
-    for kind, targets in {
-        "conv": (nn.Conv2d,),
-        "linear": (nn.Linear,),
-        "norm": (nn.BatchNorm2d, nn.BatchNorm1d),
-        "relu": (torch.relu, F.relu, nn.ReLU, "relu", "relu_"),
-        "maxpool": (F.max_pool2d, nn.MaxPool2d),
-        "avgpool": (F.avg_pool2d, nn.AvgPool2d),
-        "global": (F.adaptive_avg_pool2d, nn.AdaptiveAvgPool2d),
-        "mean": (torch.mean, "mean"),
-        "add": (operator.add, operator.iadd, torch.add, "add", "add_"),
-        "flatten": (torch.flatten, nn.Flatten, "flatten", "view", "reshape"),
-        "dropout": (F.dropout, nn.Dropout, nn.Dropout2d),
-        "same": (nn.Identity, "contiguous"),
-    }.items()
-    for target in targets
-}
+SAME = ("contiguous", "clone", "alias")  # operations that change nothing
+FLATTENING = ("flatten", "view", "reshape")
+# What arguments of any operation must be.
+FIXED = {"groups": 1, "dilation": 1, "ceil_mode": False, "divisor_override": None, "alpha": 1}
+BN = ("weight", "bias", "running_mean", "running_var")
 
 
 class TraceError(UserError, ValueError):
@@ -43,199 +26,184 @@ class TraceError(UserError, ValueError):
 
 
 def pair(value: Any) -> list[int]:
-    """[vertical, horizontal] of a number or a pair."""
-    return [value, value] if isinstance(value, int) else [int(v) for v in value]
-
-
-def shape_of(node: Any) -> Any:
-    """Of a traced tensor."""
-    return getattr(node.meta.get("tensor_meta"), "shape", None)
+    """[vertical, horizontal] of a number or a list of one or two."""
+    values = [value] if isinstance(value, int) else list(value)
+    return values * 2 if len(values) == 1 else values
 
 
 class Tracer:
-    """Makes the description of one module. layers: {name: entry}; sources: a convolution's own
-    module by name; norms: batch norm's by the name of the convolution; names: of the layer whose
-    output a traced node is; shapes: of the layers' outputs before any flattening."""
+    """Makes the description of one module.
 
-    def __init__(self, module: nn.Module, shape: tuple[int, int, int]) -> None:
+    layers: {name: entry}; weights, norms: tensors of a convolution and of its batch norm by its
+    name; values: what a traced tensor is, the output of the layer of a name or a tensor of the
+    module; shapes: of the layers' outputs before any flattening. Methods that are called as an
+    operation of PyTorch describe it; `given` are its arguments by name.
+    """
+
+    def __init__(self, module: nn.Module, shape: tuple[int, ...]) -> None:
+        self.module = copy.deepcopy(module).eval()
+        self.layers: dict[str, Spec] = {}
+        self.weights: dict[str, list[Any]] = {}
+        self.norms: dict[str, Any] = {}
+        self.values: dict[Any, Any] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {"input": shape}
         try:
-            self.traced = fx.symbolic_trace(copy.deepcopy(module).eval())
-            ShapeProp(self.traced).propagate(torch.zeros(1, *shape))
+            exported = torch.export.export(self.module, (torch.zeros(1, *shape),))
         except Exception as error:  # the module's own code, which raises anything
             reason = printable(" ".join(str(error).split()))[:300]
             raise TraceError(
-                f"network {type(module).__name__}: it cannot be traced with an image of "
-                f"{list(shape)}: {reason}"
+                f"network: it cannot be traced with an image of {list(shape)}: {reason}"
             ) from error
-        self.layers: dict[str, Spec] = {}
-        self.sources: dict[str, Any] = {}
-        self.norms: dict[str, Any] = {}
-        self.shapes: dict[str, tuple[int, ...]] = {"input": shape}
-        self.names: dict[Any, str] = {}
-        for node in self.traced.graph.nodes:
-            self._take(node)
+        signature = exported.graph_signature
+        held = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+        for node in exported.graph.nodes:
+            if node.op == "placeholder":
+                tensor = held.get(node.name)
+                self.values[node] = exported.state_dict[tensor] if tensor else "input"
+            elif node.op == "call_function":
+                self._take(node)
+            else:
+                self.outputs = [self.values.get(one) for one in node.args[0]]
 
     def _take(self, node: Any) -> None:
-        if node.op == "placeholder":
-            if "input" in self.names.values():
-                raise TraceError(f"network: it has a second input, {node.name}")
-            self.names[node] = "input"
-        elif node.op == "output":
-            if node.args[0] not in self.names:
-                raise TraceError("network: its output must be one tensor")
-            self.output = self.names[node.args[0]]
-        elif shape_of(node) is not None:
-            self.module = (
-                self.traced.get_submodule(node.target) if node.op == "call_module" else None
-            )
-            target = type(self.module) if self.module else node.target
-            if target not in KINDS:
-                what = printable(getattr(target, "__name__", target))
-                raise self._refuse(node, f"there is no layer for {what}")
-            getattr(self, f"_{KINDS[target]}")(node)
+        kind = str(node.target).split(".")[1].removesuffix("_")
+        given = {one.name: one.default_value for one in node.target._schema.arguments}
+        given.update(zip(given, node.args), **node.kwargs)
+        try:
+            for key, value in FIXED.items():
+                if given.get(key, value) not in (value, [value], [value, value]):
+                    raise TraceError(f"{key} {given[key]} does not run")
+            if kind in (*SAME, *FLATTENING):
+                shape = node.meta["val"].shape
+                if kind in FLATTENING and shape[1:].numel() != shape[-1]:
+                    raise TraceError("only flattening to [N, features] is supported")
+                self.values[node] = self._name_of(node.args[0])
+            elif method := getattr(self, kind, None):
+                method(node, given)
+            else:
+                raise TraceError(f"there is no layer for {kind}")
+        except TraceError as refusal:
+            raise TraceError(f"network, layer {self._new_name(node)}: {refusal}") from None
 
-    def _refuse(self, node: Any, why: str) -> TraceError:
-        return TraceError(f"network, layer {self._name(node)}: {why}")
-
-    def _name(self, node: Any) -> str:
-        name = (node.target if node.op == "call_module" else node.name).replace(".", "_")
+    def _new_name(self, node: Any) -> str:
+        """That of a module without parts, else the operation's."""
+        path = list(node.meta["nn_module_stack"].values())[-1][0]
+        whole = path and not list(self.module.get_submodule(path).children())
+        name = path.replace(".", "_") if whole else node.name
         while name in self.layers or name == "input" or hasattr(nn.ModuleDict, name):
             name += "_"
         return name
 
-    def _options(self, node: Any) -> dict[str, Any]:
-        """What a module or a function is told besides its inputs, by name."""
-        if self.module:
-            return self.module.__dict__
-        found = node.normalized_arguments(self.traced, normalize_to_only_use_kwargs=True)
-        return dict(found.kwargs) if found else {}
+    def _name_of(self, value: Any) -> str:
+        """The layer whose output a value is."""
+        name = self.values.get(value) if isinstance(value, fx.Node) else None
+        if not isinstance(name, str):
+            raise TraceError("it needs two tensors that layers compute")
+        return name
 
     def _signed(self, name: str) -> bool:
         return name == "input" or self.layers[name]["signed"]
 
-    def _add_layer(self, node: Any, op: str, inputs: list[Any], **fields: Any) -> str:
-        names = [self.names[one] for one in inputs]
-        name = self.names[node] = self._name(node)
+    def _layer(self, node: Any, op: str, *inputs: Any, **fields: Any) -> str:
+        names = [self._name_of(one) for one in inputs]
+        name = self.values[node] = self._new_name(node)
         self.layers[name] = {"name": name, "op": op, "inputs": names, **fields}
         self.layers[name].setdefault("signed", any(map(self._signed, names)))
-        shape = shape_of(node)[1:]
+        shape = tuple(node.meta["val"].shape[1:])
         flat = self.shapes[names[0]] if op in ("add", "dropout") else (*shape, 1, 1)
-        self.shapes[name] = tuple(shape) if len(shape) == 3 else flat
+        self.shapes[name] = shape if len(shape) == 3 else flat
         return name
 
-    # ------------------------------------------------------------------------- one kind of layer
-
-    def _same(self, node: Any) -> None:
-        self.names[node] = self.names[node.args[0]]
-
-    def _flatten(self, node: Any) -> None:
-        shape = shape_of(node)
-        if shape is None or shape[1:].numel() != shape[-1]:
-            raise self._refuse(node, "only flattening to [N, features] is supported")
-        self._same(node)
-
-    def _conv(self, node: Any) -> None:
-        conv: Any = self.module
-        if conv.groups != 1 or conv.dilation != (1, 1) or conv.padding_mode != "zeros":
-            raise self._refuse(node, "groups, dilation and other padding than zeros do not run")
-        pad = {"same": [k // 2 for k in conv.kernel_size], "valid": 0}.get(
-            conv.padding, conv.padding
-        )
-        if conv.padding == "same" and not all(k % 2 for k in conv.kernel_size):
-            raise self._refuse(node, "padding 'same' of an even kernel is not symmetric")
-        self._weights(node, conv.in_channels, conv.kernel_size, conv.stride, pad)
-
-    def _linear(self, node: Any) -> None:
-        linear: Any = self.module
-        channels, *size = self.shapes[self.names[node.args[0]]]
-        if linear.in_features != channels * size[0] * size[1]:
-            raise self._refuse(node, "its input is not a whole flattened map")
-        self._weights(node, channels, size)
-
-    def _weights(self, node: Any, inputs: int, kernel: Any, stride: Any = 1, pad: Any = 0) -> None:
-        if max(kernel) > MAX_KERNEL:
-            what = f"kernel {list(kernel)} is larger than {MAX_KERNEL} x {MAX_KERNEL}"
-            raise self._refuse(node, what)
-        module: Any = self.module
-        window = {"kernel": list(kernel), "stride": pair(stride), "pad": pair(pad)}
+    def _weigh(self, node: Any, given: Spec, shape: list[int], stride: Any, pad: Any) -> None:
+        tensors = [self.values.get(given[key]) for key in ("weight", "bias")]
+        if not isinstance(tensors[0], Tensor) or any(
+            tensors[0] is weight for weight, _ in self.weights.values()
+        ):
+            raise TraceError("its weights are computed, or those of another layer")
         kind = {"norm": "bias", "relu": False, "signed": True}
-        channels = [inputs, module.weight.shape[0]]
-        name = self._add_layer(node, "conv", [node.args[0]], channels=channels, **window, **kind)
-        self.sources[name] = module
+        window = {"shape": shape, "stride": pair(stride), "pad": pair(pad)}
+        name = self._layer(node, "conv", given["input"], **window, **kind)
+        self.weights[name] = tensors
 
-    def _norm(self, node: Any) -> None:
-        before = node.args[0]
-        norm: Any = self.module
-        name = self.names[before]
-        alone = name in self.sources and name not in self.norms and len(before.users) == 1
-        plain = norm.affine and norm.running_mean is not None
-        if not alone or self.layers[name]["relu"] or not plain:
-            raise self._refuse(
-                node, "batch norm must directly follow a convolution, with scale and statistics"
+    # -------------------------------------------------------------------- operations of PyTorch
+
+    def conv2d(self, node: Any, given: Spec) -> None:
+        shape, pad = list(given["weight"].meta["val"].shape), given["padding"]
+        if pad == "same" and not all(k % 2 for k in shape[2:]):
+            raise TraceError("padding 'same' of an even kernel is not symmetric")
+        pad = {"same": [k // 2 for k in shape[2:]], "valid": 0}.get(str(pad), pad)
+        self._weigh(node, given, shape, given["stride"], pad)
+
+    def linear(self, node: Any, given: Spec) -> None:
+        (outputs, inputs), shape = given["weight"].meta["val"].shape, self._shape(given["input"])
+        if inputs != torch.Size(shape).numel():
+            raise TraceError("its input is not a whole flattened map")
+        self._weigh(node, given, [outputs, *shape], 1, 0)
+
+    def batch_norm(self, node: Any, given: Spec) -> None:
+        name = self._name_of(given["input"])
+        held = {key: self.values.get(given[key]) for key in BN}
+        alone = name in self.weights and name not in self.norms and len(given["input"].users) == 1
+        if not alone or self.layers[name]["relu"] or None in held.values():
+            raise TraceError(
+                "batch norm must directly follow a convolution, with scale and statistics"
             )
-        self.layers[name].update(norm="batch", eps=norm.eps)
-        self.norms[name], self.names[node] = norm, name
+        self.layers[name].update(norm="batch", eps=given["eps"])
+        self.norms[name], self.values[node] = held, name
 
-    def _relu(self, node: Any) -> None:
-        """A ReLU after pooling is moved before it, to the layer that can have one."""
-        at, name = node.args[0], self.names[node.args[0]]
-        self.names[node] = name
+    def relu(self, node: Any, given: Spec) -> None:
+        """After pooling it is moved before it, to the layer that can have one."""
+        at, passed = given["self"], []
+        name = self.values[node] = self._name_of(at)
         if not self._signed(name):
             return
-        passed = []
-        while len(at.users) == 1 and self.names[at] != "input":
-            layer = self.layers[self.names[at]]
-            passed.append(layer)
-            if layer["op"] in ("conv", "add"):
-                layer["relu"] = True
-                for one in passed:
-                    one["signed"] = False
+        while name != "input" and len(at.users) == 1:
+            passed.append(self.layers[name])
+            if passed[-1]["op"] in ("conv", "add"):
+                passed[-1]["relu"] = True
+                for layer in passed:
+                    layer["signed"] = False
                 return
-            if layer["op"] == "avgpool":
+            if passed[-1]["op"] != "maxpool":
                 break
             at = at.args[0]
-        raise self._refuse(node, "ReLU must follow a convolution or an addition")
+            name = self.values[at]
+        raise TraceError("ReLU must follow a convolution or an addition")
 
-    def _pool(self, node: Any, op: str, **fields: Any) -> None:
-        options = self._options(node)
-        if options.get("ceil_mode") or options.get("dilation", 1) not in (1, (1, 1)):
-            raise self._refuse(node, "ceil_mode and dilation do not run")
-        pad = options.get("padding") or 0
-        if pad and not options.get("count_include_pad", True):
-            raise self._refuse(node, "padding that does not count does not run")
-        kernel = options["kernel_size"]
-        window = {"kernel": pair(kernel), "stride": pair(options.get("stride") or kernel)}
-        self._add_layer(node, op, [node.args[0]], **window, pad=pair(pad), **fields)
+    def _pool(self, node: Any, op: str, given: Spec, **fields: Any) -> None:
+        kernel, pad = pair(given["kernel_size"]), pair(given["padding"])
+        if any(pad) and not given.get("count_include_pad", True):
+            raise TraceError("padding that does not count does not run")
+        window = {"kernel": kernel, "stride": pair(given["stride"] or kernel), "pad": pad}
+        self._layer(node, op, given["self"], **window, **fields)
 
-    def _maxpool(self, node: Any) -> None:
-        self._pool(node, "maxpool")
+    def max_pool2d(self, node: Any, given: Spec) -> None:
+        self._pool(node, "maxpool", given)
 
-    def _avgpool(self, node: Any) -> None:
-        self._pool(node, "avgpool", **{"global": False, "last": False})
+    def avg_pool2d(self, node: Any, given: Spec) -> None:
+        self._pool(node, "avgpool", given, whole=False)
 
-    def _global(self, node: Any) -> None:
-        shape, source = shape_of(node), self.names[node.args[0]]
-        if shape is None or (len(shape) == 4 and shape[2:].numel() > 1):
-            raise self._refuse(node, "adaptive pooling to more than 1 x 1 does not run")
-        kernel = list(self.shapes[source][1:])
-        window = {"kernel": kernel, "stride": kernel, "pad": [0, 0]}
-        flags = {"global": True, "last": False}
-        self._add_layer(node, "avgpool", [node.args[0]], **window, **flags)
+    def adaptive_avg_pool2d(self, node: Any, given: Spec) -> None:
+        if pair(given["output_size"]) != [1, 1]:
+            raise TraceError("adaptive pooling to more than 1 x 1 does not run")
+        window = {"kernel_size": self._shape(given["self"])[1:], "stride": None, "padding": 0}
+        self._pool(node, "avgpool", {**given, **window}, whole=True)
 
-    def _mean(self, node: Any) -> None:
-        dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", ())
-        if sorted(d % 4 for d in ([dims] if isinstance(dims, int) else dims)) != [2, 3]:
-            raise self._refuse(node, "only means over height and width run")
-        self._global(node)
+    def mean(self, node: Any, given: Spec) -> None:
+        if sorted(d % 4 for d in given.get("dim") or ()) != [2, 3]:
+            raise TraceError("only means over height and width run")
+        self.adaptive_avg_pool2d(node, {**given, "output_size": 1})
 
-    def _add(self, node: Any) -> None:
-        operands = [arg for arg in node.args if isinstance(arg, fx.Node)]
-        if len(operands) != 2 or len({shape_of(one) for one in operands}) != 1:
-            raise self._refuse(node, "an addition needs two tensors of one shape")
-        self._add_layer(node, "add", operands, relu=False)
+    def add(self, node: Any, given: Spec) -> None:
+        if self._shape(given["self"]) != self._shape(given["other"]):
+            raise TraceError("an addition needs two tensors of one shape")
+        self._layer(node, "add", given["self"], given["other"], relu=False)
 
-    def _dropout(self, node: Any) -> None:
-        self._add_layer(node, "dropout", [node.args[0]], share=float(self._options(node)["p"]))
+    def dropout(self, node: Any, given: Spec) -> None:
+        self._layer(node, "dropout", given["input"], share=given["p"])
+
+    def _shape(self, value: Any) -> list[int]:
+        return list(self.shapes[self._name_of(value)])
 
 
 @torch.no_grad()
@@ -247,20 +215,23 @@ def trace(module: nn.Module, source: Spec) -> Net:
     """
     tracer = Tracer(module, tuple(source["shape"]))
     layers = list(tracer.layers.values())
-    if not tracer.sources:
-        raise TraceError(f"network {type(module).__name__}: it has no convolution")
-    if tracer.output != layers[-1]["name"]:
+    if not tracer.weights:
+        raise TraceError("network: it has no convolution")
+    if tracer.outputs != [layers[-1]["name"]]:
         raise TraceError(f"network: layer {layers[-1]['name']} is not used by the output")
     if layers[-1]["op"] in ("avgpool", "conv") and not layers[-1].get("relu"):
         layers[-1]["last"] = True  # it ends in sums of 32 bits
     net = Net({"input": source, "layers": layers})
+    try:
+        to_network(net)  # the accelerator's limits, before anything is trained
+    except UserError as error:
+        raise TraceError(f"network, {error}") from error
     for name, block in net.blocks():
-        own, norm = tracer.sources[name], tracer.norms.get(name)
-        block.conv.weight.copy_(own.weight.view_as(block.conv.weight))
-        if norm is not None:
-            block.bn.load_state_dict(norm.state_dict())
-            if own.bias is not None:
-                block.bn.running_mean.sub_(own.bias)
-        elif own.bias is not None:
-            block.bn.bias.copy_(own.bias)
+        weight, bias = tracer.weights[name]
+        block.weight.copy_(weight.view_as(block.weight))
+        block.bn.load_state_dict(tracer.norms.get(name, block.bn.state_dict()))
+        if bias is not None and name in tracer.norms:
+            block.bn.running_mean.sub_(bias)
+        elif bias is not None:
+            block.bn.bias.copy_(bias)
     return net

@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -23,6 +22,9 @@ from model.common.errors import UserError
 from train.net import MOMENTUM, Dropout, Net
 
 EVALUATED = 100  # images at a time
+# Inputs, targets, and where dropout's masks come from.
+Piece = tuple[Tensor, Tensor, torch.Generator | None]
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @cache
@@ -31,10 +33,9 @@ def has_bfloat16() -> bool:
 
     Elsewhere it is ten times slower than float32.
     """
-    flags = Path("/proc/cpuinfo")
-    text = flags.read_text() if flags.exists() else ""
-    native = "avx512_bf16" in text or "amx_bf16" in text
-    return native and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    own = torch.cpu.get_capabilities()
+    native = own.get("avx512_bf16") or own.get("amx_bf16")
+    return bool(native) and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def autocast(device: str = "cpu") -> torch.autocast:
@@ -64,13 +65,6 @@ def find_device(name: str) -> torch.device:
     return torch.device(name, number) if name == "cuda" else torch.device(name)
 
 
-def summed(tensor: Tensor) -> Tensor:
-    """Over all processes, in place."""
-    if dist.is_initialized():
-        dist.all_reduce(tensor)
-    return tensor
-
-
 class Workers:
     """Threads that compute for `net`, each with a copy of it; PyTorch itself is set to one thread.
     On a GPU there is one."""
@@ -90,34 +84,32 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         self.pool.shutdown(cancel_futures=True)
 
-    def gradients(
-        self,
-        pieces: list[tuple[Tensor, Tensor]],
-        loss: Callable[[Tensor, Tensor, Tensor], Tensor],
-        tracking: bool = True,
-        seeds: list[torch.Generator] | None = None,
-    ) -> float:
+    def gradients(self, pieces: list[Piece], loss: Loss, tracking: bool = True) -> float:
         """Set the gradients of the mean loss over a batch and, if `tracking`, let the running
-        statistics follow it; return the loss.
+        statistics follow it; return the loss. loss(logits, inputs, targets): mean over a piece."""
+        twins, total = self._ready(), sum(len(x) for x, *_ in pieces)
+        mine = pieces[rank() :: dist.get_world_size() if dist.is_initialized() else 1]
+        shares = [len(x) / total for x, *_ in mine]
+        results = list(self.pool.map(lambda piece: self._piece(twins, loss, *piece), mine))
 
-        pieces: (inputs [n, C, H, W], targets) each; loss(logits, inputs, targets): mean over a
-        piece; seeds: a generator for each piece, which dropout uses.
-        """
-        twins, total = self._ready(), sum(len(x) for x, _ in pieces)
-        world = dist.get_world_size() if dist.is_initialized() else 1
-        mine = range(rank(), len(pieces), world)
-        drawn: list[Any] = list(seeds) if seeds else [None] * len(pieces)
-        jobs = [
-            self.pool.submit(_piece, twins, self.device, *pieces[k], loss, drawn[k]) for k in mine
-        ]
-        share, results = [len(pieces[k][0]) / total for k in mine], [job.result() for job in jobs]
-        parts = list(zip(share, results))
-        for i, parameter in enumerate(self.net.parameters()):
-            parameter.grad = summed(sum((s * grads[i] for s, (_, grads, _) in parts), start=_zero))
-        if tracking and self.net.mode != "exact":
-            self._update_statistics([(s, statistics) for s, (_, _, statistics) in parts])
-        value = sum((s * value for s, (value, _, _) in parts), start=_zero)
-        return summed(value.double()).item()
+        def mean(found: Callable[[Any], Tensor], like: Tensor) -> Tensor:
+            """Of all pieces, of all processes."""
+            parts = [share * found(result) for share, result in zip(shares, results)]
+            value = sum(parts[1:], start=parts[0]) if parts else torch.zeros_like(like)
+            if dist.is_initialized():
+                dist.all_reduce(value)
+            return value
+
+        for i, parameter in enumerate(parameters(self.net)):
+            parameter.grad = mean(lambda result: result[1][i], parameter)
+        for i, bn in enumerate(norms(self.net) if tracking and self.net.mode != "exact" else ()):
+            middle = mean(lambda result: result[2][i][0], bn.running_mean)
+            # Variance of the whole batch: inside the pieces plus between them.
+            square = mean(lambda r: r[2][i][1] + r[2][i][0] ** 2, bn.running_var)
+            bn.running_mean.lerp_(middle, MOMENTUM)
+            variance = (square - middle**2).clamp(min=0)  # rounding may take it below
+            bn.running_var.lerp_(variance, MOMENTUM)
+        return mean(lambda result: result[0].double(), torch.zeros(())).item()
 
     def _twin(self) -> Net:
         """A copy that shares the parameters; its running statistics will be those of its last
@@ -134,35 +126,45 @@ class Workers:
         if self.net.mode == "exact":
             self.net.become_exact()
         blocks, fake = [block for _, block in self.net.blocks()], self.net.mode != "float"
-        integers = lambda block: block.quantizer.integers(block.conv.weight.detach())
-        weights = list(self.pool.map(integers, blocks)) if fake else []
+        weights = list(self.pool.map(lambda block: block.integers(), blocks)) if fake else []
         ready: SimpleQueue[Net] = SimpleQueue()
         for twin in self.twins:
             for buffer, original in zip(twin.buffers(), self.net.buffers()):
                 buffer.copy_(original)
-            for name, node in twin.nodes.items():
-                node.mode = self.net.mode
-                if node.mode == "exact" and node.spec["op"] != "dropout":
-                    node.exact = self.net.nodes[name].exact
+            for node, own in zip(twin.nodes.values(), self.net.nodes.values()):
+                node.mode = own.mode
+                if hasattr(own, "exact"):
+                    node.exact = own.exact
             for (_, block), weight in zip(twin.blocks(), weights):
-                block.ready, block.conv.weight.data = True, weight
+                block.ready, block.weight.data = True, weight
             ready.put(twin)
         return ready
 
-    def _update_statistics(self, pieces: list[tuple[float, Any]]) -> None:
-        for i, (_, block) in enumerate(self.net.blocks()):
-            if block.spec["norm"] == "batch":
-                mean = summed(sum((s * stats[i][0] for s, stats in pieces), start=_zero))
-                # Variance of the whole batch: inside the pieces plus between them.
-                square = sum((s * (v[i][1] + v[i][0] ** 2) for s, v in pieces), start=_zero)
-                block.bn.running_mean.lerp_(mean, MOMENTUM)
-                variance = (summed(square) - mean**2).clamp(min=0)  # rounding may take it below
-                block.bn.running_var.lerp_(variance, MOMENTUM)
+    def _piece(
+        self,
+        twins: "SimpleQueue[Net]",
+        loss: Loss,
+        x: Tensor,
+        targets: Tensor,
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor, tuple[Tensor, ...], list[tuple[Tensor, Tensor]]]:
+        """(loss, gradients, statistics of each batch norm)."""
+        x, net = x.to(self.device), twins.get()
+        try:
+            for node in net.nodes.values():
+                if isinstance(node, Dropout):
+                    node.generator = generator
+            with autocast(self.device.type):
+                logits = net(x)
+            value = loss(logits, x, targets)
+            grads = torch.autograd.grad(value, parameters(net))
+            found = [(bn.running_mean.clone(), bn.running_var.clone()) for bn in norms(net)]
+            return value.detach(), grads, found
+        finally:
+            twins.put(net)
 
     @torch.no_grad()
-    def logits(
-        self, x: Tensor, prepare: Callable[[Tensor], Tensor], piece: int = EVALUATED
-    ) -> Tensor:
+    def logits(self, x: Tensor, prepare: Callable[[Tensor], Tensor]) -> Tensor:
         """Logits float32 [N, classes] of the network in evaluation mode, of `prepare(part)` for
         parts of x."""
         self.net.eval()
@@ -173,32 +175,14 @@ class Workers:
             with autocast(self.device.type), torch.no_grad():
                 return self.net(prepare(part)).float()
 
-        return torch.cat(list(self.pool.map(run, x.split(piece))))
+        return torch.cat(list(self.pool.map(run, x.split(EVALUATED))))
 
 
-_zero = torch.zeros(())
+def parameters(net: Net) -> list[torch.nn.Parameter]:
+    """Those that are trained."""
+    return [one for one in net.parameters() if one.requires_grad]
 
 
-def _piece(
-    twins: "SimpleQueue[Net]",
-    device: torch.device,
-    x: Tensor,
-    targets: Tensor,
-    loss: Callable[[Tensor, Tensor, Tensor], Tensor],
-    generator: torch.Generator | None,
-) -> tuple[Tensor, tuple[Tensor, ...], list[tuple[Tensor, Tensor]]]:
-    """(loss, gradients, statistics of each convolution's batch norm)."""
-    x, net = x.to(device), twins.get()
-    try:
-        for node in net.nodes.values():
-            if isinstance(node, Dropout):
-                node.generator = generator
-        with autocast(device.type):
-            logits = net(x)
-        value = loss(logits, x, targets)
-        grads = torch.autograd.grad(value, list(net.parameters()))
-        norms = [block.bn for _, block in net.blocks()]
-        statistics = [(bn.running_mean.clone(), bn.running_var.clone()) for bn in norms]
-        return value.detach(), grads, statistics
-    finally:
-        twins.put(net)
+def norms(net: Net) -> list[Any]:
+    """Batch norms that have statistics."""
+    return [block.bn for _, block in net.blocks() if block.spec["norm"] == "batch"]

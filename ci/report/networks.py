@@ -188,16 +188,13 @@ def _url(image: np.ndarray) -> str:
 def _training(folder: Path) -> Iterator[Part]:
     """Loss and accuracy of every stage that has trained, or trains, here."""
     curves: dict[str, list[dict[str, float]]] = {}
-    for place in sorted(path for path in folder.glob("*-*") if path.is_dir()):
-        for name in ("result.pt", "state.pt"):
-            if (place / name).exists():
-                from train import files  # loads PyTorch
+    for path in sorted(folder.glob("*-*/state.pt")):
+        from train import engine  # loads PyTorch
 
-                with files.reading(place / name) as state:
-                    history: Any = state.get("history")
-                if history:
-                    curves[place.name] = history
-                break
+        with engine.reading(path) as state:
+            history: Any = state.get("history")
+        if history:
+            curves[path.parent.name] = history
     if not curves:
         yield Missing("Training curves", "make train")
         return

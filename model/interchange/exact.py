@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 BITS = 53
+STEP = 1 << 14  # rows at a time
 
 
 def rounded(x: np.ndarray, bits: int) -> np.ndarray:
@@ -49,3 +50,16 @@ def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         square += part.T @ part
     mean = rows.sum(axis=0, dtype=np.float64) / len(rows)
     return mean, square / len(rows) - mean[:, None] * mean
+
+
+def joint_moments(
+    x: np.ndarray, y: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(mean [K] of 8-bit integers x [S, K], mean [O] of real y [S, O], covariance [K, K] of x, [O,
+    K] of y with x), float64."""
+    mean, covariance = moments(x)
+    middle, crossed = total(y, 0) / len(y), np.zeros((y.shape[1], x.shape[1]))
+    for start in range(0, len(x), STEP):
+        part = slice(start, start + STEP)
+        crossed += matmul((y[part] - middle).T, operand(x[part] - mean, len(x[part])))
+    return mean, middle, covariance, crossed / len(x)

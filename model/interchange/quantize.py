@@ -19,8 +19,8 @@ from model.interchange import exact
 from model.interchange.codebook import PEAK, Fit, best_codebook, find_levels
 from model.interchange.float_net import FloatLayer, FloatNet, Grid
 from model.interchange.onnx_file import ModelError
+from model.interchange.scales import ScaleError, multiplier, multipliers
 from model.network import ACC_MAX, Layer, Network
-from model.network.contract import MAX_MULT, MAX_SHIFT
 from model.reference.integer import BLAS, run_layer
 
 MAX_IMAGES = 256  # of the calibration set
@@ -153,6 +153,11 @@ class _Quantizer:
             raise ModelError(
                 f"layer '{layer.name}': its values exceed floating point; train or export again"
             ) from None
+        except ScaleError as error:
+            raise ModelError(
+                f"layer '{layer.name}': {error}; check the scales of its quantizers, or the "
+                "calibration images"
+            ) from None
         except ModelError as error:
             raise ModelError(f"layer '{layer.name}': {error}") from None
         checked = _checked(made, layer, [self.net.shape(n) for n in layer.inputs], inputs)
@@ -181,7 +186,7 @@ class _Quantizer:
         if raw:
             made = self._made(layer, out="int32", **weights)
             return made, _Tensor(real, None, scale, True), _how(fit)
-        mult, shift = _multiplier(units / scale)
+        mult, shift = multiplier(units / scale)
         low, high = _limits(layer, scale, signed)
         made = self._made(
             layer,
@@ -209,7 +214,7 @@ class _Quantizer:
             return made, _Tensor(real, None, source.scale / window, True), ""
         signed = layer.grid.low < 0 if layer.grid else source.signed and layer.low < 0
         scale = self._out_scale(layer, real, signed)
-        mult, shift = _multiplier(np.array([source.scale / window / scale]))
+        mult, shift = multiplier(np.array([source.scale / window / scale]))
         low, high = _limits(layer, scale, signed)
         made = self._made(layer, mult=int(mult[0]), shift=int(shift[0]), out_min=low, out_max=high)
         return made, _Tensor(real, None, scale, low < 0), ""
@@ -219,17 +224,9 @@ class _Quantizer:
         natural = (a.signed or b.signed) and layer.low < 0
         signed = layer.grid.low < 0 if layer.grid else natural
         scale = self._out_scale(layer, real, signed)
-        factors = (a.scale / scale, b.scale / scale)
-        shift = min(MAX_SHIFT, 15 - math.frexp(max(factors))[1])
-        mult = [round(math.ldexp(f, shift)) for f in factors]
-        if shift > 0 and max(mult) > MAX_MULT:
-            shift -= 1
-            mult = [round(math.ldexp(f, shift)) for f in factors]
-        if shift < 0 or max(mult) > MAX_MULT:
-            raise ModelError(f"its result is {max(factors):.3g} times finer than what it adds")
+        mult, shift = multipliers((a.scale / scale, b.scale / scale))
         low, high = _limits(layer, scale, signed)
-        both = tuple(max(1, m) for m in mult)
-        made = self._made(layer, mult=both, shift=shift, out_min=low, out_max=high)
+        made = self._made(layer, mult=mult, shift=shift, out_min=low, out_max=high)
         return made, _Tensor(real, None, scale, low < 0), ""
 
     # -- parts
@@ -260,11 +257,7 @@ class _Quantizer:
         if sums is None:
             raise ModelError("it has more than four weight values; give calibration images")
         rows, wanted = _samples(layer, source.integers, sums)
-        mean, covariance = exact.moments(rows)
-        wanted = wanted / source.scale
-        middle = exact.total(wanted, 0) / len(wanted)
-        crossed = exact.matmul((wanted - middle).T, exact.operand(rows - mean, len(rows)))
-        crossed /= len(rows)
+        mean, middle, covariance, crossed = exact.joint_moments(rows, wanted / source.scale)
         fit = best_codebook(flat, covariance, crossed, _mask(layer), shared)
         moved = middle - exact.matmul(fit.weights, exact.operand(mean[:, None], len(mean)))[:, 0]
         return fit, layer.bias + source.scale * moved
@@ -306,21 +299,6 @@ def _bias(steps: np.ndarray, layer: FloatLayer, fit: Fit, signed: bool) -> np.nd
             "32-bit sum beside such small weights; remove the channel or train with weight decay"
         )
     return np.rint(steps).astype(np.int32)
-
-
-def _multiplier(factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(mult, shift) int64 with mult / 2^shift nearest to each positive factor."""
-    exponent = np.frexp(factor)[1].astype(np.int64)
-    shift = np.minimum(15 - exponent, MAX_SHIFT)
-    mult = np.rint(np.ldexp(factor, shift))
-    over = (mult > MAX_MULT) & (shift > 0)
-    shift, mult = shift - over, np.where(over, np.rint(np.ldexp(factor, shift - 1)), mult)
-    if shift.min() < 0:
-        raise ModelError(
-            f"its result is {float(factor.max()):.3g} times finer than its sums; check the scales "
-            "of its quantizers, or the calibration images"
-        )
-    return np.maximum(mult, 1).astype(np.int64), shift
 
 
 def _limits(layer: FloatLayer, scale: float, signed: bool) -> tuple[int, int]:

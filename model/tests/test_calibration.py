@@ -7,7 +7,8 @@ import pytest
 
 from model.interchange import exact
 from model.interchange.codebook import best_codebook, find_levels
-from model.interchange.quantize import _multiplier, _scale
+from model.interchange.quantize import _scale
+from model.interchange.scales import ScaleError, multiplier, multipliers
 
 
 @pytest.mark.parametrize(
@@ -111,14 +112,41 @@ def test_sums_do_not_depend_on_their_order():
     assert np.array_equal(covariance, exact.moments(integers[::-1])[1])
 
 
+def test_joint_moments_are_those_of_any_part(monkeypatch):
+    rng = np.random.default_rng(7)
+    x = rng.integers(0, 256, (5000, 7))
+    y = x @ rng.normal(size=(7, 3)) + rng.normal(size=(5000, 3))
+    for step in (700, 1 << 14):
+        monkeypatch.setattr(exact, "STEP", step)
+        mean, middle, covariance, crossed = exact.joint_moments(x, y)
+        both = np.cov(x.T, y.T, bias=True)
+        assert np.allclose(mean, x.mean(0)) and np.allclose(middle, y.mean(0))
+        assert np.allclose(covariance, both[:7, :7]) and np.allclose(crossed, both[7:, :7])
+
+
 def test_multipliers():
-    factors = np.array([1.0, 0.999999, 2.0**-40, 3e4, 1 / 3])
-    mult, shift = _multiplier(factors)
+    factors = np.array([1.0, 0.999999, 2.0**-40, 3e4, 1 / 3, 1 - 2**-20])
+    mult, shift = multiplier(factors)
     assert (mult >= 1).all() and (mult <= 32767).all() and (shift <= 31).all()
     off = np.abs(mult / 2.0**shift - factors) / factors
-    assert off[[0, 1, 3, 4]].max() < 1 / 16384
-    with pytest.raises(ValueError, match="finer than its sums"):
-        _multiplier(np.array([40000.0]))
+    assert off[[0, 1, 3, 4, 5]].max() < 1 / 16384
+    assert (mult[5], shift[5]) == (16384, 14)  # rounded up to a power of two
+    many = np.exp(np.random.default_rng(0).uniform(np.log(1e-5), np.log(2e4), 1000))
+    mult, shift = multiplier(many)
+    assert np.abs(mult / 2.0**shift / many - 1).max() < 2**-14
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, 1e6, np.nan])
+def test_a_factor_that_cannot_be_expressed_names_its_channel(bad):
+    with pytest.raises(ScaleError, match="channel 1: .* must be positive and at most 32767"):
+        multiplier(np.array([1.0, bad, 2.0]))
+
+
+@pytest.mark.parametrize("ratio", [(0.7, 0.02), (1.0, 1.0), (3.1, 1e-3), (1e-4, 2e-4), (1, 1e-9)])
+def test_multipliers_of_an_addition(ratio):
+    mult, shift = multipliers(ratio)
+    assert all(1 <= m <= 32767 for m in mult) and 0 <= shift <= 31
+    assert np.abs(np.array(mult) / 2.0**shift - ratio).max() < 2**-14 * max(ratio)
 
 
 def test_scale_clips_rare_peaks_only():

@@ -13,9 +13,9 @@ the statistics of the integer sums. CLIP-Q training goes on from there. The meth
 """
 
 import copy
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import cast
 
 import numpy as np
 import torch
@@ -23,10 +23,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.common.errors import UserError
+from model.interchange import exact
 from model.interchange.codebook import PEAK, best_codebook
 from train.net import Add, Conv, Net, Node
-from train.quantize import Binary, ClipQ, FixedGain, FixedPoint, Quantizer, Segments, Ternary
-from train.quantize.clipq import root_mean_square
+from train.quantize.codebooks import (
+    ClipQ,
+    FixedPoint,
+    Quantizer,
+    Segments,
+    Signs,
+    halves,
+    root_mean_square,
+)
 from train.recipe import Quantization
 
 ROWS = 100_000  # input patches that a layer is fitted on
@@ -34,12 +42,7 @@ CHUNK = 100  # images at a time
 STEP = 10_000  # rows at a time
 EQUALIZATIONS = 20  # over all neighbouring layers
 FACTORS = [2 ** (k / 2) for k in range(-3, 4)]  # tried around the one that just fills the range
-
-
-def halves(weights: Tensor) -> Tensor:
-    """Float16 weights whose largest magnitude is 1: the smallest normal float16 is 6e-5."""
-    peak = weights.abs().max()
-    return (weights / torch.where(peak > 0, peak, 1.0)).half()
+TERNARY = 0.7
 
 
 def outputs(node: Node, *inputs: Tensor) -> Tensor:
@@ -51,14 +54,14 @@ def outputs(node: Node, *inputs: Tensor) -> Tensor:
     return torch.cat([node(*(x.float() for x in part)).to(kind) for part in parts])
 
 
-def patches(x: Tensor, conv: torch.nn.Conv2d) -> Tensor:
+def patches(x: Tensor, conv: Conv) -> Tensor:
     """About ROWS of the windows that a convolution sees in x [N, C, H, W]: [S, K] of x's type; the
     same places for the same shapes."""
-    rng, taken, pads = torch.Generator().manual_seed(0), [], cast(tuple[int, int], conv.padding)
+    rng, taken, (vertical, horizontal) = torch.Generator().manual_seed(0), [], conv.spec["pad"]
     for part in x.split(CHUNK):
-        windows = F.pad(part, (pads[1], pads[1], pads[0], pads[0]))
-        for dim in (0, 1):
-            windows = windows.unfold(2 + dim, conv.kernel_size[dim], conv.stride[dim])
+        windows = F.pad(part, (horizontal, horizontal, vertical, vertical))
+        for dim in (2, 3):
+            windows = windows.unfold(dim, conv.weight.shape[dim], conv.spec["stride"][dim - 2])
         height, width = windows.shape[2:4]
         at = torch.randperm(height * width, generator=rng)[: -(-ROWS // len(x))]
         chosen = windows[:, :, at // width, at % width].transpose(1, 2)
@@ -69,16 +72,6 @@ def patches(x: Tensor, conv: torch.nn.Conv2d) -> Tensor:
 def applied(rows: Tensor, weight: Tensor) -> Tensor:
     """Sums float32 [S, O] of a weight [O, I, Kh, Kw]."""
     return torch.cat([part.float() @ weight.flatten(1).T for part in rows.split(STEP)])
-
-
-def moments(rows: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """float64 (covariance [K, K] of rows [S, K], [O, K] of wanted [S, O] with them)."""
-    means = [sum(part.double().sum(0) for part in x.split(STEP)) / len(x) for x in (rows, wanted)]
-    covariance = crossed = torch.zeros((), dtype=torch.float64)
-    for part, sums in zip(rows.split(STEP), wanted.split(STEP)):
-        a, b = ((x - mean).float() for x, mean in zip((part, sums), means))
-        covariance, crossed = covariance + (a.T @ a).double(), crossed + (b.T @ a).double()
-    return covariance / len(rows), crossed / len(rows)
 
 
 @dataclass(frozen=True)
@@ -92,41 +85,49 @@ class Layer:
     wanted: Tensor
     per_unit: float
 
-    def fit(self, affine: bool) -> Tensor:
+    def start(self, how: Quantization, last: bool) -> None:
+        """By any method but "paper"."""
+        if how.method == "reconstruct":
+            unit = self._fit(how.affine and not last)
+        else:
+            kinds: dict[str, Quantizer] = {
+                "clipq": ClipQ(how.clip),
+                "ternary": Signs(TERNARY),
+                "binary": Signs(0),
+            }
+            self.block.quantizer = kinds.get(how.method, FixedPoint(how.bits))
+            weight = self.old.weight
+            self.block.weight.copy_(weight)
+            integers = self.block.integers()
+            slope = (integers * weight).sum() / integers.square().sum() / self.per_unit
+            unit = slope.expand(len(weight))
+        self._adopt(unit)
+
+    def _fit(self, affine: bool) -> Tensor:
         """Give the block the weights and the codebook whose sums come nearest to the wanted ones.
         Returns the full-precision sums per sum of integers, [O]."""
-        weight, block = self.old.conv.weight.flatten(1) / self.per_unit, self.block
-        covariance, crossed = (x.numpy() for x in moments(self.rows, self.wanted))
-        given = weight.double().numpy()
+        block, given = self.block, self.old.weight.flatten(1).double().numpy() / self.per_unit
+        rows, wanted = self.rows.numpy(), self.wanted.double().numpy()
+        _, _, covariance, crossed = exact.joint_moments(rows, wanted)
         mask = np.ones(given.shape, bool)
         fit = best_codebook(given, covariance, crossed, mask, block.raw, affine)
-        affine = affine and fit.codebook[1] * fit.codebook[2] < 0
         levels = torch.from_numpy(np.sort(fit.codebook)).double() / PEAK
         if not (levels.diff() > 0).all():
             raise UserError("its weights have fewer than four values of both signs")
-        chosen = torch.from_numpy(fit.codebook[fit.index]).view_as(block.conv.weight) / PEAK
-        shadow = halves(chosen).float()  # before anything is measured: as a checkpoint's
-        edges = (levels[1:] + levels[:-1]) / 2 / chosen.abs().max() / root_mean_square(shadow)
-        zero = int((levels == 0).nonzero())
-        block.quantizer = Segments(tuple(edges.tolist()), zero, bool(affine))
-        block.conv.weight.copy_(shadow)
-        top = block.quantizer.integers(shadow).abs().max()
+        chosen = torch.from_numpy(fit.codebook[fit.index]).view_as(block.weight) / PEAK
+        block.weight.copy_(halves(chosen))  # before anything is measured: as a checkpoint's
+        size = chosen.abs().max() * root_mean_square(block.weight)
+        edges = ((levels[1:] + levels[:-1]) / 2 / size).tolist()
+        affine = affine and fit.codebook[1] * fit.codebook[2] < 0
+        block.quantizer = Segments(tuple(edges), int((levels == 0).nonzero()), bool(affine))
+        top = block.integers().abs().max()
         return torch.from_numpy(fit.scale) * (PEAK * chosen.abs().max() / top)
 
-    def keep(self, quantizer: Quantizer) -> Tensor:
-        """Give the block the full-precision weights and a quantizer. Returns as `fit` does."""
-        weight = self.old.conv.weight
-        self.block.quantizer = quantizer
-        self.block.conv.weight.copy_(weight)
-        integers = quantizer.integers(weight)
-        unit = (integers * weight).sum() / integers.square().sum() / self.per_unit
-        return unit.expand(len(weight))
-
-    def adopt(self, unit: Tensor) -> None:
+    def _adopt(self, unit: Tensor) -> None:
         """Give the block, whose weights are new, batch norm and activation scale. unit: the
         full-precision sums per sum of integers, [O]."""
         block, bn = self.block, self.old.bn
-        sums = applied(self.rows, block.quantizer.integers(block.conv.weight))
+        sums = applied(self.rows, block.integers())
         variance, mean = torch.var_mean(sums.double(), 0, correction=0)
         gain = bn.weight / (bn.running_var + bn.eps).sqrt()
         bias = bn.bias + gain * (self.wanted.double().mean(0) - bn.running_mean)
@@ -141,29 +142,28 @@ class Layer:
         block.bn.running_var.copy_(variance)
         block.bn.weight.copy_(gain * unit * (block.bn.running_var + block.bn.eps).sqrt())
         block.bn.bias.copy_(bias)
-        norm = block.bn.eval()
-        block.choose_steps(norm(sums[:, :, None, None]))
+        block.choose_steps(block.bn.eval()(sums[:, :, None, None]))
 
     def start_paper(self, how: Quantization) -> None:
         """Choose gain and bias of a layer whose batch norm is folded. The bias makes the mean of
         each channel what it was before weights and inputs were rounded. A layer whose codebook
         would be all zero gets weights of one fixed-point step instead."""
-        block, weight, unit = self.block, self.old.conv.weight, 2.0**how.fraction_bits
+        block, weight, unit = self.block, self.old.weight, 2.0**how.fraction_bits
         target, real_in = self.wanted + self.old.bn.bias, self.per_unit / unit
         expected = target if block.spec["signed"] else target.relu()
         low, high = (v / unit for v in block.limits)
         top, best = block.top(target), float("inf")
+        if not weight.any():
+            raise UserError("its weights are zero")
         block.set_norm("fixed")
-        block.conv.weight.copy_(weight)
+        block.weight.copy_(weight)
         for factor in [f * high / top for f in FACTORS] if how.rebalance and top > 0 else [1.0]:
             gain = root_mean_square(weight) * factor / real_in
-            quantizer = FixedGain(how.clip, how.fraction_bits, gain)
+            quantizer = ClipQ(how.clip, how.fraction_bits, gain)
             if not quantizer.integers(weight).any():
                 quantizer = replace(quantizer, rms=1 / unit)
             rounded = quantizer.integers(weight) / unit
             real = ((rounded * weight).sum() / weight.square().sum()).item() * real_in
-            if real <= 0:
-                continue
             sums = applied(self.rows, rounded) / unit
             bias = (target - sums / real).mean(0)
             error = ((sums + real * bias).clamp(low, high) / real - expected).square().sum().item()
@@ -173,17 +173,6 @@ class Layer:
                 # y = sums / unit + bias * steps: a factor that is a power of two in the file.
                 block.bn.weight.copy_((1 / (unit * block.steps)).expand_as(bias))
                 block.bn.bias.copy_(bias)
-        if best == float("inf"):
-            raise UserError("its weights are zero")
-
-
-def make_scales_positive(block: Conv) -> None:
-    """Give channels of negative batch-norm scale negated weights instead: the file's mult is
-    positive."""
-    sign = torch.where(block.bn.weight < 0, -1.0, 1.0)
-    block.bn.weight *= sign
-    block.bn.running_mean *= sign
-    block.conv.weight *= sign[:, None, None, None]
 
 
 def fold_batch_norm(block: Conv) -> None:
@@ -191,7 +180,7 @@ def fold_batch_norm(block: Conv) -> None:
     bn = block.bn
     factor = bn.weight.double() / (bn.running_var.double() + bn.eps).sqrt()
     bias = bn.bias.double() - bn.running_mean.double() * factor
-    block.conv.weight.copy_(block.conv.weight.double() * factor.view(-1, 1, 1, 1))
+    block.weight.copy_(block.weight.double() * factor.view(-1, 1, 1, 1))
     block.set_norm("bias")
     block.bn.bias.copy_(bias)
 
@@ -199,18 +188,15 @@ def fold_batch_norm(block: Conv) -> None:
 def neighbours(net: Net) -> list[tuple[Conv, Conv]]:
     """Pairs of convolutions of which the second alone reads the first, past ReLU and pooling
     only."""
-    blocks, found = dict(net.blocks()), []
-    for block_name, block in blocks.items():
-        name = block_name
-        while True:
-            readers = [n for n, node in net.nodes.items() if name in node.spec["inputs"]]
-            if len(readers) != 1 or net.nodes[readers[0]].spec["op"] == "add":
-                break
-            name = readers[0]
-            if name in blocks:
-                if blocks[name].spec["channels"][0] == block.spec["channels"][1]:
-                    found.append((block, blocks[name]))
-                break
+    readers = Counter(one for node in net.nodes.values() for one in node.spec["inputs"])
+    made: dict[str, Conv | None] = {}  # the convolution whose channels an output has
+    found = []
+    for name, node in net.nodes.items():
+        source = node.spec["inputs"][0]
+        first = made.get(source) if readers[source] == 1 else None
+        if isinstance(node, Conv) and first:
+            found.append((first, node))
+        made[name] = node if isinstance(node, Conv) else None if isinstance(node, Add) else first
     return found
 
 
@@ -219,12 +205,12 @@ def equalize(net: Net) -> None:
     those that read it. net: with its batch norm folded."""
     for _ in range(EQUALIZATIONS):
         for first, second in neighbours(net):
-            made = first.conv.weight.double().square().sum((1, 2, 3))
-            read = second.conv.weight.double().square().sum((0, 2, 3))
+            made = first.weight.double().square().sum((1, 2, 3))
+            read = second.weight.double().square().sum((0, 2, 3))
             factor = torch.where((made > 0) & (read > 0), (read / made) ** 0.25, 1.0)
-            first.conv.weight.copy_(first.conv.weight.double() * factor.view(-1, 1, 1, 1))
+            first.weight.copy_(first.weight.double() * factor.view(-1, 1, 1, 1))
             first.bn.bias.copy_(first.bn.bias.double() * factor)
-            second.conv.weight.copy_(second.conv.weight.double() / factor.view(1, -1, 1, 1))
+            second.weight.copy_(second.weight.double() / factor.view(1, -1, 1, 1))
 
 
 @torch.no_grad()
@@ -237,49 +223,33 @@ def quantize(
     line per layer. Raises UserError that names a layer that has no codebook.
     """
     torch.set_num_threads(1)  # the network must not depend on how sums are split over threads
-    source = copy.deepcopy(net.eval())
+    source, last = copy.deepcopy(net.eval()), net.blocks()[-1][1]
     for _, block in source.blocks():
-        make_scales_positive(block)
         if block.raw or how.method == "paper":
             fold_batch_norm(block)
     if how.method == "paper" and how.rebalance:
         equalize(source)
     values = {"input": (x.to(torch.int8), x / net.spec["input"]["unit"])}
-    names = list(net.nodes)
-    for number, (name, node) in enumerate(net.nodes.items()):
-        old, node.mode = source.nodes[name], "fake"
-        before = [values[one] for one in node.spec["inputs"]]
-        units = [net.steps_of(one) for one in node.spec["inputs"]]
+    last_use = {one: name for name, node in net.nodes.items() for one in node.spec["inputs"]}
+    for name, node in net.nodes.items():
+        old, names = source.nodes[name], node.spec["inputs"]
+        node.mode = "fake"
+        integers, floats = zip(*(values[one] for one in names))
+        units = [net.steps_of(one) for one in names]
         if isinstance(node, Conv):
-            last = name == net.blocks()[-1][0]
+            rows, wanted = patches(integers[0], node), patches(floats[0], node)
+            layer = Layer(node, old, rows, applied(wanted, old.weight), units[0])
             try:
-                _start(node, cast(Conv, old), *before[0], units[0], how, last)
+                layer.start_paper(how) if how.method == "paper" else layer.start(how, node is last)
             except UserError as error:
                 raise UserError(f"layer {name}: {error}") from error
             report(f"{name}: {node.quantizer}")
         elif isinstance(node, Add):
-            a, b = (integers[:: max(1, len(x) // 250)].float() for integers, _ in before)
+            a, b = (one[:: max(1, len(x) // 250)].float() for one in integers)
             node.choose_ratio(a, b, (units[0], units[1]))
         if name != net.last:
-            values[name] = (
-                outputs(node, *(i for i, _ in before)),
-                outputs(old, *(f for _, f in before)),
-            )
-        for one in list(values):
-            if not any(one in net.nodes[k].spec["inputs"] for k in names[number + 1 :]):
+            values[name] = outputs(node, *integers), outputs(old, *floats)
+        for one in set(names):
+            if last_use[one] == name:
                 del values[one]
     net.mode = "fake"
-
-
-def _start(
-    block: Conv, old: Conv, x: Tensor, y: Tensor, per_unit: float, how: Quantization, last: bool
-) -> None:
-    wanted = applied(patches(y, old.conv), old.conv.weight)
-    layer = Layer(block, old, patches(x, old.conv), wanted, per_unit)
-    if how.method == "paper":
-        layer.start_paper(how)
-    elif how.method == "reconstruct":
-        layer.adopt(layer.fit(how.affine and not last))
-    else:
-        kinds = {"clipq": ClipQ(how.clip), "ternary": Ternary(), "binary": Binary()}
-        layer.adopt(layer.keep(kinds.get(how.method, FixedPoint(how.bits))))

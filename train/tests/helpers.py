@@ -5,13 +5,22 @@ import multiprocessing
 import pytest
 import torch
 
-from train.checkpoint import cifar_nin, snapped
+from train.checkpoint import snapped
 from train.net import Net, to_input
+from train.nets.nin import NIN
 from train.quantize.start import quantize
 from train.recipe import Quantization
 from train.sources import Images
+from train.trace import trace
 
 START = Quantization("clipq")  # the quickest
+MEAN = (125.307, 122.950, 113.865)
+SOURCE = {
+    "shape": [3, 32, 32],
+    "scale": [0.9] * 3,
+    "offset": [-0.9 * m for m in MEAN],
+    "unit": 57.0,
+}
 # Processes that a test may kill; what they need is imported once, for all of them.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["torch._dynamo", "train.__main__", "train.tests.helpers"])
@@ -41,7 +50,7 @@ def images(count: int, seed: int = 0, shape=(3, 32, 32), classes: int = 10) -> I
 def nin(seed: int = 0, width: float = 0.05) -> Net:
     """A NIN of few channels, in full precision."""
     torch.manual_seed(seed)
-    return cifar_nin("cifar10", width)
+    return trace(NIN(10, width), SOURCE).eval()
 
 
 def inputs(net: Net, count: int = 4, seed: int = 0) -> torch.Tensor:

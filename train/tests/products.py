@@ -19,18 +19,17 @@ from model.reference.torch_net import TorchNet
 from train import checkpoint
 from train.checkpoint import ZOO, export
 from train.net import to_input
-from train.quantize import Binary, ClipQ, FixedGain, FixedPoint, Segments, Ternary
-from train.quantize.fold import fold
+from train.quantize.codebooks import ClipQ, FixedPoint, Segments, Signs, root_mean_square
 
 QUANTIZERS = {
     "clipq": ClipQ(0.5),
     "clipq of 20 %": ClipQ(0.2),
     **{f"fixed point of {bits} bits": FixedPoint(bits) for bits in (8, 7, 6, 5, 4)},
-    "ternary": Ternary(),
-    "binary": Binary(),
+    "ternary": Signs(0.7),
+    "binary": Signs(0),
     "segments": Segments((-1.2, -0.3, 0.5), 2),
     "affine segments": Segments((-1.2, -0.3, 0.5), 2, affine=True),
-    "gain": FixedGain(0.2, 5, 1.0),
+    "gain": ClipQ(0.2, 5, 1.0),
 }
 
 
@@ -53,18 +52,23 @@ def products():
     rng = np.random.default_rng(1)
     for name, quantizer in QUANTIZERS.items():
         yield f"integers of {name}", digest(quantizer.integers(weights(rng)))
-    means = [QUANTIZERS["gain"].segments(weights(rng))[1] for _ in range(5)]
-    yield "segment means at a length of one", digest(*means)
+    sizes = [root_mean_square(weights(rng)) for _ in range(5)]
+    yield "root mean squares", digest(np.array(sizes))
     pixels = torch.from_numpy(rng.integers(0, 256, (3, 3, 32, 32)).astype(np.uint8))
     for source in sorted(ZOO.glob("*.ckpt.npz")):
         yield from shipped(source, pixels)
+
+
+def folded(block):
+    """The arrays of a layer of the file."""
+    return [one for one in block.folded().values() if isinstance(one, np.ndarray)]
 
 
 @torch.no_grad()
 def shipped(source: Path, pixels):
     net, facts = checkpoint.read(source)
     for name, block in net.blocks():
-        yield f"{source.name} {name}", digest(*fold(block).values())
+        yield f"{source.name} {name}", digest(*folded(block))
     with tempfile.TemporaryDirectory() as folder:
         export(source, Path(folder, "net"))
         yield f"{source.name} exported", digest(np.fromfile(Path(folder, "net"), np.uint8))

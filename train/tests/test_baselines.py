@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from train.quantize import Binary, ClipQ, FixedGain, FixedPoint, Segments, Ternary
-from train.quantize.fold import FoldError, to_network
+from train.net import FoldError, to_network
+from train.quantize.codebooks import ClipQ, FixedPoint, Segments, Signs
 from train.quantize.start import quantize
 from train.tests.helpers import START, inputs, nin
 
@@ -55,18 +55,18 @@ WEIGHTS = torch.tensor(
 
 
 def test_threshold_is_seven_tenths_of_the_mean_magnitude():
-    assert Ternary().integers(WEIGHTS).tolist() == [[1, -1, 1], [0, 0, 0]]
+    assert Signs(0.7).integers(WEIGHTS).tolist() == [[1, -1, 1], [0, 0, 0]]
 
 
 def test_index_and_codebook_of_ternary_weights():
-    index, codebook = Ternary().quantize(WEIGHTS)
+    index, codebook = Signs(0.7).quantize(WEIGHTS)
     assert index.tolist() == [[2, 1, 2], [0, 0, 0]] and codebook.tolist() == [0, -1, 1, 0]
 
 
 def test_signs():
     weights = torch.tensor([[-0.1, 0.0], [3.0, -7.0]])
-    assert Binary().integers(weights).tolist() == [[-1, 1], [1, -1]]
-    index, codebook = Binary().quantize(weights)
+    assert Signs(0).integers(weights).tolist() == [[-1, 1], [1, -1]]
+    index, codebook = Signs(0).quantize(weights)
     assert index.tolist() == [[1, 2], [2, 1]] and codebook.tolist() == [0, -1, 1, 0]
 
 
@@ -74,10 +74,10 @@ QUANTIZERS = [
     ClipQ(0.5),
     ClipQ(0.2),
     *map(FixedPoint, (8, 7, 6, 5, 4)),
-    Ternary(),
-    Binary(),
+    Signs(0.7),
+    Signs(0),
     Segments((-1.2, -0.3, 0.5), 2, affine=True),
-    FixedGain(0.2, 5, 1.5),
+    ClipQ(0.2, 5, 1.5),
 ]
 
 
@@ -103,5 +103,5 @@ def test_codebooks_can_be_exported(quantizer):
         return
     network = to_network(net)
     for name, block in net.blocks():
-        expected = quantizer.integers(block.conv.weight).numpy()
+        expected = quantizer.integers(block.weight).numpy()
         assert (network.layer(name).weights == expected).all()

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from train.net import replaced
-from train.quantize import ClipQ, clipq
+from train.quantize import codebooks as clipq
+from train.quantize.codebooks import ClipQ, root_mean_square
 
 # The 5x5 kernel of Cheng, Lin and Shih, IEEE TCAS-I 69(10), 2022.
 KERNEL = torch.tensor(
@@ -23,7 +24,7 @@ KERNEL = torch.tensor(
 def test_worked_example():
     """Of 15 negative weights three are clipped, up to -0.2; of 10 positive ones two, up to 0.1 (and
     with them the third 0.1). The negative segments meet at -0.85."""
-    index, codebook = ClipQ(0.2, 5).quantize(KERNEL)
+    index, codebook = ClipQ(0.2, 5, root_mean_square(KERNEL)).quantize(KERNEL)
     expected = torch.where(KERNEL > 0.1, 3, 0)
     expected = torch.where(KERNEL < -0.2, 2, expected)
     assert torch.equal(index, torch.where(KERNEL <= -0.85, 1, expected))

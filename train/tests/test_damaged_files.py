@@ -10,12 +10,11 @@ import torch
 from click.testing import CliRunner
 
 from model.common.errors import UserError
-from train import checkpoint, files, stages
+from train import checkpoint, engine
 from train.__main__ import main
 from train.checkpoint import ZOO
-from train.engine import Job, Run
-from train.files import StateError
-from train.quantize import ClipQ
+from train.engine import Run, StateError
+from train.quantize.codebooks import ClipQ
 from train.recipe import Training
 from train.tests.helpers import images, nin, quantized
 from train.workers import Workers
@@ -63,33 +62,35 @@ LAYER = ("net", "layers", 1)
 DAMAGED = {
     "classes is a text": (lambda a: meta(a, "classes", value="ten"), "classes"),
     "one class too few": (lambda a: meta(a, "classes", value=["a"] * 9), "classes"),
-    "a later version": (lambda a: meta(a, "version", value=2), "version"),
-    "a net of a number": (lambda a: meta(a, "net", value=3), "not a checkpoint"),
-    "no data set": (lambda a: {**a, "meta": np.array("{}")}, "dataset"),
-    "meta is a list": (lambda a: {**a, "meta": np.array("[1]")}, "not a checkpoint"),
+    "a net of a number": (lambda a: meta(a, "net", value=3), "no network"),
+    "no net": (lambda a: {**a, "meta": np.array("{}")}, "net"),
+    "meta is a list": (lambda a: {**a, "meta": np.array("[1]")}, "no network"),
     "meta is cut off": (lambda a: {**a, "meta": np.array('{"net": ')}, "JSON"),
     "meta nests deeply": (lambda a: {**a, "meta": np.array("[" * 100_000)}, "recursion"),
     "an unknown op": (lambda a: meta(a, *LAYER, "op", value="softmax"), "softmax"),
     "a later input": (lambda a: meta(a, *LAYER, "inputs", value=["conv5"]), "conv5"),
-    "other channels": (lambda a: meta(a, *LAYER, "channels", value=[7, 8]), "not a checkpoint"),
+    "other channels": (lambda a: meta(a, *LAYER, "shape", value=[8, 7, 1, 1]), "no network"),
     "huge channels": (
-        lambda a: meta(a, "net", "layers", 8, "channels", 1, value=1 << 30),
-        "not a checkpoint",
+        lambda a: meta(a, "net", "layers", 8, "shape", 0, value=1 << 30),
+        "no network",
     ),
-    "a kernel of 0": (lambda a: meta(a, *LAYER, "kernel", value=[0, 5]), "not a checkpoint"),
+    "a kernel of 0": (lambda a: meta(a, *LAYER, "shape", 2, value=0), "no network"),
     "nan weight": (lambda a: element(a, "conv4.weight", np.nan), "conv4.weight"),
     "infinite mean": (lambda a: element(a, "conv9.bn.running_mean", np.inf), "running_mean"),
     "negative variance": (lambda a: element(a, "conv9.bn.running_var", -1), "running_var"),
-    "float32 weights": (lambda a: {**a, "conv3.weight": np.float32(a["conv3.weight"])}, "conv3"),
+    "integer weights": (lambda a: {**a, "conv3.weight": np.int8(a["conv3.weight"])}, "conv3"),
+    "weights of another shape": (lambda a: {**a, "conv3.weight": a["conv3.weight"][1:]}, "conv3"),
     "steps of 0": (lambda a: {**a, "conv6.steps": np.float32(0)}, "conv6.steps"),
     "steps of nan": (lambda a: {**a, "conv6.steps": np.float32("nan")}, "conv6.steps"),
-    "clip of 1": (lambda a: {**a, "conv6.clip": np.float64(1)}, "conv6.clip"),
+    "clip of 1": (lambda a: meta(a, "quantizers", "conv6", "clip", value=1.0), "conv6"),
+    "clip of a text": (lambda a: meta(a, "quantizers", "conv6", "clip", value="x"), "conv6"),
     "edges descend": (
-        lambda a: {**a, "conv5.edges": np.array([1.0, 0, 2]), "conv5.zero": np.int64(0)},
-        "conv5.edges",
+        lambda a: meta(a, "quantizers", "conv5", value={"edges": [1.0, 0, 2], "zero": 0}),
+        "edges must ascend",
     ),
+    "no quantizer": (lambda a: meta(a, "quantizers", value={"conv1": {"clip": 0.2}}), "conv2"),
     "pickled": (lambda a: {**a, "conv7.weight": np.array([{}], object)}, "pickled"),
-    "unknown": (lambda a: {**a, "conv7.zero_point": np.int8(3)}, "zero_point is unknown"),
+    "unknown": (lambda a: {**a, "conv7.zero_point": np.int8(3)}, "zero_point"),
     "missing": (lambda a: {k: v for k, v in a.items() if k != "conv8.bn.bias"}, "conv8.bn.bias"),
 }
 
@@ -143,8 +144,8 @@ def test_a_fifo_is_not_waited_for(tmp_path):
 
 
 def run_in(folder):
-    job = Job(nin(), Training(((16, 2),), batch=20), images(40), images(20, 1), 0)
-    return Run(job, Workers(job.net, torch.device("cpu"), 1), folder / "state.pt")
+    settings, workers = Training(((16, 2),), batch=20), Workers(nin(), torch.device("cpu"), 1)
+    return Run(workers, settings, images(40), images(20, 1), folder / "state.pt", 0)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +155,7 @@ def run_in(folder):
         ("net", None),
         ("weights", {"state": 3}),
         ("epoch", "one"),
-        ("loss", 0.5),
+        ("losses", "much"),
         ("history", 3),
         ("seconds", [1]),
     ],
@@ -177,23 +178,36 @@ class Hostile:
 @pytest.mark.parametrize("damage", [*BYTES, "pickle"])
 def test_bytes_that_are_no_state(damage, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    path = tmp_path / "result.pt"
-    stages.write_net(path, quantized())
-    assert stages.read_net(path).blocks()[0][1].quantizer == ClipQ(0.2)
+    run = run_in(tmp_path)
+    run.save()
     if damage == "pickle":
-        torch.save(Hostile(), path)
+        torch.save(Hostile(), run.path)
     else:
-        path.write_bytes(BYTES[damage](path.read_bytes()))
-    with pytest.raises(StateError, match=f"{path}: damaged"):
-        stages.read_net(path)
-    assert [p.name for p in tmp_path.iterdir()] == ["result.pt"]
+        run.path.write_bytes(BYTES[damage](run.path.read_bytes()))
+    with pytest.raises(StateError, match=f"{run.path}: damaged"):
+        run.resume()
+    assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
+
+
+@pytest.mark.parametrize("damage", BYTES)
+def test_bytes_that_are_no_result(damage, tmp_path):
+    """What a stage leaves behind, in single precision."""
+    path, net = tmp_path / "result.npz", quantized()
+    net.nodes["conv3"].weight.data *= 1.1
+    checkpoint.write(net, path, {"seconds": 1.0}, half=False)
+    read, facts = checkpoint.read(path)
+    assert read.blocks()[0][1].quantizer == ClipQ(0.2) and facts["seconds"] == 1
+    assert torch.equal(read.nodes["conv3"].weight, net.nodes["conv3"].weight)
+    path.write_bytes(BYTES[damage](path.read_bytes()))
+    with pytest.raises(UserError, match=f"{path}: .*; delete it to make it again"):
+        checkpoint.read(path)
 
 
 @pytest.mark.parametrize("mode", ["float", "fake"])
 @pytest.mark.parametrize(
     "layer, part, value",
     [
-        ("conv4", "conv.weight", torch.nan),
+        ("conv4", "weight", torch.nan),
         ("conv5", "bn.bias", torch.nan),
         ("conv9", "bn.running_var", -1),
     ],
@@ -211,7 +225,7 @@ def test_a_full_disk_keeps_the_old_state(tmp_path, monkeypatch):
     run = run_in(tmp_path)
     run.save()
     before = run.path.read_bytes()
-    monkeypatch.setattr(files.torch, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+    monkeypatch.setattr(engine.torch, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
     with pytest.raises(OSError, match="full"):
         run.save()
     assert run.path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1

@@ -6,9 +6,7 @@ import torch
 
 from train import checkpoint
 from train.checkpoint import CheckpointError, snapped
-from train.quantize import Binary, ClipQ, Segments
-from train.quantize.clipq import root_mean_square
-from train.quantize.fold import fold
+from train.quantize.codebooks import ClipQ, FixedPoint, Segments, Signs, root_mean_square
 from train.tests.helpers import quantized
 
 
@@ -64,12 +62,12 @@ def on_edge(request, calibrated):
     """(a network on an edge, the field of the exported layer that half precision changes)."""
     net = snapped(calibrated)
     with torch.no_grad():
-        return net, request.param(net, net.nodes["conv2"].conv.weight)
+        return net, request.param(net, net.nodes["conv2"].weight)
 
 
 def same(ours, theirs):
     """Whether two networks have the same integers."""
-    folded = [[fold(block) for _, block in net.blocks()] for net in (ours, theirs)]
+    folded = [[block.folded() for _, block in net.blocks()] for net in (ours, theirs)]
     return all(np.array_equal(a[key], b[key]) for a, b in zip(*folded) for key in a)
 
 
@@ -80,7 +78,7 @@ def test_a_network_that_half_precision_changes_is_refused(on_edge, tmp_path):
     with pytest.raises(CheckpointError, match=message):
         checkpoint.write(net, path, {})
     assert not path.exists()
-    before, after = (fold(one.nodes["conv2"]) for one in (net, snapped(net)))
+    before, after = (one.nodes["conv2"].folded() for one in (net, snapped(net)))
     changed = [name for name in before if not np.array_equal(before[name], after[name])]
     assert changed[0] == field  # it is on an edge
 
@@ -104,19 +102,24 @@ def test_snapping_once_is_enough(clip, scale, calibrated, tmp_path):
     net = snapped(calibrated)
     rng = torch.Generator().manual_seed(1)
     for _, block in net.blocks():
-        block.conv.weight.data = scale * torch.randn(block.conv.weight.shape, generator=rng)
+        block.weight.data = scale * torch.randn(block.weight.shape, generator=rng)
         block.quantizer = ClipQ(clip)
     once = snapped(net)
     for (_, a), (_, b) in zip(once.blocks(), snapped(once).blocks()):
-        assert torch.equal(a.conv.weight, b.conv.weight)
+        assert torch.equal(a.weight, b.weight)
     checkpoint.write(once, tmp_path / "x.ckpt.npz", {})
     assert same(once, checkpoint.read(tmp_path / "x.ckpt.npz")[0])
 
 
-@pytest.mark.parametrize("quantizer", [Binary(), ClipQ(0.2, fraction_bits=5)])
-def test_quantizers_that_the_file_cannot_hold_are_refused(quantizer, calibrated, tmp_path):
-    net = snapped(calibrated)
-    net.nodes["conv4"].conv.weight.data[0].abs_()  # so that the signs differ in number
+@pytest.mark.parametrize("quantizer", [Signs(0), Signs(0.7), ClipQ(0.2, 5, 1.5), FixedPoint(4)])
+def test_quantizers_are_read_back_where_the_file_can_hold_them(quantizer, calibrated, tmp_path):
+    net, path = snapped(calibrated), tmp_path / "x.ckpt.npz"
+    net.nodes["conv4"].weight.data[0].abs_()  # so that the signs differ in number
     net.nodes["conv4"].quantizer = quantizer
-    with pytest.raises(CheckpointError, match="is not written"):
-        checkpoint.write(net, tmp_path / "x.ckpt.npz", {})
+    if isinstance(quantizer, FixedPoint):
+        with pytest.raises(CheckpointError, match="is not written: .* no codebook"):
+            checkpoint.write(net, path, {})
+        return
+    checkpoint.write(net, path, {})
+    read, _ = checkpoint.read(path)
+    assert read.nodes["conv4"].quantizer == quantizer and same(net, read)

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from model.reference.integer import run_integer
-from train.net import Net, replaced
-from train.quantize.fold import to_network
+from train.net import Net, replaced, to_network
 from train.quantize.start import quantize
 from train.tests.helpers import START, nin
 

@@ -5,33 +5,29 @@ import pytest
 import torch
 
 from model.reference.integer import run_integer
-from train.net import Conv, Net
-from train.quantize.fold import FoldError, add_scales, fold, mult_and_shift, to_network
+from train.net import Conv, FoldError, Net, to_network
 
 
-def test_mult_and_shift_are_close_and_in_range():
-    factor = np.exp(np.random.default_rng(0).uniform(np.log(1e-5), np.log(2e4), 1000))
-    mult, shift = mult_and_shift(factor)
-    assert mult.min() >= 1 and mult.max() <= 32767 and shift.min() >= 0 and shift.max() <= 31
-    assert np.abs(mult / 2.0**shift / factor - 1).max() < 2**-14
+@pytest.mark.parametrize("bad", [0.0, -1.0, 1e9, np.nan])
+def test_a_scale_that_cannot_be_expressed_is_named(bad):
+    block = random_block(1)
+    block.bn.weight.data[4] = bad
+    with pytest.raises(FoldError, match="layer conv: channel 4: .* must be positive and at most"):
+        to_network(alone(block))
 
 
-def test_factor_that_rounds_up_to_a_power_of_two():
-    mult, shift = mult_and_shift(np.array([1 - 2**-20]))
-    assert (mult[0], shift[0]) == (16384, 14)
-
-
-@pytest.mark.parametrize("bad", [0.0, -1.0, 1e6, 1e-12])
-def test_inexpressible_factor_names_its_channel(bad):
-    with pytest.raises(ValueError, match="channel 1"):
-        mult_and_shift(np.array([1.0, bad, 2.0]))
+def test_a_bias_that_does_not_fit_is_named():
+    block = random_block(1)
+    block.bn.bias.data[2] = 1e9
+    with pytest.raises(FoldError, match="layer conv: channel 2: bias .* does not fit 32 bits"):
+        to_network(alone(block))
 
 
 def block_of(inputs, outputs, kernel, last: bool = False) -> Conv:
     """A convolution of its own."""
-    window = {"kernel": [kernel] * 2, "stride": [1, 1], "pad": [kernel // 2] * 2}
-    kind = {"norm": "batch", "relu": not last, "signed": last}
-    return Conv({"channels": [inputs, outputs], **window, **kind})
+    shape, pad = [outputs, inputs, kernel, kernel], [kernel // 2] * 2
+    window = {"shape": shape, "stride": [1, 1], "pad": pad}
+    return Conv({**window, "norm": "batch", "relu": not last, "signed": last})
 
 
 def alone(block: Conv) -> Net:
@@ -70,17 +66,5 @@ def test_integers_follow_the_float_block(last):
 
 
 def test_fold_is_repeatable():
-    first, second = (fold(random_block(5)).values() for _ in range(2))
-    assert all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(first, second))
-
-
-@pytest.mark.parametrize("ratio", [(0.7, 0.02), (1.0, 1.0), (3.1, 1e-3), (1e-4, 2e-4)])
-def test_scales_of_an_addition(ratio):
-    mult, shift = add_scales(np.array(ratio))
-    assert all(1 <= m <= 32767 for m in mult) and 0 <= shift <= 31
-    assert np.abs(np.array(mult) / 2.0**shift - ratio).max() < 2**-14 * max(ratio)
-
-
-def test_inputs_of_an_addition_that_differ_too_much():
-    with pytest.raises(FoldError, match="differ by 1000000 times"):
-        add_scales(np.array([1.0, 1e-6]))
+    first, second = (random_block(5).folded() for _ in range(2))
+    assert all(np.array_equal(first[key], second[key]) for key in first)

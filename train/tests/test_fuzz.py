@@ -11,8 +11,8 @@ import torch
 
 from model.common.errors import UserError
 from model.tests.fuzz import DTYPES, HOSTILE, damage, nodes, pick
-from train import checkpoint, files, stages
-from train.quantize.fold import to_network
+from train import checkpoint, engine
+from train.net import to_network
 from train.tests.helpers import nin, quantized
 from train.tests.test_damaged_files import run_in
 
@@ -22,12 +22,13 @@ NUMBERS = (0, 1, -1, 1e-38, 6e4, -1e30, 3e38, float("nan"), float("inf"), -float
 
 
 class Checkpoints:
-    """*.ckpt.npz or *.float.npz of a small network."""
+    """*.ckpt.npz, *.float.npz or a stage's result of a small network."""
 
-    def __init__(self, folder: Path, kind: bool):
+    def __init__(self, folder: Path, kind: str):
         self.path = folder / "nin.npz"
         facts = {"classes": list("abcdefghij"), "seed": 1, "validation": 0.5, "name": "x"}
-        checkpoint.write(quantized() if kind else nin(), self.path, facts)
+        net = nin() if kind == "full precision" else quantized()
+        checkpoint.write(net, self.path, facts, half=kind != "result")
         self.whole = self.path.read_bytes()
         with np.load(self.path) as archive:
             self.arrays = dict(archive)
@@ -77,25 +78,23 @@ def change_arrays(rng, arrays):
 
 
 class States:
-    """A run's state, or a stage's result: a tree of tables, numbers and tensors."""
+    """A run's state: a tree of tables, numbers and tensors."""
 
-    def __init__(self, folder: Path, of_result: bool):
-        self.run, self.of_result = run_in(folder), of_result
+    def __init__(self, folder: Path, kind: str):
+        self.run = run_in(folder)
         self.run.epoch, self.run.history = (2, [{"loss": 2.0, "val": 0.5}] * 2)
         for optimizer in (self.run.weights, self.run.others):
             for weight in optimizer.param_groups[0]["params"]:
                 optimizer.state[weight]["momentum_buffer"] = torch.ones_like(weight)
         self.run.save()
         self.path = self.run.path
-        if of_result:
-            stages.write_net(self.path, quantized(), seconds=1.0)
         self.whole = self.path.read_bytes()
 
     def mutate(self, rng):
         if rng.random() < 0.3:
             return self.path.write_bytes(damage(rng, self.whole))
         self.path.write_bytes(self.whole)
-        with files.reading(self.path) as tree:
+        with engine.reading(self.path) as tree:
             pass
         for _ in range(rng.integers(1, 3)):
             places = list(nodes(tree))
@@ -129,8 +128,6 @@ class States:
         )
 
     def use(self):
-        if self.of_result:
-            return stages.read_net(self.path)
         self.run.resume()
         self.run.save()
 
@@ -140,17 +137,16 @@ def late(*_):
 
 
 KINDS = {
-    "quantized": (Checkpoints, True),
-    "full precision": (Checkpoints, False),
-    "state": (States, False),
-    "result": (States, True),
+    "quantized": Checkpoints,
+    "full precision": Checkpoints,
+    "result": Checkpoints,
+    "state": States,
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_mutated_files(kind, tmp_path):
-    made_by, flag = KINDS[kind]
-    file, accepted = made_by(tmp_path, flag), 0
+    file, accepted = KINDS[kind](tmp_path, kind), 0
     previous = signal.signal(signal.SIGALRM, late)
     for number in range(COUNT):
         file.mutate(np.random.default_rng(number))
@@ -161,7 +157,9 @@ def test_mutated_files(kind, tmp_path):
         except UserError as error:
             lines = str(error).split("\n")
             assert len(str(error)) < 1000 and all(map(str.isprintable, lines)), f"file {number}"
-            assert str(tmp_path) in str(error) or kind == "quantized", f"file {number}: {error}"
+            assert str(tmp_path) in str(error) or kind in ("quantized", "result"), (
+                f"file {number}: {error}"
+            )
         except Exception as error:
             raise AssertionError(f"{kind}: file {number}") from error
         finally:

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from train.quantize.clipq import root_mean_square
-from train.quantize.segments import Segments
+from train.quantize.codebooks import Segments, root_mean_square
 
 WEIGHTS = torch.tensor(
     [[3.0, -4.0, 0.0, -1.0], [2.0, 0.5, -0.5, -2.0]]

