@@ -1,11 +1,14 @@
 """`make speed`: the speed of RTL simulation against that of another commit, side by side.
 
 Both checkouts run the shipped NIN with `make run BACKEND=rtl`, in turns, on one image and on
-several. The difference of the two is the time of the images without start-up.
+several. The difference of the two is the time of the images without start-up. On one core it is
+processor time, which other programs change little; on all cores it is wall time.
 """
 
 from __future__ import annotations
 
+import os
+import resource
 import statistics
 import tempfile
 import time
@@ -45,14 +48,30 @@ def checkout(commit: str) -> Path:
     return folder
 
 
-def seconds(folder: Path, images: Path, out: Path) -> tuple[float, int]:
-    """Wall time of one run, and the cycles of all its images."""
-    run = [f"NET={NETWORK}", f"IMAGES={images}", "BACKEND=rtl", "PIXELS=1", f"OUT={out}"]
-    start = time.monotonic()
-    call(["make", "run", *run], folder)
-    passed = time.monotonic() - start
+def used() -> float:
+    """Processor seconds of all commands that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def seconds(folder: Path, images: Path, out: Path, one_core: bool) -> tuple[float, int]:
+    """Time of one run, and the cycles of all its images."""
+    run = ["make", "run", f"NET={NETWORK}", f"IMAGES={images}", "BACKEND=rtl", "PIXELS=1"]
+    core = ["taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))] if one_core else []
+    clock = used if one_core else time.monotonic
+    start = clock()
+    call([*core, *run, f"OUT={out}"], folder)
+    passed = clock() - start
     with np.load(out) as results:
         return passed, int(results["total_cycles"].sum())
+
+
+def speed(folder: Path, work: Path, count: int, one_core: bool) -> float:
+    """Cycles a second of `count` images after the first one; the images are in `work`."""
+    (one, first), (all_, cycles) = (
+        seconds(folder, work / f"{n}.npy", work / "out.npz", one_core) for n in (1, count + 1)
+    )
+    return (cycles - first) / (all_ - one)
 
 
 @click.command(cls=Command, help=__doc__)
@@ -61,23 +80,26 @@ def seconds(folder: Path, images: Path, out: Path) -> tuple[float, int]:
 @click.option("--rounds", type=click.IntRange(1, 20), default=3, show_default=True)
 def main(base: str, count: int, rounds: int) -> None:
     trees = {"this checkout": ROOT, base: checkout(base)}
+    ratios: dict[str, list[float]] = {"one core": [], "all cores": []}
     with np.load(IMAGES) as shipped, process.folder() as work:
         for n in (1, count + 1):
             np.save(work / f"{n}.npy", shipped["images"][:n])
         for tree in trees.values():  # set up, compile
-            seconds(tree, work / "1.npy", work / "out.npz")
-        ratios = []
+            seconds(tree, work / "1.npy", work / "out.npz", False)
         for number in range(rounds):
-            speed = {}
-            for name, tree in trees.items():
-                (one, first), (all_, cycles) = (
-                    seconds(tree, work / f"{n}.npy", work / "out.npz") for n in (1, count + 1)
+            for cores, found in ratios.items():
+                speeds = {
+                    name: speed(tree, work, count, cores == "one core")
+                    for name, tree in trees.items()
+                }
+                found.append(speeds["this checkout"] / speeds[base])
+                each = ", ".join(f"{name} {value / 1000:,.0f}" for name, value in speeds.items())
+                click.echo(
+                    f"round {number + 1}, {cores}: thousand cycles a second: {each}; "
+                    f"{found[-1]:.2f} x"
                 )
-                speed[name] = (cycles - first) / (all_ - one)
-            ratios.append(speed["this checkout"] / speed[base])
-            each = ", ".join(f"{name} {value / 1000:,.0f}" for name, value in speed.items())
-            click.echo(f"round {number + 1}: thousand cycles a second: {each}; {ratios[-1]:.2f} x")
-    click.echo(f"median {statistics.median(ratios):.2f} x of {base}")
+    for cores, found in ratios.items():
+        click.echo(f"{cores}: median {statistics.median(found):.2f} x of {base}")
 
 
 if __name__ == "__main__":

@@ -530,15 +530,17 @@ module clipq_accel #(
   );
 
   // ---------------------------------------------------------------- output stage and write-back
-  logic raw_q, fused_q, stage_valid, result_valid, room_raw;
+  logic raw, fused, raw_q, fused_q, stage_valid, result_valid, room_raw;
   logic [8:0] stage_word;
   logic [NUM_MODULES-1:0][cq_pkg::ACC_W-1:0] stage_acc, result_sum;
   logic [NUM_MODULES-1:0][7:0] result_y;
   logic [TAG_W-1:0] stage_tag, result_tag;
   logic unused_stage_word;
+  assign raw   = program_pkg::descriptor_raw(desc);
+  assign fused = program_pkg::descriptor_fused(desc);
   always_ff @(posedge clk_i) begin
-    raw_q   <= program_pkg::descriptor_raw(desc);
-    fused_q <= program_pkg::descriptor_fused(desc);
+    raw_q   <= raw;
+    fused_q <= fused;
   end
   assign unused_stage_word = &stage_word[8:WORD_W];
   assign stage_valid = conv_acc_valid || pool_sum_valid;

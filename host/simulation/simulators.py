@@ -30,8 +30,9 @@ with environment.applied():  # cocotb reads its variables as it is imported
     import find_libpython
 
 # The wheel is configured without the compiler's option for precompiled headers, which larger
-# designs need. -O1 compiles in half the time of -O2 and simulates a network nearly as fast.
-VERILATOR_MAKE = ("CFG_CXXFLAGS_PCH_I=-include", "OPT_FAST=-O1")
+# designs need. -O1 compiles in 0.4 of the time of -O2, and simulations take 3 % longer; Verilator's
+# own runtime, called at each clock edge, is compiled once.
+VERILATOR_MAKE = ("CFG_CXXFLAGS_PCH_I=-include", "OPT_FAST=-O1", "OPT_GLOBAL=-O2")
 
 
 VERILATOR_MAIN = Path(__file__).with_name("verilator_main.cpp")

@@ -17,13 +17,20 @@ module delay_line #(
     output wire logic [WIDTH-1:0] d_o
 );
 
+  genvar s;
   generate
     if (DEPTH == 0) begin : gen_wire
       assign d_o = d_i;
     end else begin : gen_shift
-      logic [DEPTH*WIDTH-1:0] shift_q;  // oldest word on top
-      always_ff @(posedge clk_i) shift_q <= (DEPTH * WIDTH)'({shift_q, d_i});
-      assign d_o = shift_q[(DEPTH-1)*WIDTH+:WIDTH];
+      // A register a stage: Verilator would copy one register of all of them twice a cycle.
+      logic [(DEPTH+1)*WIDTH-1:0] stage;
+      assign stage[WIDTH-1:0] = d_i;
+      for (s = 0; s < DEPTH; s = s + 1) begin : gen_stage
+        logic [WIDTH-1:0] word_q;
+        always_ff @(posedge clk_i) word_q <= stage[s*WIDTH+:WIDTH];
+        assign stage[(s+1)*WIDTH+:WIDTH] = word_q;
+      end
+      assign d_o = stage[DEPTH*WIDTH+:WIDTH];
     end
   endgenerate
 

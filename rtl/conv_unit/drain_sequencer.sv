@@ -44,11 +44,13 @@ module drain_sequencer #(
 
   // ---------------------------------------------------------------- the layer
   logic three_steps;  // 1-wide kernels: three output channels a module
+  logic fused;
   logic [A_W-1:0] out_base, out_row_stride, out_tile_row_step, out_tile_col_step;
   logic [program_pkg::QUADS_W-1:0] out_quads;
   logic [program_pkg::DIM_W-1:0] out_w, out_h;
   logic [program_pkg::TILE_W:0] tile_rows, tile_cols;
   assign three_steps       = program_pkg::descriptor_mode(desc_i) == program_pkg::MODE_1;
+  assign fused             = program_pkg::descriptor_fused(desc_i);
   assign out_base          = program_pkg::descriptor_out_base(desc_i);
   assign out_row_stride    = program_pkg::descriptor_out_row_stride(desc_i);
   assign out_quads         = program_pkg::descriptor_out_quads(desc_i);
@@ -108,7 +110,7 @@ module drain_sequencer #(
   end
 
   always_ff @(posedge clk_i) begin
-    turn_q <= start_i || !turn_q || !program_pkg::descriptor_fused(desc_i);
+    turn_q <= start_i || !turn_q || !fused;
     if (start_i) begin
       left_h_q        <= out_h;
       left_w_q        <= out_w;

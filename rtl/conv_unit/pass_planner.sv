@@ -49,7 +49,7 @@ module pass_planner #(
 
   // ---------------------------------------------------------------- the layer
   logic vertical, pair, stride_h, stride_w;  // strides less one
-  logic [A_W-1:0] in_base, row_base0, in_tile_row_step, col_base0, in_tile_col_step;
+  logic [A_W-1:0] in_base, in_row_stride, row_base0, in_tile_row_step, col_base0, in_tile_col_step;
   logic [A_W-1:0] kr_addr_step, piece_addr_step, window_addr;
   logic [program_pkg::DIM_W-1:0] in_w, in_h, out_w, out_h;
   logic [program_pkg::TILE_W:0] tile_rows, tile_cols;
@@ -61,6 +61,7 @@ module pass_planner #(
   assign stride_h         = program_pkg::descriptor_stride_h(desc_i);
   assign stride_w         = program_pkg::descriptor_stride_w(desc_i);
   assign in_base          = program_pkg::descriptor_in_base(desc_i);
+  assign in_row_stride    = program_pkg::descriptor_in_row_stride(desc_i);
   assign in_w             = program_pkg::descriptor_in_w(desc_i);
   assign in_h             = program_pkg::descriptor_in_h(desc_i);
   assign out_w            = program_pkg::descriptor_out_w(desc_i);
@@ -106,7 +107,7 @@ module pass_planner #(
     in_last_q     <= in_w_s - S_W'(1);
     in_below_q    <= in_h_s + round_up;
     window_rest_q <= window_s - S_W'(1);
-    second_row_q  <= in_base + program_pkg::descriptor_in_row_stride(desc_i);
+    second_row_q  <= in_base + in_row_stride;
   end
 
   // ---------------------------------------------------------------- states

@@ -106,10 +106,10 @@ module window_generator (
         win4_q <= win3_q;
       end
 
-      logic [8*program_pkg::PES-1:0] act_q;
+      logic [8*program_pkg::PES-1:0] act;
       for (e = 0; e < program_pkg::PES; e = e + 1) begin : gen_pe
         localparam int CHANNEL = channel_of(e);
-        logic [7:0] tap1, tap3, tap5, selected;
+        logic [7:0] tap1, tap3, tap5, selected, act_q;
         assign tap1 = win0_q[8*CHANNEL+:8];
         if (segment_of(e) == 0) begin : gen_tap3_0
           assign tap3 = tap1;
@@ -131,9 +131,10 @@ module window_generator (
           else if (mode_i == program_pkg::MODE_3) selected = tap3;
           else selected = tap1;
         end
-        always_ff @(posedge clk_i) act_q[8*e+:8] <= selected;
+        always_ff @(posedge clk_i) act_q <= selected;
+        assign act[8*e+:8] = act_q;
       end
-      assign single_o[a] = act_q[8*24+:8];
+      assign single_o[a] = act[8*24+:8];
 
       for (s = 0; s < 3; s = s + 1) begin : gen_segment
         for (k = 0; k < 4; k = k + 1) begin : gen_pair
@@ -145,7 +146,7 @@ module window_generator (
               .DEPTH(k)
           ) u_delay (
               .clk_i(clk_i),
-              .d_i  (act_q[8*(8*s+2*k)+:16]),
+              .d_i  (act[8*(8*s+2*k)+:16]),
               .d_o  (pair)
           );
           assign x = {signed_i && pair[7], pair[7:0]};

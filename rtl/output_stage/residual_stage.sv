@@ -47,14 +47,15 @@ module residual_stage #(
   logic own_signed, other_signed;  // a tensor is signed if its lower clamp is negative
   logic [14:0] factor, other_factor;
   logic signed [9:0] out_min;
-  logic [A_W-1:0] offset_q;  // from the output to the second tensor
+  logic [A_W-1:0] out_base, other_base, offset_q;  // from the output to the second tensor
   assign out_min      = program_pkg::descriptor_out_min(desc_i);
   assign own_signed   = out_min < 0;
   assign other_signed = program_pkg::descriptor_other_signed(desc_i);
   assign factor       = program_pkg::descriptor_mult(desc_i);
   assign other_factor = program_pkg::descriptor_other_mult(desc_i);
-  always_ff @(posedge clk_i)
-    offset_q <= program_pkg::descriptor_other_base(desc_i) - program_pkg::descriptor_out_base(desc_i);
+  assign out_base     = program_pkg::descriptor_out_base(desc_i);
+  assign other_base   = program_pkg::descriptor_other_base(desc_i);
+  always_ff @(posedge clk_i) offset_q <= other_base - out_base;
 
   assign rd_valid_o = valid_i;
   assign rd_addr_o  = addr_i + offset_q;

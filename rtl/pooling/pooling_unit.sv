@@ -55,8 +55,18 @@ module pooling_unit #(
 
   // ---------------------------------------------------------------- the layer
   logic add_q, sums_q;  // sums: not maxima
-  logic [A_W-1:0] in_row_stride, out_base, out_row_stride;
+  logic [3:0] op;
+  logic in_signed, other_signed;
+  logic [14:0] mult, other_mult;
+  logic [A_W-1:0] in_base, other_base, in_row_stride, out_base, out_row_stride;
   logic [Q_W-1:0] in_quads;  // of both tensors
+  assign op             = program_pkg::descriptor_op(desc_i);
+  assign in_signed      = program_pkg::descriptor_in_signed(desc_i);
+  assign other_signed   = program_pkg::descriptor_other_signed(desc_i);
+  assign mult           = program_pkg::descriptor_mult(desc_i);
+  assign other_mult     = program_pkg::descriptor_other_mult(desc_i);
+  assign in_base        = program_pkg::descriptor_in_base(desc_i);
+  assign other_base     = program_pkg::descriptor_other_base(desc_i);
   assign in_row_stride  = program_pkg::descriptor_in_row_stride(desc_i);
   assign out_base       = program_pkg::descriptor_out_base(desc_i);
   assign out_row_stride = program_pkg::descriptor_out_row_stride(desc_i);
@@ -71,15 +81,13 @@ module pooling_unit #(
   assign last_quad  = in_quads - Q_W'(1);
   assign last_group = sums_q ? last_quad >> SHIFT : last_quad >> 3;
   always_ff @(posedge clk_i) begin
-    add_q        <= program_pkg::descriptor_op(desc_i) == program_pkg::OP_ADD;
-    sums_q       <= program_pkg::descriptor_op(desc_i) == program_pkg::OP_ADD ||
-        program_pkg::descriptor_op(desc_i) == program_pkg::OP_AVGPOOL;
+    add_q        <= op == program_pkg::OP_ADD;
+    sums_q       <= op == program_pkg::OP_ADD || op == program_pkg::OP_AVGPOOL;
     groups_q     <= last_group + Q_W'(1);
     one_group_q  <= last_group == '0;
     group_step_q <= sums_q ? 4'(QUADS) : 4'd8;
     rest_q       <= {1'b0, last_quad[2:0] & (sums_q ? 3'(QUADS - 1) : 3'd7)} + 4'd1;
-    row_step_q   <= add_q ? program_pkg::descriptor_other_base(desc_i) - program_pkg::descriptor_in_base(desc_i)
-                        : in_row_stride;
+    row_step_q   <= add_q ? other_base - in_base : in_row_stride;
   end
 
   // ---------------------------------------------------------------- reads
@@ -91,7 +99,7 @@ module pooling_unit #(
       .clk_i          (clk_i),
       .rst_ni         (rst_ni),
       .start_i        (start_i),
-      .in_base_i      (program_pkg::descriptor_in_base(desc_i)),
+      .in_base_i      (in_base),
       .in_w_i         (program_pkg::descriptor_in_w(desc_i)),
       .in_h_i         (program_pkg::descriptor_in_h(desc_i)),
       .q_i            (in_quads),
@@ -167,8 +175,8 @@ module pooling_unit #(
   always_ff @(posedge clk_i) begin
     flags_q  <= early;
     late_q   <= flags_q;
-    signed_q <= other ? program_pkg::descriptor_other_signed(desc_i) : program_pkg::descriptor_in_signed(desc_i);
-    factor_q <= other ? program_pkg::descriptor_other_mult(desc_i) : program_pkg::descriptor_mult(desc_i);
+    signed_q <= other ? other_signed : in_signed;
+    factor_q <= other ? other_mult : mult;
   end
 
   // What is added up or compared: the data, or a cycle later their products.
