@@ -54,10 +54,13 @@ def _take(
     registers = {}
     for port, bits in block["connections"].items():
         if port.startswith(prefix) and (reached := sinks[bits[0]]):
-            registers[port] = _register(cells, reached)
-    clocks = [cells[name]["connections"]["CLK"] for name in registers.values() if name]
-    clock = clock or (clocks[0] if clocks else None)
-    if not registers or len(clocks) < len(registers) or any(c != clock for c in clocks):
+            name = _register(cells, reached)
+            if name is None or cells[name]["connections"]["CLK"] != (
+                clock := clock or cells[name]["connections"]["CLK"]
+            ):
+                return None
+            registers[port] = name
+    if not registers:
         return None
     for port, name in registers.items():
         block["connections"][port] = cells.pop(name)["connections"]["Q"]
