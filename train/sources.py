@@ -146,7 +146,7 @@ def _folder(path: Any, arguments: Any) -> Parts:
 
 def _read(place: Path, classes: list[str]) -> tuple[Any, list[int]]:
     paths = [
-        (path, n) for n, name in enumerate(classes) for path in sorted((place / name).iterdir())
+        (path, n) for n, name in enumerate(classes) for path in sorted((place / name).glob("*"))
     ]
     found = [(path, _image(path), n) for path, n in paths if path.suffix.lower() in SUFFIXES]
     if not found:

@@ -66,8 +66,9 @@ class Tracer:
                 self.outputs = [self.values.get(one) for one in node.args[0]]
 
     def _take(self, node: Any) -> None:
-        kind = str(node.target).split(".")[1].removesuffix("_")
-        given = {one.name: one.default_value for one in node.target._schema.arguments}
+        kind = node.target.__name__.split(".")[0].removesuffix("_")
+        known = getattr(getattr(node.target, "_schema", None), "arguments", ())
+        given = {one.name: one.default_value for one in known}
         given.update(zip(given, node.args), **node.kwargs)
         try:
             for key, value in FIXED.items():
@@ -78,8 +79,8 @@ class Tracer:
                 if kind in FLATTENING and shape[1:].numel() != shape[-1]:
                     raise TraceError("only flattening to [N, features] is supported")
                 self.values[node] = self._name_of(node.args[0])
-            elif method := getattr(self, kind, None):
-                method(node, given)
+            elif method := getattr(type(self), kind, None):
+                method(self, node, given)
             else:
                 raise TraceError(f"there is no layer for {kind}")
         except TraceError as refusal:
@@ -87,7 +88,7 @@ class Tracer:
 
     def _new_name(self, node: Any) -> str:
         """That of a module without parts, else the operation's."""
-        path = list(node.meta["nn_module_stack"].values())[-1][0]
+        path = list((node.meta.get("nn_module_stack") or {"": [""]}).values())[-1][0]
         whole = path and not list(self.module.get_submodule(path).children())
         name = path.replace(".", "_") if whole else node.name
         while name in self.layers or name == "input" or hasattr(nn.ModuleDict, name):
@@ -164,7 +165,7 @@ class Tracer:
                 for layer in passed:
                     layer["signed"] = False
                 return
-            if passed[-1]["op"] != "maxpool":
+            if passed[-1]["op"] == "avgpool":
                 break
             at = at.args[0]
             name = self.values[at]
@@ -201,6 +202,8 @@ class Tracer:
 
     def dropout(self, node: Any, given: Spec) -> None:
         self._layer(node, "dropout", given["input"], share=given["p"])
+
+    feature_dropout = dropout
 
     def _shape(self, value: Any) -> list[int]:
         return list(self.shapes[self._name_of(value)])

@@ -109,7 +109,8 @@ class Workers:
             bn.running_mean.lerp_(middle, MOMENTUM)
             variance = (square - middle**2).clamp(min=0)  # rounding may take it below
             bn.running_var.lerp_(variance, MOMENTUM)
-        return mean(lambda result: result[0].double(), torch.zeros(())).item()
+        nothing = torch.zeros((), dtype=torch.float64, device=self.device)
+        return mean(lambda result: result[0].double(), nothing).item()
 
     def _twin(self) -> Net:
         """A copy that shares the parameters; its running statistics will be those of its last

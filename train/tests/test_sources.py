@@ -1,5 +1,7 @@
 """Images from arrays, folders and Dataset classes: what is read, and what is wrong by name."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -87,6 +89,12 @@ def test_a_folder_of_classes(gray, tmp_path):
     assert sets.classes == ["bird", "cat"] and len(sets.test) == 16 and len(sets.train) == 12
     assert sets.train.pixels.shape[1:] == (1 if gray else 3, 6, 7)
     assert torch.equal(sets.test.pixels[:, 0, 0, 0] >= 100, sets.test.labels == 1)
+
+
+def test_a_folder_whose_test_images_lack_a_class(tmp_path):
+    described = folder(tmp_path)
+    shutil.rmtree(tmp_path / "test" / "cat")
+    assert load(described, tmp_path).test.labels.tolist() == [0] * 8
 
 
 def test_a_folder_without_test_images(tmp_path):

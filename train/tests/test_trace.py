@@ -62,6 +62,7 @@ class VGG(nn.Module):
             nn.AvgPool2d(2),
             nn.Conv2d(12, 16, (3, 1), padding=(1, 0)),
             nn.ReLU(),
+            nn.Dropout2d(0.1),
             nn.MaxPool2d(2),
         )
         self.classifier = nn.Sequential(
@@ -263,7 +264,7 @@ REFUSED = {
     "sigmoid": (lambda net, x: torch.sigmoid(net.conv(x)), None, "sigmoid"),
     "concatenation": (lambda net, x: torch.cat([net.conv(x), x], 1), None, "cat"),
     "groups": (lambda net, x: net.conv(x), nn.Conv2d(3, 6, 3, groups=3), "conv: groups"),
-    "dilation": (lambda net, x: net.conv(x), nn.Conv2d(3, 6, 3, dilation=2), "conv: groups"),
+    "dilation": (lambda net, x: net.conv(x), nn.Conv2d(3, 6, 3, dilation=2), "conv: dilation"),
     "an even kernel": (
         lambda net, x: net.conv(x),
         nn.Conv2d(3, 6, 2, padding="same"),
@@ -285,7 +286,7 @@ REFUSED = {
         "max_pool2d: ceil_mode",
     ),
     "a mean of channels": (lambda net, x: net.conv(x).mean(1), None, "mean: only means over"),
-    "a constant": (lambda net, x: net.conv(x) + 1, None, "add: an addition needs two"),
+    "a constant": (lambda net, x: net.conv(x) + 1, None, "add: it needs two tensors"),
 }
 
 
