@@ -43,7 +43,7 @@ def speed(nets: Sequence[Network], build: Path) -> Page:
     figures: dict[str, float] = {}
     for net in nets:
         found = {m: predict(compile_network(net, Hardware(num_modules=m))) for m in MODULES}
-        figures |= {f"{net.name}, cycles with {m}": found[m].total_cycles for m in MODULES}
+        figures |= {f"{net.name}, cycles with {m} modules": found[m].total_cycles for m in MODULES}
         sections.append(Section(net.name, [*_network(net, found)]))
     sections.append(
         Section(

@@ -21,7 +21,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from ci.report import goals, networks, performance, verification
-from ci.report.page import Card, Cards, Missing, Page, Part, Section, bars, chart
+from ci.report.page import Card, Cards, Missing, Page, Section, chart
 from host.simulation import environment
 from host.simulation.rtl_index import ROOT
 from model.common.command import Command
@@ -48,28 +48,13 @@ def overview(reached: Sequence[goals.Goal], pages: Sequence[Page]) -> Page:
         )
         for g in reached
     ]
-    shown = [g for g in reached if g.total]
-    parts: list[Part] = [Cards(cards)]
-    if shown:
-        series = {"reached": [g.percent for g in shown]}
-        found = bars([g.name for g in shown], series, "Reached, and asked for (line).", "%")
-        figure = found.figure
-        figure.add_scatter(
-            y=[g.name for g in shown],
-            x=[g.least for g in shown],
-            mode="markers",
-            name="asked",
-            marker={"symbol": "line-ns", "size": 18, "line": {"width": 3, "color": "#f43f5e"}},
-            hovertemplate="%{y}: %{x} % asked<extra></extra>",
-        )
-        parts.append(found)
     figures = [
         Card(f"{value:,.6g}", name)
         for page in pages
         if page.name in ("performance", "synthesis")
         for name, value in page.figures.items()
     ]
-    sections = [Section("Goals", parts), Section("Figures", [Cards(figures)])]
+    sections = [Section("Goals", [Cards(cards)]), Section("Figures", [Cards(figures)])]
     lost = [
         part
         for page in pages

@@ -104,7 +104,8 @@ def tests(build: Path) -> Page:
         node = f"{results.BENCHES}::{name}" if name.startswith("test_bench[") else f"{file}.py"
         simulator = re.search(r"\[\w+\[(\w+)", name)
         test_name = results.name_of(node, known)
-        seconds[test_name][simulator[1] if simulator else "other"] += float(case.get("time", 0))
+        taken = float(case.get("time", 0))
+        seconds[test_name or "testplan"][simulator[1] if simulator else "other"] += taken
     rows: list[list[Cell]] = []
     for test in (*known.tests.values(), *known.suites.values()):
         own = Counter(status for _, status in outcomes.get(test.name, ()))
@@ -117,7 +118,8 @@ def tests(build: Path) -> Page:
         for function, status in found
         if status == "failed"
     ]
-    longest = sorted(seconds, key=lambda name: -sum(seconds[name].values()))[:25]
+    ran = [name for name, own in seconds.items() if sum(own.values())]
+    longest = sorted(ran, key=lambda name: -sum(seconds[name].values()))[:25]
     series = {s: [seconds[n][s] for n in longest] for s in ("verilator", "icarus", "other")}
     cards = Cards(
         [
@@ -249,14 +251,16 @@ def _code(build: Path, out: Path) -> Iterator[Part]:
 
 
 def _mutants(findings: Sequence[trial.Finding]) -> Iterator[Part]:
-    score = mutate.score([*findings])
+    kinds = ("killed", "survived", "equivalent")
+    score = {
+        name: own
+        for name, own in mutate.score([*findings]).items()
+        if any(own.get(kind) for kind in kinds)
+    }
     if not score:
         yield Missing("Mutants of today's sources", "make mutate")
         return
-    series = {
-        status: [own.get(status, 0) for own in score.values()]
-        for status in ("killed", "survived", "equivalent")
-    }
+    series = {kind: [own.get(kind, 0) for own in score.values()] for kind in kinds}
     caption = "Mutants of each module; equivalent ones cannot be told from the original."
     yield bars([*score], series, caption, "mutants", (GOOD, BAD, NEUTRAL))
     alive: list[list[Cell]] = [

@@ -3,6 +3,7 @@
 import html.parser
 from urllib.parse import unquote, urlsplit
 
+PATIENCE = 300_000  # milliseconds, on a busy machine
 DRAWN = ".barlayer path, .hm image, .scatterlayer path"
 
 
@@ -11,6 +12,7 @@ def problems(path, browser, widths=(1280, 390)):
     found = []
     for width in widths:
         page = browser.new_page(viewport={"width": width, "height": 900})
+        page.set_default_timeout(PATIENCE)
         page.on("console", lambda m: found.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda error: found.append(str(error)))
         page.on("requestfailed", lambda request: found.append(f"not loaded: {request.url}"))

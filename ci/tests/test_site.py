@@ -45,6 +45,7 @@ def test_page_opens(site, browser, name):
 
 def test_search_finds(site, browser):
     page = browser.new_page()
+    page.set_default_timeout(browsing.PATIENCE)
     page.goto((site / "index.html").as_uri())
     page.fill(".md-search__input", "codebook")
     page.wait_for_selector(".md-search-result__item")
