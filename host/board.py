@@ -7,9 +7,10 @@ Not run on a board here: written against the interface that PYNQ 3.0 documents (
     accelerator.load(load_network("x.clipq.npz"))
     print(accelerator.run(images).y)
 
-The block design, which is the user's, names the accelerator `clipq_accel` and its AXI DMA engines,
-without scatter and gather and 64 bits wide, `weights_dma`, `images_dma` and `results_dma`. A buffer
-length register of 26 bits holds any network's weights.
+`syn/boards/pynq_z2/project.tcl` makes a block design for the PYNQ-Z2. Any other one names the
+accelerator `clipq_accel` and its AXI DMA engines, without scatter and gather and 64 bits wide,
+`weights_dma`, `images_dma` and `results_dma`. A buffer length register of 26 bits holds any
+network's weights.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ def on_pynq(overlay: Any) -> Accelerator:
     for name in PARTS:
         if not hasattr(overlay, name):
             parts = ", ".join(PARTS)
-            raise DriverError(f"the overlay has no {name}: its block design must name {parts}")
+            raise DriverError(
+                f"the overlay has no {name}: its block design must name {parts}, as that of "
+                "syn/boards/pynq_z2 does"
+            )
     try:
         import pynq
     except ImportError as error:
