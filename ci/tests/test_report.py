@@ -14,6 +14,9 @@ from ci.report.page import Badge, Link, Missing, Page, Section, Table, bars
 from ci.tests import browsing
 from model.data.images import ZOO
 
+# Charts of each page, at least.
+PAGES = {"index": 0, "signoff": 1, "tests": 1, "coverage": 3, "performance": 3, "networks": 5}
+PAGES |= {"synthesis": 2, "history": 2}
 MACHINE = """
 module machine;
   always_ff @(posedge clk_i)
@@ -112,14 +115,15 @@ def _goals(build):
     return {goal.name: goal for goal in goals.reached(build, goals.tried(build))}
 
 
-def _report(build, monkeypatch, kinds, *options):
+def _report(build, kinds, *options):
     """The report of a zoo with one network, of which these kinds of files are there."""
     zoo = build / "zoo"
     zoo.mkdir(exist_ok=True)
     for kind in kinds:
         (zoo / f"nin-cifar10.{kind}.npz").symlink_to(ZOO / f"nin-cifar10.{kind}.npz")
-    monkeypatch.setattr(site, "ZOO", zoo)
-    return CliRunner().invoke(site.main, ["--build", str(build), *options])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(site, "ZOO", zoo)
+        return CliRunner().invoke(site.main, ["--build", str(build), *options])
 
 
 def test_goals_are_met_by_results_and_missed_without(tmp_path):
@@ -176,27 +180,45 @@ def test_a_bug_needs_a_known_method(tmp_path):
         goals.bugs(path)
 
 
-def test_every_page_of_full_results_opens(tmp_path, monkeypatch, browser):
-    _results(tmp_path)
-    _more_results(tmp_path)
-    done = _report(tmp_path, monkeypatch, ("clipq", "float", "ckpt"))
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """A report with a result of every kind."""
+    build = tmp_path_factory.mktemp("full")
+    _results(build)
+    _more_results(build)
+    done = _report(build, ("clipq", "float", "ckpt"))
     assert done.exit_code == 0, done.output
-    pages = sorted((tmp_path / "report").glob("*.html"))
-    assert len(pages) == 8
-    assert "".join(page.read_text() for page in pages).count('class="plot"') >= 14
-    for page in pages:
-        assert not browsing.problems(page, browser), page.name
-        assert not browsing.broken(page), page.name
+    return build / "report"
 
 
-def test_every_page_without_results_opens(tmp_path, monkeypatch, browser):
-    done = _report(tmp_path, monkeypatch, ("clipq",), "--check")
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory):
+    """A report without results."""
+    build = tmp_path_factory.mktemp("empty")
+    done = _report(build, ("clipq",), "--check")
     assert done.exit_code == 1 and "NO RESULT" in done.output
-    assert not any(g["met"] for g in json.loads((tmp_path / "report" / "goals.json").read_text()))
-    for page in sorted((tmp_path / "report").glob("*.html")):
-        assert not browsing.problems(page, browser, [390]), page.name
-        assert not browsing.broken(page), page.name
-    text = (tmp_path / "report" / "index.html").read_text()
+    return build / "report"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_of_full_results_opens(full, browser, page):
+    path = full / f"{page}.html"
+    assert path.read_text().count('class="plot"') >= PAGES[page]
+    assert not browsing.problems(path, browser)
+    assert not browsing.broken(path)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_without_results_opens(empty, browser, page):
+    path = empty / f"{page}.html"
+    assert not browsing.problems(path, browser, [390])
+    assert not browsing.broken(path)
+
+
+def test_what_is_missing_is_said(empty):
+    assert {path.stem for path in empty.glob("*.html")} == {*PAGES}
+    assert not any(goal["met"] for goal in json.loads((empty / "goals.json").read_text()))
+    text = (empty / "index.html").read_text()
     for command in ("regress", "coverage", "mutate", "perf", "accuracy", "train", "synth"):
         assert f"<code>make {command}" in text
 
