@@ -2,6 +2,7 @@
 network computes the right values."""
 
 import cocotb
+from cocotb.triggers import FallingEdge, RisingEdge
 
 from host.harness.engines import IDEAL, Traffic
 from tb.lib.accelerator import random_generator
@@ -51,18 +52,28 @@ async def patterns(dut):
 
 @cocotb.test()
 async def trailer_at_every_place(dut):
-    """A weights packet that fills the weight buffer, whose trailer waits at the port behind any
-    number of the words that a pass takes."""
+    """A weights packet that fills the weight buffer before its image comes, and whose trailer waits
+    at the port behind any number of the words that a pass takes."""
     rng = random_generator()
     bench = await Bench(dut).start()
+    waited = []  # whether a program's or weights' trailer is not taken in its first cycle
+
+    async def watch():
+        while True:
+            await RisingEdge(dut.axis_prog_tlast)
+            await FallingEdge(dut.clk_i)
+            waited.append(not int(dut.axis_prog_tready.value))
+
+    cocotb.start_soon(watch())
     for layers in range(1, bench.hardware.pass_words + 1):  # each has 5 words more than a pass
-        chain = Chain(rng, (4, 3, 1), True, f"{layers} layers before")
+        chain = Chain(rng, (4, 3, 1), True, f"{layers} layers behind").conv(256, (1, 11), (0, 5))
         for _ in range(layers):
             chain = chain.conv(4, (1, 1))
-        chain = chain.conv(256, (1, 11), (0, 5))
-        outcome = await bench.check(chain.network(), chain.images[:1])
+        late = Traffic(latency=2 * bench.hardware.weight_words)
+        outcome = await bench.check(chain.network(), chain.images[:1], traffic=(IDEAL, late, 0))
         words = len(outcome.compiled.weights)
         assert words > bench.hardware.weight_words + 40 * layers, f"{words} words fit the buffer"
+    assert any(waited), f"no trailer of {len(waited)} waited"
     assert bench.values_checked
 
 
