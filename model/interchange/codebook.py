@@ -8,7 +8,9 @@ scale per output channel and the values are refitted by least squares in between
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -129,6 +131,10 @@ def best_codebook(
     ridge = RIDGE * max(float(exact.total(np.diag(covariance))) / len(covariance), 1e-12)
     covariance = exact.operand(covariance + ridge * np.eye(len(covariance)), len(covariance))
     crossed = crossed + ridge * weights
+    # The real weights that come nearest to the wanted sums are what the values are to resemble.
+    weights = _descend(
+        crossed, covariance, weights, lambda k, wanted: np.where(mask[:, k], wanted, 0.0)
+    )
     squares = exact.total(np.where(mask, weights * weights, 0.0), 1)
     scale = np.sqrt(squares / np.maximum(mask.sum(axis=1), 1))
     scale = np.where(scale > 0, scale, 1.0)
@@ -145,7 +151,8 @@ def best_codebook(
             scale, values = _to_integers(scale, values)
             if affine:
                 values[3] = np.clip(values[1] + values[2], -PEAK, PEAK)
-        place = _descend(crossed, covariance, place, scale, values, mask)
+        assign = partial(_assign, place, scale, values, mask)
+        _descend(crossed, covariance, scale[:, None] * values[place], assign)
         scale = _refit_scale(crossed, covariance, place, scale, values, shared)
         if number < ROUNDS:
             values = _refit_values(crossed, covariance, place, scale, values, affine)
@@ -207,31 +214,38 @@ def _kmeans(weights: np.ndarray, importance: np.ndarray) -> np.ndarray:
 def _descend(
     crossed: np.ndarray,
     covariance: np.ndarray,
+    weights: np.ndarray,
+    choose: Callable[[int, np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """Weights [O, K] after coordinate descent: in each sweep each column takes what `choose` gives
+    for its number and the values [O] that are best given all the others."""
+    weights, variance = weights.copy(), np.diag(covariance)
+    for _ in range(SWEEPS):
+        gradient = crossed - exact.matmul(weights, covariance)
+        before = weights.copy()
+        for start in range(0, len(variance), BLOCK):
+            columns = slice(start, min(start + BLOCK, len(variance)))
+            left = gradient[:, columns].copy()
+            for i, k in enumerate(range(columns.start, columns.stop)):
+                weights[:, k] = choose(k, weights[:, k] + left[:, i] / variance[k])
+                left -= (weights[:, k] - before[:, k])[:, None] * covariance[k, columns]
+            gradient -= exact.matmul(weights[:, columns] - before[:, columns], covariance[columns])
+        if np.array_equal(weights, before):
+            break
+    return weights
+
+
+def _assign(
     place: np.ndarray,
     scale: np.ndarray,
     values: np.ndarray,
     mask: np.ndarray,
+    k: int,
+    wanted: np.ndarray,
 ) -> np.ndarray:
-    variance = np.diag(covariance)
-    for _ in range(SWEEPS):
-        weights = scale[:, None] * values[place]
-        gradient = crossed - exact.matmul(weights, covariance)
-        changes = 0
-        for start in range(0, len(variance), BLOCK):
-            columns = slice(start, min(start + BLOCK, len(variance)))
-            left = gradient[:, columns].copy()
-            steps = np.zeros_like(left)
-            for i, k in enumerate(range(columns.start, columns.stop)):
-                wanted = (weights[:, k] + left[:, i] / variance[k]) / scale
-                chosen = np.where(mask[:, k], _nearest(wanted, values), 0)
-                steps[:, i] = scale * values[chosen] - weights[:, k]
-                changes += int((chosen != place[:, k]).sum())
-                place[:, k] = chosen
-                left -= steps[:, i : i + 1] * covariance[k, columns]
-            gradient -= exact.matmul(steps, covariance[columns])
-        if not changes:
-            break
-    return place
+    """Put the nearest of the values into column k of `place`; what it stands for."""
+    place[:, k] = np.where(mask[:, k], _nearest(wanted / scale, values), 0)
+    return scale * values[place[:, k]]
 
 
 def _refit_scale(
