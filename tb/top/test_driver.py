@@ -433,6 +433,7 @@ if cocotb.is_simulation:
 
     from host.harness import clocking
     from host.harness.engines import FULL_RATE, Host
+    from tb.lib.effort import scaled
 
     class Rtl(Platform):
         """The RTL in the harness."""
@@ -456,11 +457,13 @@ if cocotb.is_simulation:
         await bridge(scenario)(Rtl(host), *arguments)
 
     @cocotb.test()
-    @cocotb.parametrize(name=[scenario.__name__ for scenario in SCENARIOS])
+    @cocotb.parametrize(name=[s.__name__ for s in scaled((batch, strangers), SCENARIOS)])
     async def scenario(dut, name):
         await on_rtl(dut, globals()[name])
 
-    @cocotb.test()
-    @cocotb.parametrize(code=[code.name for code in CODES])
-    async def error_code(dut, code):
-        await on_rtl(dut, error, ErrorCode[code])
+    if scaled(False, True):
+
+        @cocotb.test()
+        @cocotb.parametrize(code=[code.name for code in CODES])
+        async def error_code(dut, code):
+            await on_rtl(dut, error, ErrorCode[code])
