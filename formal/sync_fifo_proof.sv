@@ -84,6 +84,8 @@ module sync_fifo_proof #(
         if (past_q && rst_ni) begin
           assert (!(\u_dut.push && \u_dut.fetch && \u_dut.wr_ptr_q == \u_dut.rd_ptr_q ));
           if (follow && ahead < before && (ahead != '0 || !out_valid)) assert (\u_dut.g_block_ram.read_data == data);
+          // throughput: the memory is read whenever a stage behind it is free
+          assert (\u_dut.fetch || stored == '0 || (before == CHECK_W'(2) && !out_ready_i));
           // what has waited for a cycle was fetched, what has waited for two is at the output
           if (waited == 4'd1) assert (out_valid || \u_dut.g_block_ram.read_valid_q );
           if (waited == 4'd2) assert (out_valid);

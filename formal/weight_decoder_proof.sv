@@ -41,12 +41,12 @@ module weight_decoder_proof #(
       localparam logic [cq_pkg::SUM_W-1:0] A = cq_pkg::SUM_W'(1) << k;
       localparam logic SIGN = k == OFFSET_BIT;  // of the sums of a signed layer
       logic [2:0] gates;
-      logic [2:0][cq_pkg::SUM_W-1:0] sums;
+      logic [3*cq_pkg::SUM_W-1:0] sums;
       logic [W-1:0] sum, product;
       assign gates = {&idx_i, idx_i};
       for (p = 0; p < 3; p = p + 1) begin : g_plane
         // plain, or with the offset: the sign bit of a negative sum is then 0
-        assign sums[p] = !signed_layer ? (gates[p] ? A : '0) : SIGN ? (gates[p] ? '0 : A) :
+        assign sums[p*cq_pkg::SUM_W+:cq_pkg::SUM_W] = !signed_layer ? (gates[p] ? A : '0) : SIGN ? (gates[p] ? '0 : A) :
             (gates[p] ? A : '0) | cq_pkg::SUM_W'(1) << OFFSET_BIT;
       end
       weight_decoder #(.OFFSET_BIT(OFFSET_BIT)) u_dut (
