@@ -384,7 +384,8 @@ module clipq_accel #(
   logic unused_other_data;
   assign unused_other_data = &other_data;
 
-  // Constants of the layer in registers behind the decoders: they change only while nothing is read or written.
+  // Constants of the layer in registers behind the decoders: they change only while nothing is read or written. The
+  // write region belongs to the write that the feature buffer gets a cycle earlier.
   logic [program_pkg::RECORD_WORDS-1:0][63:0] port_desc_q;
   logic [program_pkg::VSTEP_W-1:0] rd_vstep_q;
   logic rd_pair_q;
@@ -403,7 +404,6 @@ module clipq_accel #(
   ) u_feature_port_mux (
       .clk_i           (clk_i),
       .desc_i          (port_desc_q),
-      .image_enable_i  (image_enable),
       .image_base_i    (image_base),
       .image_end_addr_i(image_end_addr),
       .conv_busy_i     (conv_busy),

@@ -16,12 +16,15 @@
 #endif
 #if VM_TRACE_FST
 #include "verilated_fst_c.h"
-static VerilatedFstC waves;
+using Waves = VerilatedFstC;
 static const char* const WAVES_FILE = "dump.fst";
 #elif VM_TRACE
 #include "verilated_vcd_c.h"
-static VerilatedVcdC waves;
+using Waves = VerilatedVcdC;
 static const char* const WAVES_FILE = "dump.vcd";
+#endif
+#if VM_TRACE
+static std::unique_ptr<Waves> waves;  // takes the time unit of the model, which is there before
 #endif
 
 namespace {
@@ -80,7 +83,7 @@ void call_timed_callbacks(Vtop& top) {
 void end_simulation(void*) {
     VerilatedVpi::callCbs(cbEndOfSimulation);
 #if VM_TRACE
-    waves.close();
+    if (waves) waves->close();
 #endif
 #if VM_COVERAGE
     VerilatedCov::write();
@@ -114,8 +117,9 @@ int main(int argc, char** argv) {
     const auto top = std::make_unique<Vtop>(context, "");
 #if VM_TRACE
     if (argc > 1 && std::strcmp(argv[1], "--trace") == 0) {
-        top->trace(&waves, 99);
-        waves.open(WAVES_FILE);
+        waves = std::make_unique<Waves>();
+        top->trace(waves.get(), 99);
+        waves->open(WAVES_FILE);
     }
 #endif
     vlog_startup_routines_bootstrap();
@@ -126,7 +130,7 @@ int main(int argc, char** argv) {
     while (!context->gotFinish()) {
         settle(*top, context->time());
 #if VM_TRACE
-        if (waves.isOpen()) waves.dump(context->time());
+        if (waves) waves->dump(context->time());
 #endif
         const uint64_t callback = VerilatedVpi::cbNextDeadline();
         const uint64_t next = callback < clock_.next_edge ? callback : clock_.next_edge;

@@ -17,7 +17,6 @@ module feature_port_mux #(
     input  wire logic                                clk_i,
     input  wire logic [program_pkg::RECORD_WORDS-1:0][63:0] desc_i,
     // image
-    input  wire logic                                image_enable_i,   // writes are the image loader's
     input  wire logic [program_pkg::QUAD_ADDR_W-1:0] image_base_i,
     input  wire logic [program_pkg::QUAD_ADDR_W:0]   image_end_addr_i,
     // readers
@@ -91,8 +90,9 @@ module feature_port_mux #(
   assign wr_addr_o  = wr_addr;
   assign wr_mask_o  = wr_mask;
   assign wr_data_o  = wr_data;
-  assign wr_base_o  = image_enable_i ? image_base_i : program_pkg::descriptor_out_base(desc_i);
-  assign wr_end_o   = image_enable_i ? image_end_addr_i : program_pkg::descriptor_out_end(desc_i);
+  // By the write itself: the loader may be closed while its last beat is on its way.
+  assign wr_base_o  = image_wr_valid_i ? image_base_i : program_pkg::descriptor_out_base(desc_i);
+  assign wr_end_o   = image_wr_valid_i ? image_end_addr_i : program_pkg::descriptor_out_end(desc_i);
 
 endmodule
 
