@@ -57,7 +57,7 @@ class Family:
 
     def wait_for(self, *words):
         """The environment of the first process whose command line holds all `words`."""
-        for _ in range(600):
+        for _ in range(3000):
             for pid, text in self.members().items():
                 with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as handle:
                     line = os.fsdecode(handle.read())

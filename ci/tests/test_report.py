@@ -35,7 +35,9 @@ def _results(build, missed=(), failure=""):
         (build / name).mkdir(parents=True, exist_ok=True)
     names = [p.name for p in formal.load().values()]
     seed = '<properties><property name="seed" value="7"/></properties>'
-    regress = f'<testcase name="a">{seed}</testcase><testcase name="b"><skipped/></testcase>'
+    regress = (
+        f'<testcase name="a" time="2">{seed}</testcase><testcase name="b"><skipped/></testcase>'
+    )
     for folder, cases in (
         ("regress", regress + f'<testcase name="c">{failure}</testcase>'),
         ("formal", "".join(f'<testcase name="{name}"/>' for name in names)),
