@@ -17,7 +17,7 @@ from tb.lib.effort import scaled
 from tb.lib.stalls import PATTERNS, stalls
 
 LEAD = 8  # cycles from take_i to the earliest switch_i
-HANGS = 2000  # cycles without any progress
+HANGS = 2000  # cycles without any progress, beside those that a test asks for
 MOST_PASSES = 24  # of a group: more of them in a large buffer would only take longer
 
 
@@ -96,7 +96,7 @@ class Bench:
 
     async def run(self):
         """All chunks from the first word to the last layer's end."""
-        left, since = None, 0
+        left, since, patience = None, 0, HANGS + self.pause + (self.done_in or 0)
         while self.layers or self.waves:
             await FallingEdge(self.dut.clk_i)
             self.step()
@@ -109,7 +109,7 @@ class Bench:
                 len(self.waves),
             )
             left, since = now, 0 if now != left else since + 1
-            assert since < HANGS, (
+            assert since < patience, (
                 f"hangs in layer {self.finished}: (words, parameters, passes, layers, waves) left "
                 f"{now}"
             )
