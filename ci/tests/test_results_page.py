@@ -66,10 +66,8 @@ def test_every_committed_figure_of_a_block_is_on_the_page():
     text = results_page.page()
     for name, figures in baseline.read().items():
         target, build, block = name.split("/")
-        found = (
-            f"| {target} | {build} | `{block}` | {figures['cells']:,} | {figures.get('mhz', '–')} |"
-        )
-        assert found in text
+        cells, mhz = figures["cells"], figures.get("mhz", "–")
+        assert f"| {target} | {build} | `{block}` | {cells:,} | {mhz} |" in text
 
 
 def test_figures_of_others_have_a_source():
