@@ -29,7 +29,7 @@ from model.network import Network, check_input
 ACCELERATOR_ID = 0x51504C43
 MAJOR_VERSION = 1
 ALL_INTERRUPTS = IrqEnable.DONE | IrqEnable.ERROR | IrqEnable.STOPPED
-SETTLE = 1e-6  # seconds in which START has been refused, or a program been taken over
+SETTLE = 1e-6  # seconds in which START or STOP has been obeyed, or a program been taken over
 POLL = 1e-4  # seconds between two looks at the registers
 PATIENCE = 10.0  # seconds for a program, an image or a soft reset
 LEFT_BEATS = 2  # that the result stream keeps over a soft reset
@@ -288,7 +288,8 @@ class Accelerator:
         self._results.stop()
         for channel in (self._images, self._weights, self._results):
             channel.start()
-        self._drop_results()
+        if self._status() & Status.RESULT:
+            self._drop_results()
         self.mmio.write(Register.IRQ_STATUS, ALL_INTERRUPTS)
         if status := self._status() & ~Status.PROG_VALID:
             raise DriverError(
@@ -297,6 +298,7 @@ class Accelerator:
             )
 
     def _drop_results(self) -> None:
+        """Take the beats that the result stream still offers."""
         with self.buffer(np.zeros(LEFT_BEATS, np.uint64)) as rest:
             self._results.transfer(rest)
             self._clock.sleep(POLL)
@@ -318,6 +320,7 @@ class Accelerator:
 
     def _stop(self) -> None:
         self.mmio.write(Register.CTRL, Ctrl.STOP)
+        self._clock.sleep(SETTLE)
         self._await(lambda: not self._status() & Status.BUSY, "the run to end", PATIENCE)
         self.mmio.write(Register.IRQ_STATUS, IrqStatus.STOPPED)
 
