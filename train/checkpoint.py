@@ -1,14 +1,16 @@
 """Networks in files: weights, batch norm, scales, and `meta`, which describes the network and how
 it was made. The same content gives the same bytes.
 
-Stages leave single precision behind. What ships has weights in half precision: *.ckpt.npz of a
-quantized network, *.float.npz in full precision, with the scale of each layer's weights. A
-quantized one determines every integer of the exported network: only networks that half precision
-does not change (`snapped`) are written.
+Stages leave single precision and the optimizer's momenta behind. What ships has weights in half
+precision: *.ckpt.npz of a quantized network, *.float.npz in full precision, with the scale of each
+layer's weights. A quantized one determines every integer of the exported network: only networks
+that half precision does not change (`snapped`) are written.
 """
 
 import copy
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import TypeAdapter
+from torch import Tensor
 
 from model.common.archive import Archive, write_npz
 from model.common.errors import UserError, printable
@@ -25,6 +28,7 @@ from train.quantize.codebooks import Quantizer, halves
 
 ZOO = Path(__file__).resolve().parent.parent / "model" / "zoo"
 SUFFIX = ".ckpt.npz"
+MOMENTUM = ".momentum"  # ends the names of arrays that go on with a training
 MAX_WEIGHTS = 1 << 28
 TINY = float(np.finfo(np.float32).tiny)
 # The smallest number in arrays whose name ends so.
@@ -46,8 +50,11 @@ def snapped(net: Net) -> Net:
 
 
 @torch.no_grad()
-def write(net: Net, path: Path, facts: dict[str, Any], half: bool = True) -> None:
-    """Write `net`. `facts` (JSON) tells how it was made.
+def write(
+    net: Net, path: Path, facts: dict[str, Any], momenta: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write `net`: in single precision with the momenta of its parameters, if they are given, else
+    in half precision. `facts` (JSON) tells how it was made.
 
     Raises CheckpointError unless all numbers are finite and reading half precision gives back every
     integer of a quantized network.
@@ -55,33 +62,44 @@ def write(net: Net, path: Path, facts: dict[str, Any], half: bool = True) -> Non
     made_by = {name: asdict(block.quantizer) for name, block in net.blocks()}
     made_by = {} if net.mode == "float" else made_by
     meta = json.dumps({**facts, "net": net.spec, "quantizers": made_by}, sort_keys=True)
-    arrays = {key: value.cpu().numpy() for key, value in net.nodes.state_dict().items()}
-    arrays = {key: array for key, array in arrays.items() if array.dtype.kind == "f"}
-    for name, block in net.blocks() if half else ():
-        arrays[f"{name}.weight"] = halves(block.weight).cpu().numpy()
+    tensors = {
+        key: value for key, value in net.nodes.state_dict().items() if value.is_floating_point()
+    }
+    for name, block in net.blocks() if momenta is None else ():
+        tensors[f"{name}.weight"] = halves(block.weight)
         if net.mode == "float":
-            arrays[f"{name}.scale"] = np.float32(block.weight.abs().max().cpu())
+            tensors[f"{name}.scale"] = block.weight.abs().max()
+    tensors.update({name + MOMENTUM: tensor for name, tensor in (momenta or {}).items()})
+    arrays = {key: tensor.cpu().numpy() for key, tensor in tensors.items()}
     try:
         arrays = {"meta": np.array(meta), **arrays}
-        restored, _ = _network(arrays)
-        if half and net.mode != "float":
+        restored, _ = network(arrays)
+        if momenta is None and net.mode != "float":
             _compare(to_network(net), to_network(restored))
     except (UserError, ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"{printable(path)} is not written: {error}") from error
-    write_npz(path, arrays)
+    write_npz(path, arrays, compressed=momenta is None)
 
 
-def read(path: Path) -> tuple[Net, dict[str, Any]]:
-    """(network in mode "float" or "fake", facts). Raises OSError, or CheckpointError."""
+@contextmanager
+def reading(path: Path) -> Iterator[Archive]:
+    """The arrays of a file. Raises OSError, or CheckpointError for whatever is wrong with them,
+    there or in the block that takes them up."""
     try:
         with Archive(path) as archive:
-            return _network({name: archive[name] for name in archive.names})
+            yield archive
     except OSError:
         raise
     except Exception as error:  # an arbitrary description makes any part of a network fail
         reason = printable(" ".join(f"{type(error).__name__}: {error}".split()))[:500]
-        message = f"{printable(path)}: no network of training, or damaged: {reason}"
-        raise CheckpointError(f"{message}; delete it to make it again") from error
+        message = f"{printable(path)}: no network of training, not of this recipe, or damaged"
+        raise CheckpointError(f"{message}: {reason}; delete it to make it again") from error
+
+
+def read(path: Path) -> tuple[Net, dict[str, Any]]:
+    """(network in mode "float" or "fake", facts). Raises OSError, or CheckpointError."""
+    with reading(path) as archive:
+        return network(archive)
 
 
 def export(source: Path, target: Path) -> Network:
@@ -111,16 +129,19 @@ def _compare(ours: Network, theirs: Network) -> None:
 
 
 @torch.no_grad()
-def _network(arrays: dict[str, np.ndarray]) -> tuple[Net, dict[str, Any]]:
+def network(arrays: Mapping[str, np.ndarray]) -> tuple[Net, dict[str, Any]]:
+    """(network, facts) of the arrays of a file. Raises whatever damaged ones lead to."""
     facts = json.loads(str(arrays["meta"]))
-    net = _described(facts).eval()
+    net = _described(facts)
     state = {}
-    for key, array in arrays.items():
+    for key in arrays:
+        if key == "meta" or key.endswith(MOMENTUM):
+            continue
+        array = arrays[key]
         low = next((low for ending, low in LEAST.items() if key.endswith(ending)), -np.inf)
-        if key != "meta":
-            if array.dtype.kind != "f" or not (np.isfinite(array) & (array >= low)).all():
-                raise CheckpointError(f"array {key} must hold finite numbers from {low:g} on")
-            state[key] = torch.tensor(array)
+        if array.dtype.kind != "f" or not (np.isfinite(array) & (array >= low)).all():
+            raise CheckpointError(f"array {key} must hold finite numbers from {low:g} on")
+        state[key] = torch.tensor(array)
     scales = {name: state.pop(f"{name}.scale", torch.ones(())) for name, _ in net.blocks()}
     net.nodes.load_state_dict(state)
     quantizers = QUANTIZERS.validate_python(facts.pop("quantizers"))
@@ -136,7 +157,7 @@ def _described(facts: Any) -> Net:
     """The network that facts describe; one that cannot be is built without memory first."""
     shape = facts["net"]["input"]["shape"]
     with torch.device("meta"):
-        tried = Net(copy.deepcopy(facts["net"])).eval()
+        tried = Net(copy.deepcopy(facts["net"]))
         tried(torch.zeros(1, *shape))
     if sum(block.weight.numel() for _, block in tried.blocks()) > MAX_WEIGHTS:
         raise CheckpointError("meta: the network is too large")

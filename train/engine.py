@@ -6,27 +6,25 @@ from there when the same command is given again, and comes to the same network.
 
 import math
 import time
-import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import pydantic
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from model.common.errors import UserError, printable
-from model.common.files import open_input, output
-from train import data
+from model.common.errors import UserError
+from train import checkpoint, data
 from train.muon import Muon
 from train.net import Net, to_input
-from train.recipe import Training
+from train.recipe import STRICT, Training
 from train.sources import Images
-from train.workers import Piece, Workers, autocast, parameters, rank
+from train.workers import Given, Workers, autocast, rank
 
 SAVE_SECONDS = 60
 MOMENTUM = 0.8
@@ -35,18 +33,32 @@ WARMUP = 0.1
 MIN_SCALE = 0.01
 # Seeds of what is drawn beside the order and the augmentation of a batch.
 MIXING, DROPPING = 1, 2
+Count = Annotated[int, pydantic.Field(ge=0)]
 
 
-class StateError(UserError, ValueError):
-    """A state that is damaged or of another run; the message names the file."""
+@pydantic.dataclasses.dataclass(config=STRICT)
+class Standing:
+    """Where a stage stands. losses: sum of the present epoch's; history: of the epochs."""
+
+    epoch: Count = 0
+    step: Count = 0
+    seconds: float = 0.0
+    losses: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def standing(path: Path) -> Standing:
+    """Where the stage of a state stands. Raises OSError, or CheckpointError."""
+    with checkpoint.reading(path) as archive:
+        return Standing(**checkpoint.network(archive)[1])
 
 
 @dataclass(eq=False)
 class Run:
-    """A stage to train, and where it stands.
+    """A stage to train.
 
     workers: of the network, in the mode to begin with. path: of the state. seed: of all that is
-    drawn. flip, shift: augmentation. teachers: networks to learn from. history: of the epochs.
+    drawn. flip, shift: augmentation. teachers: networks to learn from.
     """
 
     workers: Workers
@@ -59,11 +71,7 @@ class Run:
     shift: int = 4
     teachers: list[Net] = field(default_factory=list)
     name: str = "training"
-    epoch: int = 0
-    step: int = 0
-    seconds: float = 0.0
-    losses: float = 0.0  # sum of the epoch
-    history: list[dict[str, float]] = field(default_factory=list)
+    at: Standing = field(default_factory=Standing)
 
     def __post_init__(self) -> None:
         net = self.net = self.workers.net
@@ -71,47 +79,46 @@ class Run:
         self.steps = len(self.train) // self.batch  # of an epoch
         self.sizes = self.settings.sizes
         # The length of weights matters where no batch norm divides by it.
-        groups: list[dict[str, Any]] = [
-            {"params": [block.weight], "fixed": block.spec["norm"] != "bias"}
+        groups = [
+            {"params": [parameter], "fixed": block.spec["norm"] != "bias"}
             for _, block in net.blocks()
+            for parameter in block.parameters()
+            if parameter.requires_grad
         ]
-        others = [p for p in parameters(net) if p.dim() == 1]
-        rate = self.settings.rate
-        self.weights = Muon(groups, rate, MOMENTUM)
-        self.others = torch.optim.SGD(others, rate, momentum=MOMENTUM, nesterov=True)
+        self.optimizer = Muon(groups, self.settings.rate, MOMENTUM)
         self.fake = net.mode == "fake"
         self.began = self.saved = time.monotonic()
 
     def save(self) -> None:
         """Write the state, whole."""
         now = time.monotonic()
-        self.seconds, self.began, self.saved = self.seconds + now - self.began, now, now
-        state = {name: getattr(self, name).state_dict() for name in ("net", "weights", "others")}
-        for name in ("epoch", "step", "seconds", "losses", "history"):
-            state[name] = getattr(self, name)
+        self.at.seconds, self.began, self.saved = self.at.seconds + now - self.began, now, now
         if rank() == 0:
-            with output(self.path) as handle:
-                torch.save(state, handle)
+            named, state = self.net.nodes.named_parameters(), self.optimizer.state
+            momenta = {name: state[p]["momentum_buffer"] for name, p in named if p in state}
+            checkpoint.write(self.net, self.path, asdict(self.at), momenta)
 
     def resume(self) -> None:
-        """Take up the state that is there, if one is. Raises StateError."""
+        """Take up the state that is there, if one is. Raises CheckpointError."""
         if not self.path.exists():
             return
-        with reading(self.path) as state:
-            for part in ("net", "weights", "others"):
-                getattr(self, part).load_state_dict(state[part])
-            self.epoch, self.step = int(state["epoch"]), int(state["step"])
-            self.seconds, self.losses = float(state["seconds"]), float(state["losses"])
-            self.history = [dict(one) for one in state["history"]]
+        with checkpoint.reading(self.path) as archive:
+            net, facts = checkpoint.network(archive)
+            self.net.load_state_dict(net.state_dict())
+            self.at = Standing(**facts)
+            for name, parameter in self.net.nodes.named_parameters():
+                if (key := name + checkpoint.MOMENTUM) in archive:
+                    buffer = torch.tensor(archive[key], device=parameter.device).view_as(parameter)
+                    self.optimizer.state[parameter]["momentum_buffer"] = buffer
 
     def fit(self) -> None:
         """Train to the end. Raises UserError for images that the network or the augmentation cannot
         take, for a damaged state, and where the loss is not finite."""
         self.check()
         self.resume()
-        height, width = self.train.pixels.shape[2:]
+        at, (height, width) = self.at, self.train.pixels.shape[2:]
         cost = [size * size if size else height * width for size in self.sizes]
-        done = self.steps * sum(cost[: self.epoch]) + self.step * sum(cost[self.epoch :][:1])
+        done = self.steps * sum(cost[: at.epoch]) + at.step * sum(cost[at.epoch :][:1])
         with tqdm(  # its time left is right: a step costs what its pixels do
             desc=self.name,
             total=self.steps * sum(cost),
@@ -120,20 +127,20 @@ class Run:
             disable=rank() > 0,
             bar_format="{l_bar}{bar}| {elapsed}, {remaining} left{postfix}",
         ) as bar:
-            while self.epoch < len(self.sizes):
-                size = self.sizes[self.epoch]
+            while at.epoch < len(self.sizes):
+                size = self.sizes[at.epoch]
                 for pieces, tracking in prefetch(self.batches(size)):
-                    self.losses += self.update(pieces, tracking)
-                    self.step += 1
-                    bar.update(cost[self.epoch])
-                    if time.monotonic() - self.saved > SAVE_SECONDS and self.step < self.steps:
+                    at.losses += self.update(pieces, tracking)
+                    at.step += 1
+                    bar.update(cost[at.epoch])
+                    if time.monotonic() - self.saved > SAVE_SECONDS and at.step < self.steps:
                         self.save()
                 reached = accuracy(self.workers, self.val, None if self.fake else size)
-                loss = self.losses / self.steps
-                self.epoch, self.step, self.losses = self.epoch + 1, 0, 0.0
-                self.history.append({"epoch": self.epoch, "loss": loss, "val": reached})
+                loss = at.losses / self.steps
+                at.epoch, at.step, at.losses = at.epoch + 1, 0, 0.0
+                at.history.append({"epoch": at.epoch, "loss": loss, "val": reached})
                 bar.set_postfix_str(
-                    f"epoch {self.epoch}: loss {loss:.4f}, validation {100 * reached:.2f} %"
+                    f"epoch {at.epoch}: loss {loss:.4f}, validation {100 * reached:.2f} %"
                 )
                 self.save()
 
@@ -146,48 +153,48 @@ class Run:
             for size in set(self.sizes):
                 one = data.resize(torch.zeros(1, *shape, device=self.workers.device), size)
                 for net in (self.net, *self.teachers):
-                    net.eval()(one)
+                    net(one)
         except RuntimeError as error:
             raise UserError(
                 f"{self.name}: images of {list(shape)} do not fit a shift of {self.shift}, "
                 f"the sizes {self.sizes[:9]} or the network: {' '.join(str(error).split())[:200]}"
             ) from error
 
-    def batches(self, size: int | None) -> Iterator[tuple[list[Piece], bool]]:
+    def batches(self, size: int | None) -> Iterator[tuple[list[Given], bool]]:
         """The batches that are left of the epoch, and whether batch norm's statistics follow
         them."""
-        settings, seed = self.settings, self.seed
-        for step, chosen in data.order(len(self.train), self.batch, seed, self.epoch, self.step):
+        settings, seed, epoch = self.settings, self.seed, self.at.epoch
+        for step, chosen in data.order(len(self.train), self.batch, seed, epoch, self.at.step):
             batch = self.train.take(chosen.to(self.train.labels.device))
-            rng = data.generator(seed, self.epoch, step + 1)
+            rng = data.generator(seed, epoch, step + 1)
             x = data.augment(batch.pixels, rng, self.flip, self.shift, settings.cutout)
             expected = targets(batch.labels, self.net.classes, settings.smoothing)
-            draw = data.generator(seed, self.epoch, step + 1, MIXING)
+            draw = data.generator(seed, epoch, step + 1, MIXING)
             mixed = bool(torch.rand((), generator=draw) < settings.mix)
             if mixed:
                 shares = data.mixture(len(x), draw)
                 x, expected = data.mix(x, *shares), data.mix(expected, *shares)
             x = to_input(data.resize(x, size), self.net.spec["input"])
             parts = zip(x.split(settings.statistics), expected.split(settings.statistics))
-            draws = (data.generator(seed, self.epoch, step, DROPPING, k) for k in range(len(x)))
+            draws = (data.generator(seed, epoch, step, DROPPING, k) for k in range(len(x)))
             # Mixed images have other statistics: only plain ones set the running ones.
             yield [(*part, draw) for part, draw in zip(parts, draws)], not mixed
 
-    def update(self, pieces: list[Piece], tracking: bool) -> float:
+    def update(self, pieces: list[Given], tracking: bool) -> float:
         """One step of the optimizers. Returns the loss."""
-        progress = min(1.0, (self.epoch + self.step / self.steps) / len(self.sizes))
+        progress = min(1.0, (self.at.epoch + self.at.step / self.steps) / len(self.sizes))
         if self.fake:
             exact = progress >= 1 - self.settings.exact and self.net.has_codebooks
             self.net.mode = "exact" if exact else "fake"
-        for group in (*self.weights.param_groups, *self.others.param_groups):
+        for group in self.optimizer.param_groups:
             group["lr"] = self.settings.rate * learning_factor(progress)
         loss = self.workers.gradients(pieces, self.loss, tracking)
         if not math.isfinite(loss):
             raise UserError(
-                f"{self.name}: the loss is {loss} in epoch {self.epoch + 1}; a lower rate may help"
+                f"{self.name}: the loss is {loss} in epoch {self.at.epoch + 1}; "
+                "a lower rate may help"
             )
-        self.weights.step(self.workers.pool.map)
-        self.others.step()
+        self.optimizer.step(self.workers.pool.map)
         for _, block in self.net.blocks():
             if block.spec["norm"] == "batch":
                 block.bn.weight.data.clamp_(min=MIN_SCALE)
@@ -232,22 +239,3 @@ def prefetch(source: Iterator[Any]) -> Iterator[Any]:
         while (item := job.result()) is not None:
             job = pool.submit(next, source, None)
             yield item
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[dict[str, Any]]:
-    """What `Run.save` wrote, on the CPU; no code in it is run. Raises OSError, or StateError for
-    whatever is wrong with it, there or in the block that takes it up."""
-    with open_input(path) as handle:
-        try:
-            with zipfile.ZipFile(handle) as archive:  # PyTorch does not compare checksums
-                if wrong := archive.testzip():
-                    raise ValueError(f"wrong checksum of {wrong}")
-            handle.seek(0)
-            yield torch.load(handle, weights_only=True, map_location="cpu")
-        except Exception as error:  # arbitrary content makes zipfile and PyTorch raise many kinds
-            reason = printable(" ".join(f"{type(error).__name__}: {error}".split())[:300])
-            raise StateError(
-                f"{printable(path)}: damaged, or not of this recipe ({reason}); "
-                "delete it to begin again"
-            ) from error

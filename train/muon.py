@@ -26,7 +26,8 @@ def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """With Nesterov momentum, for convolution weights [O, I, Kh, Kw].
+    """With Nesterov momentum, for convolution weights [O, I, Kh, Kw]; plain momentum SGD for
+    vectors.
 
     Where a group says `fixed`, a weight is scaled to the norm sqrt(O) before each step: batch norm
     makes its length meaningless, and a fixed length makes the learning rate mean the same thing all
@@ -45,8 +46,9 @@ class Muon(torch.optim.Optimizer):
         for weight in group["params"]:
             buffer = self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight))
             buffer.mul_(group["momentum"]).add_(weight.grad)
-            direction = weight.grad.add(buffer, alpha=group["momentum"])
-            if group["fixed"]:
-                weight.div_(weight.norm() / len(weight) ** 0.5)
-            update = orthogonalize(direction.flatten(1)).view_as(weight)
+            update = weight.grad.add(buffer, alpha=group["momentum"])
+            if weight.dim() > 1:
+                if group["fixed"]:
+                    weight.div_(weight.norm() / len(weight) ** 0.5)
+                update = orthogonalize(update.flatten(1)).view_as(weight)
             weight.add_(update, alpha=-group["lr"])

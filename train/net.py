@@ -11,7 +11,8 @@ Inputs are the integers of the network file from the first step on.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -26,7 +27,6 @@ from model.reference.torch_net import TorchNet
 from train.quantize.codebooks import ClipQ, Codebook, Quantizer
 
 CALIBRATION = 0.9999  # share of a layer's outputs inside the range when its scale is chosen
-MOMENTUM = 0.1  # of batch norm's running statistics
 Spec = dict[str, Any]
 
 
@@ -55,8 +55,20 @@ def replaced(soft: Tensor, exact: Tensor, low: float = -math.inf, high: float = 
     return cast(Tensor, ReplaceForward.apply(soft, exact, low, high))
 
 
+@dataclass(eq=False)
+class Piece:
+    """Part of a batch that training normalizes by itself. rng: where dropout's masks come from;
+    integers: of each convolution's weights; statistics: (mean, variance) of each batch norm, which
+    the forward pass adds."""
+
+    rng: torch.Generator | None = None
+    integers: Mapping["Conv", Tensor] = field(default_factory=dict)
+    statistics: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+
 class Node(nn.Module):
-    """A layer. spec: its entry in the description."""
+    """A layer. spec: its entry in the description. Its forward pass gets a piece where it
+    trains."""
 
     steps: Tensor  # output integers per unit of full precision, of a convolution and an addition
     # The exported layer, in mode "exact": integers of any type -> int32.
@@ -84,12 +96,12 @@ class Node(nn.Module):
 
     def finish(self, soft: Tensor, *inputs: Tensor) -> Tensor:
         """The output integers as floats: those of the exported layer, or `soft` rounded."""
-        if self.mode == "exact":
-            with torch.no_grad():
-                exact = self.exact(*inputs)
-            return replaced(soft, exact, *self.limits) if self.training else exact.float()
-        rounded = (soft.detach().float() + 0.5).floor_().clamp_(*self.limits)
-        return replaced(soft, rounded, *self.limits)
+        with torch.no_grad():
+            if self.mode == "exact":
+                integers = self.exact(*inputs)
+            else:
+                integers = (soft.float() + 0.5).floor_().clamp_(*self.limits)
+        return replaced(soft, integers, *self.limits)
 
     def choose_steps(self, outputs: Tensor) -> None:
         """Choose the integers per unit so that one of ten thousand outputs is clamped."""
@@ -105,8 +117,7 @@ class Node(nn.Module):
 class Conv(Node):
     """Convolution, batch norm, and ReLU or nothing; a linear layer is one, too.
 
-    quantizer: of its weights. ready: whether the weights are the integers already, as those of a
-    copy are (`train.workers`). Where the description's "norm" is "bias", batch norm adds a bias and
+    quantizer: of its weights. Where the description's "norm" is "bias", batch norm adds a bias and
     nothing else; where it is "fixed", the integers have a binary point, too.
     """
 
@@ -116,33 +127,37 @@ class Conv(Node):
         self.set_norm(spec["norm"])
         self.register_buffer("steps", torch.tensor(1.0))
         self.quantizer: Quantizer = ClipQ(0.2)
-        self.ready = False
 
     def set_norm(self, kind: str) -> None:
         """Make batch norm new."""
         self.spec["norm"] = kind
         eps = self.spec.get("eps", 1e-5) if kind == "batch" else 0.0
-        self.bn: Any = nn.BatchNorm2d(len(self.weight), eps, MOMENTUM)
+        self.bn: Any = nn.BatchNorm2d(len(self.weight), eps)
         self.bn.weight.requires_grad_(kind == "batch")
 
     def integers(self) -> Tensor:
         """Its weights as integers, in floats."""
         return self.quantizer.integers(self.weight.detach())
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, piece: Piece | None = None) -> Tensor:
         spec, bn, full = self.spec, self.bn, self.mode == "float"
         weight: Tensor = self.weight
-        if not full and not self.ready:
-            weight = replaced(weight, self.integers())
+        mean, variance = bn.running_mean, bn.running_var
+        if not full:
+            weight = replaced(weight, piece.integers[self] if piece else self.integers())
         steps = 1.0 if full else self.steps
+        fresh = piece is not None and self.mode != "exact" and spec["norm"] == "batch"
+        if piece and fresh:
+            mean, variance = torch.zeros_like(mean), torch.zeros_like(variance)
+            piece.statistics.append((mean, variance))
         soft = F.batch_norm(
             F.conv2d(x, weight, None, spec["stride"], spec["pad"]),
-            bn.running_mean,
-            bn.running_var,
+            mean,
+            variance,
             bn.weight * steps,
             bn.bias * steps,
-            bn.training and self.mode != "exact" and spec["norm"] == "batch",
-            bn.momentum,
+            fresh,
+            1.0,
             bn.eps,
         )
         if full:
@@ -191,7 +206,7 @@ def _float64(tensor: Tensor) -> np.ndarray:
 class MaxPool(Node):
     """Max pooling."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, piece: Piece | None = None) -> Tensor:
         return F.max_pool2d(x, self.spec["kernel"], self.spec["stride"], self.spec["pad"])
 
     def folded(self) -> Spec:
@@ -201,7 +216,7 @@ class MaxPool(Node):
 class AvgPool(Node):
     """Average pooling; the whole map where `whole`, whatever its size. Padding counts as zero."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, piece: Piece | None = None) -> Tensor:
         spec = self.spec
         if spec["whole"]:
             soft = x.float().mean((2, 3), keepdim=True)
@@ -225,7 +240,7 @@ class Add(Node):
         self.register_buffer("steps", torch.tensor(1.0))
         self.register_buffer("ratio", torch.ones(2, dtype=torch.float64))
 
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+    def forward(self, a: Tensor, b: Tensor, piece: Piece | None = None) -> Tensor:
         if self.mode == "float":
             return F.relu(a + b) if self.spec["relu"] else a + b
         return self.finish(a * float(self.ratio[0]) + b * float(self.ratio[1]), a, b)
@@ -242,14 +257,12 @@ class Add(Node):
 
 
 class Dropout(Node):
-    """Dropout of the full-precision network. generator: where its masks come from."""
+    """Dropout of the full-precision network."""
 
-    generator: torch.Generator | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.mode != "float":
+    def forward(self, x: Tensor, piece: Piece | None = None) -> Tensor:
+        if piece is None or self.mode != "float":
             return x
-        kept = torch.rand(x.shape, generator=self.generator) >= self.spec["share"]
+        kept = torch.rand(x.shape, generator=piece.rng) >= self.spec["share"]
         return x * kept.to(x.device) / (1 - self.spec["share"])
 
 
@@ -260,7 +273,8 @@ class Net(nn.Module):
     """forward: float32 [N, C, H, W] in input integers -> float32 logits [N, classes].
 
     spec: {"input": {"shape", "scale", "offset", "unit"}, "layers": [...]}. Pixels become input
-    integers by scale and offset; `unit` of them are one of the full-precision network.
+    integers by scale and offset; `unit` of them are one of the full-precision network. piece: where
+    it trains.
     """
 
     def __init__(self, spec: Spec) -> None:
@@ -304,12 +318,12 @@ class Net(nn.Module):
         """Name of the last layer."""
         return self.spec["layers"][-1]["name"]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, piece: Piece | None = None) -> Tensor:
         if self.mode == "float":
             x = x / self.spec["input"]["unit"]
         values = {"input": x.contiguous(memory_format=torch.channels_last)}
         for name, node in self.nodes.items():
-            values[name] = node(*(values[source] for source in node.spec["inputs"]))
+            values[name] = node(*(values[source] for source in node.spec["inputs"]), piece=piece)
         logits = values[self.last].float().flatten(1)
         return logits if self.mode == "float" else logits / self.steps_of(self.last)
 

@@ -126,7 +126,7 @@ def _cifar(name: Any, arguments: Any) -> Parts:
 
 def _npz(path: Any, arguments: Any) -> Parts:
     with Archive(path, MAX_BYTES) as archive:
-        found = {key: archive[key] for key in archive.names}
+        found = dict(archive)
     if missing := {"images", "labels"} - set(found):
         raise SourceError(f"{printable(path)}: array {sorted(missing)[0]} is missing")
     labels = found["labels"]

@@ -28,7 +28,7 @@ from train.net import Net, to_input, to_network
 from train.quantize.start import quantize
 from train.recipe import Recipe, Training
 from train.trace import trace
-from train.workers import Workers, rank
+from train.workers import Workers, meet, rank
 
 FOLDER = Path("build/train")
 STAGES: tuple[str, ...] = ("teacher", "full_precision", "quantize", "fine_tune")
@@ -86,17 +86,21 @@ class Project:
         """The folder of a stage."""
         return self.folder / f"{name}-{self.key(name)}"
 
-    def result(self, name: str) -> Path:
+    def state(self, name: str) -> Path:
         """The file of a stage's network."""
-        return self.place(name) / "result.npz"
+        return self.place(name) / "state.npz"
 
     def net(self, name: str) -> Net:
         """The network that a finished stage gave."""
-        return checkpoint.read(self.result(name))[0].to(self.device)
+        return checkpoint.read(self.state(name))[0].to(self.device)
 
-    def seconds(self, name: str) -> float:
-        """That a finished stage took."""
-        return float(checkpoint.read(self.result(name))[1]["seconds"])
+    def seconds(self, name: str) -> float | None:
+        """That a stage took, None where it is not finished."""
+        if not self.state(name).exists():
+            return None
+        at = engine.standing(self.state(name))
+        epochs = len(getattr(getattr(self.recipe, name), "sizes", ()))
+        return at.seconds if at.epoch == epochs else None
 
     # ---------------------------------------------------------------------------------- running
 
@@ -104,23 +108,19 @@ class Project:
         """Run what is left of the wanted stages."""
         stages = [name for name in self.stages if name in wanted]
         for name in stages:  # a damaged file ends a run now, not late
-            if self.result(name).exists():
-                self.net(name)
-            elif (state := self.place(name) / "state.pt").exists():
-                with engine.reading(state):
-                    pass
+            self.seconds(name)
         for name in stages:
-            if not self.result(name).exists():
+            if self.seconds(name) is None:
                 self.say(self.overview(name))
                 self.place(name).mkdir(parents=True, exist_ok=True)
-                net, facts = self._quantize() if name == "quantize" else self._train(name)
-                if rank() == 0:
-                    checkpoint.write(net, self.result(name), facts, half=False)
+                self._quantize() if name == "quantize" else self._train(name)
+                meet()  # the others read what the first process has written
         self.say(self.overview(None))
 
     def overview(self, current: str | None) -> str:
         """What is done and what is left, and how long that may take by what was measured."""
-        done = {name: self.seconds(name) for name in self.stages if self.result(name).exists()}
+        seconds = {name: self.seconds(name) for name in self.stages}
+        done = {name: taken for name, taken in seconds.items() if taken is not None}
         work = {name: self.work(name) for name in self.stages}
         speed = sum(done[n] for n in done if work[n]) / (sum(work[n] for n in done) or float("inf"))
         left = {name: work[name] * speed for name in self.stages if name not in done}
@@ -142,23 +142,23 @@ class Project:
         share = sum((size * size / (height * width)) if size else 1 for size in settings.sizes)
         return len(self.sets.train) * share * (3 + len(settings.teachers))
 
-    def _train(self, name: str) -> tuple[Net, dict[str, Any]]:
+    def _train(self, name: str) -> None:
         recipe, settings = self.recipe, getattr(self.recipe, name)
         net = self.net("quantize") if name == "fine_tune" else self.networks[name]
         train, val = (images.to(self.device) for images in (self.sets.train, self.sets.val))
         teachers = [self.net(teacher) for teacher in settings.teachers]
         given = recipe.seed, recipe.flip, recipe.shift, teachers, name
         with Workers(net, self.device, self.threads) as workers:
-            run = engine.Run(workers, settings, train, val, self.place(name) / "state.pt", *given)
-            run.fit()
-        return net, {"seconds": run.seconds}
+            engine.Run(workers, settings, train, val, self.state(name), *given).fit()
 
-    def _quantize(self) -> tuple[Net, dict[str, Any]]:
+    def _quantize(self) -> None:
         began, how, net = time.monotonic(), self.recipe.quantize, self.net("full_precision").cpu()
         order = np.random.default_rng(self.recipe.seed).permutation(len(self.sets.train))
         pixels = self.sets.train.pixels[np.sort(order[: how.images])]
         quantize(net, to_input(pixels, net.spec["input"]), how, self.say)
-        return net, {"seconds": time.monotonic() - began}
+        if rank() == 0:
+            at = engine.Standing(seconds=time.monotonic() - began)
+            checkpoint.write(net, self.state("quantize"), asdict(at), {})
 
     # --------------------------------------------------------------------------------- the result
 
@@ -206,7 +206,7 @@ def check_equal(net: Net, network: Network, x: Tensor) -> None:
     """Raise UserError unless training in mode "exact" and the NumPy reference have the same
     logits; x: input integers."""
     net.become_exact()
-    ours = net.eval()(x) * net.steps_of(net.last)
+    ours = net(x) * net.steps_of(net.last)
     theirs = torch.from_numpy(run_integer(network, x.long().numpy())).flatten(1).double()
     scale = (ours.double() * theirs).sum() / theirs.square().sum().clamp(min=1)
     if not torch.allclose(ours.double(), theirs * scale, rtol=1e-5, atol=1e-3):

@@ -6,12 +6,10 @@ result does not depend on how many threads there are, nor on which computed what
 """
 
 import atexit
-import copy
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -19,11 +17,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from model.common.errors import UserError
-from train.net import MOMENTUM, Dropout, Net
+from train.net import Net, Piece
 
 EVALUATED = 100  # images at a time
+MOMENTUM = 0.1  # of batch norm's running statistics
 # Inputs, targets, and where dropout's masks come from.
-Piece = tuple[Tensor, Tensor, torch.Generator | None]
+Given = tuple[Tensor, Tensor, torch.Generator | None]
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -50,6 +49,12 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+def meet() -> None:
+    """Wait for the other processes."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
 def find_device(name: str) -> torch.device:
     """The device "cpu" or "cuda" of this process; under torchrun after meeting the others.
 
@@ -66,17 +71,14 @@ def find_device(name: str) -> torch.device:
 
 
 class Workers:
-    """Threads that compute for `net`, each with a copy of it; PyTorch itself is set to one thread.
-    On a GPU there is one."""
+    """Threads that compute with `net`; PyTorch itself is set to one thread. On a GPU there is
+    one."""
 
     def __init__(self, net: Net, device: torch.device, threads: int) -> None:
         torch.set_num_threads(1)
         self.net, self.device = net.to(device), device
-        self.threads = threads if device.type == "cpu" else 1
-        self.twins = [self._twin() for _ in range(self.threads)]
-        self.pool = ThreadPoolExecutor(
-            self.threads, initializer=torch.set_num_threads, initargs=(1,)
-        )
+        count = threads if device.type == "cpu" else 1
+        self.pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
 
     def __enter__(self) -> "Workers":
         return self
@@ -84,91 +86,45 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         self.pool.shutdown(cancel_futures=True)
 
-    def gradients(self, pieces: list[Piece], loss: Loss, tracking: bool = True) -> float:
+    def gradients(self, pieces: list[Given], loss: Loss, tracking: bool = True) -> float:
         """Set the gradients of the mean loss over a batch and, if `tracking`, let the running
         statistics follow it; return the loss. loss(logits, inputs, targets): mean over a piece."""
-        twins, total = self._ready(), sum(len(x) for x, *_ in pieces)
+        net, trained, total = self.net, parameters(self.net), sum(len(x) for x, *_ in pieces)
+        if net.mode == "exact":
+            net.become_exact()
+        blocks = [block for _, block in net.blocks()] if net.mode != "float" else []
+        integers = dict(zip(blocks, self.pool.map(lambda block: block.integers(), blocks)))
+
+        def run(given: Given, share: float) -> list[Tensor]:
+            """Share of a piece in loss, gradients, means and mean squares."""
+            x, piece = given[0].to(self.device), Piece(given[2], integers)
+            with autocast(self.device.type):
+                logits = net(x, piece)
+            value = loss(logits, x, given[1])
+            found = [value.detach().double(), *torch.autograd.grad(value, trained)]
+            for mean, variance in piece.statistics:
+                found += [mean, variance + mean**2]
+            return [share * one for one in found]
+
         mine = pieces[rank() :: dist.get_world_size() if dist.is_initialized() else 1]
         shares = [len(x) / total for x, *_ in mine]
-        results = list(self.pool.map(lambda piece: self._piece(twins, loss, *piece), mine))
-
-        def mean(found: Callable[[Any], Tensor], like: Tensor) -> Tensor:
-            """Of all pieces, of all processes."""
-            parts = [share * found(result) for share, result in zip(shares, results)]
-            value = sum(parts[1:], start=parts[0]) if parts else torch.zeros_like(like)
-            if dist.is_initialized():
-                dist.all_reduce(value)
-            return value
-
-        for i, parameter in enumerate(parameters(self.net)):
-            parameter.grad = mean(lambda result: result[1][i], parameter)
-        for i, bn in enumerate(norms(self.net) if tracking and self.net.mode != "exact" else ()):
-            middle = mean(lambda result: result[2][i][0], bn.running_mean)
-            # Variance of the whole batch: inside the pieces plus between them.
-            square = mean(lambda r: r[2][i][1] + r[2][i][0] ** 2, bn.running_var)
-            bn.running_mean.lerp_(middle, MOMENTUM)
-            variance = (square - middle**2).clamp(min=0)  # rounding may take it below
-            bn.running_var.lerp_(variance, MOMENTUM)
-        nothing = torch.zeros((), dtype=torch.float64, device=self.device)
-        return mean(lambda result: result[0].double(), nothing).item()
-
-    def _twin(self) -> Net:
-        """A copy that shares the parameters; its running statistics will be those of its last
-        piece."""
-        twin = copy.deepcopy(self.net).train()
-        for parameter, shared in zip(twin.parameters(), self.net.parameters()):
-            parameter.data = shared.data
-        for _, block in twin.blocks():
-            block.bn.momentum = 1.0
-        return twin
-
-    def _ready(self) -> "SimpleQueue[Net]":
-        """The copies, ready for a batch: their weights are the integers already."""
-        if self.net.mode == "exact":
-            self.net.become_exact()
-        blocks, fake = [block for _, block in self.net.blocks()], self.net.mode != "float"
-        weights = list(self.pool.map(lambda block: block.integers(), blocks)) if fake else []
-        ready: SimpleQueue[Net] = SimpleQueue()
-        for twin in self.twins:
-            for buffer, original in zip(twin.buffers(), self.net.buffers()):
-                buffer.copy_(original)
-            for node, own in zip(twin.nodes.values(), self.net.nodes.values()):
-                node.mode = own.mode
-                if hasattr(own, "exact"):
-                    node.exact = own.exact
-            for (_, block), weight in zip(twin.blocks(), weights):
-                block.ready, block.weight.data = True, weight
-            ready.put(twin)
-        return ready
-
-    def _piece(
-        self,
-        twins: "SimpleQueue[Net]",
-        loss: Loss,
-        x: Tensor,
-        targets: Tensor,
-        generator: torch.Generator | None,
-    ) -> tuple[Tensor, tuple[Tensor, ...], list[tuple[Tensor, Tensor]]]:
-        """(loss, gradients, statistics of each batch norm)."""
-        x, net = x.to(self.device), twins.get()
-        try:
-            for node in net.nodes.values():
-                if isinstance(node, Dropout):
-                    node.generator = generator
-            with autocast(self.device.type):
-                logits = net(x)
-            value = loss(logits, x, targets)
-            grads = torch.autograd.grad(value, parameters(net))
-            found = [(bn.running_mean.clone(), bn.running_var.clone()) for bn in norms(net)]
-            return value.detach(), grads, found
-        finally:
-            twins.put(net)
+        parts = self.pool.map(run, mine or pieces[:1], shares or [0.0])
+        sums = [sum(found[1:], start=found[0]) for found in zip(*parts)]
+        if dist.is_initialized():
+            for one in sums:
+                dist.all_reduce(one)
+        for parameter, grad in zip(trained, sums[1:]):
+            parameter.grad = grad
+        moments = sums[len(trained) + 1 :] if tracking else []
+        for bn, mean, square in zip(norms(net), moments[::2], moments[1::2]):
+            bn.running_mean.lerp_(mean, MOMENTUM)
+            # Of the whole batch: inside the pieces plus between them; rounding may go below zero.
+            bn.running_var.lerp_((square - mean**2).clamp(min=0), MOMENTUM)
+        return sums[0].item()
 
     @torch.no_grad()
     def logits(self, x: Tensor, prepare: Callable[[Tensor], Tensor]) -> Tensor:
-        """Logits float32 [N, classes] of the network in evaluation mode, of `prepare(part)` for
-        parts of x."""
-        self.net.eval()
+        """Logits float32 [N, classes] of `prepare(part)` for parts of x."""
         if self.net.mode == "exact":
             self.net.become_exact()
 

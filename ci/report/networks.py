@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from ci.report.page import (
     bars,
     chart,
 )
+from model.common.archive import Archive
 from model.data.images import bundled_images
 from model.network import Network
 
@@ -188,11 +190,9 @@ def _url(image: np.ndarray) -> str:
 def _training(folder: Path) -> Iterator[Part]:
     """Loss and accuracy of every stage that has trained, or trains, here."""
     curves: dict[str, list[dict[str, float]]] = {}
-    for path in sorted(folder.glob("*-*/state.pt")):
-        from train import engine  # loads PyTorch
-
-        with engine.reading(path) as state:
-            history: Any = state.get("history")
+    for path in sorted(folder.glob("*-*/state.npz")):
+        with Archive(path) as archive:
+            history: Any = json.loads(str(archive["meta"])).get("history")
         if history:
             curves[path.parent.name] = history
     if not curves:

@@ -7,7 +7,7 @@ import contextlib
 import io
 import math
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Self
 
 import numpy as np
@@ -28,8 +28,8 @@ class ArchiveError(UserError, ValueError):
     file."""
 
 
-class Archive:
-    """The arrays of an .npz file, a mapping of names to read-only arrays; a context manager.
+class Archive(Mapping[str, np.ndarray]):
+    """The arrays of an .npz file by name, in its order, read-only; a context manager.
 
     Raises ArchiveError for anything but a zip archive of plain .npy members with at most `limit`
     bytes, OSError for a file that cannot be opened.
@@ -55,10 +55,11 @@ class Archive:
     def __contains__(self, name: object) -> bool:
         return name in self._members
 
-    @property
-    def names(self) -> list[str]:
-        """Names of all arrays, in the archive's order."""
-        return list(self._members)
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
 
     def size(self, name: str) -> int:
         """Bytes of the array `name`, header included; 0 where it is missing."""
@@ -90,9 +91,9 @@ def read_array(path: StrPath) -> np.ndarray:
         raise ArchiveError(f"not a readable .npy file ({_reason(error)})") from error
 
 
-def write_npz(path: StrPath, arrays: Mapping[str, np.ndarray]) -> None:
+def write_npz(path: StrPath, arrays: Mapping[str, np.ndarray], compressed: bool = True) -> None:
     """Write a dict of arrays as an .npz whose bytes depend on its content only (little endian, C
-    order, fixed times, bzip2)."""
+    order, fixed times, bzip2 where `compressed`)."""
     with output(path) as handle, zipfile.ZipFile(handle, "w") as archive:
         for name, array in arrays.items():
             array = np.asarray(array)
@@ -105,7 +106,7 @@ def write_npz(path: StrPath, arrays: Mapping[str, np.ndarray]) -> None:
             )
             member = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             member.compress_type, member.create_system, member.external_attr = (
-                zipfile.ZIP_BZIP2,
+                zipfile.ZIP_BZIP2 if compressed else zipfile.ZIP_STORED,
                 3,
                 0o644 << 16,
             )

@@ -140,7 +140,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _check_arrays(archive: Archive, ops: Mapping[str, str]) -> None:
     """Refuse arrays for features that this format does not have, such as zero points."""
-    for name in archive.names:
+    for name in archive:
         layer, _, key = name.rpartition(".")
         known = CONV_ARRAYS if ops.get(layer) == "conv" else ()
         if layer in ops and key not in known and not _harmless(key):

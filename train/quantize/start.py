@@ -223,7 +223,7 @@ def quantize(
     line per layer. Raises UserError that names a layer that has no codebook.
     """
     torch.set_num_threads(1)  # the network must not depend on how sums are split over threads
-    source, last = copy.deepcopy(net.eval()), net.blocks()[-1][1]
+    source, last = copy.deepcopy(net), net.blocks()[-1][1]
     for _, block in source.blocks():
         if block.raw or how.method == "paper":
             fold_batch_norm(block)

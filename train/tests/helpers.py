@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from train.checkpoint import snapped
-from train.net import Net, to_input
+from train.net import Net, Piece, to_input
 from train.nets.nin import NIN
 from train.quantize.start import quantize
 from train.recipe import Quantization
@@ -50,7 +50,12 @@ def images(count: int, seed: int = 0, shape=(3, 32, 32), classes: int = 10) -> I
 def nin(seed: int = 0, width: float = 0.05) -> Net:
     """A NIN of few channels, in full precision."""
     torch.manual_seed(seed)
-    return trace(NIN(10, width), SOURCE).eval()
+    return trace(NIN(10, width), SOURCE)
+
+
+def pieced(net: Net) -> Piece:
+    """What a forward pass of training gets."""
+    return Piece(integers={block: block.integers() for _, block in net.blocks()})
 
 
 def inputs(net: Net, count: int = 4, seed: int = 0) -> torch.Tensor:
@@ -62,4 +67,4 @@ def quantized(seed: int = 0, width: float = 0.05) -> Net:
     """A quantized NIN of few channels, as its file holds it, in mode "fake"."""
     net = nin(seed, width)
     quantize(net, inputs(net), START)
-    return snapped(net).eval()
+    return snapped(net)

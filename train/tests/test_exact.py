@@ -7,7 +7,7 @@ import torch
 from model.reference.integer import run_integer
 from train.net import Net, replaced, to_network
 from train.quantize.start import quantize
-from train.tests.helpers import START, nin
+from train.tests.helpers import START, nin, pieced
 
 
 def random_network(seed: int) -> Net:
@@ -27,9 +27,8 @@ def test_forward_pass_is_the_integer_network(seed, training):
     """Fake-quantized training in its exact mode and the NumPy reference, random networks and
     images, to the bit."""
     net = random_network(seed)
-    net.train(training)
     x = torch.randint(-128, 128, (3, 3, 32, 32))
-    logits = net(x.float()) * net.steps_of("conv9") * 64
+    logits = net(x.float(), pieced(net) if training else None) * net.steps_of("conv9") * 64
     expected = run_integer(to_network(net, "cifar10"), x.numpy())
     assert np.array_equal(logits.detach().round().long().numpy(), expected.reshape(3, -1))
     assert (logits.detach() - logits.detach().round()).abs().max() < 0.1
@@ -38,15 +37,15 @@ def test_forward_pass_is_the_integer_network(seed, training):
 def test_frozen_statistics():
     net = random_network(5)
     before = {k: v.clone() for k, v in net.state_dict().items()}
-    net.train()
-    net(torch.randint(-128, 128, (2, 3, 32, 32)).float())
+    training = pieced(net)
+    net(torch.randint(-128, 128, (2, 3, 32, 32)).float(), training)
+    assert training.statistics == []
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
 
 
 def test_gradient_reaches_every_parameter():
     net = random_network(6)
-    net.train()
-    net(torch.randint(-128, 128, (4, 3, 32, 32)).float())[:, 0].sum().backward()
+    net(torch.randint(-128, 128, (4, 3, 32, 32)).float(), pieced(net))[:, 0].sum().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in net.parameters())
 
 

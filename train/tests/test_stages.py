@@ -161,6 +161,7 @@ def test_a_run_that_is_ended_in_each_stage_comes_to_the_same_files(recipe, tmp_p
     """By SIGKILL and by SIGTERM in turn."""
     path, folder = recipe(), tmp_path / "b"
     project(path, tmp_path / "a").finish(tmp_path / "out-a")
+    made = project(path, folder)
     arguments = ["run", "--recipe", path, "--stages", folder, "--out", tmp_path / "out-b"]
     arguments = [*map(str, arguments), "--threads", "1"]
     for number, stage in enumerate([*stages.STAGES, None]):
@@ -173,7 +174,7 @@ def test_a_run_that_is_ended_in_each_stage_comes_to_the_same_files(recipe, tmp_p
         process.join()
         if stage:
             assert process.exitcode == {signal.SIGKILL: -9, signal.SIGTERM: 143}[end], stage
-            assert not list(folder.glob(f"{stage}-*/result.npz")), "it was too late"
+            assert made.seconds(stage) is None, "it was too late"
     assert process.exitcode == 0
     for kind in KINDS:
         ours, theirs = (tmp_path / f"out-{run}/tiny.{kind}.npz" for run in "ab")
@@ -192,8 +193,8 @@ def test_a_damaged_state_ends_the_run_at_once(recipe, tmp_path):
     made = project(recipe(), tmp_path / "s")
     place = made.place("fine_tune")
     place.mkdir(parents=True)
-    (place / "state.pt").write_bytes(b"PK")
-    with pytest.raises(UserError, match="state.pt: "):
+    (place / "state.npz").write_bytes(b"PK")
+    with pytest.raises(UserError, match="state.npz: "):
         made.run()
     assert not made.place("teacher").exists()
 

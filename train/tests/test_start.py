@@ -8,12 +8,12 @@ import torch
 
 from model.common.errors import UserError
 from train import checkpoint
-from train.net import Conv, to_network
+from train.net import Conv, Piece, to_network
 from train.quantize import start
 from train.quantize.codebooks import ClipQ, Segments, root_mean_square
 from train.quantize.start import equalize, fold_batch_norm, neighbours, outputs, patches, quantize
 from train.recipe import Quantization
-from train.tests.helpers import nin
+from train.tests.helpers import nin, pieced
 
 METHODS = {
     "reconstruct": Quantization(),
@@ -34,17 +34,16 @@ def integers(count, size=16, seed=0):
 
 def full_precision(seed=0):
     """A NIN with random batch norm, with statistics of its own."""
-    net = nin(seed, 0.2).train()
+    net, training = nin(seed, 0.2), Piece()
     for _, block in net.blocks():
-        block.bn.momentum = 1.0
         block.bn.weight.data.uniform_(0.5, 1.5)
         block.bn.bias.data.normal_(0, 0.2)
     with torch.no_grad():
-        net(integers(40))
-    for _, block in net.blocks():
-        block.bn.momentum = 0.1
-        block.bn.running_mean -= 0.5 * block.bn.running_var.sqrt()  # not those of the images
-    return net.eval()
+        net(integers(40), training)
+    for (_, block), (mean, variance) in zip(net.blocks(), training.statistics):
+        block.bn.running_mean = mean - 0.5 * variance.sqrt()  # not that of the images
+        block.bn.running_var = variance
+    return net
 
 
 @pytest.fixture(scope="module", params=METHODS)
@@ -174,7 +173,7 @@ def test_the_paper_mode_is_exact_in_training(fraction_bits):
     for conv in convs:
         assert (conv.mult == 1).all() and (conv.shift == fraction_bits).all()
         assert (conv.bias != 0).any() and conv.codebook.any()
-    net.train().become_exact()
-    net(x)[:, :3].sum().backward()
+    net.become_exact()
+    net(x, pieced(net))[:, :3].sum().backward()
     trained = [p for p in net.parameters() if p.requires_grad]
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in trained)

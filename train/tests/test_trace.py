@@ -182,7 +182,7 @@ def fitted(net, settings, sets, path):
     with Workers(net, torch.device("cpu"), 1) as workers:
         run = Run(workers, settings, *sets, path, 0, False, 1)
         run.fit()
-    return run.history[-1]["val"]
+    return run.at.history[-1]["val"]
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda k: k.__name__)
@@ -193,11 +193,11 @@ def trained(request, tmp_path_factory):
     net = trace(kind(), source(kind.shape))
     sets = images(kind, 400, 1), images(kind, 100, 2)
     settings = Training(8, rate=0.05, batch=50, statistics=50)
-    full = fitted(net, settings, sets, folder / "float.pt")
+    full = fitted(net, settings, sets, folder / "float.npz")
     assert full > 0.8, "full precision has not learnt"
     quantize(net, to_input(sets[0].pixels[:200], net.spec["input"]), Quantization())
     settings = Training(3, rate=0.01, batch=50, statistics=50, exact=0.3)
-    tuned = fitted(net, settings, sets, folder / "tuned.pt")
+    tuned = fitted(net, settings, sets, folder / "tuned.npz")
     assert tuned > full - 0.2, "the quantized network has not learnt"
     net.mode = "fake"
     return kind, checkpoint.snapped(net).eval()
@@ -239,7 +239,6 @@ def test_dropout_is_the_same_on_any_number_of_threads():
     for threads in (1, 2):
         torch.manual_seed(3)
         net = trace(VGG(), source(VGG.shape))
-        net.train()
         x, y = inputs(net, 20), torch.nn.functional.one_hot(torch.arange(20) % 10, 10).float()
         seeds = [torch.Generator().manual_seed(k) for k in range(4)]
         with Workers(net, torch.device("cpu"), threads) as workers:
