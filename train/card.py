@@ -1,10 +1,11 @@
-"""The model card: how a network was made and what it is worth."""
+"""The model card (train/card.md.jinja): how a network was made and what it is worth."""
 
 import platform
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import torch
 import yaml
 
@@ -30,26 +31,15 @@ def hardware(device: torch.device, threads: int) -> str:
 
 def markdown(project: Any, accuracies: dict[str, dict[str, float]]) -> str:
     """The card as a page. accuracies: {network: {split: 0..1}}."""
-    sets, recipe = project.sets, project.recipe
-    seconds = {name: project.seconds(name) for name in project.stages}
-    parts = ", ".join(f"{name} {taken:.0f} s" for name, taken in seconds.items())
-    rows = (f"| {k} | {v['val']:.2%} | {v['test']:.2%} |" for k, v in accuracies.items())
-    table = "\n".join(rows)
-    return f"""# {recipe.name}
-
-| | validation | test |
-|---|---:|---:|
-{table}
-
-The test images were looked at once, after the last stage.
-
-- Data: {len(sets.train):,} images for training, {len(sets.val):,} held back for validation,
-  {len(sets.test):,} for the test; SHA-256 {sets.digest[:16]}
-- Commit {commit()}, PyTorch {torch.__version__}, seed {recipe.seed}
-- Hardware: {hardware(project.device, project.threads)}
-- Time: {sum(seconds.values()) / 60:.1f} minutes ({parts})
-
-```yaml
-{yaml.safe_dump(recipe.settings, sort_keys=False, width=96).rstrip()}
-```
-"""
+    text = Path(__file__).with_name("card.md.jinja").read_text()
+    page = jinja2.Template(text, trim_blocks=True, keep_trailing_newline=True)
+    return page.render(
+        recipe=project.recipe,
+        sets=project.sets,
+        accuracies=accuracies,
+        seconds={name: project.seconds(name) for name in project.stages},
+        commit=commit(),
+        torch=torch.__version__,
+        hardware=hardware(project.device, project.threads),
+        settings=yaml.safe_dump(project.recipe.settings, sort_keys=False, width=96).rstrip(),
+    )

@@ -260,11 +260,12 @@ def test_tables_are_measured_once_and_gone_on_with(recipe, tmp_path, monkeypatch
 
 
 def test_rows_of_the_tables():
-    rows = {name: [row[0] for row in rows] for name, (_, rows) in tables.TABLES.items()}
+    rows = {name: [row.about for row in table.rows] for name, table in tables.TABLES.items()}
     assert len(rows["point"]) == 9 and len(rows["quantizers"]) == 6
     assert all(len(set(abouts)) == len(abouts) for abouts in rows.values())
-    _, quantize, paper = {row[0]: row for row in tables.TABLES["point"][1]}["3.5, as folded"]
-    assert paper == (90.73, 67.07) and quantize.fraction_bits == 5 and quantize.clip == 0.2
+    row = {row.about: row for row in tables.TABLES["point"].rows}["3.5, as folded"]
+    assert row.paper == {"cifar10": 90.73, "cifar100": 67.07}
+    assert row.quantize.fraction_bits == 5 and row.quantize.clip == 0.2
 
 
 def test_clock():
