@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
 
 TEST = 5  # every fifth image
@@ -29,12 +29,11 @@ class Digits(Dataset):
         return torch.from_numpy(self.images[number]), int(self.labels[number])
 
 
-class DigitsNet(nn.Module):
+class DigitsNet(nn.Sequential):
     """forward: float32 [N, 1, 8, 8] -> logits [N, classes]."""
 
     def __init__(self, classes: int = 10) -> None:
-        super().__init__()
-        self.features = nn.Sequential(
+        super().__init__(
             nn.Conv2d(1, 16, 3, padding=1, bias=False),
             nn.BatchNorm2d(16),
             nn.ReLU(),
@@ -42,8 +41,6 @@ class DigitsNet(nn.Module):
             nn.BatchNorm2d(32),
             nn.ReLU(),
             nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(32 * 4 * 4, classes),
         )
-        self.classify = nn.Linear(32 * 4 * 4, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classify(self.features(x).flatten(1))

@@ -1,13 +1,13 @@
 """The nine-convolution Network-in-Network of M. Lin, Q. Chen, S. Yan, ICLR 2014, for CIFAR."""
 
-from torch import Tensor, nn
+from torch import nn
 
 CHANNELS = (192, 160, 96, 192, 192, 192, 192, 192)  # the classes come last
 KERNELS = (5, 1, 1, 5, 1, 1, 3, 1, 1)
 POOLED = (3, 6)  # convolutions that a pooling follows
 
 
-class NIN(nn.Module):
+class NIN(nn.Sequential):
     """forward: float32 [N, 3, H, W], H and W multiples of four -> logits [N, classes].
 
     width: the share of the channels that it has, for tests.
@@ -25,9 +25,4 @@ class NIN(nn.Module):
             if number in POOLED:
                 self.add_module(f"pool{POOLED.index(number) + 1}", nn.MaxPool2d(2))
             inputs = outputs
-        self.gap = nn.AdaptiveAvgPool2d(1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        for module in self.children():
-            x = module(x)
-        return x.flatten(1)
+        self.gap, self.flatten = nn.AdaptiveAvgPool2d(1), nn.Flatten()

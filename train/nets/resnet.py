@@ -24,7 +24,7 @@ class Pair(nn.Module):
         super().__init__()
         self.first = normalized(inputs, outputs, 3, stride)
         self.second = normalized(outputs, outputs, 3)
-        same = stride == 1 and inputs == outputs
+        same = inputs == outputs
         self.shortcut = nn.Identity() if same else normalized(inputs, outputs, 1, stride)
         self.relu = nn.ReLU()
 
@@ -39,13 +39,10 @@ class ResNet(nn.Module):
     def __init__(self, classes: int = 10, pairs: int = 3) -> None:
         super().__init__()
         self.stem, self.relu = normalized(3, CHANNELS[0], 3), nn.ReLU()
-        blocks, inputs = [], CHANNELS[0]
-        for stage, outputs in enumerate(CHANNELS):
-            for number in range(pairs):
-                stride = 2 if stage and not number else 1
-                blocks.append(Pair(inputs, outputs, stride))
-                inputs = outputs
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks, inputs = nn.Sequential(), CHANNELS[0]
+        for outputs in (count for count in CHANNELS for _ in range(pairs)):
+            self.blocks.append(Pair(inputs, outputs, stride=1 if inputs == outputs else 2))
+            inputs = outputs
         self.classify, self.gap = normalized(inputs, classes, 1), nn.AdaptiveAvgPool2d(1)
 
     def forward(self, x: Tensor) -> Tensor:

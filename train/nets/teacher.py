@@ -6,6 +6,8 @@ classes: five million weights, about as many multiplications an image as the NIN
 
 from torch import Tensor, nn
 
+from train.nets.resnet import normalized
+
 CHANNELS = (3, 32, 96, 96, 256, 256, 384, 384, 512)
 POOLED = (1, 3, 5)  # stages that a pooling follows, from 0 on
 
@@ -21,12 +23,9 @@ class Teacher(nn.Module):
         self.stages, self.pool = nn.ModuleList(), nn.MaxPool2d(2)
         last = 3
         for outputs in (round(width * count) for count in CHANNELS[1:]):
-            conv = nn.Conv2d(last, outputs, 3, padding=1, bias=False)
-            self.stages.append(nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU()))
+            self.stages.append(nn.Sequential(*normalized(last, outputs, 3), nn.ReLU()))
             last = outputs
-        conv = nn.Conv2d(last, classes, 1, bias=False)
-        self.classify = nn.Sequential(conv, nn.BatchNorm2d(classes))
-        self.gap = nn.AdaptiveAvgPool2d(1)
+        self.classify, self.gap = normalized(last, classes, 1), nn.AdaptiveAvgPool2d(1)
 
     def forward(self, x: Tensor) -> Tensor:
         for number, stage in enumerate(self.stages):
