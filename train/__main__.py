@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import click
+from click import option
 
 from model.common.command import Command
 from model.common.errors import printable
@@ -20,16 +22,10 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
-def option(*names: str, **given: Any) -> Any:
-    """A click option whose default the help shows."""
-    return click.option(*names, show_default=True, **given)
-
-
 DATASETS, DEVICES = click.Choice(["cifar10", "cifar100"]), click.Choice(["cpu", "cuda"])
 SEED, THREADS = click.IntRange(0, 2**63 - 1), click.IntRange(1, 1024)
-WHICH = "full, short, smoke..., or a file *.yaml."
 COMMON = (
-    option("--recipe", default="full", help=WHICH),
+    option("--recipe", default="full", help="full, short, smoke..., or a file *.yaml."),
     option("--dataset", type=DATASETS, help="Of a recipe that has a choice. [its own]"),
     option("--seed", type=SEED, help="Instead of the recipe's."),
     option("--device", type=DEVICES, default="cpu", help="Several GPUs: torchrun -m train ..."),
@@ -40,9 +36,7 @@ COMMON = (
 
 def common(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that commands which train share."""
-    for option in reversed(COMMON):
-        command = option(command)
-    return command
+    return reduce(lambda decorated, option: option(decorated), reversed(COMMON), command)
 
 
 def project(
@@ -54,7 +48,7 @@ def project(
     return Project(followed, sets, target, threads, folder)
 
 
-@click.group()
+@click.group(context_settings={"show_default": True})
 def main() -> None:
     """Training, export and evaluation of networks for the accelerator."""
 
@@ -79,17 +73,17 @@ def export_command(checkpoints: tuple[Path, ...], out: Path | None) -> None:
     """Export CHECKPOINTS (*.ckpt.npz; default: all in model/zoo) to *.clipq.npz."""
     targets: dict[Path, Path] = {}
     for source in checkpoints or sorted(checkpoint.ZOO.glob(f"*{checkpoint.SUFFIX}")):
+        target = (out or source.parent) / source.name.replace(checkpoint.SUFFIX, ".clipq.npz")
         if not source.name.endswith(checkpoint.SUFFIX):
             raise click.UsageError(f"{printable(source)}: the name must end in {checkpoint.SUFFIX}")
-        target = (out or source.parent) / source.name.replace(checkpoint.SUFFIX, ".clipq.npz")
-        if target in targets.values():
+        if target in targets:
             raise click.UsageError(f"{printable(source)}: another one becomes {printable(target)}")
-        targets[source] = target
+        targets[target] = source
     if out:
         out.mkdir(parents=True, exist_ok=True)
-    for target in targets.values():
+    for target in targets:
         check_output(target)
-    for source, target in targets.items():
+    for target, source in targets.items():
         checkpoint.export(source, target)
         click.echo(f"{source} -> {target}")
 

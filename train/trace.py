@@ -58,8 +58,8 @@ class Tracer:
         held = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
         for node in exported.graph.nodes:
             if node.op == "placeholder":
-                tensor = held.get(node.name)
-                self.values[node] = exported.state_dict[tensor] if tensor else "input"
+                tensor = exported.state_dict.get(held.get(node.name, ""))
+                self.values[node] = "input" if node.name in signature.user_inputs else tensor
             elif node.op == "call_function":
                 self._take(node)
             else:
@@ -102,14 +102,11 @@ class Tracer:
             raise TraceError("it needs two tensors that layers compute")
         return name
 
-    def _signed(self, name: str) -> bool:
-        return name == "input" or self.layers[name]["signed"]
-
     def _layer(self, node: Any, op: str, *inputs: Any, **fields: Any) -> str:
         names = [self._name_of(one) for one in inputs]
         name = self.values[node] = self._new_name(node)
-        self.layers[name] = {"name": name, "op": op, "inputs": names, **fields}
-        self.layers[name].setdefault("signed", any(map(self._signed, names)))
+        signed = any(one == "input" or self.layers[one]["signed"] for one in names)
+        self.layers[name] = {"name": name, "op": op, "inputs": names, "signed": signed, **fields}
         shape = tuple(node.meta["val"].shape[1:])
         flat = self.shapes[names[0]] if op in ("add", "dropout") else (*shape, 1, 1)
         self.shapes[name] = shape if len(shape) == 3 else flat
@@ -117,9 +114,8 @@ class Tracer:
 
     def _weigh(self, node: Any, given: Spec, shape: list[int], stride: Any, pad: Any) -> None:
         tensors = [self.values.get(given[key]) for key in ("weight", "bias")]
-        if not isinstance(tensors[0], Tensor) or any(
-            tensors[0] is weight for weight, _ in self.weights.values()
-        ):
+        taken = any(tensors[0] is weight for weight, _ in self.weights.values())
+        if taken or not isinstance(tensors[0], Tensor):
             raise TraceError("its weights are computed, or those of another layer")
         kind = {"norm": "bias", "relu": False, "signed": True}
         window = {"shape": shape, "stride": pair(stride), "pad": pair(pad)}
@@ -154,19 +150,15 @@ class Tracer:
 
     def relu(self, node: Any, given: Spec) -> None:
         """After pooling it is moved before it, to the layer that can have one."""
-        at, passed = given["self"], []
+        at = given["self"]
         name = self.values[node] = self._name_of(at)
-        if not self._signed(name):
+        if name != "input" and not self.layers[name]["signed"]:
             return
-        while name != "input" and len(at.users) == 1:
-            passed.append(self.layers[name])
-            if passed[-1]["op"] in ("conv", "add"):
-                passed[-1]["relu"] = True
-                for layer in passed:
-                    layer["signed"] = False
+        while (layer := self.layers.get(name)) and layer["op"] != "avgpool" and len(at.users) == 1:
+            layer["signed"] = False
+            if layer["op"] in ("conv", "add"):
+                layer["relu"] = True
                 return
-            if passed[-1]["op"] == "avgpool":
-                break
             at = at.args[0]
             name = self.values[at]
         raise TraceError("ReLU must follow a convolution or an addition")
