@@ -1,4 +1,4 @@
-// Descriptor check: 20 cycles after a start, and only then, the verdict is that of the rules of
+// Descriptor check: 22 cycles after a start, and only then, the verdict is that of the rules of
 // model/compiler/geometry.py, written out here in numbers wide enough for every descriptor.  The products are cut free:
 // up to when serial_multiplier has them right (its own proof) they are anything, from then on any number, clamped as
 // the multiplier does it.  So clamping hides no broken rule, whatever the factors are.
@@ -22,7 +22,7 @@ module descriptor_check_proof #(
 );
 
   localparam int N = 40;  // bits of all sums, signed
-  localparam logic [5:0] LATENCY = 6'd20, PRODUCTS = 6'd17;
+  localparam logic [5:0] LATENCY = 6'd22, PRODUCTS = 6'd18;
 
   logic bad;
   descriptor_check #(.NUM_MODULES(NUM_MODULES), .BANK_WORDS(BANK_WORDS)) u_dut (

@@ -100,7 +100,7 @@ module tensor_reader_proof #(
       if (rd_valid) begin
         assert (busy_q && in_row_q < height && in_col_q < row_quads);
         assert (rd_addr == in_row_addr_q + in_col_q);
-        assert (room_q > 4'(cq_pkg::RD_LATENCY + 4));
+        assert (room_q > 4'(cq_pkg::RD_LATENCY + 5));
       end
       if (beat_valid) begin
         assert (busy_q && left != '0);

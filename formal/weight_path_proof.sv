@@ -52,8 +52,10 @@ module weight_path_proof #(
 
   // A word that the solver chooses: the one in slot `slot` of the buffer.
   (* anyconst *) logic [A_W-1:0] slot;
-  logic past_q = 1'b0, known_q = 1'b0, check_q = 1'b0, push;
-  logic [63:0] word_q, want_q;
+  logic past_q = 1'b0, known_q = 1'b0, push;
+  logic [1:0] check_q = '0;  // beside the word in the RAM's register, and in the one behind it
+  logic [1:0][63:0] want_q;
+  logic [63:0] word_q;
   assign push = in_valid_i && in_ready;
   logic [A_W:0] used, span;  // words in the buffer; those of them that were read
   assign used = \u_buffer.held_q ;
@@ -63,9 +65,9 @@ module weight_path_proof #(
     if (!rst_ni) {known_q, check_q} <= '0;
     else begin
       if (push && \u_buffer.write_q == slot) {known_q, word_q} <= {1'b1, in_data_i};
-      check_q <= re && \u_buffer.read_q == slot;
+      check_q <= {check_q[0], re && \u_buffer.read_q == slot};
     end
-    want_q <= word_q;
+    want_q <= {want_q[0], word_q};
   end
 
   logic [DEPTH*64-1:0] words;
@@ -81,7 +83,7 @@ module weight_path_proof #(
       assert (\u_buffer.base_q + span[A_W-1:0] == \u_buffer.read_q );
       assert (in_ready == (used != (A_W + 1)'(DEPTH)));
       if (re && \u_buffer.read_q == slot) assert (known_q);
-      if (check_q) assert (data == want_q);
+      if (check_q[1]) assert (data == want_q[1]);
       assert (\u_loader.pending_q != 2'd3);
       // invariants
       if (known_q) assert (words[slot*64+:64] == word_q);
@@ -95,7 +97,7 @@ module weight_path_proof #(
     end
     cover (past_q && rst_ni && rewind && in_ready);
     cover (past_q && rst_ni && param_we);
-    cover (past_q && check_q && slot == A_W'(14));
+    cover (past_q && check_q[1] && slot == A_W'(14));
   end
 
 endmodule

@@ -77,13 +77,23 @@ module clipq_accel #(
 
   // ---------------------------------------------------------------- registers and reset
   logic start, stop, soft_reset, core_rst_n;
+  // One register for each part of the chip: all of them leave reset together.
+  localparam int CORE = 0, WEIGHTS = 1, FEATURES = 2, CONV = 3, POOL = 4, OUTPUT = 5, RESULTS = 6, RESETS = 7;
+  logic [RESETS-1:0] reset_q, rst_n;
   logic busy, done, stopped, error, error_pulse, prog_valid, done_q;
   logic [7:0] error_code, error_layer;
   logic [5:0] layer_sel;
   logic [2:0] unused_irq_enable;  // masked inside the register block
   logic [31:0] layer_cycles, layer_stalls, layer_reads, layer_writes, layer_weights, total_cycles, images_done;
 
-  always_ff @(posedge clk_i) core_rst_n <= rst_ni && !soft_reset;
+  genvar part;
+  generate
+    for (part = 0; part < RESETS; part = part + 1) begin : gen_reset
+      (* keep *) always_ff @(posedge clk_i) reset_q[part] <= !rst_ni || soft_reset;
+    end
+  endgenerate
+  assign rst_n      = ~reset_q;
+  assign core_rst_n = rst_n[CORE];
   logic [2:0] events_q;  // for interrupts: stopped, error, done
   always_ff @(posedge clk_i) events_q <= core_rst_n ? {stopped, error_pulse, done} : 3'b0;
   always_ff @(posedge clk_i) begin
@@ -151,7 +161,7 @@ module clipq_accel #(
   logic [10:0] prog_waddr, prog_raddr;
   logic unused_prog_addr;
   assign unused_prog_addr = ^{prog_waddr >> PROG_W, prog_raddr >> PROG_W};
-  logic [63:0] prog_wdata, prog_rdata, weights_data;
+  logic [63:0] prog_wdata, prog_rdata, prog_word_q, weights_data;
 
   // One packet at a time: after its last beat the stream is held until the program is accepted or the image finished.
   logic gate_q;
@@ -201,6 +211,7 @@ module clipq_accel #(
       .raddr_i(prog_raddr[PROG_W-1:0]),
       .rdata_o(prog_rdata)
   );
+  always_ff @(posedge clk_i) prog_word_q <= prog_rdata;  // the block RAM's output register
 
   logic [LEVEL_W-1:0] weight_level;
   logic weight_re, weight_rewind, weight_commit;
@@ -211,7 +222,7 @@ module clipq_accel #(
       .DEPTH(WEIGHT_WORDS)
   ) u_weight_buffer (
       .clk_i     (clk_i),
-      .rst_ni    (core_rst_n),
+      .rst_ni    (rst_n[WEIGHTS]),
       .in_valid_i(weights_valid),
       .in_ready_o(buffer_ready),
       .in_data_i (weights_data),
@@ -235,7 +246,7 @@ module clipq_accel #(
       .LEVEL_W    (LEVEL_W)
   ) u_weight_loader (
       .clk_i          (clk_i),
-      .rst_ni         (core_rst_n),
+      .rst_ni         (rst_n[WEIGHTS]),
       .level_i        (weight_level),
       .re_o           (weight_re),
       .data_i         (weight_word),
@@ -326,7 +337,7 @@ module clipq_accel #(
       .oob_i             (oob),
       .prog_valid_i      (prog_valid),
       .prog_addr_o       (prog_raddr),
-      .prog_data_i       (prog_rdata),
+      .prog_data_i       (prog_word_q),
       .image_enable_o    (image_enable),
       .image_first_i     (image_first),
       .image_done_i      (image_done),
@@ -403,6 +414,7 @@ module clipq_accel #(
       .NUM_MODULES(NUM_MODULES)
   ) u_feature_port_mux (
       .clk_i           (clk_i),
+      .rst_ni          (rst_n[FEATURES]),
       .desc_i          (port_desc_q),
       .image_base_i    (image_base),
       .image_end_addr_i(image_end_addr),
@@ -445,7 +457,7 @@ module clipq_accel #(
       .BANK_WORDS(BANK_WORDS)
   ) u_feature_buffer (
       .clk_i     (clk_i),
-      .rst_ni    (core_rst_n),
+      .rst_ni    (rst_n[FEATURES]),
       .rd_valid_i(rd_valid),
       .rd_addr_i (rd_addr),
       .rd_count_i(rd_count),
@@ -475,7 +487,7 @@ module clipq_accel #(
       .PLANES     (PLANES)
   ) u_conv_unit (
       .clk_i           (clk_i),
-      .rst_ni          (core_rst_n),
+      .rst_ni          (rst_n[CONV]),
       .start_i         (conv_start),
       .busy_o          (conv_busy),
       .starved_o       (starved),
@@ -509,7 +521,7 @@ module clipq_accel #(
       .NUM_MODULES(NUM_MODULES)
   ) u_pooling_unit (
       .clk_i       (clk_i),
-      .rst_ni      (core_rst_n),
+      .rst_ni      (rst_n[POOL]),
       .start_i     (pool_start),
       .done_o      (pool_done),
       .desc_i      (desc),
@@ -530,7 +542,7 @@ module clipq_accel #(
   );
 
   // ---------------------------------------------------------------- output stage and write-back
-  logic raw, fused, raw_q, fused_q, stage_valid, result_valid, room_raw;
+  logic raw, fused, raw_q, fused_q, stage_valid, result_valid, room_raw, room_q;
   logic [8:0] stage_word;
   logic [NUM_MODULES-1:0][cq_pkg::ACC_W-1:0] stage_acc, result_sum;
   logic [NUM_MODULES-1:0][7:0] result_y;
@@ -541,7 +553,9 @@ module clipq_accel #(
   always_ff @(posedge clk_i) begin
     raw_q   <= raw;
     fused_q <= fused;
+    room_q  <= room_raw || !raw_q;
   end
+  assign room = room_q;
   assign unused_stage_word = &stage_word[8:WORD_W];
   assign stage_valid = conv_acc_valid || pool_sum_valid;
   assign stage_acc   = conv_acc_valid ? conv_acc : pool_sum;
@@ -553,7 +567,7 @@ module clipq_accel #(
       .TAG_W      (TAG_W)
   ) u_output_stage (
       .clk_i          (clk_i),
-      .rst_ni         (core_rst_n),
+      .rst_ni         (rst_n[OUTPUT]),
       .param_we_i     (param_we),
       .param_bank_i   (param_bank),
       .param_channel_i(param_channel),
@@ -579,7 +593,7 @@ module clipq_accel #(
       .NUM_MODULES(NUM_MODULES)
   ) u_residual_stage (
       .clk_i     (clk_i),
-      .rst_ni    (core_rst_n),
+      .rst_ni    (rst_n[OUTPUT]),
       .desc_i    (desc),
       .valid_i   (result_valid && fused_q),
       .y_i       (result_y),
@@ -598,19 +612,18 @@ module clipq_accel #(
   assign stage_wr_addr  = fused_q ? residual_addr : result_tag[A_W-1:0];
   assign stage_wr_mask  = 8'(fused_q ? residual_mask : result_tag[A_W+:QUADS]);
   assign stage_wr_data  = 256'(fused_q ? residual_y : result_y);
-  assign room = room_raw || !raw_q;
 
   // ---------------------------------------------------------------- results
-  logic tensor_valid, tensor_half, tensor_last, beat_valid, beat_ready, beat_half, beat_last, packer_empty,
-      writer_empty, unused_result_sent;
-  logic [63:0] tensor_data, beat_data;
+  logic tensor_valid, tensor_half, tensor_last, packed_valid, packed_ready, packed_half, packed_last, packer_empty;
+  logic beat_valid, beat_ready, beat_half, beat_last, writer_empty, unused_result_sent;
+  logic [63:0] tensor_data, packed_data, beat_data;
   logic [ROOM_W-1:0] result_room;
 
   tensor_reader #(
       .ROOM_W(ROOM_W)
   ) u_tensor_reader (
       .clk_i       (clk_i),
-      .rst_ni      (core_rst_n),
+      .rst_ni      (rst_n[RESULTS]),
       .start_i     (emit_start),
       .done_o      (emit_done),
       .base_i      (program_pkg::descriptor_out_base(desc)),
@@ -631,7 +644,7 @@ module clipq_accel #(
       .NUM_MODULES(NUM_MODULES)
   ) u_result_packer (
       .clk_i         (clk_i),
-      .rst_ni        (core_rst_n),
+      .rst_ni        (rst_n[RESULTS]),
       .raw_valid_i   (result_valid && raw_q),
       .raw_i         (result_sum),
       .room_o        (room_raw),
@@ -640,12 +653,25 @@ module clipq_accel #(
       .tensor_data_i (tensor_data),
       .tensor_half_i (tensor_half),
       .tensor_last_i (tensor_last),
-      .beat_valid_o  (beat_valid),
-      .beat_ready_i  (beat_ready),
-      .beat_data_o   (beat_data),
-      .beat_half_o   (beat_half),
-      .beat_last_o   (beat_last),
+      .beat_valid_o  (packed_valid),
+      .beat_ready_i  (packed_ready),
+      .beat_data_o   (packed_data),
+      .beat_half_o   (packed_half),
+      .beat_last_o   (packed_last),
       .empty_o       (packer_empty)
+  );
+
+  skid_buffer #(
+      .WIDTH(66)
+  ) u_beat_skid (
+      .clk_i      (clk_i),
+      .rst_ni     (rst_n[RESULTS]),
+      .in_valid_i (packed_valid),
+      .in_ready_o (packed_ready),
+      .in_data_i  ({packed_last, packed_half, packed_data}),
+      .out_valid_o(beat_valid),
+      .out_ready_i(beat_ready),
+      .out_data_o ({beat_last, beat_half, beat_data})
   );
 
   result_writer #(
@@ -668,7 +694,7 @@ module clipq_accel #(
       .sent_o       (unused_result_sent),
       .empty_o      (writer_empty)
   );
-  assign results_empty = packer_empty && writer_empty;
+  assign results_empty = packer_empty && !beat_valid && writer_empty;
 
   // ---------------------------------------------------------------- counters
   // Every event is counted a cycle later, so that no unit's path goes on into the counters' adders.

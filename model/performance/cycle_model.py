@@ -20,30 +20,30 @@ from model.network.layer import Layer
 from model.performance.pool_cycles import add_cycles, add_reads, pool_cycles, pool_reads
 
 FIRST_WORD = 3  # first beat of the weights packet to its first word being in the buffer
-FETCH = 17  # cycles to fetch a descriptor (16 words and the memory's latency)
+FETCH = 18  # cycles to fetch a descriptor (16 words and the memory's latency)
 SETTLE = 17  # cycles for results in flight after a unit has ended
 FIRST_SETUP = 12  # start to the first pass being ready
 SETUP = 12  # a pass taken to the next one being ready
-SWITCH = 8  # pass started to its weights being switched, without window delay
-READY_LEAD = 7  # weights count as ready so many cycles before the shadow registers are full
-START_DELAY = {4: 6, 8: 0, 16: 0}
-END_TO_DRAIN = 43  # last slot of a tile to its first drain read
+SWITCH = 9  # pass started to its weights being switched, without window delay
+READY_LEAD = 8  # weights count as ready so many cycles before the shadow registers are full
+START_DELAY = {4: 4, 8: 0, 16: 0}
+END_TO_DRAIN = 44  # last slot of a tile to its first drain read
 DRAIN_GAP = 3  # last read of a tile to the first one of the next
 DRAIN_TO_IDLE = 6  # last drain read to the conv unit being idle
 FUSED_TURN = (
     1  # a fused sum's drain reads come an even number of cycles after this one of its layer
 )
-FUSED_SETTLE = 19  # more cycles for the results in flight of a fused sum
+FUSED_SETTLE = 21  # more cycles for the results in flight of a fused sum
 RAW_FIFO = 40  # steps of 32-bit results that may wait for the result stream
 # cycles from a drain read to the fifo, or from a pool's question for room, beyond the window's
 # reads
-RAW_FLIGHT = 14
+RAW_FLIGHT = 15
 IMAGE_TO_FETCH = 3  # last image beat to the first layer's fetch
-EMIT_LATENCY = 7  # emission of a tensor beyond its reads
+EMIT_LATENCY = 8  # emission of a tensor beyond its reads
 # an average pool's window asks for room so many cycles before its share of the unit's cycles begins
 POOL_LEAD = 7
 RAW_TO_LAST = 4  # 32-bit results waiting: last beat out of the FIFO to the last result beat
-RESULT_LATENCY = {"int8": 2, "int32": 3}  # end of the last layer to the last result beat
+RESULT_LATENCY = {"int8": 3, "int32": 4}  # end of the last layer to the last result beat
 
 # last busy cycle of a layer, and its (reads, writes, weight words, ideal cycles)
 _Run = tuple[int, tuple[int, int, int, int]]
@@ -126,8 +126,8 @@ class _Loader:
     def chunk(self, n_params: int, number: int) -> int:
         """Header and parameters of chunk `number`; returns the first cycle of its layer."""
         header = self.stream.available(1, self.clock)
-        self.stream.take(1, header + 1)
-        at = header + 2  # first cycle that may read a parameter
+        self.stream.take(1, header + 2)
+        at = header + 3  # first cycle that may read a parameter
         if number >= 2:
             at = max(at, self.layers_done[number - 2] + 1)
         unfreed = 0  # parameters are freed together: when the buffer has run empty, and at the end
@@ -139,7 +139,7 @@ class _Loader:
             unfreed += 1
         self.stream.take(unfreed, at)
         self.clock = at + 1  # first cycle of WAIT or HEADER
-        return at + 1
+        return at + 2
 
     def load(self) -> int:
         """Begin loading a pass whose words are not replayed after it; returns the cycle of its
@@ -303,9 +303,9 @@ def _conv(
                     )
                     load = _replay_load(loader, hardware, plan, mode)
                     words += hardware.pass_words
-                    buffer, first = freed[0] + 1 if first else 0, False
+                    buffer, first = freed[0] + 2 if first else 0, False
                     if geometry.rows == 0:
-                        at = max(ready_at, buffer, free_at + 1, load + hardware.pass_words + 1)
+                        at = max(ready_at, buffer, free_at + 1, load + hardware.pass_words + 2)
                         loader.clock = at + 1
                         last = at
                     else:
@@ -377,7 +377,7 @@ class _RawResults:
         asked = at - POOL_LEAD
         while not self._room(asked):
             asked += 1
-        self._take(asked + reads + RAW_FLIGHT + 3)
+        self._take(asked + reads + RAW_FLIGHT + 4)
         return asked + POOL_LEAD + reads
 
     def _take(self, enters: int) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from model.compiler.conv_plan import ceil_div
 from model.network.contract import Pair, Shape
 
-READ_LATENCY = 6  # feature buffer, request to data
+READ_LATENCY = 7  # feature buffer, request to data
 MAX_GROUP_QUADS = 8  # quads (four channels) that a read of max pooling takes
 
 

@@ -6,8 +6,8 @@
 // columns.
 // model/compiler/geometry.py states the same rules. The check runs in parallel with the layer and costs no time: until
 // the verdict a wrong layer writes only inside its output region.
-// Latency: 20 cycles from start_i to bad_o, less than the shortest layer.
-// Throughput: one descriptor in 20 cycles.
+// Latency: 22 cycles from start_i to bad_o, less than the shortest layer.
+// Throughput: one descriptor in 22 cycles.
 `resetall
 `default_nettype none
 `timescale 1ns / 1ps
@@ -29,17 +29,24 @@ module descriptor_check #(
   localparam int T_W = program_pkg::TILE_W + 1;  // rows, columns and pixels of a tile
   localparam int E_W = A_W + 2;  // ends of regions: an address, and two bits for the sums
   localparam int S_W = D_W + 3;  // signed sizes: twice a padding and a size
-  localparam int LAST = 18;      // cycle in which the sums of the products are ready
+  localparam int LAST = 20;      // cycle in which what follows from the products' sums is ready
   localparam logic [E_W-1:0] CAPACITY = E_W'(8 * BANK_WORDS);
 
+  logic start_q;
+  logic [program_pkg::RECORD_WORDS-1:0][63:0] desc_q;  // near its users
+  always_ff @(posedge clk_i) begin
+    start_q <= start_i;
+    desc_q  <= desc_i;
+  end
+
   logic is_conv, is_add, fused, raw, vertical, pair, writes;
-  assign is_conv  = program_pkg::descriptor_op(desc_i) == program_pkg::OP_CONV;
-  assign is_add   = program_pkg::descriptor_op(desc_i) == program_pkg::OP_ADD;
-  assign fused    = is_conv && program_pkg::descriptor_fused(desc_i);
-  assign raw      = program_pkg::descriptor_raw(desc_i);
-  assign vertical = program_pkg::descriptor_vertical(desc_i);
-  assign pair     = program_pkg::descriptor_pair(desc_i);
-  assign writes   = !raw || program_pkg::descriptor_op(desc_i) == program_pkg::OP_MAXPOOL;
+  assign is_conv  = program_pkg::descriptor_op(desc_q) == program_pkg::OP_CONV;
+  assign is_add   = program_pkg::descriptor_op(desc_q) == program_pkg::OP_ADD;
+  assign fused    = is_conv && program_pkg::descriptor_fused(desc_q);
+  assign raw      = program_pkg::descriptor_raw(desc_q);
+  assign vertical = program_pkg::descriptor_vertical(desc_q);
+  assign pair     = program_pkg::descriptor_pair(desc_q);
+  assign writes   = !raw || program_pkg::descriptor_op(desc_q) == program_pkg::OP_MAXPOOL;
 
   logic [A_W-1:0] in_base, other_base, in_row_stride, out_base;
   logic [A_W:0] out_end;
@@ -50,41 +57,41 @@ module descriptor_check #(
   logic [3:0] pad_h, pad_w, kr_count, kr_step, pieces, read_quads, group_quads;
   logic [2:0] window;
   logic stride_h, stride_w;  // of a convolution, less one
-  assign in_base        = program_pkg::descriptor_in_base(desc_i);
-  assign other_base     = program_pkg::descriptor_other_base(desc_i);
-  assign in_row_stride  = program_pkg::descriptor_in_row_stride(desc_i);
-  assign in_w           = program_pkg::descriptor_in_w(desc_i);
-  assign in_h           = program_pkg::descriptor_in_h(desc_i);
-  assign in_quads       = program_pkg::descriptor_in_quads(desc_i);
-  assign out_quads      = program_pkg::descriptor_out_quads(desc_i);
-  assign out_base       = program_pkg::descriptor_out_base(desc_i);
-  assign out_w          = program_pkg::descriptor_out_w(desc_i);
-  assign out_h          = program_pkg::descriptor_out_h(desc_i);
-  assign out_end        = program_pkg::descriptor_out_end(desc_i);
-  assign pool_kernel_h  = program_pkg::descriptor_pool_kernel_h(desc_i);
-  assign pool_kernel_w  = program_pkg::descriptor_pool_kernel_w(desc_i);
-  assign pool_stride_h  = program_pkg::descriptor_pool_stride_h(desc_i);
-  assign pool_stride_w  = program_pkg::descriptor_pool_stride_w(desc_i);
-  assign pool_pad_h     = program_pkg::descriptor_pool_pad_h(desc_i);
-  assign pool_pad_w     = program_pkg::descriptor_pool_pad_w(desc_i);
-  assign pad_h          = program_pkg::descriptor_pad_h(desc_i);
-  assign pad_w          = program_pkg::descriptor_pad_w(desc_i);
+  assign in_base        = program_pkg::descriptor_in_base(desc_q);
+  assign other_base     = program_pkg::descriptor_other_base(desc_q);
+  assign in_row_stride  = program_pkg::descriptor_in_row_stride(desc_q);
+  assign in_w           = program_pkg::descriptor_in_w(desc_q);
+  assign in_h           = program_pkg::descriptor_in_h(desc_q);
+  assign in_quads       = program_pkg::descriptor_in_quads(desc_q);
+  assign out_quads      = program_pkg::descriptor_out_quads(desc_q);
+  assign out_base       = program_pkg::descriptor_out_base(desc_q);
+  assign out_w          = program_pkg::descriptor_out_w(desc_q);
+  assign out_h          = program_pkg::descriptor_out_h(desc_q);
+  assign out_end        = program_pkg::descriptor_out_end(desc_q);
+  assign pool_kernel_h  = program_pkg::descriptor_pool_kernel_h(desc_q);
+  assign pool_kernel_w  = program_pkg::descriptor_pool_kernel_w(desc_q);
+  assign pool_stride_h  = program_pkg::descriptor_pool_stride_h(desc_q);
+  assign pool_stride_w  = program_pkg::descriptor_pool_stride_w(desc_q);
+  assign pool_pad_h     = program_pkg::descriptor_pool_pad_h(desc_q);
+  assign pool_pad_w     = program_pkg::descriptor_pool_pad_w(desc_q);
+  assign pad_h          = program_pkg::descriptor_pad_h(desc_q);
+  assign pad_w          = program_pkg::descriptor_pad_w(desc_q);
   assign padding_h      = is_conv ? D_W'(pad_h) : pool_pad_h;
   assign padding_w      = is_conv ? D_W'(pad_w) : pool_pad_w;
-  assign tile_rows      = program_pkg::descriptor_tile_rows(desc_i);
-  assign tile_cols      = program_pkg::descriptor_tile_cols(desc_i);
-  assign tile_pixels    = program_pkg::descriptor_tile_pixels(desc_i);
-  assign kr_count       = program_pkg::descriptor_kr_count(desc_i);
-  assign kr_step        = program_pkg::descriptor_kr_step(desc_i);
-  assign pieces         = program_pkg::descriptor_pieces(desc_i);
-  assign window         = program_pkg::descriptor_window(desc_i);
-  assign stride_h       = program_pkg::descriptor_stride_h(desc_i);
-  assign stride_w       = program_pkg::descriptor_stride_w(desc_i);
-  assign channel_groups = program_pkg::descriptor_channel_groups(desc_i);
-  assign output_groups  = program_pkg::descriptor_output_groups(desc_i);
-  assign read_quads     = program_pkg::descriptor_read_quads(desc_i);
+  assign tile_rows      = program_pkg::descriptor_tile_rows(desc_q);
+  assign tile_cols      = program_pkg::descriptor_tile_cols(desc_q);
+  assign tile_pixels    = program_pkg::descriptor_tile_pixels(desc_q);
+  assign kr_count       = program_pkg::descriptor_kr_count(desc_q);
+  assign kr_step        = program_pkg::descriptor_kr_step(desc_q);
+  assign pieces         = program_pkg::descriptor_pieces(desc_q);
+  assign window         = program_pkg::descriptor_window(desc_q);
+  assign stride_h       = program_pkg::descriptor_stride_h(desc_q);
+  assign stride_w       = program_pkg::descriptor_stride_w(desc_q);
+  assign channel_groups = program_pkg::descriptor_channel_groups(desc_q);
+  assign output_groups  = program_pkg::descriptor_output_groups(desc_q);
+  assign read_quads     = program_pkg::descriptor_read_quads(desc_q);
   // quads of a group of output channels
-  assign group_quads    = (program_pkg::descriptor_mode(desc_i) == program_pkg::MODE_1) ?
+  assign group_quads    = (program_pkg::descriptor_mode(desc_q) == program_pkg::MODE_1) ?
       4'(3 * (NUM_MODULES / 4)) : 4'(NUM_MODULES / 4);
 
   // ---------------------------------------------------------------- products
@@ -95,27 +102,27 @@ module descriptor_check #(
   logic [2*T_W-1:0] tile_area;
 
   serial_multiplier #(.COUNT_W(D_W), .FACTOR_W(A_W), .PRODUCT_W(E_W)) u_rows_span (
-      .clk_i(clk_i), .start_i(start_i), .count_i(in_h - D_W'(1)), .factor_i(in_row_stride), .product_o(rows_span)
+      .clk_i(clk_i), .start_i(start_q), .count_i(in_h - D_W'(1)), .factor_i(in_row_stride), .product_o(rows_span)
   );
   serial_multiplier #(.COUNT_W(D_W), .FACTOR_W(Q_W), .PRODUCT_W(E_W)) u_row_span (
-      .clk_i(clk_i), .start_i(start_i), .count_i(in_w), .factor_i(in_quads), .product_o(row_span)
+      .clk_i(clk_i), .start_i(start_q), .count_i(in_w), .factor_i(in_quads), .product_o(row_span)
   );
   serial_multiplier #(.COUNT_W(D_W), .FACTOR_W(D_W), .PRODUCT_W(S_W)) u_span_h (
-      .clk_i(clk_i), .start_i(start_i), .count_i(is_conv ? D_W'(kr_count) : out_h - D_W'(1)),
+      .clk_i(clk_i), .start_i(start_q), .count_i(is_conv ? D_W'(kr_count) : out_h - D_W'(1)),
       .factor_i(is_conv ? D_W'(kr_step) : pool_stride_h), .product_o(span_h)
   );
   serial_multiplier #(.COUNT_W(D_W), .FACTOR_W(D_W), .PRODUCT_W(S_W)) u_span_w (
-      .clk_i(clk_i), .start_i(start_i), .count_i(is_conv ? D_W'(pieces) : out_w - D_W'(1)),
+      .clk_i(clk_i), .start_i(start_q), .count_i(is_conv ? D_W'(pieces) : out_w - D_W'(1)),
       .factor_i(is_conv ? D_W'(window) : pool_stride_w), .product_o(span_w)
   );
   serial_multiplier #(.COUNT_W(Q_W), .FACTOR_W(4), .PRODUCT_W(12)) u_group_inputs (
-      .clk_i(clk_i), .start_i(start_i), .count_i(channel_groups), .factor_i(read_quads), .product_o(group_inputs)
+      .clk_i(clk_i), .start_i(start_q), .count_i(channel_groups), .factor_i(read_quads), .product_o(group_inputs)
   );
   serial_multiplier #(.COUNT_W(Q_W), .FACTOR_W(4), .PRODUCT_W(12)) u_group_outputs (
-      .clk_i(clk_i), .start_i(start_i), .count_i(output_groups), .factor_i(group_quads), .product_o(group_outputs)
+      .clk_i(clk_i), .start_i(start_q), .count_i(output_groups), .factor_i(group_quads), .product_o(group_outputs)
   );
   serial_multiplier #(.COUNT_W(T_W), .FACTOR_W(T_W), .PRODUCT_W(2 * T_W)) u_tile_area (
-      .clk_i(clk_i), .start_i(start_i), .count_i(tile_rows), .factor_i(tile_cols), .product_o(tile_area)
+      .clk_i(clk_i), .start_i(start_q), .count_i(tile_rows), .factor_i(tile_cols), .product_o(tile_area)
   );
 
   // ---------------------------------------------------------------- sums, one a register
@@ -176,10 +183,12 @@ module descriptor_check #(
   endfunction
 
   logic input_bad_q, other_bad_q, conv_bad_q, pool_bad_q;
+  logic [4:0] fits_q;
   always_ff @(posedge clk_i) begin
     input_bad_q <= row_span > E_W'(in_row_stride) || misplaced(in_base, in_end, writes, out_base, out_end);
     other_bad_q <= (is_add || fused) && misplaced(other_base, other_end, writes, out_base, out_end);
-    conv_bad_q  <= !rows_fit || !cols_fit || !inputs_fit || !outputs_fit || !tile_fits;
+    fits_q      <= {rows_fit, cols_fit, inputs_fit, outputs_fit, tile_fits};
+    conv_bad_q  <= fits_q != '1;
     pool_bad_q  <= pool_reach_h_q > {1'b0, padded_h_q} || pool_reach_w_q > {1'b0, padded_w_q} ||
         pool_pad_h >= pool_kernel_h || pool_pad_w >= pool_kernel_w || in_quads != out_quads;
   end

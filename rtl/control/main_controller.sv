@@ -4,7 +4,7 @@
 // loader, and then, for each layer, fetches the descriptor, starts the unit that computes the layer, waits until the
 // results are written, and has the tensor sent if the program asks for it. It checks descriptors before a unit starts,
 // counts cycles, and turns every error into a code and the number of the layer.
-// Latency: RECORD_WORDS + 3 cycles to the first image beat and from layer to layer, SETTLE cycles after the last result
+// Latency: RECORD_WORDS + 4 cycles to the first image beat and from layer to layer, SETTLE cycles after the last result
 // of a layer, cq_pkg::RESIDUAL more with a fused sum.
 // Throughput: one image at a time.
 `resetall
@@ -43,7 +43,7 @@ module main_controller #(
     // program memory
     input  wire logic                                prog_valid_i,
     output wire logic [10:0]                         prog_addr_o,
-    input  wire logic [63:0]                         prog_data_i,      // 1 cycle later
+    input  wire logic [63:0]                         prog_data_i,      // 2 cycles later
     // image
     output wire logic                                image_enable_o,
     input  wire logic                                image_first_i,
@@ -166,19 +166,29 @@ module main_controller #(
   end
 
   // ---------------------------------------------------------------- errors
+  // Other blocks' errors are seen a cycle later: they come from all over the chip.
+  logic parser_error_q, image_error_q, oob_q, check_bad_q;
+  logic [7:0] parser_code_q, image_code_q;
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) {parser_error_q, image_error_q, oob_q, check_bad_q} <= '0;
+    else {parser_error_q, image_error_q, oob_q, check_bad_q} <= {parser_error_i, image_error_i, oob_i, check_bad_i};
+    parser_code_q <= parser_code_i;
+    image_code_q  <= image_code_i;
+  end
+
   logic no_more_weights;
   assign no_more_weights = weights_done_q || buffer_full_i;
 
   always_comb begin
     error_d = 1'b0;
     code_d  = '0;
-    if (parser_error_i) begin
+    if (parser_error_q) begin
       error_d = 1'b1;
-      code_d  = parser_code_i;
-    end else if (image_error_i) begin
+      code_d  = parser_code_q;
+    end else if (image_error_q) begin
       error_d = 1'b1;
-      code_d  = image_code_i;
-    end else if (oob_i) begin
+      code_d  = image_code_q;
+    end else if (oob_q) begin
       error_d = 1'b1;
       code_d  = clipq_error_pkg::OUT_OF_BOUNDS;
     end else if (start_i) begin
@@ -190,7 +200,7 @@ module main_controller #(
     end else if (state_q == CHECK_HEADER && (header_bad_q || modules_bad_q)) begin
       error_d = 1'b1;
       code_d  = header_bad_q ? clipq_error_pkg::PROGRAM_HEADER : clipq_error_pkg::NUM_MODULES;
-    end else if ((state_q == CHECK && desc_bad) || check_bad_i) begin
+    end else if ((state_q == CHECK && desc_bad) || check_bad_q) begin
       error_d = 1'b1;
       code_d  = clipq_error_pkg::DESCRIPTOR;
     end else if (short_end_q) begin
@@ -254,7 +264,7 @@ module main_controller #(
       end else begin
         case (state_q)
           IDLE: if (start_i) state_q <= HEADER;
-          HEADER: if (word_q == 5'(WORDS)) state_q <= CHECK_HEADER;
+          HEADER: if (word_q == 5'(WORDS + 1)) state_q <= CHECK_HEADER;
           CHECK_HEADER: state_q <= IMAGE;
           IMAGE: begin
             if (image_done_i) state_q <= FETCH;
@@ -268,7 +278,7 @@ module main_controller #(
               stop_q  <= 1'b0;
             end
           end
-          FETCH: if (word_q == 5'(WORDS)) state_q <= CHECK;
+          FETCH: if (word_q == 5'(WORDS + 1)) state_q <= CHECK;
           CHECK: state_q <= has_params ? WAIT_PARAMS : START;
           // Codebook and addresses need a cycle; parameters are usually there long before.
           WAIT_PARAMS: if (params_ready_i) state_q <= START;
@@ -298,8 +308,8 @@ module main_controller #(
       word_q <= '0;
       if (state_q == IDLE) addr_q <= '0;
       else if (state_q == IMAGE) addr_q <= 11'(WORDS);
-      // a fetch reads one word ahead
-      else if (state_q == CHECK) addr_q <= addr_q - 11'd1;
+      // a fetch reads two words ahead
+      else if (state_q == CHECK) addr_q <= addr_q - 11'd2;
     end
     if (!rst_ni || state_q == IDLE || state_q == IMAGE) layer_q <= '0;
     else if (state_q == LAYER_END) layer_q <= layer_q + 6'd1;
@@ -309,28 +319,28 @@ module main_controller #(
   genvar w;
   generate
     for (w = 0; w < WORDS; w = w + 1) begin : gen_desc
-      always_ff @(posedge clk_i) if (state_q == FETCH && word_q == 5'(w + 1)) desc_q[w] <= prog_data_i;
+      always_ff @(posedge clk_i) if (state_q == FETCH && word_q == 5'(w + 2)) desc_q[w] <= prog_data_i;
     end
   endgenerate
 
-  // A word comes in the cycle after its number.
+  // A word comes two cycles after its number.
   always_ff @(posedge clk_i) begin
     if (state_q == HEADER) begin
-      if (word_q == 5'(program_pkg::HEADER_VERSION_WORD + 1)) version_q <= program_pkg::header_version(prog_data_i);
-      if (word_q == 5'(program_pkg::HEADER_NUM_MODULES_WORD + 1))
+      if (word_q == 5'(program_pkg::HEADER_VERSION_WORD + 2)) version_q <= program_pkg::header_version(prog_data_i);
+      if (word_q == 5'(program_pkg::HEADER_NUM_MODULES_WORD + 2))
         modules_q <= program_pkg::header_num_modules(prog_data_i);
-      if (word_q == 5'(program_pkg::HEADER_TWO_PLANES_WORD + 1))
+      if (word_q == 5'(program_pkg::HEADER_TWO_PLANES_WORD + 2))
         two_planes_q <= program_pkg::header_two_planes(prog_data_i);
-      if (word_q == 5'(program_pkg::HEADER_N_LAYERS_WORD + 1)) n_layers_q <= program_pkg::header_n_layers(prog_data_i);
-      if (word_q == 5'(program_pkg::HEADER_IMAGE_BASE_WORD + 1))
+      if (word_q == 5'(program_pkg::HEADER_N_LAYERS_WORD + 2)) n_layers_q <= program_pkg::header_n_layers(prog_data_i);
+      if (word_q == 5'(program_pkg::HEADER_IMAGE_BASE_WORD + 2))
         image_base_q <= program_pkg::header_image_base(prog_data_i);
-      if (word_q == 5'(program_pkg::HEADER_IMAGE_ROW_STRIDE_WORD + 1))
+      if (word_q == 5'(program_pkg::HEADER_IMAGE_ROW_STRIDE_WORD + 2))
         image_row_stride_q <= program_pkg::header_image_row_stride(prog_data_i);
-      if (word_q == 5'(program_pkg::HEADER_IMAGE_ROW_QUADS_WORD + 1))
+      if (word_q == 5'(program_pkg::HEADER_IMAGE_ROW_QUADS_WORD + 2))
         image_row_quads_q <= program_pkg::header_image_row_quads(prog_data_i);
-      if (word_q == 5'(program_pkg::HEADER_IMAGE_ROWS_WORD + 1))
+      if (word_q == 5'(program_pkg::HEADER_IMAGE_ROWS_WORD + 2))
         image_rows_q <= program_pkg::header_image_rows(prog_data_i);
-      if (word_q == 5'(program_pkg::HEADER_IMAGE_END_ADDR_WORD + 1))
+      if (word_q == 5'(program_pkg::HEADER_IMAGE_END_ADDR_WORD + 2))
         image_end_addr_q <= program_pkg::header_image_end_addr(prog_data_i);
     end
   end

@@ -20,7 +20,8 @@ module conv_unit #(
     output wire logic                                                          busy_o,
     output wire logic                                                          starved_o,
     output wire logic                                                          blocked_o,
-    input  wire logic [program_pkg::RECORD_WORDS-1:0][63:0]                    desc_i,  // constant while busy_o
+    // constant while busy_o, from the cycle before start_i
+    input  wire logic [program_pkg::RECORD_WORDS-1:0][63:0]                    desc_i,
     // weights
     input  wire logic [program_pkg::ARRAYS*NUM_MODULES*2*program_pkg::PES-1:0] idx_i,
     input  wire logic                                                          weights_ready_i,
@@ -47,18 +48,20 @@ module conv_unit #(
 `endif
 
   // ---------------------------------------------------------------- the layer
+  logic [program_pkg::RECORD_WORDS-1:0][63:0] desc_q;  // near its users
+  always_ff @(posedge clk_i) desc_q <= desc_i;
   logic in_signed;
   logic [1:0] mode;
-  assign in_signed = program_pkg::descriptor_in_signed(desc_i);
-  assign mode      = program_pkg::descriptor_mode(desc_i);
+  assign in_signed = program_pkg::descriptor_in_signed(desc_q);
+  assign mode      = program_pkg::descriptor_mode(desc_q);
 
   // Factors of the index planes (weight_decoder); they are stable long before the first sums.
   logic [3:1][7:0] codebook;
   logic [3:1][cq_pkg::FACTOR_W-1:0] weight;
   assign codebook = {
-    program_pkg::descriptor_codebook_3(desc_i),
-    program_pkg::descriptor_codebook_2(desc_i),
-    program_pkg::descriptor_codebook_1(desc_i)
+    program_pkg::descriptor_codebook_3(desc_q),
+    program_pkg::descriptor_codebook_2(desc_q),
+    program_pkg::descriptor_codebook_1(desc_q)
   };
   assign weight[1] = cq_pkg::FACTOR_W'($signed(codebook[1]));
   assign weight[2] = cq_pkg::FACTOR_W'($signed(codebook[2]));
@@ -81,7 +84,7 @@ module conv_unit #(
       .busy_o           (seq_busy),
       .starved_o        (starved_o),
       .blocked_o        (blocked_o),
-      .desc_i           (desc_i),
+      .desc_i           (desc_q),
       .weights_ready_i  (weights_ready_i),
       .weights_full_i   (weights_full_i),
       .weights_take_o   (weights_take_o),
@@ -251,9 +254,9 @@ module conv_unit #(
   // room_i stays high for 8-bit results, and with a single kernel-row step no pass of a tile begins beyond its first
   // pixel. A fused sum halves the pace of the drain.
   logic raw, one_row, early;
-  assign raw     = program_pkg::descriptor_raw(desc_i);
-  assign one_row = program_pkg::descriptor_vertical(desc_i) || program_pkg::descriptor_kr_count(desc_i) == 4'd1;
-  assign early   = mode != program_pkg::MODE_1 && !raw && one_row && !program_pkg::descriptor_fused(desc_i);
+  assign raw     = program_pkg::descriptor_raw(desc_q);
+  assign one_row = program_pkg::descriptor_vertical(desc_q) || program_pkg::descriptor_kr_count(desc_q) == 4'd1;
+  assign early   = mode != program_pkg::MODE_1 && !raw && one_row && !program_pkg::descriptor_fused(desc_q);
 
   drain_sequencer #(
       .NUM_MODULES(NUM_MODULES)
@@ -266,7 +269,7 @@ module conv_unit #(
       .early_i         (early),
       .tile_freed_o    (tile_freed),
       .busy_o          (drain_busy),
-      .desc_i          (desc_i),
+      .desc_i          (desc_q),
       .valid_o         (drain_valid),
       .buf_o           (drain_buf),
       .lane_o          (drain_lane),

@@ -6,7 +6,7 @@
 // masks of its first position. Kernel rows outside the image are skipped; columns outside it are masked. No path is
 // longer than an addition and a choice: what follows from the loops is a chain of registers, which have settled when
 // the masks have been scanned, and whether a loop ends is known before it steps.
-// Latency: 12 cycles from start_i or consumed_i to ready_o.
+// Latency: 11 cycles from start_i or consumed_i to ready_o, which a cycle later may be answered by consumed_i.
 // Throughput: one pass in 12 cycles.
 `resetall
 `default_nettype none
@@ -21,7 +21,7 @@ module pass_planner #(
     output wire logic                                more_o,        // passes are left
     input  wire logic [program_pkg::RECORD_WORDS-1:0][63:0] desc_i,
     // the next pass
-    output wire logic                                ready_o,       // it is prepared
+    output wire logic                                ready_o,       // it is prepared in the next cycle
     input  wire logic                                consumed_i,    // it was taken or dropped
     output wire logic                                empty_o,       // no position: to be dropped
     output wire logic                                tile_first_o,  // first pass of its tile
@@ -113,7 +113,7 @@ module pass_planner #(
   // ---------------------------------------------------------------- states
   logic [2:0] state_q;
   logic [3:0] phase_q;  // of PREPARE, 7 to 15: masks are scanned from 8 on
-  logic more_q, ready_q;  // loops not finished; state READY
+  logic more_q, ready_q;  // loops not finished; state READY follows or is reached
   logic [5:0] ends_q;  // loops at their end, with all inside them: piece, kernel row, channels, column, row, outputs
   logic scanning;
   assign scanning = state_q == PREPARE && phase_q[3];
@@ -131,9 +131,9 @@ module pass_planner #(
         end
         STEP: state_q <= RELOAD;
         RELOAD: state_q <= PREPARE;
-        PREPARE: if (phase_q == 4'd15) begin
-          state_q <= READY;
-          ready_q <= 1'b1;
+        PREPARE: begin
+          if (phase_q == 4'd14) ready_q <= 1'b1;
+          if (phase_q == 4'd15) state_q <= READY;
         end
         default: if (consumed_i) begin
           state_q <= ends_q[5] ? IDLE : STEP;

@@ -5,7 +5,7 @@
 // max(output columns, columns to read) slots. A pass starts when three conditions hold: its weights are in the shadow
 // registers (or nearly), a partial-sum buffer is free (first pass of a tile), and its tags cannot overtake those of the
 // pass before.
-// Latency: 1 cycle from a pass to its first read.
+// Latency: 2 cycles from a pass to its first read.
 // Throughput: one slot a cycle, without a gap between rows and passes.
 `resetall
 `default_nettype none
@@ -105,29 +105,39 @@ module pass_walker #(
 
   // Whether a slot is the last of its row, lies in the last row, or has a position is known in the slot before it.
   logic last_slot_q, slot_init_q, last_row_q, position_q;
-  logic pass_end, may_start, can_start, start, drop;
-  assign pass_end  = run_q && last_slot_q && last_row_q;
+  logic pass_end, next_end, may_start, can_start, start_q, drop_q;
+  assign pass_end = run_q && last_slot_q && last_row_q;
+  // the next slot is the last one of a pass that has several
+  assign next_end = run_q && (last_slot_q ? slot_init_q && rows_q == S_W'(2) : last_row_q && slots_q == S_W'(1));
 
-  // The tags of this pass may follow those of the pass before: at once, or after the idle cycles so far.
-  logic gap_ok, follows_q, waited_q;
+  // The tags of this pass may follow those of the pass before: at once, or after the idle cycles until then.
+  logic gap_ok;
+  logic [2:0] gap_q;  // idle cycles that must lie between
   assign idle_d = run_q ? 3'd1 : (idle_q == 3'd4 ? 3'd4 : idle_q + 3'd1);
-  assign gap_ok = run_q ? follows_q : waited_q;
+  assign gap_ok = next_end ? gap_q == '0 : gap_q <= idle_d;
+  always_ff @(posedge clk_i) gap_q <= (pass_delay_i >= delay_q) ? '0 : delay_q - pass_delay_i;
+
+  // A pass starts, or is dropped, in the cycle after all its conditions are met: the start reaches many registers.
+  logic free_next;  // the next cycle may be the first of another pass, or the last of this one
+  assign free_next = !run_q || pass_end || next_end;
+  assign may_start = pass_ready_i && !start_q && !drop_q && (!pass_tile_first_i || tile_free_i);
+  assign can_start = may_start && free_next;
   always_ff @(posedge clk_i) begin
-    follows_q <= pass_delay_i >= delay_q;
-    waited_q  <= {1'b0, pass_delay_i} + {1'b0, idle_d} >= {1'b0, delay_q};
+    if (!rst_ni) begin
+      start_q <= 1'b0;
+      drop_q  <= 1'b0;
+    end else begin
+      start_q <= can_start && !pass_empty_i && weights_ready_i && gap_ok;
+      drop_q  <= can_start && pass_empty_i && weights_full_i && !next_end;
+    end
   end
+  assign pass_consumed_o = start_q || drop_q;
 
-  assign may_start = pass_ready_i && (!pass_tile_first_i || tile_free_i);
-  assign can_start = may_start && (!run_q || pass_end);
-  assign start     = can_start && !pass_empty_i && weights_ready_i && gap_ok;
-  assign drop      = may_start && pass_empty_i && weights_full_i && !run_q;
-  assign pass_consumed_o = start || drop;
-
-  assign weights_take_o = start;
-  assign weights_drop_o = drop;
-  assign tile_take_o    = (start || drop) && pass_tile_first_i;
+  assign weights_take_o = start_q;
+  assign weights_drop_o = drop_q;
+  assign tile_take_o    = (start_q || drop_q) && pass_tile_first_i;
   assign starved_o      = can_start && !(pass_empty_i ? weights_full_i : weights_ready_i);
-  assign blocked_o      = pass_ready_i && pass_tile_first_i && !tile_free_i && (!run_q || pass_end);
+  assign blocked_o      = pass_ready_i && !start_q && !drop_q && pass_tile_first_i && !tile_free_i && free_next;
 
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
@@ -135,7 +145,7 @@ module pass_walker #(
       delay_q <= '0;
       idle_q  <= 3'd4;
     end else begin
-      if (start) begin
+      if (start_q) begin
         run_q   <= 1'b1;
         delay_q <= pass_delay_i;
       end else if (pass_end) begin
@@ -163,7 +173,7 @@ module pass_walker #(
   assign mask_row_in[1] = !vertical || (mask_row_q >= -S_W'(1) && mask_row_q < in_last_row_q);
 
   always_ff @(posedge clk_i) begin
-    if (start) begin
+    if (start_q) begin
       addr_q          <= pass_addr_i;
       row_start_q     <= pass_addr_i + row_step_q;
       slots_q         <= pass_slots_rest_i;
@@ -219,7 +229,7 @@ module pass_walker #(
   assign rd_valid_o = run_q;
   assign rd_addr_o  = addr_q;
   assign busy_o     = run_q;
-  assign tile_end_o = (pass_end && tile_last_q) || (drop && pass_tile_last_i);
+  assign tile_end_o = (pass_end && tile_last_q) || (drop_q && pass_tile_last_i);
 
   assign position_o = run_q && position_q;
   assign delay_o    = delay_q;

@@ -7,8 +7,8 @@
 // wr_end_i) are not written; oob_o reports it. With wr_read_i the write port reads four quads instead, wherever they
 // lie. Each bank is made of memories whose depths are powers of two, so that no block RAM needs a multiplexer before
 // its register.
-// Latency: 6 cycles (RD_LATENCY) from a read request to its data: row step, row, RAM, register, bank, rotation; 8
-// cycles (PORT_LATENCY) from wr_read_i. A written quad can be requested 3 cycles later.
+// Latency: 6 cycles from a read request to its data: row step, row, RAM, register, bank, rotation; 8 cycles from
+// wr_read_i. A written quad can be requested 3 cycles later.
 // Throughput: one read and one write of eight quads a cycle, or a read of four quads in the place of the write.
 `resetall
 `default_nettype none
@@ -58,9 +58,9 @@ module feature_buffer #(
     vrow_q[7] <= rd_pair_i ? rd_vstep_i : (rd_vstep_i << 3) - rd_vstep_i;
   end
 
-  // Bank of entry 0, beside the request and, at last, its data.
-  logic [4:0][2:0] rd_first_q;
-  always_ff @(posedge clk_i) rd_first_q <= {rd_first_q[3:0], rd_addr_i[2:0]};
+  // Bank of entry 0, behind the request and, at last, a cycle before its data.
+  logic [3:0][2:0] rd_first_q;
+  always_ff @(posedge clk_i) rd_first_q <= {rd_first_q[2:0], rd_addr_i[2:0]};
 
   // A write is measured against the region in its first cycle, cut to it in its second one, distributed to the banks in
   // its third one and stored in its fourth one.
@@ -71,7 +71,8 @@ module feature_buffer #(
   logic [7:0][31:0]        wr_data_q, cut_data_q, put_data_q;
   logic                    oob_q;
   logic                    wr_read_q, cut_read_q, put_read_q;
-  logic [3:0][2:0]         port_first_q;  // bank of entry 0 of a read through the write port, at last beside its data
+  // bank of entry 0 of a read through the write port, at last a cycle before its data
+  logic [2:0][2:0]         port_first_q;
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
       wr_valid_q  <= 1'b0;
@@ -98,7 +99,7 @@ module feature_buffer #(
     wr_read_q    <= wr_read_i;
     cut_read_q   <= wr_read_q;
     put_read_q   <= cut_read_q;
-    port_first_q <= {port_first_q[2:0], put_addr_q[2:0]};
+    port_first_q <= {port_first_q[1:0], put_addr_q[2:0]};
   end
   assign oob_o = oob_q;
 
@@ -113,7 +114,7 @@ module feature_buffer #(
     end
     for (b = 0; b < 8; b = b + 1) begin : gen_bank
       localparam logic [2:0] BANK = 3'(b);
-      logic [2:0] rd_entry, wr_entry, source;
+      logic [2:0] rd_entry, wr_entry_q, source_q;
       logic rd_valid_q, re_q, we, we_q, port_re_q;
       logic [A_W-4:0] rd_base_q, rd_step_q, rd_row, wr_row;
       logic [R_W-1:0] rd_row_q, wr_row_q;
@@ -128,14 +129,14 @@ module feature_buffer #(
         rd_row_q   <= rd_row[R_W-1:0];
       end
 
-      assign wr_entry = BANK - put_addr_q[2:0];
+      always_ff @(posedge clk_i) wr_entry_q <= BANK - cut_addr_q[2:0];
       assign wr_row   = put_addr_q[A_W-1:3] + (A_W - 3)'(BANK < put_addr_q[2:0]);
-      assign we       = put_mask_q[wr_entry];
+      assign we       = put_mask_q[wr_entry_q];
       always_ff @(posedge clk_i) begin
         we_q      <= we;
         wr_row_q  <= wr_row[R_W-1:0];
-        wr_word_q <= put_data_q[wr_entry];
-        port_re_q <= put_read_q && !wr_entry[2];
+        wr_word_q <= put_data_q[wr_entry_q];
+        port_re_q <= put_read_q && !wr_entry_q[2];
       end
 
       // 32 bits for each k: the word that a port read, if it is in a memory below k
@@ -180,17 +181,19 @@ module feature_buffer #(
         end
       end
 
-      assign source = BANK + rd_first_q[4];
       always_ff @(posedge clk_i) begin
+        source_q       <= BANK + rd_first_q[3];
         bank_q[b]      <= words[32*(R_W+1)+:32];
-        rd_data_q[b]   <= bank_q[source];
+        rd_data_q[b]   <= bank_q[source_q];
         port_bank_q[b] <= port_words[32*(R_W+1)+:32];
       end
     end
     for (v = 0; v < 4; v = v + 1) begin : gen_port_data
-      logic [2:0] source;
-      assign source = 3'(v) + port_first_q[3];
-      always_ff @(posedge clk_i) port_data_q[v] <= port_bank_q[source];
+      logic [2:0] source_q;
+      always_ff @(posedge clk_i) begin
+        source_q       <= 3'(v) + port_first_q[2];
+        port_data_q[v] <= port_bank_q[source_q];
+      end
     end
   endgenerate
   assign wr_data_o = port_data_q;

@@ -30,7 +30,7 @@ module tensor_reader #(
 );
 
   localparam int A_W = program_pkg::QUAD_ADDR_W;
-  localparam int FLIGHT = cq_pkg::RD_LATENCY + 4;  // beats in flight when room_i is compared
+  localparam int FLIGHT = cq_pkg::RD_LATENCY + 5;  // beats in flight when room_i is compared, one behind this block
 
   localparam logic [1:0] IDLE = 2'd0, RUN = 2'd1, FLUSH = 2'd2;
 

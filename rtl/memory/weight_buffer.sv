@@ -2,7 +2,8 @@
 //
 // Purpose: holds the weight stream ahead of its use. A word stays in the buffer until commit_i; rewind_i moves the read
 // pointer back to the last commit. The weights of an output-channel group are thus received once and serve every tile.
-// Latency: 1 cycle from re_i to the data; level_o counts the words that have not been read.
+// Latency: 2 cycles from re_i to the data, the second one in the block RAM's output register; level_o counts the words
+// that have not been read.
 // Throughput: one word in and one word out a cycle.
 `resetall
 `default_nettype none
@@ -33,6 +34,7 @@ module weight_buffer #(
   logic [A_W-1:0] write_q, read_q, base_q;
   logic [A_W:0] level_q, held_q;  // words that are not read, that are not freed
   logic push;
+  logic [63:0] rdata, data_q;
 
   assign in_ready_o = !held_q[A_W];
   assign push       = in_valid_i && in_ready_o;
@@ -66,8 +68,10 @@ module weight_buffer #(
       .wdata_i(in_data_i),
       .re_i   (re_i),
       .raddr_i(read_q),
-      .rdata_o(data_o)
+      .rdata_o(rdata)
   );
+  always_ff @(posedge clk_i) data_q <= rdata;
+  assign data_o = data_q;
 
 endmodule
 

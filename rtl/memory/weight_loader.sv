@@ -3,11 +3,11 @@
 // Purpose: reads chunk after chunk from the weight buffer, ahead of the layers that use them. The parameters of the
 // output channels go into the free bank of the parameter memory. Then each pass takes BEATS words of 2-bit indices into
 // the shadow registers. A pass begins only when the buffer holds all its words, so it takes exactly BEATS cycles and
-// ready_o rises LEAD cycles before the last word is in place. Each group is replayed n_tiles times. The indices move
-// along the chain one stage a cycle, and the words arrive array by array. Loading of the next pass starts START_DELAY
-// cycles after the switch, so that it stays behind that wave.
-// Latency: BEATS + START_DELAY + 4 cycles from the switch to the next complete set of shadow registers. It is also the
-// length of the shortest pass.
+// ready_o rises LEAD cycles before full_o. Each group is replayed n_tiles times. The indices move along
+// the chain one stage a cycle, and the words arrive array by array. Loading of the next pass starts START_DELAY cycles
+// after the switch, so that it stays behind that wave.
+// Latency: BEATS + START_DELAY + 4 cycles from the switch to full_o. It is also the length of the shortest pass: one
+// taken a cycle after ready_o and switched to 9 cycles later.
 // Throughput: one word a cycle while a pass is loaded.
 `resetall
 `default_nettype none
@@ -16,7 +16,7 @@
 module weight_loader #(
     parameter NUM_MODULES = 4,
     parameter LEVEL_W     = 13,
-    parameter LEAD        = 8
+    parameter LEAD        = 10
 ) (
     input  wire logic                                                          clk_i,
     input  wire logic                                                          rst_ni,
@@ -40,7 +40,7 @@ module weight_loader #(
     output wire logic [program_pkg::ARRAYS*NUM_MODULES*2*program_pkg::PES-1:0] idx_o,
     output wire logic                                                          ready_o,
     output wire logic                                                          full_o,
-    // the pass has begun: its switch will follow
+    // the pass has begun, a cycle after ready_o at the earliest: its switch will follow
     input  wire logic                                                          take_i,
     input  wire logic                                                          drop_i,          // skip this pass
     // the first stage takes the indices in this cycle
@@ -49,9 +49,9 @@ module weight_loader #(
 
   localparam int IDX_W = program_pkg::ARRAYS * NUM_MODULES * 2 * program_pkg::PES;
   localparam int BEATS = (IDX_W + 63) / 64;
-  // Array a's first word is word floor(a * IDX_W / 256); it is visible START_DELAY + 5 cycles (and its number) after
+  // Array a's first word is word floor(a * IDX_W / 256); it is visible START_DELAY + 7 cycles (and its number) after
   // switch_i, and must not be before the array's last stage has switched 5a + 4 cycles after switch_i.
-  localparam int START_DELAY = (NUM_MODULES == 4) ? 6 : 0;
+  localparam int START_DELAY = (NUM_MODULES == 4) ? 4 : 0;
 
 `ifndef YOSYS
   initial if (NUM_MODULES != 4 && NUM_MODULES != 8 && NUM_MODULES != 16) $fatal(1,
@@ -65,12 +65,13 @@ module weight_loader #(
   logic [11:0] param_left_q;
   logic [15:0] tiles_q, tile_left_q, passes_q, pass_left_q;
   logic [19:0] group_left_q;
-  logic [8:0] channel_q, channel_d1_q;
+  logic [8:0] channel_q;
   logic [1:0] pending_q;  // chunks whose parameters are in place and whose layer has not finished
-  logic bank_q, bank_d1_q, param_valid_q;
+  logic bank_q;
+  logic [2:0] banks_q, param_valid_q;  // beside the words that are read, that arrive, and behind param_data_q
   logic [6:0] beat_q;
   logic [3:0] hold_q;
-  logic taken_q, ready_q;
+  logic taken_q, ready_q, params_ready_q;
 
   // Counters change when a pass is over: what the next one is the last of is known long before its own end.
   logic last_pass_q, last_tile_q, last_group_q, last_beat_q;
@@ -83,33 +84,38 @@ module weight_loader #(
   logic params_end;
   assign params_end = state_q == PARAMS && param_left_q == '0 && pending_q != 2'd2;
 
-  // Reads of parameters and indices, one word after the other; the data follows one cycle later.
-  logic reading, header_read, param_read;
+  // Reads of parameters and indices, one word after the other; the data follows two cycles later.
+  logic reading, header_read, param_read, parse, parse_q;
   assign header_read = state_q == HEADER && level_i != '0;
   assign param_read  = state_q == PARAMS && param_left_q != '0 && level_i != '0 && pending_q != 2'd2;
   assign reading     = state_q == LOAD && !last_beat_q;
   assign re_o        = header_read || param_read || reading;
+  assign parse       = state_q == PARSE && parse_q;  // the header arrives
 
   // The pointers move when the words of a pass have been read, and never together with a read.  The last tile frees its
   // words pass by pass, so a group larger than the buffer streams through it.  Parameters are freed whenever the buffer
   // runs empty, for the same reason.
   logic pass_read_q;
   assign rewind_o = pass_read_q && last_pass_q && !last_tile_q;
-  assign commit_o = (pass_read_q && last_tile_q) || state_q == PARSE || params_end ||
+  assign commit_o = (pass_read_q && last_tile_q) || parse || params_end ||
       (state_q == PARAMS && level_i == '0);
 
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
-      state_q       <= HEADER;
-      pass_read_q   <= 1'b0;
-      taken_q       <= 1'b0;
-      bank_q        <= 1'b0;
-      param_valid_q <= 1'b0;
-      pending_q     <= '0;
-      ready_q       <= 1'b0;
+      state_q        <= HEADER;
+      pass_read_q    <= 1'b0;
+      taken_q        <= 1'b0;
+      bank_q         <= 1'b0;
+      param_valid_q  <= '0;
+      pending_q      <= '0;
+      ready_q        <= 1'b0;
+      parse_q        <= 1'b0;
+      params_ready_q <= 1'b0;
     end else begin
-      param_valid_q <= param_read;
-      pass_read_q   <= state_q == LOAD && last_beat_q;
+      param_valid_q  <= {param_valid_q[1:0], param_read};
+      parse_q        <= state_q == PARSE;
+      params_ready_q <= pending_q != '0 && !(layer_done_i && pending_q == 2'd1);
+      pass_read_q    <= state_q == LOAD && last_beat_q;
       if (params_end && !layer_done_i) pending_q <= pending_q + 2'd1;
       else if (!params_end && layer_done_i) pending_q <= pending_q - 2'd1;
       if (take_i) taken_q <= 1'b1;
@@ -118,7 +124,7 @@ module weight_loader #(
       else if (state_q == LOAD && beat_q == 7'(BEATS - LEAD)) ready_q <= 1'b1;
       case (state_q)
         HEADER: if (header_read) state_q <= PARSE;
-        PARSE: state_q <= PARAMS;
+        PARSE: if (parse) state_q <= PARAMS;
         PARAMS: if (params_end) begin
           state_q <= (group_left_q == '0) ? HEADER : WAIT;
           bank_q  <= !bank_q;
@@ -136,10 +142,10 @@ module weight_loader #(
   end
 
   always_ff @(posedge clk_i) begin
-    channel_d1_q <= channel_q;
-    bank_d1_q    <= bank_q;
-    hold_q       <= (state_q == HOLD) ? hold_q - 4'd1 : 4'(START_DELAY);
-    if (state_q == PARSE) begin
+    banks_q        <= {banks_q[1:0], bank_q};
+    hold_q         <= (state_q == HOLD) ? hold_q - 4'd1 : 4'(START_DELAY);
+    if (param_we_o) channel_q <= channel_q + 9'd1;
+    if (parse) begin
       param_left_q <= program_pkg::chunk_n_params(data_i);
       tiles_q      <= program_pkg::chunk_n_tiles(data_i);
       passes_q     <= program_pkg::chunk_n_passes(data_i);
@@ -148,10 +154,7 @@ module weight_loader #(
       tile_left_q  <= program_pkg::chunk_n_tiles(data_i);
       pass_left_q  <= program_pkg::chunk_n_passes(data_i);
     end
-    if (param_read) begin
-      param_left_q <= param_left_q - 12'd1;
-      channel_q    <= channel_q + 9'd1;
-    end
+    if (param_read) param_left_q <= param_left_q - 12'd1;
     beat_q       <= (state_q == LOAD) ? beat_q + 7'd1 : '0;
     last_beat_q  <= state_q == LOAD && beat_q == 7'(BEATS - 1);
     last_pass_q  <= pass_left_q == 16'd1;
@@ -166,29 +169,40 @@ module weight_loader #(
     end
   end
 
-  assign param_we_o      = param_valid_q;
-  assign param_bank_o    = bank_d1_q;
-  assign param_channel_o = channel_d1_q;
-  assign param_data_o    = data_i;
-  assign params_ready_o  = pending_q != '0;
+  // The parameter memory and the PEs lie far apart: each gets the words from a register of its own.
+  logic [63:0] param_data_q, load_data_q;
+  (* keep *) always_ff @(posedge clk_i) param_data_q <= data_i;
+  (* keep *) always_ff @(posedge clk_i) load_data_q <= data_i;
+
+  assign param_we_o      = param_valid_q[2];
+  assign param_bank_o    = banks_q[2];
+  assign param_channel_o = channel_q;
+  assign param_data_o    = param_data_q;
+  assign params_ready_o  = params_ready_q;  // not before the last parameter is written
   assign idle_o          = state_q == HEADER;
 
-  // Shadow registers: a word arrives in the cycle after its read.
+  // Shadow registers: a word is in load_data_q three cycles after its read.
   logic [IDX_W-1:0] shadow_q;
-  logic [BEATS-1:0] write_q;  // the word that arrives
+  logic [BEATS-1:0] write_q;  // which word it is
+  logic [1:0] reading_q;
+  logic [1:0][6:0] beats_q;
+  always_ff @(posedge clk_i) begin
+    reading_q <= {reading_q[0], rst_ni && reading};
+    beats_q   <= {beats_q[0], beat_q};
+  end
   genvar w;
   generate
     for (w = 0; w < BEATS; w = w + 1) begin : gen_shadow
       localparam int BITS = (w == BEATS - 1) ? IDX_W - 64 * w : 64;
       always_ff @(posedge clk_i) begin
-        write_q[w] <= rst_ni && reading && beat_q == 7'(w);
-        if (write_q[w]) shadow_q[64*w+:BITS] <= data_i[BITS-1:0];
+        write_q[w] <= reading_q[1] && beats_q[1] == 7'(w);
+        if (write_q[w]) shadow_q[64*w+:BITS] <= load_data_q[BITS-1:0];
       end
     end
   endgenerate
   assign idx_o = shadow_q;
 
-  // Complete in the cycle after beat_q == BEATS; LEAD cycles before that a pass may start.
+  // All words have been read in the cycle after beat_q == BEATS; LEAD cycles before that a pass may start.
   assign full_o  = state_q == FULL && !taken_q;
   assign ready_o = ready_q;
 

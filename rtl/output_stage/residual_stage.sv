@@ -4,7 +4,7 @@
 // both by their factors, and requantizes the sum (docs/arithmetic.md, Add). Half of the lanes serve a step in two
 // cycles: the lower half of its results first. The requests go through the feature buffer's write port. They never
 // meet a write: steps come in cycles of one parity, and LATENCY is odd.
-// Latency: LATENCY = 19 cycles from a result to its sum; rd_valid_o comes with the result.
+// Latency: LATENCY = 21 cycles from a result to its sum; rd_valid_o comes with the result.
 // Throughput: a step of NUM_MODULES results in two cycles.
 `resetall
 `default_nettype none
@@ -36,7 +36,7 @@ module residual_stage #(
 );
 
   localparam int HALF = NUM_MODULES / 2;  // lanes
-  localparam int READ = cq_pkg::PORT_LATENCY;
+  localparam int READ = cq_pkg::PORT_LATENCY + 1;  // into the register behind the feature buffer's data
 
 `ifndef YOSYS
   initial if (NUM_MODULES != 4 && NUM_MODULES != 8 && NUM_MODULES != 16)
@@ -77,7 +77,8 @@ module residual_stage #(
       .d_o  ({mask_o, addr_o})
   );
 
-  logic [NUM_MODULES-1:0][7:0] y;  // with the second tensor's data
+  logic [NUM_MODULES-1:0][7:0] rd_data_q, y;  // with the second tensor's data
+  always_ff @(posedge clk_i) rd_data_q <= rd_data_i;
   delay_line #(
       .WIDTH(8 * NUM_MODULES),
       .DEPTH(READ)
@@ -102,9 +103,9 @@ module residual_stage #(
       logic signed [cq_pkg::PRODUCT_W-1:0] product_q, other_product_q;
       always_ff @(posedge clk_i) begin
         high_q          <= y[HALF+m];
-        other_high_q    <= rd_data_i[HALF+m];
+        other_high_q    <= rd_data_q[HALF+m];
         own_q           <= low ? y[m] : high_q;
-        other_q         <= low ? rd_data_i[m] : other_high_q;
+        other_q         <= low ? rd_data_q[m] : other_high_q;
         product_q       <= $signed({own_signed && own_q[7], own_q}) * $signed({1'b0, factor});
         other_product_q <= $signed({other_signed && other_q[7], other_q}) * $signed({1'b0, other_factor});
       end

@@ -26,7 +26,7 @@ from tb.lib import field_coverage, meeting
 from tb.lib.descriptors import port
 from tb.lib.effort import scaled
 
-LATENCY = 20
+LATENCY = 22
 WORDS = 2**64
 
 

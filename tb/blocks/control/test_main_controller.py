@@ -94,6 +94,7 @@ class Bench:
         self.header, self.layers = header, layers
         words = header.encoded() + [w for layer in layers for w in layer.encoded()]
         self.memory = words
+        self.word = 0  # the memory's, before its output register
 
     def after(self, port, longest=None):
         at = self.now + 1 + int(self.rng.integers(0, (longest or self.pace) + 1))
@@ -159,7 +160,8 @@ class Bench:
         await RisingEdge(dut.clk_i)
         address = dut.prog_addr_o.value
         address = address.to_unsigned() if address.is_resolvable else 0
-        self.drive("prog_data_i", self.memory[address] if address < len(self.memory) else 0)
+        self.drive("prog_data_i", self.word)
+        self.word = self.memory[address] if address < len(self.memory) else 0
         self.observe()
         self.now += 1
 
@@ -496,8 +498,9 @@ async def unit_errors(dut):
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def error_pairs(dut):
-    """Every two errors one cycle after the other, and in the same one: the first is reported; in
-    one cycle the streams go before the buffer, that before START, and that before a descriptor."""
+    """Every two errors one cycle after the other, and in the same one: the first that is seen is
+    reported, START at once and others a cycle later; of those seen in one cycle the streams go
+    before the buffer, that before START, and that before a descriptor."""
     _, bench = await _start(dut, pace=2)
     codes = {
         "parser_error_i": 0x35,
@@ -511,14 +514,14 @@ async def error_pairs(dut):
     async def once(offset):
         for first, second in permutations(codes, 2):
             await _enter(bench, "RUN")
-            for step in range(-1, 2):
+            for step in range(-1, 3):
                 now = {first: int(step == 0), second: int(step == offset)}
                 await bench.cycle(parser_code_i=0x35, image_code_i=0x0A, **now)
-            winner = (
-                first
-                if offset > 0 or (offset == 0 and rank.index(first) < rank.index(second))
-                else second
-            )
+            seen = [
+                (at + (name != "start_i"), rank.index(name))
+                for name, at in ((first, 0), (second, offset))
+            ]
+            winner = rank[min(seen)[1]]
             got = dut.error_code_o.value.to_unsigned()
             assert got == codes[winner], (
                 f"{first}, {second} {offset} cycles later: code {got:#x}, not {winner}'s"
@@ -551,13 +554,14 @@ async def _enter(bench, state):
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def errors_in_every_state(dut):
-    """A write out of bounds in each state ends in ERROR at the next edge."""
+    """A write out of bounds in each state ends in ERROR at the edge after the next one."""
     _, bench = await _start(dut, pace=2)
     for state in STATES:
         if state == "ERROR":
             continue
         await _enter(bench, state)
         await bench.cycle(oob_i=1)
+        await bench.cycle()
         await FallingEdge(dut.clk_i)
         assert bench.state_now() == "ERROR", f"{bench.state_now()} after an error in {state}"
         await bench.expect_error(OUT_OF_BOUNDS, limit=3)
@@ -713,6 +717,7 @@ async def error_while_stopping(dut):
         for _ in range(wait):
             await bench.cycle()
         await bench.cycle(oob_i=1)
+        await bench.cycle()  # in which it is seen
         states.add(bench.state)
         stopped = sum(name == "stopped_o" for name, _, _ in bench.events)
         what = f"error in {bench.state}, {wait} cycles after STOP"

@@ -24,7 +24,8 @@ from tb.lib.effort import scaled
 from tb.lib.signals import is_high
 from tb.lib.stalls import PATTERNS, stalls
 
-LEAD = 8  # weights count as ready so many cycles before the last word is in place
+LEAD = 10  # weights count as ready so many cycles before their last word counts as read
+IN_PLACE = 2  # cycles from there to the word's being in place
 # cycles that the loader adds to its words from the switch to the next complete set, without
 # START_DELAY
 RELOAD = 4
@@ -37,8 +38,8 @@ class Weights:
     earlier than the loader may show them.
 
     Array a keeps a pass's indices until its last stage has taken them over, 5a + 4 cycles after the
-    switch, and gets the next ones so that the last of all words is in place LEAD cycles after
-    `ready`; in between they are random.
+    switch, and gets the next ones so that the last of all words is in place LEAD +
+    IN_PLACE cycles after `ready`; in between they are random.
     """
 
     def __init__(self, dut, rng, passes, pattern):
@@ -71,7 +72,7 @@ class Weights:
             for array, rows in enumerate(self.passes[0]):
                 self.changes.append(
                     (
-                        self.complete - self.words + self.last_word[array],
+                        self.complete - self.words + self.last_word[array] + IN_PLACE,
                         array,
                         pack_rows(rows.reshape(1, -1), 2)[0],
                     )

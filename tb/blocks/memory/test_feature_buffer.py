@@ -8,11 +8,12 @@ import numpy as np
 from cocotb.triggers import RisingEdge
 
 from host.harness import clocking
-from model.performance.pool_cycles import READ_LATENCY
+from model.performance.pool_cycles import READ_LATENCY as LATENCY
 from model.reference.blocks import BANKS, FeatureBuffer
 from tb.lib.effort import scaled
 from tb.lib.packing import pack
 
+READ_LATENCY = LATENCY - 1  # the port multiplexer takes a cycle
 PORT_LATENCY = 8  # cycles from a read through the write port to its data
 PORT_QUADS = 4
 WRITE_TO_READ = 3  # cycles from a write to a request that sees it

@@ -56,7 +56,7 @@ class Bench:
         for port, value in self.inputs.items():
             getattr(self.dut, port).value = value
         self.dut.desc_i.value = random_port(self.rng, self.fields)
-        for level in (0, 1):  # the number of quads is a register
+        for level in (0, 1, 0, 1):  # the number of quads is a register before those of the outputs
             self.dut.clk_i.value = level
             await Timer(1, "ns")
 
@@ -89,6 +89,7 @@ async def random_inputs(dut):
     """One reader and one writer, or none, with descriptors of all operations: every output."""
     rng = np.random.default_rng(cocotb.RANDOM_SEED)
     seen = set()
+    dut.rst_ni.value = 1
     for _ in range(scaled(500, 2000)):
         bench = Bench(dut, rng)
         await bench.drive()

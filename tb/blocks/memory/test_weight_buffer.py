@@ -41,7 +41,7 @@ async def random_operations(dut):
         dut.in_valid_i.value = dut.re_i.value = dut.rewind_i.value = dut.commit_i.value = 0
         await clocking.reset(dut)
         await RisingEdge(dut.clk_i)
-        model, due = WeightBuffer(depth), None
+        model, due, coming = WeightBuffer(depth), None, None
         pushing, word, read_here = False, 0, 0
         filling = depth if depth > LARGE and number == 1 else 0
         for cycle in range(2 * filling + cycles):
@@ -67,7 +67,7 @@ async def random_operations(dut):
             assert dut.in_ready_o.value == (not model.full)
             seen["full"] += model.full
             accepted = pushing and not model.full
-            due = model.read() if read else None
+            due, coming = coming, model.read() if read else None
             if rewind:
                 seen["rewound"] += model.at > 0
                 model.rewind()

@@ -16,7 +16,8 @@ from tb.lib import field_coverage, meeting
 from tb.lib.effort import scaled
 from tb.lib.stalls import PATTERNS, stalls
 
-LEAD = 8  # cycles from take_i to the earliest switch_i
+LEAD = 10  # cycles from ready_o to full_o
+SWITCH = 9  # cycles from take_i to the earliest switch_i
 HANGS = 2000  # cycles without any progress, beside those that a test asks for
 MOST_PASSES = 24  # of a group: more of them in a large buffer would only take longer
 
@@ -83,7 +84,7 @@ class Bench:
         )
         self.layers = deque(deque(c.order) for c in chunks)
         self.cycle = self.finished = self.dropped = 0
-        self.sending = self.started = False
+        self.sending = self.started = self.ready = False  # ready: ready_o in the cycle before
         self.switch_at, self.pause, self.done_in = None, 0, None
         self.current, self.waves = None, []
         self.switches = []  # cycles
@@ -134,8 +135,10 @@ class Bench:
         self.send_word()
         self.check_parameters()
         self.follow_waves()
-        if self.layers:
-            self.consume()
+        ready = self.dut.ready_o.value == 1
+        if self.layers and self.consume():
+            ready = False
+        self.ready = ready
 
     def send_word(self):
         dut = self.dut
@@ -191,12 +194,13 @@ class Bench:
         self.waves = [w for w in self.waves if self.cycle - w[0] < 19]
 
     def consume(self):
-        """Take or drop the next pass of the current layer, or finish the layer."""
+        """Take or drop the next pass of the current layer, or finish the layer; returns whether a
+        pass was taken or dropped."""
         dut, passes = self.dut, self.layers[0]
         if not self.started:
             self.started = dut.params_ready_o.value == 1
             if not self.started:
-                return
+                return False
             assert not self.parameters or self.parameters[0][3] > self.finished, (
                 "params_ready_o before the parameters are in place"
             )
@@ -204,10 +208,10 @@ class Bench:
             assert (
                 dut.ready_o.value == 0 and dut.full_o.value == 0
             ) or self.switch_at == self.cycle, "ready_o while a pass is being taken"
-            return
+            return False
         if passes and self.pause:
             self.pause -= 1
-        elif passes and dut.ready_o.value == 1:
+        elif passes and self.ready:
             if (
                 dut.full_o.value == 1
                 and not self.eager
@@ -220,11 +224,13 @@ class Bench:
                 dut.take_i.value = 1
                 self.current = passes.popleft()
                 self.switch_at = (
-                    self.cycle + LEAD + (0 if self.eager else int(self.rng.integers(5)))
+                    self.cycle + SWITCH + (0 if self.eager else int(self.rng.integers(5)))
                 )
             self.pause = 0 if self.eager or self.rng.random() < 0.5 else int(self.rng.integers(100))
+            return True
         elif not passes:
             self.finish_layer()
+        return False
 
     def finish_layer(self):
         if self.done_in is None:
@@ -282,7 +288,7 @@ async def shortest_pass(dut):
     bench = Bench(dut, rng, [Chunk(np.zeros(modules, np.uint64), index, 3)], "none", eager=True)
     await bench.run()
     gaps = np.diff(bench.switches)
-    start_delay = 6 if modules == 4 else 0
+    start_delay = 4 if modules == 4 else 0
     group_start = (
         np.arange(1, len(gaps) + 1) % (3 * index.shape[1]) == 0
     )  # the buffer is full of the group before: words must come first

@@ -17,7 +17,7 @@ from tb.lib.effort import scaled
 from tb.lib.packing import pack, unpack
 from tb.lib.stalls import PATTERNS, stalls
 
-READ_LATENCY = 8  # from a request to the second tensor's data
+READ_LATENCY = 9  # from a request to the second tensor's data
 ADDRESSES = 1 << QUAD_ADDR_W
 INPUTS = ("desc_i", "valid_i", "y_i", "addr_i", "mask_i", "rd_data_i")
 RANGES = {True: (-128, 127), False: (0, 255)}
