@@ -20,7 +20,7 @@ from model.network.file import save_network
 from model.reference.integer import run_integer
 from tb.lib.chain import Chain
 
-IMAGES = 60
+IMAGES = 80
 PATIENCE = 240  # seconds for a few pieces
 
 
@@ -84,33 +84,39 @@ def test_results_of_another_design_are_refused(tmp_path):
     assert not store.path(0).exists()
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.skipif(bool(rtl_backend.runner.missing("verilator")), reason="no simulator")
 def test_killed_worker_and_client(tmp_path):
-    """Two workers, one killed in the middle; the client killed and started again: every output is
-    the integer model's, and no piece that was done is computed again."""
+    """Two workers, one killed when half of the pieces are done, and then the client, which is
+    started again: each image's output comes once, as the integer model's, and no piece that was
+    done is computed again."""
     from distributed import LocalCluster
 
     path, x = files(tmp_path)
     rtl_backend.build_harness(Hardware())
     images = np.load(x)
     store = farm.Store(path.read_bytes(), images, 4)
+    half = len(store.pieces) // 2
     forget(store)
     two = dict(n_workers=2, threads_per_worker=1, processes=True)
     with LocalCluster(**two, dashboard_address="localhost:0") as cluster:
         arguments = ("--images", x, "--scheduler", cluster.scheduler_address)
         with subprocess.Popen(command(tmp_path, path, *arguments), cwd=ROOT) as first:
-            wait_for(store, 1)
+            wait_for(store, half)
+            at_kill = len(done(store))
             os.kill(cluster.workers[0].process.pid, signal.SIGKILL)
-            wait_for(store, 2)
+            wait_for(store, at_kill + 1)
             first.kill()
         before = done(store)
-        assert 2 <= len(before) < len(store.pieces), "the client was not killed half-way"
+        assert at_kill <= half + 1, "the worker was not killed half-way"
+        assert at_kill < len(before) < len(store.pieces), "the client was not killed after it"
         second = run(tmp_path, path, *arguments)
     assert second.returncode == 0, second.stderr
     after = done(store)
     assert len(after) == len(store.pieces) and all(after[p] == before[p] for p in before)
     net = load_network(path)
     expected = run_integer(net, images.astype(np.int32))
+    assert len({row.tobytes() for row in expected}) == IMAGES, "an image could stand for another"
     assert np.array_equal(store.gather()["y"], expected)
     report = json.loads((tmp_path / "record.json").read_text())
     assert report["images"] == report["equal_to_integer_model"] == IMAGES
