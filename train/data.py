@@ -44,12 +44,12 @@ def augment(
 
 def _cut(x: torch.Tensor, size: int, rng: torch.Generator) -> torch.Tensor:
     n, _, height, width = x.shape
-    top = torch.randint(-(size // 2), height - size // 2, (n,), generator=rng).to(x.device)
-    left = torch.randint(-(size // 2), width - size // 2, (n,), generator=rng).to(x.device)
-    y, z = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
-    inside_y = (y >= top[:, None]) & (y < top[:, None] + size)
-    inside_x = (z >= left[:, None]) & (z < left[:, None] + size)
-    hole = inside_y[:, None, :, None] & inside_x[:, None, None, :]
+    inside = []
+    for length in (height, width):
+        first = torch.randint(-(size // 2), length - size // 2, (n, 1), generator=rng)
+        place = torch.arange(length) - first
+        inside.append((place >= 0) & (place < size))
+    hole = (inside[0][:, None, :, None] & inside[1][:, None, None, :]).to(x.device)
     return torch.where(hole, x.mean((0, 2, 3), keepdim=True), x)
 
 

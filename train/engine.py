@@ -135,7 +135,7 @@ class Run:
                     bar.update(cost[at.epoch])
                     if time.monotonic() - self.saved > SAVE_SECONDS and at.step < self.steps:
                         self.save()
-                reached = accuracy(self.workers, self.val, None if self.fake else size)
+                reached = self.workers.accuracy(self.val, None if self.fake else size)
                 loss = at.losses / self.steps
                 at.epoch, at.step, at.losses = at.epoch + 1, 0, 0.0
                 at.history.append({"epoch": at.epoch, "loss": loss, "val": reached})
@@ -218,18 +218,6 @@ def learning_factor(done: float) -> float:
 def targets(labels: Tensor, classes: int, smoothing: float = 0.0) -> Tensor:
     """Labels, int64 [N], as probabilities, float32 [N, classes]."""
     return F.one_hot(labels, classes).float() * (1 - smoothing) + smoothing / classes
-
-
-def accuracy(workers: Workers, images: Images, size: int | None = None) -> float:
-    """Top-1 accuracy 0..1 of the workers' network in its mode, of images resized to `size`."""
-
-    def prepare(part: Tensor) -> Tensor:
-        # uint8 as long as they are: `to_input` rounds what the file's user gives as pixels
-        part = part if size in (None, part.shape[-1]) else data.resize(part.float(), size)
-        return to_input(part, workers.net.spec["input"])
-
-    logits = workers.logits(images.pixels, prepare)
-    return (logits.argmax(1) == images.labels).double().mean().item()
 
 
 def prefetch(source: Iterator[Any]) -> Iterator[Any]:

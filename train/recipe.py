@@ -1,7 +1,7 @@
 """A recipe: a YAML file that says which network is made of which data, and how, stage by stage."""
 
 import json
-from dataclasses import asdict, field
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -140,8 +140,10 @@ class Recipe:
     @property
     def settings(self) -> dict[str, Any]:
         """All that it says, but for where it stands, in JSON's types."""
-        said = {**asdict(self), "data": self.data.model_dump(by_alias=True)}
-        return json.loads(json.dumps({key: said[key] for key in said if key != "path"}))
+        return RECIPE.dump_python(self, mode="json", by_alias=True, exclude={"path"})
+
+
+RECIPE = TypeAdapter(Recipe)
 
 
 def read(which: str, dataset: str | None = None, seed: int | None = None) -> Recipe:
@@ -163,7 +165,7 @@ def read(which: str, dataset: str | None = None, seed: int | None = None) -> Rec
         elif dataset:
             raise ValueError(f"the recipe has its own data, DATASET={dataset} does not fit it")
         table.update({"path": str(path)}, **({} if seed is None else {"seed": seed}))
-        return TypeAdapter(Recipe).validate_json(json.dumps(table))
+        return RECIPE.validate_json(json.dumps(table))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "its content"

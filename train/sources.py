@@ -92,13 +92,12 @@ def load(data: Data, folder: Path) -> Sets:
     readers = {"cifar": _cifar, "npz": _npz, "folder": _folder, "dataset": _dataset}
     given, tests, classes = readers[kind](where, data.arguments)
     trained = _checked(given, len(classes), printable(where))
+    count = 0 if tests else data.test  # of the training images, where there are no others
     order = np.random.default_rng(0).permutation(len(trained))
-    if tests is None:
-        tested, order = trained.take(np.sort(order[: data.test])), order[data.test :]
-    else:
-        tested = _checked(tests, len(classes), printable(where))
-    held, kept = np.sort(order[: data.validation]), np.sort(order[data.validation :])
-    sets = Sets(trained.take(kept), trained.take(held), tested, classes)
+    parts = np.split(order, [count, count + data.validation])
+    tested, held, kept = (trained.take(np.sort(part)) for part in parts)
+    tested = _checked(tests, len(classes), printable(where)) if tests else tested
+    sets = Sets(kept, held, tested, classes)
     if 0 in (len(sets.train), len(sets.val), len(sets.test)):
         raise SourceError(
             f"data: {len(trained)} training images leave {len(sets.train)} for training, "
@@ -145,26 +144,23 @@ def _folder(path: Any, arguments: Any) -> Parts:
 
 
 def _read(place: Path, classes: list[str]) -> tuple[Any, list[int]]:
-    paths = [
-        (path, n) for n, name in enumerate(classes) for path in sorted((place / name).glob("*"))
-    ]
-    found = [(path, _image(path), n) for path, n in paths if path.suffix.lower() in SUFFIXES]
-    if not found:
-        raise SourceError(f"{printable(place)}: no images in folders {', '.join(classes)[:200]}")
-    shape = found[0][1].shape
-    for path, image, _ in found:
-        if image.shape != shape:
-            what = f"its shape {image.shape} is not that of the others, {shape}"
+    images: list[np.ndarray] = []
+    labels: list[int] = []
+    for path in sorted(p for name in classes for p in (place / name).glob("*")):
+        if path.suffix.lower() not in SUFFIXES:
+            continue
+        try:
+            with Image.open(path) as image:
+                images.append(_pixels(image.convert("L" if image.mode in ("1", "L") else "RGB")))
+        except (OSError, ValueError, SyntaxError) as error:
+            raise SourceError(f"{printable(path)}: not a readable image ({error})") from error
+        labels.append(classes.index(path.parent.name))
+        if images[-1].shape != images[0].shape:
+            what = f"its shape {images[-1].shape} is not that of the others, {images[0].shape}"
             raise SourceError(f"{printable(path)}: {what}")
-    return np.stack([image for _, image, _ in found]), [label for _, _, label in found]
-
-
-def _image(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            return _pixels(image.convert("L" if image.mode in ("1", "L") else "RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise SourceError(f"{printable(path)}: not a readable image ({error})") from error
+    if not images:
+        raise SourceError(f"{printable(place)}: no images in folders {', '.join(classes)[:200]}")
+    return np.stack(images), labels
 
 
 def _dataset(name: Any, arguments: Any) -> Parts:

@@ -56,16 +56,14 @@ class Project:
     @cached_property
     def networks(self) -> dict[str, Net]:
         """New ones of the stages that begin with one."""
-        recipe = self.recipe
+        recipe, found = self.recipe, {}
         named = {"full_precision": (recipe.net, recipe.arguments)}
         if recipe.teacher:
             named["teacher"] = str(recipe.teacher.net), {}
-        found = {}
         for name, (path, arguments) in named.items():
             kind = sources.find(path)  # whose module may draw numbers of its own
             torch.manual_seed(recipe.seed)
-            module = kind(len(self.sets.classes), **arguments)
-            found[name] = trace(module, self.sets.input())
+            found[name] = trace(kind(len(self.sets.classes), **arguments), self.sets.input())
         return found
 
     @property
@@ -102,8 +100,6 @@ class Project:
         epochs = len(getattr(getattr(self.recipe, name), "sizes", ()))
         return at.seconds if at.epoch == epochs else None
 
-    # ---------------------------------------------------------------------------------- running
-
     def run(self, wanted: tuple[str, ...] = STAGES) -> None:
         """Run what is left of the wanted stages."""
         stages = [name for name in self.stages if name in wanted]
@@ -119,18 +115,16 @@ class Project:
 
     def overview(self, current: str | None) -> str:
         """What is done and what is left, and how long that may take by what was measured."""
-        seconds = {name: self.seconds(name) for name in self.stages}
-        done = {name: taken for name, taken in seconds.items() if taken is not None}
-        work = {name: self.work(name) for name in self.stages}
+        recipe, names = self.recipe, self.stages
+        done = {name: taken for name in names if (taken := self.seconds(name)) is not None}
+        work = {name: self.work(name) for name in names}
         speed = sum(done[n] for n in done if work[n]) / (sum(work[n] for n in done) or float("inf"))
-        left = {name: work[name] * speed for name in self.stages if name not in done}
-        lines = [
-            f"{self.recipe.name}, recipe {self.recipe.path}, about {clock(sum(left.values()))} left"
-        ]
-        for name in self.stages:
+        left = {name: work[name] * speed for name in names if name not in done}
+        lines = [f"{recipe.name}, recipe {recipe.path}, about {clock(sum(left.values()))} left"]
+        for name in names:
             state = "done" if name in done else "now" if name == current else "left"
-            taken = clock(done[name]) if name in done else f"about {clock(left[name])}"
-            lines.append(f"  {state:5} {name:15} {taken}")
+            time_of = clock(done[name]) if name in done else f"about {clock(left[name])}"
+            lines.append(f"  {state:5} {name:15} {time_of}")
         return "\n".join(lines)
 
     def work(self, name: str) -> float:
@@ -160,13 +154,11 @@ class Project:
             at = engine.Standing(seconds=time.monotonic() - began)
             checkpoint.write(net, self.state("quantize"), asdict(at), {})
 
-    # --------------------------------------------------------------------------------- the result
-
     def accuracy(self, net: Net, split: str) -> float:
         """Top-1 0..1 on a split, of the integers where the network is quantized."""
         net.mode = "exact" if net.mode == "fake" and net.has_codebooks else net.mode
         with Workers(net, self.device, self.threads) as workers:
-            return engine.accuracy(workers, getattr(self.sets, split).to(self.device))
+            return workers.accuracy(getattr(self.sets, split).to(self.device))
 
     def files(self, out: Path) -> dict[str, Path]:
         """What `finish` writes, by kind."""

@@ -1,4 +1,4 @@
-"""Gradients and logits of a network on the threads of a CPU, or on a GPU.
+"""Gradients and accuracy of a network on the threads of a CPU, or on a GPU.
 
 A batch is cut into pieces that are normalized by themselves ("ghost" batch norm). Pieces are shared
 out to threads, and under torchrun to processes as well; their gradients are summed in order, so the
@@ -10,14 +10,15 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from model.common.errors import UserError
-from train.net import Net, Piece
+from train import data
+from train.net import Net, Piece, to_input
+from train.sources import Images
 
 EVALUATED = 100  # images at a time
 MOMENTUM = 0.1  # of batch norm's running statistics
@@ -89,7 +90,8 @@ class Workers:
     def gradients(self, pieces: list[Given], loss: Loss, tracking: bool = True) -> float:
         """Set the gradients of the mean loss over a batch and, if `tracking`, let the running
         statistics follow it; return the loss. loss(logits, inputs, targets): mean over a piece."""
-        net, trained, total = self.net, parameters(self.net), sum(len(x) for x, *_ in pieces)
+        net, total = self.net, sum(len(x) for x, *_ in pieces)
+        trained = [one for one in net.parameters() if one.requires_grad]
         if net.mode == "exact":
             net.become_exact()
         blocks = [block for _, block in net.blocks()] if net.mode != "float" else []
@@ -116,30 +118,25 @@ class Workers:
         for parameter, grad in zip(trained, sums[1:]):
             parameter.grad = grad
         moments = sums[len(trained) + 1 :] if tracking else []
-        for bn, mean, square in zip(norms(net), moments[::2], moments[1::2]):
+        norms = (block.bn for _, block in net.blocks() if block.spec["norm"] == "batch")
+        for bn, mean, square in zip(norms, moments[::2], moments[1::2]):
             bn.running_mean.lerp_(mean, MOMENTUM)
             # Of the whole batch: inside the pieces plus between them; rounding may go below zero.
             bn.running_var.lerp_((square - mean**2).clamp(min=0), MOMENTUM)
         return sums[0].item()
 
     @torch.no_grad()
-    def logits(self, x: Tensor, prepare: Callable[[Tensor], Tensor]) -> Tensor:
-        """Logits float32 [N, classes] of `prepare(part)` for parts of x."""
-        if self.net.mode == "exact":
-            self.net.become_exact()
+    def accuracy(self, images: Images, size: int | None = None) -> float:
+        """Top-1 accuracy 0..1 of the network in its mode, of images resized to `size`."""
+        net = self.net
+        if net.mode == "exact":
+            net.become_exact()
 
         def run(part: Tensor) -> Tensor:
+            # uint8 as long as they are: `to_input` rounds what the file's user gives as pixels
+            part = part if size in (None, part.shape[-1]) else data.resize(part.float(), size)
             with autocast(self.device.type), torch.no_grad():
-                return self.net(prepare(part)).float()
+                return net(to_input(part, net.spec["input"])).argmax(1)
 
-        return torch.cat(list(self.pool.map(run, x.split(EVALUATED))))
-
-
-def parameters(net: Net) -> list[torch.nn.Parameter]:
-    """Those that are trained."""
-    return [one for one in net.parameters() if one.requires_grad]
-
-
-def norms(net: Net) -> list[Any]:
-    """Batch norms that have statistics."""
-    return [block.bn for _, block in net.blocks() if block.spec["norm"] == "batch"]
+        found = torch.cat(list(self.pool.map(run, images.pixels.split(EVALUATED))))
+        return (found == images.labels).double().mean().item()

@@ -118,16 +118,17 @@ class FixedPoint:
         # frexp: peak = m * 2^e with 0.5 <= m < 1, so 2^(bits - 1 - e) steps hold it; m near 1
         # saturates by one step.
         coarsest = self.bits - 1 - int(torch.frexp(peak).exponent)
-        return min(range(coarsest, coarsest + FINER), key=lambda n: self._error(weights, n))
+
+        def error(n: int) -> float:
+            difference = weights.detach() - self.codes(weights, n) * 2.0**-n
+            return mean_in_order(difference.double().square())
+
+        return min(range(coarsest, coarsest + FINER), key=error)
 
     def codes(self, weights: Tensor, fraction_bits: int) -> Tensor:
         """Integers -2^(bits-1)..2^(bits-1)-1, halves away from zero, as floats."""
         top = 2 ** (self.bits - 1)
         return half_away(weights.detach() * 2.0**fraction_bits).clamp(-top, top - 1)
-
-    def _error(self, weights: Tensor, fraction_bits: int) -> float:
-        difference = weights.detach() - self.codes(weights, fraction_bits) * 2.0**-fraction_bits
-        return mean_in_order(difference.double().square())
 
     def integers(self, weights: Tensor) -> Tensor:
         """Codes in place of the weights."""
