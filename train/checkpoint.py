@@ -28,8 +28,8 @@ from train.quantize.codebooks import Quantizer, halves
 
 ZOO = Path(__file__).resolve().parent.parent / "model" / "zoo"
 SUFFIX = ".ckpt.npz"
+MAX_BYTES = 1 << 30  # of all arrays of a file
 MOMENTUM = ".momentum"  # ends the names of arrays that go on with a training
-MAX_WEIGHTS = 1 << 28
 TINY = float(np.finfo(np.float32).tiny)
 # The smallest number in arrays whose name ends so.
 LEAST = {".running_var": 0.0, ".scale": 0.0, ".steps": TINY, ".ratio": TINY}
@@ -86,7 +86,7 @@ def reading(path: Path) -> Iterator[Archive]:
     """The arrays of a file. Raises OSError, or CheckpointError for whatever is wrong with them,
     there or in the block that takes them up."""
     try:
-        with Archive(path) as archive:
+        with Archive(path, MAX_BYTES) as archive:
             yield archive
     except OSError:
         raise
@@ -132,8 +132,10 @@ def _compare(ours: Network, theirs: Network) -> None:
 def network(arrays: Mapping[str, np.ndarray]) -> tuple[Net, dict[str, Any]]:
     """(network, facts) of the arrays of a file. Raises whatever damaged ones lead to."""
     facts = json.loads(str(arrays["meta"]))
-    net = _described(facts)
-    state = {}
+    with torch.device("meta"):  # a description may claim any size: memory is the arrays' own
+        net = Net(facts.pop("net"))
+        net(torch.zeros(1, *net.spec["input"]["shape"]))
+    own, state = net.nodes.state_dict(), {}
     for key in arrays:
         if key == "meta" or key.endswith(MOMENTUM):
             continue
@@ -141,27 +143,15 @@ def network(arrays: Mapping[str, np.ndarray]) -> tuple[Net, dict[str, Any]]:
         low = next((low for ending, low in LEAST.items() if key.endswith(ending)), -np.inf)
         if array.dtype.kind != "f" or not (np.isfinite(array) & (array >= low)).all():
             raise CheckpointError(f"array {key} must hold finite numbers from {low:g} on")
-        state[key] = torch.tensor(array)
+        state[key] = torch.tensor(array, dtype=own[key].dtype if key in own else None)
     scales = {name: state.pop(f"{name}.scale", torch.ones(())) for name, _ in net.blocks()}
-    net.nodes.load_state_dict(state)
+    net.nodes.load_state_dict(state, assign=True)
     quantizers = QUANTIZERS.validate_python(facts.pop("quantizers"))
     net.mode = "fake" if quantizers else "float"
     for name, block in net.blocks():
         block.quantizer = quantizers[name] if quantizers else block.quantizer
         block.weight.mul_(scales[name])
-    del facts["net"]
-    return net, facts
-
-
-def _described(facts: Any) -> Net:
-    """The network that facts describe; one that cannot be is built without memory first."""
-    shape = facts["net"]["input"]["shape"]
-    with torch.device("meta"):
-        tried = Net(copy.deepcopy(facts["net"]))
-        tried(torch.zeros(1, *shape))
-    if sum(block.weight.numel() for _, block in tried.blocks()) > MAX_WEIGHTS:
-        raise CheckpointError("meta: the network is too large")
     classes = facts.get("classes", [])
-    if not isinstance(classes, list) or len(classes) not in (0, tried.classes):
-        raise CheckpointError(f"meta: classes must be a list of {tried.classes} names")
-    return Net(facts["net"])
+    if not isinstance(classes, list) or len(classes) not in (0, net.classes):
+        raise CheckpointError(f"meta: classes must be a list of {net.classes} names")
+    return net, facts

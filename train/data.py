@@ -5,8 +5,6 @@ as a whole. Every batch has its own random generator, seeded with (seed, epoch, 
 resumes in the middle of an epoch sees the images it would have seen.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -75,11 +73,7 @@ def resize(x: torch.Tensor, size: int | None) -> torch.Tensor:
     return F.interpolate(x, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
 
 
-def order(
-    count: int, batch: int, seed: int, epoch: int, first: int = 0
-) -> Iterator[tuple[int, torch.Tensor]]:
-    """Yield (step, numbers of its images, int64 [batch]) of one shuffled epoch, from step `first`
-    on."""
+def order(count: int, batch: int, seed: int, epoch: int) -> torch.Tensor:
+    """Numbers of the images of each batch of one shuffled epoch, int64 [batches, batch]."""
     shuffled = torch.randperm(count, generator=generator(seed, epoch))
-    for step in range(first, count // batch):
-        yield step, shuffled[step * batch : (step + 1) * batch]
+    return shuffled[: count // batch * batch].view(-1, batch)

@@ -164,7 +164,8 @@ class Run:
         """The batches that are left of the epoch, and whether batch norm's statistics follow
         them."""
         settings, seed, epoch = self.settings, self.seed, self.at.epoch
-        for step, chosen in data.order(len(self.train), self.batch, seed, epoch, self.at.step):
+        numbers = data.order(len(self.train), self.batch, seed, epoch)
+        for step, chosen in enumerate(numbers[self.at.step :], self.at.step):
             batch = self.train.take(chosen.to(self.train.labels.device))
             rng = data.generator(seed, epoch, step + 1)
             x = data.augment(batch.pixels, rng, self.flip, self.shift, settings.cutout)
@@ -194,7 +195,7 @@ class Run:
                 f"{self.name}: the loss is {loss} in epoch {self.at.epoch + 1}; "
                 "a lower rate may help"
             )
-        self.optimizer.step(self.workers.pool.map)
+        self.optimizer.step(self.workers.map)
         for _, block in self.net.blocks():
             if block.spec["norm"] == "batch":
                 block.bn.weight.data.clamp_(min=MIN_SCALE)

@@ -10,6 +10,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    ImportString,
     PositiveInt,
     TypeAdapter,
     ValidationError,
@@ -54,7 +55,7 @@ class Training:
     cutout: int = Field(default=0, ge=0, le=1000)
     mix: Share = 0.0
     exact: Share = 0.0
-    net: str | None = None
+    net: ImportString[Any] | None = None
 
     @model_validator(mode="after")
     def _has_teachers(self) -> "Training":
@@ -92,13 +93,13 @@ class Data(BaseModel):
     cifar: Literal["cifar10", "cifar100"] | None = None
     npz: str | None = None
     folder: str | None = None
-    dataset: str | None = Field(default=None, alias="class")
+    dataset: ImportString[Any] | None = Field(default=None, alias="class")
     arguments: dict[str, Any] = {}
     validation: PositiveInt = 5000
     test: PositiveInt = 1000
 
     @property
-    def sources(self) -> dict[str, str]:
+    def sources(self) -> dict[str, Any]:
         """What names the images; it is one."""
         named = {key: getattr(self, key) for key in ("cifar", "npz", "folder", "dataset")}
         return {key: value for key, value in named.items() if value is not None}
@@ -116,7 +117,7 @@ class Recipe:
 
     name: Annotated[str, Field(pattern=r"^\w[\w.+-]{0,99}$")]
     data: Data
-    net: str
+    net: ImportString[Any]
     full_precision: Training
     quantize: Quantization
     fine_tune: Training
@@ -158,9 +159,11 @@ def read(which: str, dataset: str | None = None, seed: int | None = None) -> Rec
     try:
         if len(text) > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES:,} bytes")
-        table = _table(text)
-        if chosen := table.pop("dataset", None):
-            table = _table(text.replace(b"{dataset}", str(dataset or chosen).encode()))
+        table = yaml.safe_load(text)
+        if not isinstance(table, dict):
+            raise ValueError("a recipe is a table")
+        if chosen := table.get("dataset"):
+            table = yaml.safe_load(text.replace(b"{dataset}", str(dataset or chosen).encode()))
             del table["dataset"]
         elif dataset:
             raise ValueError(f"the recipe has its own data, DATASET={dataset} does not fit it")
@@ -174,10 +177,3 @@ def read(which: str, dataset: str | None = None, seed: int | None = None) -> Rec
     except (ValueError, TypeError, yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())
     raise RecipeError(f"{printable(path)}: {printable(reason)[:600]}")
-
-
-def _table(text: bytes) -> dict[str, Any]:
-    table = yaml.safe_load(text)
-    if not isinstance(table, dict):
-        raise ValueError("a recipe is a table")
-    return table

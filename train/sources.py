@@ -2,7 +2,6 @@
 PyTorch Dataset class."""
 
 import hashlib
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,8 +162,8 @@ def _read(place: Path, classes: list[str]) -> tuple[Any, list[int]]:
     return np.stack(images), labels
 
 
-def _dataset(name: Any, arguments: Any) -> Parts:
-    train, test = (find(name)(train=split, **arguments) for split in (True, False))
+def _dataset(kind: Any, arguments: Any) -> Parts:
+    train, test = (kind(train=split, **arguments) for split in (True, False))
     parts = []
     for made in (train, test):
         images, labels = zip(*(made[i] for i in range(len(made))))
@@ -179,12 +178,3 @@ def _pixels(image: Any) -> np.ndarray:
         return (image * 255 if image.is_floating_point() else image).round().byte().numpy()
     array = np.asarray(image)
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
-
-
-def find(path: str) -> Any:
-    """The class that "package.module:Name" in a recipe names. Raises SourceError."""
-    module, _, name = path.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SourceError(f"{printable(path)}: no such class ({printable(error)})") from error

@@ -59,9 +59,8 @@ class Project:
         recipe, found = self.recipe, {}
         named = {"full_precision": (recipe.net, recipe.arguments)}
         if recipe.teacher:
-            named["teacher"] = str(recipe.teacher.net), {}
-        for name, (path, arguments) in named.items():
-            kind = sources.find(path)  # whose module may draw numbers of its own
+            named["teacher"] = recipe.teacher.net, {}
+        for name, (kind, arguments) in named.items():
             torch.manual_seed(recipe.seed)
             found[name] = trace(kind(len(self.sets.classes), **arguments), self.sets.input())
         return found

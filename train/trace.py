@@ -195,8 +195,6 @@ class Tracer:
     def dropout(self, node: Any, given: Spec) -> None:
         self._layer(node, "dropout", given["input"], share=given["p"])
 
-    feature_dropout = dropout
-
     def _shape(self, value: Any) -> list[int]:
         return list(self.shapes[self._name_of(value)])
 

@@ -71,7 +71,7 @@ def find_device(name: str) -> torch.device:
     return torch.device(name, number) if name == "cuda" else torch.device(name)
 
 
-class Workers:
+class Workers(ThreadPoolExecutor):
     """Threads that compute with `net`; PyTorch itself is set to one thread. On a GPU there is
     one."""
 
@@ -79,13 +79,7 @@ class Workers:
         torch.set_num_threads(1)
         self.net, self.device = net.to(device), device
         count = threads if device.type == "cpu" else 1
-        self.pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
-
-    def __enter__(self) -> "Workers":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.pool.shutdown(cancel_futures=True)
+        super().__init__(count, initializer=torch.set_num_threads, initargs=(1,))
 
     def gradients(self, pieces: list[Given], loss: Loss, tracking: bool = True) -> float:
         """Set the gradients of the mean loss over a batch and, if `tracking`, let the running
@@ -95,7 +89,7 @@ class Workers:
         if net.mode == "exact":
             net.become_exact()
         blocks = [block for _, block in net.blocks()] if net.mode != "float" else []
-        integers = dict(zip(blocks, self.pool.map(lambda block: block.integers(), blocks)))
+        integers = dict(zip(blocks, self.map(lambda block: block.integers(), blocks)))
 
         def run(given: Given, share: float) -> list[Tensor]:
             """Share of a piece in loss, gradients, means and mean squares."""
@@ -110,7 +104,7 @@ class Workers:
 
         mine = pieces[rank() :: dist.get_world_size() if dist.is_initialized() else 1]
         shares = [len(x) / total for x, *_ in mine]
-        parts = self.pool.map(run, mine or pieces[:1], shares or [0.0])
+        parts = self.map(run, mine or pieces[:1], shares or [0.0])
         sums = [sum(found[1:], start=found[0]) for found in zip(*parts)]
         if dist.is_initialized():
             for one in sums:
@@ -138,5 +132,5 @@ class Workers:
             with autocast(self.device.type), torch.no_grad():
                 return net(to_input(part, net.spec["input"])).argmax(1)
 
-        found = torch.cat(list(self.pool.map(run, images.pixels.split(EVALUATED))))
+        found = torch.cat(list(self.map(run, images.pixels.split(EVALUATED))))
         return (found == images.labels).double().mean().item()

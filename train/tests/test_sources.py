@@ -144,12 +144,6 @@ def test_a_dataset_class(kind, channels, tmp_path):
     assert torch.equal(sets.test.pixels[:, 0, 0, 0], torch.where(sets.test.labels == 1, 153, 51))
 
 
-@pytest.mark.parametrize("name", ["nowhere:X", "train.sources:X", "train.sources", ":X", ""])
-def test_an_unknown_class_is_named(name):
-    with pytest.raises(SourceError, match="no such class"):
-        sources.find(name)
-
-
 def test_input_integers_fill_the_range():
     """The mean is zero, no pixel is clamped by more than rounding, one unit is about a standard
     deviation."""

@@ -62,7 +62,7 @@ class VGG(nn.Module):
             nn.AvgPool2d(2),
             nn.Conv2d(12, 16, (3, 1), padding=(1, 0)),
             nn.ReLU(),
-            nn.Dropout2d(0.1),
+            nn.Dropout(0.1),
             nn.MaxPool2d(2),
         )
         self.classifier = nn.Sequential(
@@ -286,6 +286,12 @@ REFUSED = {
     ),
     "a mean of channels": (lambda net, x: net.conv(x).mean(1), None, "mean: only means over"),
     "a constant": (lambda net, x: net.conv(x) + 1, None, "add: it needs two tensors"),
+    "a constant image": (
+        lambda net, x: net.conv(x + torch.ones(3, 8, 8)),
+        None,
+        "add: it needs two tensors",
+    ),
+    "dropout of channels": (lambda net, x: F.dropout2d(net.conv(x)), None, "feature_dropout"),
 }
 
 

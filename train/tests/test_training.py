@@ -79,12 +79,11 @@ def test_mixtures_are_of_two_images_by_any_share():
     assert torch.equal(data.mix(x[:, 0, 0], *drawn), mixed[:, 0, 0])  # labels, as the images
 
 
-def test_resumed_epoch_sees_the_same_images():
-    whole = list(data.order(100, 20, 0, 3))
-    rest = list(data.order(100, 20, 0, 3, first=3))
-    assert [step for step, _ in rest] == [3, 4]
-    assert all(torch.equal(a, b) for (_, a), (_, b) in zip(whole[3:], rest))
-    assert sorted(torch.cat([chosen for _, chosen in whole]).tolist()) == list(range(100))
+def test_an_epoch_is_shuffled_by_seed_and_number():
+    whole = data.order(107, 20, 0, 3)
+    assert torch.equal(whole, data.order(107, 20, 0, 3)) and whole.shape == (5, 20)
+    assert len(set(whole.flatten().tolist())) == 100 and int(whole.max()) > 99
+    assert not torch.equal(whole, data.order(107, 20, 0, 4))
 
 
 def test_orthogonalized_matrix_has_singular_values_near_one():
