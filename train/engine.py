@@ -116,8 +116,7 @@ class Run:
         take, for a damaged state, and where the loss is not finite."""
         self.check()
         self.resume()
-        at, (height, width) = self.at, self.train.pixels.shape[2:]
-        cost = [size * size if size else height * width for size in self.sizes]
+        at, cost = self.at, self.settings.pixels(self.train.pixels)
         done = self.steps * sum(cost[: at.epoch]) + at.step * sum(cost[at.epoch :][:1])
         with tqdm(  # its time left is right: a step costs what its pixels do
             desc=self.name,

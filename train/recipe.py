@@ -5,6 +5,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import yaml
 from pydantic import (
     BaseModel,
@@ -68,6 +69,10 @@ class Training:
         """Image size of each epoch."""
         turns = ((None, self.epochs),) if isinstance(self.epochs, int) else self.epochs
         return [size for size, epochs in turns for _ in range(epochs)]
+
+    def pixels(self, images: torch.Tensor) -> list[int]:
+        """Of an image in each epoch; images: [N, C, H, W]."""
+        return [size * size if size else images[0, 0].numel() for size in self.sizes]
 
 
 @dataclass(frozen=True, config=STRICT)

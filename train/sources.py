@@ -3,6 +3,7 @@ PyTorch Dataset class."""
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ class Sets:
     test: Images
     classes: list[str]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Of all images, labels and names."""
         seen = hashlib.sha256(repr(self.classes).encode())

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -48,12 +47,6 @@ class Project:
     say: Callable[[str], object] = click.echo
 
     @cached_property
-    def common(self) -> tuple[Any, ...]:
-        """What decides the results of all stages."""
-        version = f"{RESULTS}, PyTorch {torch.__version__}"
-        return version, self.sets.digest, self.recipe.seed, self.device.type
-
-    @cached_property
     def networks(self) -> dict[str, Net]:
         """New ones of the stages that begin with one."""
         recipe, found = self.recipe, {}
@@ -76,8 +69,9 @@ class Project:
         before = list(getattr(settings, "teachers", ()))
         before += {"quantize": ["full_precision"], "fine_tune": ["quantize"]}.get(name, [])
         network = self.networks[name].spec if name in self.networks else None
-        own = (name, asdict(settings), network, recipe.flip, recipe.shift, *map(self.key, before))
-        return hashlib.sha256(repr((*self.common, *own)).encode()).hexdigest()[:12]
+        common = RESULTS, torch.__version__, self.sets.digest, recipe.seed, self.device.type
+        own = name, asdict(settings), network, recipe.flip, recipe.shift, *map(self.key, before)
+        return hashlib.sha256(repr(common + own).encode()).hexdigest()[:12]
 
     def place(self, name: str) -> Path:
         """The folder of a stage."""
@@ -127,13 +121,11 @@ class Project:
         return "\n".join(lines)
 
     def work(self, name: str) -> float:
-        """Images of full size through a network in a training stage, teachers' included."""
-        settings = getattr(self.recipe, name)
+        """Pixels through a network in a training stage, teachers' included."""
+        settings, images = getattr(self.recipe, name), self.sets.train.pixels
         if not isinstance(settings, Training):
             return 0.0
-        height, width = self.sets.train.pixels.shape[2:]
-        share = sum((size * size / (height * width)) if size else 1 for size in settings.sizes)
-        return len(self.sets.train) * share * (3 + len(settings.teachers))
+        return len(images) * sum(settings.pixels(images)) * (3 + len(settings.teachers))
 
     def _train(self, name: str) -> None:
         recipe, settings = self.recipe, getattr(self.recipe, name)
