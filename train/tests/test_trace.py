@@ -259,6 +259,7 @@ class Wrapped(nn.Module):
         return self.function(self, x)
 
 
+CONSTANT = torch.ones(1, 3, 8, 8)
 REFUSED = {
     "sigmoid": (lambda net, x: torch.sigmoid(net.conv(x)), None, "sigmoid"),
     "concatenation": (lambda net, x: torch.cat([net.conv(x), x], 1), None, "cat"),
@@ -287,7 +288,7 @@ REFUSED = {
     "a mean of channels": (lambda net, x: net.conv(x).mean(1), None, "mean: only means over"),
     "a constant": (lambda net, x: net.conv(x) + 1, None, "add: it needs two tensors"),
     "a constant image": (
-        lambda net, x: net.conv(x + torch.ones(3, 8, 8)),
+        lambda net, x: net.conv(x + CONSTANT),
         None,
         "add: it needs two tensors",
     ),
