@@ -287,11 +287,7 @@ REFUSED = {
     ),
     "a mean of channels": (lambda net, x: net.conv(x).mean(1), None, "mean: only means over"),
     "a constant": (lambda net, x: net.conv(x) + 1, None, "add: it needs two tensors"),
-    "a constant image": (
-        lambda net, x: net.conv(x + CONSTANT),
-        None,
-        "add: it needs two tensors",
-    ),
+    "a constant image": (lambda net, x: net.conv(x + CONSTANT), None, "add: it needs two tensors"),
     "dropout of channels": (lambda net, x: F.dropout2d(net.conv(x)), None, "feature_dropout"),
 }
 
