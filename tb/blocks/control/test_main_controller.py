@@ -387,18 +387,19 @@ async def settling(dut):
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def header_errors(dut):
-    """Every rule of the program header, and another number of conv modules."""
+    """Every rule of the program header, another number of conv modules, and both: the rule
+    counts."""
     rng, bench = await _start(dut)
-    capacity = 8 * int(dut.BANK_WORDS.value)
+    capacity, built_for = 8 * int(dut.BANK_WORDS.value), int(dut.NUM_MODULES.value)
     for what, header in programs.bad_headers(bench.header, capacity):
-        bench.load(header, bench.layers)
-        await bench.cycle(start_i=1)
-        dut._log.info(what)
-        await bench.expect_error(PROGRAM_HEADER, limit=100)
-        assert not bench.image_pending
+        for both in (header, header.changed(num_modules=built_for ^ 1)):
+            bench.load(both, bench.layers)
+            await bench.cycle(start_i=1)
+            dut._log.info(what)
+            await bench.expect_error(PROGRAM_HEADER, limit=100)
+            assert not bench.image_pending
         field_coverage.hit("header", header.values)
-    good = programs.header(rng, 1, int(dut.NUM_MODULES.value), capacity)
-    built_for = int(dut.NUM_MODULES.value)
+    good = programs.header(rng, 1, built_for, capacity)
     others = {0, 4, 8, 16, 255, *(built_for ^ 1 << bit for bit in range(8))}
     for modules in sorted(others - {built_for}):
         bench.load(good.changed(num_modules=modules), bench.layers)
@@ -688,6 +689,28 @@ async def stop_around_the_end(dut):
         coverage.hit("stop_moment", f"{moment} the end")
         coverage.hit("meeting", f"STOP and image end {moment}")
         bench.events, bench.results, bench.send_image = [], True, True
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def error_around_the_end(dut):
+    """An error in every cycle around an image's end: an image that ends with it does not count."""
+    _, bench = await _start(dut, 2, pace=2)
+    watched = ("image_end_o", "done_o", "error_pulse_o")
+    for port, delay in (("oob_i", 1), ("start_i", 0)):  # cycles until the controller sees it
+        for offset in range(-4, 5):
+            bench.results = False
+            await bench.cycle(start_i=1)
+            await bench.reach("FINISH")
+            bench.send_image = False  # nothing of a next image comes
+            end = bench.now + 6
+            for step in range(-6, 9):
+                await bench.cycle(**{port: step == offset}, results_empty_i=step >= 0)
+            ends = [("image_end_o", 0), ("done_o", 0)] if offset + delay > 0 else []
+            want = [*ends, ("error_pulse_o", offset + delay + 1)]
+            got = [(name, at - end) for name, at, _ in bench.events if name in watched]
+            assert got == want, f"{port} {offset} cycles after an image's end: {got}"
+            bench.results = bench.send_image = True
+            await bench.reset()
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")

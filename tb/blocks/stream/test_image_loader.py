@@ -350,7 +350,7 @@ async def keep_at_every_place(dut):
     at the end of an odd image only."""
     bench = Bench(dut, by_hand=True)
     await bench.start()
-    for row_quads, rows in ((4, 2), (3, 3), (1, 5)):
+    for row_quads, rows in ((4, 2), (3, 3), (1, 5), (1, 4)):
         shape = Shape(40, row_quads, row_quads + 2, rows)
         beats, memory = image(bench.rng, shape)
         for place in range(len(beats)):

@@ -4,6 +4,7 @@ latencies."""
 from __future__ import annotations
 
 import zlib
+from itertools import product
 
 import cocotb
 import numpy as np
@@ -558,10 +559,11 @@ async def lengths_with_high_bits(dut):
         legal = 1 <= length <= PROG_WORDS
         assert errors == ([] if legal else [ErrorCode.PROGRAM_LENGTH]), f"{length}: {errors}"
         field_coverage.hit("packet", {"length": length})
-    for bit in range(3, 32):
-        short = b.packet(MAGIC_WEIGHTS, [1, 2, 3, 4, 5], length=5 | 1 << bit)
+    for words, bit in product(([1], [1, 2, 3, 4, 5]), range(3, 32)):
+        short = b.packet(MAGIC_WEIGHTS, words, length=len(words) | 1 << bit)
         errors, events = await _lean(bench, short)
-        assert (errors, events) == ([ErrorCode.PACKET_TRUNCATED], []), f"5 + 2^{bit}: {errors}"
+        what = f"{len(words)} + 2^{bit}: {errors}"
+        assert (errors, events) == ([ErrorCode.PACKET_TRUNCATED], []), what
     await bench.check_good(3)
 
 
