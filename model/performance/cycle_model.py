@@ -41,7 +41,7 @@ RAW_FLIGHT = 15
 IMAGE_TO_FETCH = 3  # last image beat to the first layer's fetch
 EMIT_LATENCY = 8  # emission of a tensor beyond its reads
 # an average pool's window asks for room so many cycles before its share of the unit's cycles begins
-POOL_LEAD = 7
+POOL_LEAD = 8
 RAW_TO_LAST = 4  # 32-bit results waiting: last beat out of the FIFO to the last result beat
 RESULT_LATENCY = {"int8": 3, "int32": 4}  # end of the last layer to the last result beat
 
