@@ -4,6 +4,7 @@ exact latencies."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import cocotb
 import numpy as np
@@ -396,7 +397,8 @@ async def faults_in_one_beat(dut):
 
 @cocotb.test(timeout_time=5, timeout_unit="ms")
 async def many_rows_and_quads(dut):
-    """Numbers of rows, and of quads in a row, around powers of two: none is taken for fewer."""
+    """Numbers of rows, and of quads in a row, around powers of two, and one or two with each higher
+    bit set: none is taken for fewer."""
     bench = Bench(dut, by_hand=True)
     await bench.start()
     for bit in scaled((4, 8), (8, 9, 10, 11)):
@@ -410,6 +412,10 @@ async def many_rows_and_quads(dut):
         await bench.check_good(
             Shape(base, 3, stride, 2) if stride < far else Shape(9, 3, stride, 2)
         )
+    for few, bit in product((1, 2), range(2, 17)):
+        await _lean_truncated(bench, Shape(0, few | 1 << bit, 1, 1))
+        if bit < 16:
+            await _lean_truncated(bench, Shape(0, 1, 1, few | 1 << bit))
 
 
 async def _lean_truncated(bench: Bench, shape: Shape) -> None:
