@@ -665,19 +665,27 @@ async def _first_beat_beside_stop(bench, first, offset):
     await bench.reset()
 
 
+async def _play_the_end(bench, port, offset, cycles):
+    """An image's end, with a pulse of `port` so many cycles after it, and no next image; the end's
+    cycle."""
+    bench.results = False
+    await bench.cycle(start_i=1)
+    await bench.reach("FINISH")
+    bench.send_image = False
+    end = bench.now + 6
+    for step in range(-6, cycles):
+        await bench.cycle(**{port: step == offset}, results_empty_i=step >= 0)
+    bench.results = bench.send_image = True
+    return end
+
+
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def stop_around_the_end(dut):
     """STOP in every cycle around an image's end: that image is the last, the run ends once."""
     _, bench = await _start(dut, 2, pace=2)
     ends_of_runs = ("image_end_o", "stopped_o")
     for offset in range(-6, 7):
-        bench.results = False
-        await bench.cycle(start_i=1)
-        await bench.reach("FINISH")
-        bench.send_image = False  # nothing of a next image comes
-        end = bench.now + 6
-        for step in range(-6, 13):
-            await bench.cycle(stop_i=step == offset, results_empty_i=step >= 0)
+        end = await _play_the_end(bench, "stop_i", offset, 13)
         what = f"STOP {offset} cycles after an image's end"
         ends = [(name, at - end) for name, at, _ in bench.events if name in ends_of_runs]
         # between images: two cycles until the image loader is closed, three to see a beat of before
@@ -688,7 +696,7 @@ async def stop_around_the_end(dut):
         moment = "before" if offset < 0 else "after" if offset else "with"
         coverage.hit("stop_moment", f"{moment} the end")
         coverage.hit("meeting", f"STOP and image end {moment}")
-        bench.events, bench.results, bench.send_image = [], True, True
+        bench.events = []
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
@@ -698,18 +706,11 @@ async def error_around_the_end(dut):
     watched = ("image_end_o", "done_o", "error_pulse_o")
     for port, delay in (("oob_i", 1), ("start_i", 0)):  # cycles until the controller sees it
         for offset in range(-4, 5):
-            bench.results = False
-            await bench.cycle(start_i=1)
-            await bench.reach("FINISH")
-            bench.send_image = False  # nothing of a next image comes
-            end = bench.now + 6
-            for step in range(-6, 9):
-                await bench.cycle(**{port: step == offset}, results_empty_i=step >= 0)
+            end = await _play_the_end(bench, port, offset, 9)
             ends = [("image_end_o", 0), ("done_o", 0)] if offset + delay > 0 else []
             want = [*ends, ("error_pulse_o", offset + delay + 1)]
             got = [(name, at - end) for name, at, _ in bench.events if name in watched]
             assert got == want, f"{port} {offset} cycles after an image's end: {got}"
-            bench.results = bench.send_image = True
             await bench.reset()
 
 
