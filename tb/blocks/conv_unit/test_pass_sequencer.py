@@ -8,6 +8,7 @@ import numpy as np
 from cocotb.triggers import RisingEdge
 
 from host.harness import clocking
+from model.performance.cycle_model import SETUP
 from model.reference.blocks import conv_schedule
 from tb.blocks.conv_unit.layers import make_layer, random_layer
 from tb.lib.descriptors import random_port
@@ -124,7 +125,9 @@ class Run:
                 assert self.full, "weights dropped before they were complete"
         if is_high(dut.starved_o):
             assert not taken and not dropped and not self.full
-        assert not (is_high(dut.blocked_o) and self.tile_free)
+        if is_high(dut.blocked_o):
+            assert not self.tile_free
+            assert not self.takes or self.cycle - self.takes[-1] >= SETUP - 1, "not set up yet"
         if is_high(dut.tile_take_o):
             assert self.tile_free and (taken or dropped)
             self.tiles_taken += 1
@@ -223,6 +226,7 @@ EDGES = [  # mode, vertical, input, output channels, kernel, pad, stride (1 by d
     (1, True, (16, 9, 9), 4, (3, 3), (1, 1), (2, 1)),
     (1, True, (9, 5, 6), 4, (4, 5), (3, 2)),
     (0, True, (12, 1, 1), 12, (3, 3), (1, 1), (2, 2)),
+    (0, True, (12, 9, 3), 12, (11, 3), (5, 1), (2, 2)),
     (1, True, (5, 2, 300), 4, (11, 3), (10, 1)),
     (0, False, (4, 1, 1), 12, (1, 1), (0, 0)),
     (1, False, (4, 1, 1), 4, (3, 3), (2, 2)),

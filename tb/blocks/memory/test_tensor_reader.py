@@ -6,6 +6,7 @@ import numpy as np
 from cocotb.triggers import RisingEdge
 
 from host.harness import clocking
+from model.compiler.program_format import DIM_W
 from model.performance.pool_cycles import READ_LATENCY
 from model.reference.blocks import tensor_beats
 from tb.lib.effort import scaled
@@ -146,3 +147,10 @@ async def throughput(dut):
         assert cycles == height * -(-row_quads // 2) - 1 + READ_LATENCY + 1, (
             f"{height} rows of {row_quads} quads: {cycles} cycles"
         )
+
+
+@cocotb.test(timeout_time=5, timeout_unit="ms")
+async def many_rows(dut):
+    """A tensor with more rows than half of the heights that the field holds."""
+    rng = await _start(dut)
+    await _run(dut, rng, 0, 1, 1, 2 ** (DIM_W - 1) + 5, stalls(rng, "none"))
