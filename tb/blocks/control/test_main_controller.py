@@ -10,6 +10,7 @@ from cocotb.triggers import FallingEdge, RisingEdge
 from host.harness import clocking
 from model.compiler.program_format import HEADER, MAX_LAYERS, QUAD_ADDR_W, RECORD_WORDS
 from model.compiler.records import decode
+from model.performance.cycle_model import FUSED_SETTLE
 from tb.blocks.control import programs
 from tb.lib import coverage, field_coverage, meeting
 from tb.lib.cover_groups import STATES
@@ -365,6 +366,8 @@ async def settling(dut):
     """Nothing is read or declared finished before the results in flight are written; layer_active_o
     spans the layer."""
     rng, bench = await _start(dut, 6)
+    conv = programs.descriptor(rng, 8 * int(dut.BANK_WORDS.value), programs.OP_CONV, False)
+    bench.load(bench.header, [conv.changed(fused=1), *bench.layers[1:]])
     await bench.cycle(start_i=1)
     active = 0
     finished = None
@@ -375,9 +378,10 @@ async def settling(dut):
         await bench.cycle()
         if busy or pool_done:
             finished = before
-        for name, at, _ in bench.events:
+        for name, at, layer in bench.events:
             if at == before and name in ("emit_start_o", "raw_flush_o", "layer_end_o"):
-                assert before - finished > SETTLE, (
+                settle = SETTLE + FUSED_SETTLE * bench.layers[layer]["fused"]
+                assert before - finished > settle, (
                     f"{name} {before - finished} cycles after the unit"
                 )
         active += dut.layer_active_o.value == 1
@@ -814,7 +818,7 @@ async def weights_long(dut):
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def stop(dut):
     """STOP between images stops at once, STOP during one after it, also one whose weights only have
-    begun; STOP when idle does nothing."""
+    begun, after START or before; STOP when idle does nothing."""
     rng, bench = await _start(dut, 3, pace=5)
     await bench.cycle(stop_i=1)
     for _ in range(5):
@@ -826,13 +830,16 @@ async def stop(dut):
             bench.send_image = False
             await bench.cycle()
         await _stop_now(bench)  # nothing of an image has come
+        early = run % 4 == 3  # weights that begin before START
+        if early:
+            await bench.cycle(weights_first_i=1)
         await bench.cycle(start_i=1)
         if run % 2:  # weights only
             bench.send_image = False
             for _ in range(RECORD_WORDS + 6):
                 await bench.cycle()
             bench.weights_sent = True
-            await bench.cycle(weights_first_i=1)
+            await bench.cycle(weights_first_i=int(not early))
             bench.after("weights_done_i")
             await bench.cycle(stop_i=1)
             for _ in range(50):

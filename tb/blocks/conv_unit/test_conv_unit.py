@@ -321,6 +321,14 @@ BUFFERS = [  # input, kernel, pad, tile, output groups, room
         3,
         "always",
     ),  # after a short tile, a first kernel row that begins far into a tile still being drained
+    (
+        (4, 1, 48),
+        (2, 1),
+        (1, 0),
+        None,
+        32,
+        "always",
+    ),  # the same, each drain ending two cycles later behind its tile than the one before
 ]
 
 
@@ -330,7 +338,7 @@ async def buffers(dut):
     in the next tile; also where a sum in the write-back halves the pace."""
     rng = await _start(dut)
     modules = int(dut.NUM_MODULES.value)
-    for shape, kernel, pad, tile, groups, room in BUFFERS[: scaled(1, 2)]:
+    for shape, kernel, pad, tile, groups, room in BUFFERS[: scaled(1, 3)]:
         layer = make_layer(rng, 1, False, modules, shape, groups * modules, kernel, pad, tile)
         assert layer.plan.tiles * groups > 2
         await Run(dut, rng, layer, "none", room).run()

@@ -49,6 +49,7 @@ class Run:
         self.free_at = deque()
         self.read_cycles = []
         self.full_late = 0
+        self.blocked = deque([False] * 2, maxlen=2)  # blocked_o in the last cycles
         self.buffer = None  # of tile 0
         self.ports = {}
 
@@ -128,6 +129,9 @@ class Run:
         if is_high(dut.blocked_o):
             assert not self.tile_free
             assert not self.takes or self.cycle - self.takes[-1] >= SETUP - 1, "not set up yet"
+        # a pass that ends two cycles later still keeps the next one from its begin
+        assert not (self.blocked[0] and is_high(dut.rd_valid_o)), "blocked while a pass runs"
+        self.blocked.append(is_high(dut.blocked_o))
         if is_high(dut.tile_take_o):
             assert self.tile_free and (taken or dropped)
             self.tiles_taken += 1
@@ -224,6 +228,7 @@ EDGES = [  # mode, vertical, input, output channels, kernel, pad, stride (1 by d
     (2, False, (8, 40, 9), 4, (6, 5), (3, 2), (2, 1)),
     (1, True, (4, 9, 9), 4, (3, 3), (1, 1), (2, 1)),
     (1, True, (16, 9, 9), 4, (3, 3), (1, 1), (2, 1)),
+    (1, True, (16, 9, 9), 4, (7, 3), (3, 1), (2, 1)),
     (1, True, (9, 5, 6), 4, (4, 5), (3, 2)),
     (0, True, (12, 1, 1), 12, (3, 3), (1, 1), (2, 2)),
     (0, True, (12, 9, 3), 12, (11, 3), (5, 1), (2, 2)),
@@ -324,6 +329,43 @@ async def smallest_gaps(dut):
         assert expected and bubbles == expected, (
             f"{run.layer}: {bubbles} cycles without a read, expected {expected}"
         )
+
+
+class LateRun(Run):
+    """Weights that are ready long before they are complete: a pass with positions begins, one
+    without is dropped only once they are complete and counts as starved until then."""
+
+    PREPARED, COMPLETE = 40, 48  # cycles behind the pass before
+
+    def __init__(self, dut, rng, layer):
+        super().__init__(dut, rng, layer, instant=True)
+        self.last = 0  # cycle in which the pass before was taken or dropped
+        self.waited = 0
+
+    def offer(self):
+        super().offer()
+        if self.ports["weights_full_i"] != (self.cycle > self.last + self.COMPLETE):
+            self.ports["weights_full_i"] = self.full = not self.ports["weights_full_i"]
+            self.dut.weights_full_i.value = int(self.full)
+
+    def check(self):
+        passes, waiting = len(self.passes), bool(self.passes) and not self.passes[0]
+        if waiting and self.last + self.PREPARED <= self.cycle <= self.last + self.COMPLETE:
+            assert is_high(self.dut.starved_o), f"{self.layer}: a pass waits, not starved"
+            self.waited += 1
+        super().check()
+        if len(self.passes) < passes:
+            self.last = self.cycle
+
+
+@cocotb.test(timeout_time=5, timeout_unit="ms")
+async def starved_without_positions(dut):
+    """A pass without a position waits for all of its weights, and that counts as waiting."""
+    rng = await _start(dut)
+    layer = make_layer(rng, 1, False, MODULES, (4, 1, 1), 4, (3, 3), (2, 2), (1, 3))
+    run = LateRun(dut, rng, layer)
+    await run.run()
+    assert run.waited, f"{layer}: no pass waited"
 
 
 @cocotb.test(timeout_time=5, timeout_unit="ms")
