@@ -20,6 +20,7 @@ from tb.top.fault_bench import FaultBench
 
 BEHIND = 3  # packets that a host may have sent before it notices an error
 LEAD = 12  # cycles from a sweep's begin to its fixed event
+LAST_INTERRUPT = 4  # cycles after the write of SOFT_RESET
 
 
 def faults(bench: FaultBench) -> list[tuple]:
@@ -310,5 +311,46 @@ async def reset_beside_an_image_end(dut):
 
     reach = 6
     await meeting.sweep("soft reset and interrupt", range(-reach - 3, reach), once)
+    await bench.good_run()
+    assert bench.values_checked
+
+
+@cocotb.test()
+async def reset_beside_an_error(dut):
+    """A soft reset in every cycle around the interrupt of a wrong image: STATUS is clean after it,
+    and the interrupt comes before the reset or not at all."""
+    bench = await FaultBench(dut).start_one_beat()
+    weights, image = bench.compiled.weights, bench.compiled.encode_image(bench.image()[0])
+    await bench.host.load_files(weights, image)
+
+    async def run(write: int | None) -> dict[str, list[int]]:
+        dut.image_keep_i.value = 0x7F
+        await begin_run(bench)
+        await bench.host.send("prog", 0, len(weights))
+        await bench.idle("prog")
+        watch = Watch(dut)
+        if write is not None:
+            cocotb.start_soon(write_in(bench, write, Ctrl.SOFT_RESET))
+        await ClockCycles(dut.clk_i, LEAD)
+        await bench.host.send("image", 0, 1)
+        await ClockCycles(dut.clk_i, 30)
+        return watch.end()
+
+    end = (await run(None))["interrupt"][0]
+    await bench.soft_reset()
+
+    async def once(offset: int) -> int:
+        events = await run(end + offset)
+        what = f"a soft reset {offset} cycles after an error"
+        came = end - events["write"][0] <= LAST_INTERRUPT
+        assert ("interrupt" in events) == came, f"{what}: an interrupt: {not came}"
+        cause = await bench.host.read(Register.IRQ_STATUS)
+        assert cause == (IrqStatus.ERROR if came else 0), f"{what}: interrupts {cause:#x}"
+        status = await bench.host.read(Register.STATUS)
+        assert status == Status.PROG_VALID, f"{what}: STATUS {status:#x}"
+        await bench.recover()
+        return events["write"][0] - end
+
+    await meeting.sweep("soft reset and interrupt", range(-10, 3), once)
     await bench.good_run()
     assert bench.values_checked
