@@ -56,7 +56,7 @@ module main_controller #(
     // weights
     input  wire logic                                weights_first_i,  // pulse: a weights packet began
     input  wire logic                                weights_done_i,   // pulse: it is complete and correct
-    input  wire logic                                weights_empty_i,  // nothing left in buffer and loader
+    input  wire logic                                weights_empty_i,  // no word left in buffer and loader
     input  wire logic                                buffer_full_i,    // the weight buffer takes no more words
     input  wire logic                                starved_i,
     input  wire logic                                params_ready_i,
@@ -206,7 +206,7 @@ module main_controller #(
     end else if (short_end_q) begin
       error_d = 1'b1;
       code_d  = clipq_error_pkg::WEIGHTS_SHORT;
-    end else if (state_q == FINISH && no_more_weights && !weights_empty_i) begin
+    end else if (state_q == FINISH && no_more_weights && (!weights_empty_i || params_ready_i)) begin
       error_d = 1'b1;
       code_d  = clipq_error_pkg::WEIGHTS_LONG;
     end

@@ -15,6 +15,7 @@ from model.compiler import compile_network
 from model.compiler.hardware import MODULE_COUNTS
 from model.compiler.program import packet
 from model.compiler.program_format import (
+    CHUNK,
     MAGIC_PROGRAM,
     MAGIC_WEIGHTS,
     MAX_LAYERS,
@@ -22,6 +23,7 @@ from model.compiler.program_format import (
     PROGRAM_VERSION,
     RECORD_WORDS,
 )
+from model.compiler.records import encode
 from tb.lib.accelerator import on_icarus
 from tb.lib.packets import edited, flipped, payload
 from tb.top.fault_bench import FaultBench
@@ -108,6 +110,11 @@ async def bad_weights(dut):
     weights, rng = bench.compiled.weights, bench.rng
     words = payload(weights)
     extra = rng.integers(2**63, size=3).astype("<u8")
+    # chunks that the loader takes whole, ahead of a layer that does not come
+    chunks = [
+        np.resize(encode(CHUNK, {"n_params": 1, **passes}), 2 + bench.hardware.pass_words)[:length]
+        for passes, length in (({"n_tiles": 1, "n_passes": 1, "n_groups": 1}, None), ({}, 2))
+    ]
     cases = [
         (ErrorCode.PACKET_CRC, flipped(weights, len(weights) - 1, 5)),
         (ErrorCode.WEIGHTS_SHORT, packet(MAGIC_WEIGHTS, words[:-1])),
@@ -119,6 +126,10 @@ async def bad_weights(dut):
         (ErrorCode.PACKET_MAGIC, flipped(weights, 0, magic_bit(rng))),
         (ErrorCode.PACKET_CRC, swapped_indices(bench, rng)),
         (ErrorCode.PACKET_TKEEP, weights),
+        *(
+            (ErrorCode.WEIGHTS_LONG, packet(MAGIC_WEIGHTS, np.concatenate([words, chunk])))
+            for chunk in chunks
+        ),
     ]
     for code, stream in few(cases):
         await bench.fails(

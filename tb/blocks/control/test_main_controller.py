@@ -73,7 +73,8 @@ class Bench:
     It also watches the states: a step that tb/lib/cover_groups.py does not list is an error.
 
     pace: longest random wait of a unit. Switches: send_image, send_weights, starve, params,
-    leftover (weights that nobody takes), full (their packet stands still).
+    leftover (weights that nobody takes), spare (parameters that are in place for nobody), full
+    (the weights packet stands still).
     """
 
     def __init__(self, dut, rng, header, layers, pace=20):
@@ -83,7 +84,7 @@ class Bench:
         self.pulses = {}  # cycle: [input port]
         self.image_sent = self.send_image = self.send_weights = True
         self.image_pending = False
-        self.starve = self.leftover = self.full = False
+        self.starve = self.leftover = self.full = self.spare = False
         self.params = self.results = True
         self.conv_until = 0
         self.descs = []
@@ -153,7 +154,9 @@ class Bench:
             self.drive(port, pulse.get(port, 0x5A))
         self.drive("conv_busy_i", int(self.now < self.conv_until))
         self.drive("starved_i", int(self.starve))
-        self.drive("params_ready_i", int(self.params and rng.random() < 0.7))
+        # between two layers none are in place, but for those of a layer that does not come
+        params = self.params and rng.random() < 0.7 and self.state not in ("LAYER_END", "FINISH")
+        self.drive("params_ready_i", int(params or (self.spare and self.state == "FINISH")))
         self.drive("weights_empty_i", int(not self.leftover))
         self.drive("buffer_full_i", int(self.full))
         results = self.results and rng.random() < 0.3
@@ -795,15 +798,16 @@ async def weights_short(dut):
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def weights_long(dut):
     """Weights left over at the end of an image are an error, also where they fill the buffer and
-    their packet does not end; an image does not end before its weights packet."""
+    their packet does not end, or are parameters only; an image does not end before its weights
+    packet."""
     rng, bench = await _start(dut, 2, pace=2)
-    bench.leftover = True
-    for ends in (True, False):
+    for ends, words in ((True, True), (False, True), (True, False)):
         bench.send_weights, bench.full = ends, not ends
+        bench.leftover, bench.spare = words, not words
         await bench.cycle(start_i=1)
         await bench.expect_error(WEIGHTS_LONG, limit=3000)
         assert not any(e[0] == "image_end_o" for e in bench.events)
-    bench.leftover = bench.send_weights = bench.full = False
+    bench.spare = bench.leftover = bench.send_weights = bench.full = False
     await bench.cycle(start_i=1)
     for _ in range(600):
         await bench.cycle()
