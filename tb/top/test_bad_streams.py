@@ -135,7 +135,14 @@ async def bad_weights(dut):
         await bench.fails(
             code, weights=stream, prog_keep=0xFE if code == ErrorCode.PACKET_TKEEP else 0xFF
         )
-    assert bench.good_runs == len(few(cases)) and bench.values_checked
+    # an image whose last layer sends nothing ends at once
+    last = len(bench.net.layers) - 1
+    await bench.fails(
+        ErrorCode.WEIGHTS_LONG,
+        program=edited(bench.compiled, last, {"emit": 0}),
+        weights=packet(MAGIC_WEIGHTS, np.concatenate([words, chunks[0][:1]])),
+    )
+    assert bench.good_runs == len(few(cases)) + 1 and bench.values_checked
 
 
 @cocotb.test()
