@@ -11,7 +11,7 @@ from pathlib import Path
 
 from host.simulation.rtl_index import ROOT, RtlIndex
 from model.common.files import write_text
-from syn import block_registers, harness, yosys
+from syn import block_registers, floorplan, harness, yosys
 
 FOLDER = ROOT / "build" / "synth"
 DEVICE = ("--85k", "--package", "CABGA756", "--speed", "6")  # LFE5U-85F
@@ -95,7 +95,7 @@ def routed(
     folder = _folder(index, "ecp5", block, parameters)
     netlist = folder / "netlist.json"
     if not netlist.exists():
-        _map_ecp5(index, block, parameters, folder)
+        _map_ecp5(index, block, parameters, folder, whole)
     options = _WHOLE if whole else ("--freq", str(TARGET_MHZ))
     reports = {seed: _place_and_route(folder, seed, options) for seed in seeds}
     mhz = {str(seed): _mhz(report) for seed, report in reports.items()}
@@ -113,7 +113,9 @@ def routed(
     )
 
 
-def _map_ecp5(index: RtlIndex, block: str, parameters: Mapping[str, int], folder: Path) -> None:
+def _map_ecp5(
+    index: RtlIndex, block: str, parameters: Mapping[str, int], folder: Path, whole: bool
+) -> None:
     found = yosys.ports(index, block, parameters, folder)
     clock = "clk_i" if "clk_i" in found else "clk"
     ports = [harness.Port(name, *port) for name, port in found.items()]
@@ -121,12 +123,12 @@ def _map_ecp5(index: RtlIndex, block: str, parameters: Mapping[str, int], folder
     write_text(wrapper, harness.harness(block, ports, clock))
     sources = yosys.read_sources(index, block, parameters)
     sources.append(f"read_verilog {wrapper.relative_to(ROOT)}")
-    map_ecp5(sources, harness.NAME, folder / "netlist.json")
+    map_ecp5(sources, harness.NAME, folder / "netlist.json", whole)
 
 
-def map_ecp5(sources: list[str], top_level: str, out: Path) -> None:
-    """Map what the commands `sources` read on an ECP5; `out` becomes its netlist. Raises
-    SynthesisError."""
+def map_ecp5(sources: list[str], top_level: str, out: Path, whole: bool) -> None:
+    """Map what the commands `sources` read on an ECP5; `out` becomes its netlist. whole: with the
+    floorplan of the whole accelerator. Raises SynthesisError."""
     part = out.with_suffix(".part")
     script = [*sources, f"synth_ecp5 -top {top_level} -json {part.relative_to(ROOT)}"]
     yosys.run(script, out.parent)
@@ -139,6 +141,8 @@ def map_ecp5(sources: list[str], top_level: str, out: Path) -> None:
         for bit in port["bits"]
     }
     block_registers.move(top["cells"], leaving)
+    if whole:
+        floorplan.spread(top["cells"])
     write_text(out, json.dumps(netlist))
     part.unlink()
 

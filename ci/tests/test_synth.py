@@ -7,7 +7,7 @@ import yaml
 
 from host.simulation.rtl_index import RtlIndex
 from model.common.errors import UserError
-from syn import baseline, block_registers, measure
+from syn import baseline, block_registers, floorplan, measure
 from syn.__main__ import PLAN, WHOLE, chosen
 from syn.harness import Port, harness
 from syn.measure import Area, Routed
@@ -146,3 +146,20 @@ def test_a_block_is_mapped_placed_and_routed(tmp_path, monkeypatch):
     assert 10 < area.lc < 100 and area.ff >= 16 and area.dsp == 0
     routed = measure.routed(index, "loop_counter", {"WIDTH": 16}, [1])
     assert routed.lut4 > 16 and 50 < routed.median_mhz < 600 and routed.path["ns"] > 0
+
+
+@pytest.mark.parametrize("words", [1, 11, 22, 43])
+def test_the_partial_sum_memorys_rams_are_spread_over_two_rows(words):
+    cells = {
+        f"u_block.u_psum_memory.u_{copy}_ram.mem.0.{word}": _cell("DP16KD", {}) | {"attributes": {}}
+        for word in range(words)
+        for copy in ("acc", "drain")
+    }
+    cells["u_block.u_weight_buffer.u_ram.mem.0.0"] = _cell("DP16KD", {}) | {"attributes": {}}
+    assert floorplan.spread(cells) == 2 * words
+    places = [cell["attributes"].get("BEL") for cell in cells.values()]
+    assert places.pop() is None and len(set(places)) == 2 * words
+    rows = [int(place.split("/")[1][1:]) for place in places]
+    assert set(rows) == set(floorplan.ROWS[:words]) and rows[0::2] == rows[1::2]
+    columns = [int(place.split("/")[0][1:]) for place in places]
+    assert columns[0::2] == sorted(columns[0::2]) and set(columns) <= set(floorplan.COLUMNS)
