@@ -207,6 +207,13 @@ module conv_unit #(
   generate
     for (m = 0; m < NUM_MODULES; m = m + 1) begin : gen_module
       logic [cq_pkg::ACC_W-1:0] acc_q;
+      // the module's own copies, near to what they select; they change only between layers
+      logic [1:0] mode_q;
+      logic signed_q;
+      (* keep *) always_ff @(posedge clk_i) begin
+        mode_q   <= mode;
+        signed_q <= in_signed;
+      end
       for (a = 0; a < program_pkg::ARRAYS; a = a + 1) begin : gen_idx
         assign idx[m][a] = idx_i[2*program_pkg::PES*(NUM_MODULES*a+m)+:2*program_pkg::PES];
       end
@@ -214,8 +221,8 @@ module conv_unit #(
           .PLANES(PLANES)
       ) u_module (
           .clk_i    (clk_i),
-          .mode_i   (mode),
-          .signed_i (in_signed),
+          .mode_i   (mode_q),
+          .signed_i (signed_q),
           .factor_i (factor_q),
           .load_i   (load),
           .idx_i    (idx[m]),

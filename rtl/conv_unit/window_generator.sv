@@ -9,7 +9,7 @@
 //           and 4 of channels 0..4
 // Array a takes byte a of each quad.
 // Latency: 2 cycles from data_i to stage 0, n more to stage n; load_o[n] rises one cycle before the first activation
-// of stage n.
+// of stage n. mode_i and signed_i are those of the layer: they come two cycles before its first data_i.
 // Throughput: one position a cycle.
 `resetall
 `default_nettype none
@@ -58,12 +58,14 @@ module window_generator (
 
   // PEs whose tap lies inside the image, with the newest pixel in the window
   logic [program_pkg::PES-1:0] mask_q;
+  logic [1:0] mask_mode_q;
+  (* keep *) always_ff @(posedge clk_i) mask_mode_q <= mode_i;
 
   genvar a, e, c, s, k;
   generate
     for (e = 0; e < program_pkg::PES; e = e + 1) begin : gen_mask
       always_ff @(posedge clk_i) begin
-        case (mode_i)
+        case (mask_mode_q)
           program_pkg::MODE_5: mask_q[e] <= col_mask_i[tap5_of(e)] & row_mask_i[channel5_of(e)];
           program_pkg::MODE_3: mask_q[e] <= col_mask_i[segment_of(e)] & row_mask_i[channel_of(e)];
           default:        mask_q[e] <= col_mask_i[0] & row_mask_i[channel_of(e)];
@@ -106,6 +108,13 @@ module window_generator (
         win4_q <= win3_q;
       end
 
+      // The array's own copy of the mode: a register that is near to those that it selects for.
+      logic mode3_q, mode5_q;
+      (* keep *) always_ff @(posedge clk_i) begin
+        mode3_q <= mode_i == program_pkg::MODE_3;
+        mode5_q <= mode_i == program_pkg::MODE_5;
+      end
+
       logic [8*program_pkg::PES-1:0] act;
       for (e = 0; e < program_pkg::PES; e = e + 1) begin : gen_pe
         localparam int CHANNEL = channel_of(e);
@@ -127,8 +136,8 @@ module window_generator (
         end
         always_comb begin
           if (!mask[e]) selected = '0;
-          else if (mode_i == program_pkg::MODE_5) selected = tap5;
-          else if (mode_i == program_pkg::MODE_3) selected = tap3;
+          else if (mode5_q) selected = tap5;
+          else if (mode3_q) selected = tap3;
           else selected = tap1;
         end
         always_ff @(posedge clk_i) act_q <= selected;

@@ -45,11 +45,13 @@ module pool_reducer #(
       assign max_o[c/4][8*(c%4)+:8] = max_q;
     end
     for (c = 0; c < NUM_MODULES; c = c + 1) begin : gen_sum
+      logic products_q;  // a copy near to the sum
+      (* keep *) always_ff @(posedge clk_i) products_q <= products_i;
       logic [cq_pkg::ACC_W-1:0] sum_q;
       logic signed [8:0] value;
       logic signed [PRODUCT_W-1:0] product_q, term;
       assign value = {signed_i && channel[c][7], channel[c]};
-      assign term  = products_i ? product_q : PRODUCT_W'(value);
+      assign term  = products_q ? product_q : PRODUCT_W'(value);
       always_ff @(posedge clk_i) begin
         product_q <= value * $signed({1'b0, factor_i});
         if (valid_i) sum_q <= (first_i ? '0 : sum_q) + cq_pkg::ACC_W'(term);
