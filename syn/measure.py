@@ -16,8 +16,9 @@ from syn import block_registers, floorplan, harness, yosys
 FOLDER = ROOT / "build" / "synth"
 DEVICE = ("--85k", "--package", "CABGA756", "--speed", "6")  # LFE5U-85F
 TARGET_MHZ = 200  # goal of place and route, above what the blocks reach
-# Of the whole accelerator: its goal, and the placer and router that get along with its size.
-_WHOLE = ("--freq", "100", "--placer", "static", "--router", "router2")
+WHOLE_MHZ = 100  # goal for the whole accelerator
+# Placer and router that get along with its size.
+FOR_WHOLE = ("--placer", "static", "--router", "router2")
 _XC7_RAM = {"RAMB36E1": 2, "RAMB18E1": 1}
 # Mapped alone: in a flat design abc9 takes their multiplexers out of the adders' LUTs.
 _KEPT = r"pe pe_pair *\pe\* *\pe_pair\*"
@@ -96,7 +97,8 @@ def routed(
     netlist = folder / "netlist.json"
     if not netlist.exists():
         _map_ecp5(index, block, parameters, folder, whole)
-    options = _WHOLE if whole else ("--freq", str(TARGET_MHZ))
+    goal = WHOLE_MHZ if whole else TARGET_MHZ
+    options = ["--freq", str(goal), *(FOR_WHOLE if whole else ())]
     reports = {seed: _place_and_route(folder, seed, options) for seed in seeds}
     mhz = {str(seed): _mhz(report) for seed, report in reports.items()}
     middle = sorted(reports, key=lambda seed: mhz[str(seed)])[(len(seeds) - 1) // 2]
