@@ -51,8 +51,7 @@ def build(index: RtlIndex, board: str, parameters: Mapping[str, int], seed: int)
     report = folder / "report.json"
     if not netlist.exists():
         primitives = "read_verilog -lib +/ecp5/cells_sim.v +/ecp5/cells_bb.v"
-        sources = [primitives, *yosys.read_sources(index, top, parameters)]
-        measure.map_ecp5(sources, top, netlist, whole=True)
+        measure.map_ecp5([primitives, *yosys.read_sources(index, top, parameters)], top, netlist)
     for path in (config, report, bits):
         path.unlink(missing_ok=True)
     yosys.call(

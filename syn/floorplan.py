@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-ROWS = (22, 46)  # the rows of block RAMs nearest to the conv modules
+ROWS = (22, 46)  # the upper two of the part's four rows of block RAMs
 # Block RAMs of a row come in fours; the clock's column lies between the seventh and eighth four.
 COLUMNS = [x + step for x in [*range(4, 59, 9), *range(69, 115, 9)] for step in (0, 2, 4, 6)]
 _RAM = re.compile(r"u_psum_memory\.u_(acc|drain)_ram\..*\.(\d+)$")  # its copy and its word
@@ -18,7 +18,7 @@ _RAM = re.compile(r"u_psum_memory\.u_(acc|drain)_ram\..*\.(\d+)$")  # its copy a
 
 def spread(cells: dict[str, dict[str, Any]]) -> int:
     """Give the partial-sum memory's DP16KD in the cells of a flat netlist (Yosys' JSON) their
-    places, in place. Returns their number."""
+    places, in place. A netlist without this memory stays as it is. Returns how many it placed."""
     found = [
         (cell, int(name[2]), name[1] == "drain")
         for path, cell in cells.items()

@@ -96,7 +96,7 @@ def routed(
     folder = _folder(index, "ecp5", block, parameters)
     netlist = folder / "netlist.json"
     if not netlist.exists():
-        _map_ecp5(index, block, parameters, folder, whole)
+        _map_ecp5(index, block, parameters, folder)
     goal = WHOLE_MHZ if whole else TARGET_MHZ
     options = ["--freq", str(goal), *(FOR_WHOLE if whole else ())]
     reports = {seed: _place_and_route(folder, seed, options) for seed in seeds}
@@ -115,9 +115,7 @@ def routed(
     )
 
 
-def _map_ecp5(
-    index: RtlIndex, block: str, parameters: Mapping[str, int], folder: Path, whole: bool
-) -> None:
+def _map_ecp5(index: RtlIndex, block: str, parameters: Mapping[str, int], folder: Path) -> None:
     found = yosys.ports(index, block, parameters, folder)
     clock = "clk_i" if "clk_i" in found else "clk"
     ports = [harness.Port(name, *port) for name, port in found.items()]
@@ -125,12 +123,12 @@ def _map_ecp5(
     write_text(wrapper, harness.harness(block, ports, clock))
     sources = yosys.read_sources(index, block, parameters)
     sources.append(f"read_verilog {wrapper.relative_to(ROOT)}")
-    map_ecp5(sources, harness.NAME, folder / "netlist.json", whole)
+    map_ecp5(sources, harness.NAME, folder / "netlist.json")
 
 
-def map_ecp5(sources: list[str], top_level: str, out: Path, whole: bool) -> None:
-    """Map what the commands `sources` read on an ECP5; `out` becomes its netlist. whole: with the
-    floorplan of the whole accelerator. Raises SynthesisError."""
+def map_ecp5(sources: list[str], top_level: str, out: Path) -> None:
+    """Map what the commands `sources` read on an ECP5; `out` becomes its netlist. Raises
+    SynthesisError."""
     part = out.with_suffix(".part")
     script = [*sources, f"synth_ecp5 -top {top_level} -json {part.relative_to(ROOT)}"]
     yosys.run(script, out.parent)
@@ -143,8 +141,7 @@ def map_ecp5(sources: list[str], top_level: str, out: Path, whole: bool) -> None
         for bit in port["bits"]
     }
     block_registers.move(top["cells"], leaving)
-    if whole:
-        floorplan.spread(top["cells"])
+    floorplan.spread(top["cells"])
     write_text(out, json.dumps(netlist))
     part.unlink()
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from host.simulation.rtl_index import RtlIndex
+from host.simulation.rtl_index import ROOT, RtlIndex
 from model.common.errors import UserError
 from syn import baseline, block_registers, floorplan, measure
 from syn.__main__ import PLAN, WHOLE, chosen
@@ -163,3 +163,10 @@ def test_the_partial_sum_memorys_rams_are_spread_over_two_rows(words):
     assert set(rows) == set(floorplan.ROWS[:words]) and rows[0::2] == rows[1::2]
     columns = [int(place.split("/")[0][1:]) for place in places]
     assert columns[0::2] == sorted(columns[0::2]) and set(columns) <= set(floorplan.COLUMNS)
+
+
+def test_the_floorplan_names_the_instances_of_the_rtl():
+    rtl = ROOT / "rtl" / "conv_unit"
+    assert ") u_psum_memory (" in (rtl / "conv_unit.sv").read_text()
+    memory = (rtl / "psum_memory.sv").read_text()
+    assert ") u_acc_ram (" in memory and ") u_drain_ram (" in memory

@@ -207,7 +207,7 @@ module conv_unit #(
   generate
     for (m = 0; m < NUM_MODULES; m = m + 1) begin : gen_module
       logic [cq_pkg::ACC_W-1:0] acc_q;
-      // the module's own copies, near to what they select; they change only between layers
+      // The module's own copies, placed near to what they select. They change between layers only.
       logic [1:0] mode_q;
       logic signed_q;
       (* keep *) always_ff @(posedge clk_i) begin

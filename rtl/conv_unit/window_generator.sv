@@ -9,7 +9,7 @@
 //           and 4 of channels 0..4
 // Array a takes byte a of each quad.
 // Latency: 2 cycles from data_i to stage 0, n more to stage n; load_o[n] rises one cycle before the first activation
-// of stage n. mode_i and signed_i are those of the layer: they come two cycles before its first data_i.
+// of stage n. mode_i holds for a layer and comes at least one cycle before its first data_i.
 // Throughput: one position a cycle.
 `resetall
 `default_nettype none
@@ -108,7 +108,7 @@ module window_generator (
         win4_q <= win3_q;
       end
 
-      // The array's own copy of the mode: a register that is near to those that it selects for.
+      // The array's own copy of the mode, placed near to what it selects.
       logic mode3_q, mode5_q;
       (* keep *) always_ff @(posedge clk_i) begin
         mode3_q <= mode_i == program_pkg::MODE_3;

@@ -13,7 +13,7 @@ module pool_reducer #(
     parameter NUM_MODULES = 4
 ) (
     input  wire logic                                      clk_i,
-    input  wire logic                                      products_i,  // constant while data are on their way
+    input  wire logic                                      products_i,  // constant from a cycle before the first data on
     input  wire logic                                      signed_i,
     input  wire logic [14:0]                               factor_i,
     input  wire logic                                      valid_i,
@@ -45,7 +45,7 @@ module pool_reducer #(
       assign max_o[c/4][8*(c%4)+:8] = max_q;
     end
     for (c = 0; c < NUM_MODULES; c = c + 1) begin : gen_sum
-      logic products_q;  // a copy near to the sum
+      logic products_q;  // the sum's own copy, placed near to it
       (* keep *) always_ff @(posedge clk_i) products_q <= products_i;
       logic [cq_pkg::ACC_W-1:0] sum_q;
       logic signed [8:0] value;

@@ -110,7 +110,7 @@ async def bad_weights(dut):
     weights, rng = bench.compiled.weights, bench.rng
     words = payload(weights)
     extra = rng.integers(2**63, size=3).astype("<u8")
-    # chunks that the loader takes whole, ahead of a layer that does not come
+    # chunks that the loader takes for a layer that is not there
     chunks = [
         np.resize(encode(CHUNK, {"n_params": 1, **passes}), 2 + bench.hardware.pass_words)[:length]
         for passes, length in (({"n_tiles": 1, "n_passes": 1, "n_groups": 1}, None), ({}, 2))

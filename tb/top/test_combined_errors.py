@@ -20,7 +20,7 @@ from tb.top.fault_bench import FaultBench
 
 BEHIND = 3  # packets that a host may have sent before it notices an error
 LEAD = 12  # cycles from a sweep's begin to its fixed event
-LAST_INTERRUPT = 4  # cycles after the write of SOFT_RESET
+LAST_INTERRUPT = 4  # cycles after the write of SOFT_RESET: a later one does not come
 
 
 def faults(bench: FaultBench) -> list[tuple]:

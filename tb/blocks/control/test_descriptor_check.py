@@ -227,22 +227,24 @@ async def padding_of_a_kernel(dut):
     but one not."""
     rng, hardware = await _start(dut)
     tried = 0
-    while tried < 3:
-        for words in descriptors(rng, hardware, 20):
-            d = sizes(words)
-            kernel = d.window - 1
-            if d.op != OP_CONV or d.window == 1 or d.out_w < kernel + 2:
-                continue
-            padded = []
-            for pad in (kernel - 1, kernel):
-                edited = put(put(words, "pieces", 1), "pad_w", pad)
-                padded.append(put(edited, "in_w", d.out_w - 1 + kernel - 2 * pad))
-            rules = [problems(sizes(edited), hardware) for edited in padded]
-            if rules != [[], ["kernel width"]]:  # too wide an input
-                continue
-            for edited, bad in zip(padded, (False, True)):
-                assert await verdict(dut, edited) == bad, f"refused: {not bad}, {sizes(edited)}"
-            tried += 1
+    for words in descriptors(rng, hardware, 400):
+        d = sizes(words)
+        kernel = d.window - 1
+        if d.op != OP_CONV or d.window == 1 or d.out_w < kernel + 2:
+            continue
+        padded = []
+        for pad in (kernel - 1, kernel):
+            edited = put(put(words, "pieces", 1), "pad_w", pad)
+            padded.append(put(edited, "in_w", d.out_w - 1 + kernel - 2 * pad))
+        rules = [problems(sizes(edited), hardware) for edited in padded]
+        if rules != [[], ["kernel width"]]:  # the other sizes of the layer do not allow the change
+            continue
+        for edited, bad in zip(padded, (False, True)):
+            assert await verdict(dut, edited) == bad, f"refused: {not bad}, {sizes(edited)}"
+        tried += 1
+        if tried == 3:
+            return
+    raise AssertionError(f"only {tried} layers fit")
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")

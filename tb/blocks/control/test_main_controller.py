@@ -73,7 +73,7 @@ class Bench:
     It also watches the states: a step that tb/lib/cover_groups.py does not list is an error.
 
     pace: longest random wait of a unit. Switches: send_image, send_weights, starve, params,
-    leftover (weights that nobody takes), spare (parameters that are in place for nobody), full
+    leftover (weights that nobody takes), spare (parameters that nobody takes), full
     (the weights packet stands still).
     """
 
@@ -154,7 +154,7 @@ class Bench:
             self.drive(port, pulse.get(port, 0x5A))
         self.drive("conv_busy_i", int(self.now < self.conv_until))
         self.drive("starved_i", int(self.starve))
-        # between two layers none are in place, but for those of a layer that does not come
+        # between layers no parameters are in place, but at an image's end those that are left over
         params = self.params and rng.random() < 0.7 and self.state not in ("LAYER_END", "FINISH")
         self.drive("params_ready_i", int(params or (self.spare and self.state == "FINISH")))
         self.drive("weights_empty_i", int(not self.leftover))

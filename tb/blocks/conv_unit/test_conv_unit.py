@@ -328,7 +328,7 @@ BUFFERS = [  # input, kernel, pad, tile, output groups, room
         None,
         32,
         "always",
-    ),  # the same, each drain ending two cycles later behind its tile than the one before
+    ),  # each drain falls two cycles further behind its tile
 ]
 
 

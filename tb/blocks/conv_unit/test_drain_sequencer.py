@@ -193,7 +193,7 @@ async def fused_sums(dut):
     for i in range(scaled(6, 24)):
         layer = _random_layer(rng, int(dut.NUM_MODULES.value))
         late = stalls(rng, PATTERNS[i % 4])
-        await ClockCycles(dut.clk_i, 1 + i % 2)  # the parity does not depend on the layer before
+        await ClockCycles(dut.clk_i, 1 + i % 2)  # an idle time of either parity
         cycles, buffer = await _run(dut, rng, layer, buffer, stalls(rng, "none"), late, fused=True)
         gaps |= set(np.diff(cycles))
         assert {cycle % 2 for cycle in cycles} == {1}, f"{layer}: steps in even cycles"

@@ -117,7 +117,7 @@ class Run:
             while next(self.stall):
                 wait += 1
             self.weights_at = self.cycle + 1 + wait
-            self.full_late = int(self.rng.integers(6))
+            self.full_late = self.lateness()
             if taken:
                 assert self.ready, "weights taken before they were ready"
                 self.take_cycles.append(self.cycle)
@@ -129,7 +129,7 @@ class Run:
         if is_high(dut.blocked_o):
             assert not self.tile_free
             assert not self.takes or self.cycle - self.takes[-1] >= SETUP - 1, "not set up yet"
-        # a pass that ends two cycles later still keeps the next one from its begin
+        # blocked_o says that only a tile is missing: two cycles later no pass reads
         assert not (self.blocked[0] and is_high(dut.rd_valid_o)), "blocked while a pass runs"
         self.blocked.append(is_high(dut.blocked_o))
         if is_high(dut.tile_take_o):
@@ -144,6 +144,10 @@ class Run:
             while next(self.stall):
                 wait += 3
             self.free_at.append(max(self.cycle + 1 + wait, self.free_at[-1] if self.free_at else 0))
+
+    def lateness(self):
+        """Cycles from weights that are ready to complete ones."""
+        return int(self.rng.integers(6))
 
     def check_tag(self):
         dut, layer = self.dut, self.layer
@@ -335,27 +339,19 @@ class LateRun(Run):
     """Weights that are ready long before they are complete: a pass with positions begins, one
     without is dropped only once they are complete and counts as starved until then."""
 
-    PREPARED, COMPLETE = 40, 48  # cycles behind the pass before
+    LATENESS = 48
+    SET_UP = 40  # cycles after which a pass is set up for sure
+    waited = 0
 
-    def __init__(self, dut, rng, layer):
-        super().__init__(dut, rng, layer, instant=True)
-        self.last = 0  # cycle in which the pass before was taken or dropped
-        self.waited = 0
-
-    def offer(self):
-        super().offer()
-        if self.ports["weights_full_i"] != (self.cycle > self.last + self.COMPLETE):
-            self.ports["weights_full_i"] = self.full = not self.ports["weights_full_i"]
-            self.dut.weights_full_i.value = int(self.full)
+    def lateness(self):
+        return self.LATENESS
 
     def check(self):
-        passes, waiting = len(self.passes), bool(self.passes) and not self.passes[0]
-        if waiting and self.last + self.PREPARED <= self.cycle <= self.last + self.COMPLETE:
+        waiting = self.passes and not self.passes[0]
+        if waiting and self.SET_UP <= self.cycle - self.weights_at < self.LATENESS:
             assert is_high(self.dut.starved_o), f"{self.layer}: a pass waits, not starved"
             self.waited += 1
         super().check()
-        if len(self.passes) < passes:
-            self.last = self.cycle
 
 
 @cocotb.test(timeout_time=5, timeout_unit="ms")
