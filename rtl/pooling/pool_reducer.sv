@@ -13,7 +13,7 @@ module pool_reducer #(
     parameter NUM_MODULES = 4
 ) (
     input  wire logic                                      clk_i,
-    input  wire logic                                      products_i,  // constant from a cycle before the first data on
+    input  wire logic                                      products_i,  // constant from a cycle before the data
     input  wire logic                                      signed_i,
     input  wire logic [14:0]                               factor_i,
     input  wire logic                                      valid_i,
