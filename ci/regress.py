@@ -36,7 +36,8 @@ def main(sim: str | None, jobs: int, seed: str, nightly: bool) -> None:
     tests = registry.load()
     out, suites = testplan.REGRESSION, tests.suites.values()
     testplan.load()
-    print(f"regress: {jobs} tests at a time, seed {seed}", flush=True)
+    extent = "with" if nightly else "without"
+    print(f"regress: {jobs} tests at a time, seed {seed}, {extent} the long tests", flush=True)
     for test in tests.tests.values() if sim == "icarus" else ():
         if test.left_out_on_icarus:
             print(f"warning: Icarus leaves out of {test.name} {test.left_out_on_icarus}")
