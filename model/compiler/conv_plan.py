@@ -21,6 +21,7 @@ WINDOW = (1, 3, 5)  # kernel columns that an array holds in conv mode 0, 1, 2
 CHANNEL_QUADS = (8, 8, 5)  # quads (four input channels) of a pass
 DRAIN_DELAY = 45  # cycles from a tile's last slot to its drain, about
 DRAIN_GAP = 2  # cycles between the drains of two tiles
+SUM_DELAY = 7  # cycles in which a pixel must not return: its sum is not written yet
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -37,6 +38,13 @@ class Pass:
     length: int  # slots (pixels read) per row
     delay: int  # 0..4 slots
     cols: int  # output columns
+    above: int  # output rows above the first one
+
+    def wait(self, before: Pass) -> int:
+        """Idle slots behind the pass `before` of the same tile, so that no pixel returns too
+        early."""
+        pixels = (before.above + before.rows - self.above) * self.cols
+        return SUM_DELAY if 0 < pixels <= SUM_DELAY else 0
 
 
 @dataclass(frozen=True)
@@ -147,16 +155,16 @@ class ConvPlan:
         tile_rows, cols = self.tile_size(y0, x0)
         stride_h, stride_w = self.stride
         row = y0 * stride_h - self.pad[0] + kr * self.kr_step
-        above = ceil_div(max(0, -row), stride_h)
+        above = 0 if self.vertical else ceil_div(max(0, -row), stride_h)
         below = min(tile_rows, ceil_div(height - row, stride_h))
         rows = tile_rows if self.vertical else max(0, below - above)
         if stride_w == 2:  # nothing slides through a window of one column
-            return Pass(rows, cols, 0, cols)
+            return Pass(rows, cols, 0, cols, above)
         left = x0 - self.pad[1] + piece * self.window
         right = left + self.window - 1
         start = left if left >= 0 else min(0, right)
         end = min(width - 1, right + cols - 1)
-        return Pass(rows, max(cols, end - start + 1), right - start, cols)
+        return Pass(rows, max(cols, end - start + 1), right - start, cols, above)
 
     @cached_property
     def slots(self) -> int:

@@ -293,7 +293,7 @@ def _conv(
     for group in range(plan.output_groups):
         steps = min(plan.steps, words_out - group * plan.steps)
         for number, ((rows, cols), passes) in enumerate(tiles):
-            first = True
+            first, before = True, None
             for _ in range(plan.channel_groups):
                 for geometry in passes:
                     mode = (
@@ -310,15 +310,18 @@ def _conv(
                         last = at
                     else:
                         at = free_at
+                        behind = free_at + max(0, delay - geometry.delay)
+                        wait = geometry.wait(before) if before else 0
                         for reason, until in (
                             ("set-up", ready_at),
                             ("partial sums", buffer),
                             ("weights", load + hardware.pass_words - READY_LEAD),
-                            ("window", free_at + delay - geometry.delay),
+                            ("window", behind),
+                            ("sums in flight", behind + wait),
                         ):
                             lost[reason] += max(0, until - at)
                             at = max(at, until)
-                        delay = geometry.delay
+                        before, delay = geometry, geometry.delay
                         free_at = last = at + geometry.rows * geometry.length
                         switch = max(at + SWITCH + delay, load + hardware.pass_words + 1)
                         loader.clock = switch + 2 + loader.delay

@@ -11,6 +11,7 @@ package cq_pkg;
   localparam int RD_LATENCY   = 7;   // feature buffer: request to data, through the port multiplexer
   localparam int PORT_LATENCY = 9;   // the same of a read through the write port
   localparam int RESIDUAL     = 21;  // residual stage: result of a convolution to sum
+  localparam int SUM_DELAY    = 7;   // partial-sum memory: read of a pixel's sum to its write
   localparam int STAGES       = 20;  // adder chain: 4 arrays x (1 single PE + 4 pairs)
   localparam int SUM_W        = 14;  // sum of 36 gated activations with its offset
   localparam int FACTOR_W     = 10;  // factor of an index plane: -382..383

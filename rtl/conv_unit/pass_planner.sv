@@ -26,6 +26,7 @@ module pass_planner #(
     output wire logic                                empty_o,       // no position: to be dropped
     output wire logic                                tile_first_o,  // first pass of its tile
     output wire logic                                tile_last_o,   // last pass of its tile
+    output wire logic                                near_o,        // begins at one of the last pixels of the pass before
     output wire logic                                first_row_o,   // first contribution to the pixels of its first row
     output wire logic                                first_rest_o,  // ... of the others
     output wire logic                                buf_o,         // partial-sum buffer
@@ -255,6 +256,19 @@ module pass_planner #(
     addr_q        <= group_addr_q + column_addr_q;
   end
 
+  // Rows from the first one of this pass to the last one of the pass before, in the same tile: where they are few and
+  // short, a pixel returns before its sum is written.
+  logic signed [S_W-1:0] before_end_q, common_q;
+  logic few_q, near_q;
+  logic [5:0] pixels_q;
+  always_ff @(posedge clk_i) begin
+    if (state_q == STEP) before_end_q <= ends_q[2] ? '0 : rows_end_q;
+    common_q <= before_end_q - above_q;
+    few_q    <= common_q > 0 && common_q < 8 && tile_w_q < 8;
+    pixels_q <= 6'(common_q[2:0]) * 6'(tile_w_q[2:0]);
+    near_q   <= few_q && pixels_q <= 6'(cq_pkg::SUM_DELAY);
+  end
+
   // Pixels of the rows that are skipped, bit by bit.
   logic [program_pkg::TILE_W-1:0] pixel_q, skip_step_q;
   logic [3:0] skipped_q;
@@ -296,6 +310,7 @@ module pass_planner #(
   assign empty_o      = empty_q;
   assign tile_first_o = first_rest_q;
   assign tile_last_o  = ends_q[2];
+  assign near_o       = near_q;
   assign first_row_o  = first_row_q;
   assign first_rest_o = first_rest_q;
   assign buf_o        = buf_q;

@@ -44,7 +44,7 @@ module pass_sequencer (
 
   // ---------------------------------------------------------------- passes
   logic pass_ready, pass_consumed, more;
-  logic pass_empty, pass_tile_first, pass_tile_last, pass_first_row, pass_first_rest, pass_buf;
+  logic pass_empty, pass_tile_first, pass_tile_last, pass_near, pass_first_row, pass_first_rest, pass_buf;
   logic [program_pkg::TILE_W-1:0] pass_pixel;
   logic [program_pkg::QUAD_ADDR_W-1:0] pass_addr;
   logic [S_W-1:0] pass_rows, pass_cols_rest, pass_slots_rest, pass_col, pass_mask_row;
@@ -64,6 +64,7 @@ module pass_sequencer (
       .empty_o     (pass_empty),
       .tile_first_o(pass_tile_first),
       .tile_last_o (pass_tile_last),
+      .near_o      (pass_near),
       .first_row_o (pass_first_row),
       .first_rest_o(pass_first_rest),
       .buf_o       (pass_buf),
@@ -100,6 +101,7 @@ module pass_sequencer (
       .pass_empty_i     (pass_empty),
       .pass_tile_first_i(pass_tile_first),
       .pass_tile_last_i (pass_tile_last),
+      .pass_near_i      (pass_near),
       .pass_first_row_i (pass_first_row),
       .pass_first_rest_i(pass_first_rest),
       .pass_buf_i       (pass_buf),

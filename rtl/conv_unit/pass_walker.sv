@@ -2,9 +2,9 @@
 //
 // Purpose: takes prepared passes one after the other. Row prefetch: the left-edge columns of the next row are read
 // while the current row finishes, so the tag of a position trails its slot by delay_o = 0..4 slots. A row takes
-// max(output columns, columns to read) slots. A pass starts when three conditions hold: its weights are in the shadow
-// registers (or nearly), a partial-sum buffer is free (first pass of a tile), and its tags cannot overtake those of the
-// pass before.
+// max(output columns, columns to read) slots. A pass starts when four conditions hold: its weights are in the shadow
+// registers (or nearly), a partial-sum buffer is free (first pass of a tile), its tags cannot overtake those of the
+// pass before, and the sums to which it adds are written.
 // Latency: 2 cycles from a pass to its first read.
 // Throughput: one slot a cycle, without a gap between rows and passes.
 `resetall
@@ -26,6 +26,7 @@ module pass_walker #(
     input  wire logic                                pass_empty_i,       // no position: to be dropped
     input  wire logic                                pass_tile_first_i,  // first pass of its tile
     input  wire logic                                pass_tile_last_i,   // last pass of its tile
+    input  wire logic                                pass_near_i,        // begins at a last pixel of the pass before
     input  wire logic                                pass_first_row_i,   // first contribution to its first row's pixels
     input  wire logic                                pass_first_rest_i,  // ... of the others
     input  wire logic                                pass_buf_i,         // partial-sum buffer
@@ -97,7 +98,8 @@ module pass_walker #(
   logic [A_W-1:0] addr_q, row_start_q;
   logic signed [S_W-1:0] rows_q, col_next_q, col_init_q, mask_row_q;
   logic [S_W-1:0] slots_q, slots_rest_q, cols_q, cols_rest_q;  // slots and positions of the row behind this one
-  logic [2:0] delay_q, idle_q, idle_d;
+  logic [2:0] delay_q;
+  logic [3:0] idle_q, idle_d;
   logic [4:0] col_mask_q, col_mask_init_q;
   logic [7:0] row_mask_q;
   logic [program_pkg::TILE_W-1:0] pixel_q;
@@ -112,10 +114,13 @@ module pass_walker #(
 
   // The tags of this pass may follow those of the pass before: at once, or after the idle cycles until then.
   logic gap_ok;
-  logic [2:0] gap_q;  // idle cycles that must lie between
-  assign idle_d = run_q ? 3'd1 : (idle_q == 3'd4 ? 3'd4 : idle_q + 3'd1);
+  localparam logic [3:0] MAX_GAP = 4'(4 + cq_pkg::SUM_DELAY);
+  logic [3:0] gap_q;  // idle cycles that must lie between
+  assign idle_d = run_q ? 4'd1 : (idle_q == MAX_GAP ? MAX_GAP : idle_q + 4'd1);
   assign gap_ok = next_end ? gap_q == '0 : gap_q <= idle_d;
-  always_ff @(posedge clk_i) gap_q <= (pass_delay_i >= delay_q) ? '0 : delay_q - pass_delay_i;
+  logic [3:0] tag_gap;
+  assign tag_gap = (pass_delay_i >= delay_q) ? '0 : {1'b0, delay_q - pass_delay_i};
+  always_ff @(posedge clk_i) gap_q <= tag_gap + (pass_near_i ? 4'(cq_pkg::SUM_DELAY) : '0);
 
   // A pass starts, or is dropped, in the cycle after all its conditions are met: the start reaches many registers.
   logic free_next;  // the next cycle may be the first of another pass, or the last of this one
@@ -143,7 +148,7 @@ module pass_walker #(
     if (!rst_ni) begin
       run_q   <= 1'b0;
       delay_q <= '0;
-      idle_q  <= 3'd4;
+      idle_q  <= MAX_GAP;
     end else begin
       if (start_q) begin
         run_q   <= 1'b1;

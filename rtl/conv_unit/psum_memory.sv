@@ -2,7 +2,7 @@
 //
 // Purpose: keeps the sums of a tile from pass to pass while the other buffer is drained. All lanes are one wide word,
 // which block RAMs of 36 bits hold with few bits to spare. Accumulation and drain read a copy each, so neither waits
-// for the other. The same pixel must not return within 8 cycles; passes are longer.
+// for the other. The same pixel must not return within SUM_DELAY cycles (pass_walker).
 // Latency: the partial sums of a position follow its acc_ren_i after 2 cycles; sum_i follows after 7 cycles and is
 // written 1 cycle later; drain data comes 2 cycles after drain_buf_i and drain_addr_i.
 // Throughput: one position and one drain read a cycle.
@@ -26,14 +26,13 @@ module psum_memory #(
     output wire logic [NUM_MODULES-1:0][2:0][cq_pkg::ACC_W-1:0] drain_o
 );
 
-  localparam int SUM_DELAY = 7;
   localparam int LANES = 3 * NUM_MODULES;
 
   logic we, write_buf;
   logic [program_pkg::TILE_W-1:0] write_addr;
   delay_line #(
       .WIDTH(2 + program_pkg::TILE_W),
-      .DEPTH(SUM_DELAY)
+      .DEPTH(cq_pkg::SUM_DELAY)
   ) u_delay (
       .clk_i(clk_i),
       .d_i  ({acc_ren_i, acc_buf_i, acc_addr_i}),

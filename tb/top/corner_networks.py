@@ -62,6 +62,7 @@ def shape_chains(rng) -> Iterator[Chain]:
     yield from _pad_chains(rng)
     yield from _group_chains(rng)
     yield from _deep_chains(rng)
+    yield from _near_chains(rng)
     for number, (kernel, channels) in enumerate(
         (((3, 1), 12), ((11, 1), 12), ((7, 3), 5), ((11, 3), 5), ((3, 5), 6), ((9, 5), 6))
     ):
@@ -390,6 +391,22 @@ def pool_chains(rng) -> Iterator[Chain]:
     for signed in (True, False):
         yield Chain(rng, (7, 5, 6), signed, "average sums").avgpool((3, 2), (1, 2), raw=True)
         yield Chain(rng, (7, 5, 6), signed, "convolution sums").conv(5, (2, 3), (1, 0), raw=True)
+
+
+def _near_chains(rng) -> Iterator[Chain]:
+    """The last rows of a channel group's last pass are the first ones of the next group's first
+    pass, so narrow that their sums are just being written."""
+    for shape, kernel, pad, stride in (
+        ((36, 6, 10), (6, 1), (4, 0), (1, 2)),
+        ((36, 9, 10), (9, 1), (8, 0), (2, 2)),
+        ((36, 11, 3), (10, 3), (8, 1), (1, 1)),
+        ((24, 10, 4), (10, 5), (7, 2), (1, 1)),
+        ((24, 9, 2), (9, 5), (8, 2), (1, 1)),
+        ((36, 8, 8), (8, 3), (4, 1), (1, 1)),
+    ):
+        yield Chain(rng, shape, True, f"pixels that return, {kernel}").conv(
+            4, kernel, pad, stride=stride
+        )
 
 
 def image_chains(rng) -> Iterator[Chain]:

@@ -8,6 +8,7 @@ import numpy as np
 from cocotb.triggers import RisingEdge
 
 from host.harness import clocking
+from model.compiler.conv_plan import SUM_DELAY
 from model.performance.cycle_model import SETUP
 from model.reference.blocks import conv_schedule
 from tb.blocks.conv_unit.layers import make_layer, random_layer
@@ -50,6 +51,7 @@ class Run:
         self.read_cycles = []
         self.full_late = 0
         self.blocked = deque([False] * 2, maxlen=2)  # blocked_o in the last cycles
+        self.tagged = {}  # (tile, pixel): cycle of its last tag
         self.buffer = None  # of tile 0
         self.ports = {}
 
@@ -189,6 +191,9 @@ class Run:
         assert self.tiles_taken > tile and tile >= self.tiles_done, (
             f"{where}: the tile has no buffer"
         )
+        since = self.cycle - self.tagged.get((tile, want.pixel), -100)
+        assert since > SUM_DELAY, f"{where}: returns after {since} cycles, its sum is not written"
+        self.tagged[tile, want.pixel] = self.cycle
         if load:
             assert self.cycle - self.take_cycles.popleft() >= 2, (
                 f"{where}: earlier than the weight loader reckons with"
@@ -249,6 +254,12 @@ EDGES = [  # mode, vertical, input, output channels, kernel, pad, stride (1 by d
     (0, False, (40, 1, 600), 16, (1, 1), (0, 0)),
     (2, False, (4, 1, 256), 4, (1, 11), (0, 10)),
     (1, False, (4, 40, 7), 4, (1, 2), (0, 1)),
+    # the last row of a channel group's last pass is the first one of the next group's first pass
+    (2, False, (24, 7, 7), 4, (7, 7), (3, 3)),
+    (2, False, (24, 8, 4), 4, (8, 5), (5, 2)),
+    (0, False, (36, 6, 10), 12, (6, 1), (4, 0), (1, 2)),
+    (1, False, (36, 11, 3), 4, (10, 3), (8, 1)),
+    (1, False, (36, 8, 8), 4, (8, 3), (4, 1)),
 ]
 
 
@@ -273,19 +284,23 @@ async def edges(dut):
             await Run(dut, rng, layer, pattern).run()
 
 
-SAME = [  # the last one: the shortest passes that still follow each other without bubbles
+# The last three: the shortest passes that still follow each other without bubbles, and pixels that
+# return as soon as their sums are written.
+SAME = [
     (1, False, (40, 8, 8), 8, (3, 3), (1, 1)),
     (2, False, (24, 7, 9), 8, (5, 5), (2, 2)),
     (0, False, (64, 20, 20), 24, (1, 1), (0, 0)),
     (2, True, (3, 32, 16), 8, (5, 5), (2, 2)),
     (0, False, (256, 3, 4), 24, (1, 1), (0, 0)),
+    (1, False, (40, 8, 8), 8, (8, 3), (4, 1)),
+    (2, False, (40, 10, 4), 8, (9, 5), (6, 2)),
 ]
 
 
 @cocotb.test(timeout_time=50, timeout_unit="ms")
 async def no_bubbles(dut):
-    """A 'same' convolution whose weights are always there reads in every cycle from its first to
-    its last slot."""
+    """A convolution with wide padding whose weights are always there reads in every cycle from its
+    first to its last slot."""
     rng = await _start(dut)
     for mode, vertical, shape, out_channels, kernel, pad in SAME:
         run = Run(
@@ -301,13 +316,16 @@ async def no_bubbles(dut):
 
 @cocotb.test(timeout_time=50, timeout_unit="ms")
 async def smallest_gaps(dut):
-    """Where a pass has a smaller delay than the one before, it begins just late enough that tags
-    keep their order."""
+    """Where a pass has a smaller delay than the one before, or begins at one of its last pixels, it
+    begins just late enough that tags keep their order and sums are written."""
     rng = await _start(dut)
     for mode, shape, kernel, pad in (
         (1, (8, 12, 12), (3, 7), (1, 3)),
         (2, (8, 9, 12), (3, 9), (1, 4)),
         (1, (40, 2, 300), (1, 3), (0, 1)),
+        (1, (40, 7, 7), (7, 3), (3, 1)),  # one row in common
+        (2, (24, 11, 3), (10, 5), (8, 2)),  # two rows
+        (2, (40, 7, 7), (7, 7), (3, 3)),
     ):
         run = Run(
             dut,
@@ -324,11 +342,13 @@ async def smallest_gaps(dut):
             for _ in range(plan.channel_groups)
             for p in plan.tile_passes(*origin)
         ]
-        assert all(p.rows * p.length >= 12 for p in passes), (
+        assert all(p.rows * p.length >= SETUP for p in passes), (
             "a pass too short for its successor's set-up"
         )
-        delays = [p.delay for p in passes]
-        expected = int(np.maximum(0, -np.diff(delays)).sum())
+        size = plan.channel_groups * plan.kr_count * plan.pieces
+        pairs = list(zip(passes, passes[1:]))
+        waits = [p.wait(before) for i, (before, p) in enumerate(pairs, 1) if i % size]
+        expected = sum(max(0, before.delay - p.delay) for before, p in pairs) + sum(waits)
         bubbles = run.read_cycles[-1] - run.read_cycles[0] + 1 - run.reads
         assert expected and bubbles == expected, (
             f"{run.layer}: {bubbles} cycles without a read, expected {expected}"
