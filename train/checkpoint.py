@@ -23,7 +23,8 @@ from torch import Tensor
 from model.common.archive import Archive, write_npz
 from model.common.errors import UserError, printable
 from model.network import Network, save_network
-from train.net import Net, to_network
+from model.network.contract import MAX_TENSOR
+from train.net import Net, Node, to_network
 from train.quantize.codebooks import Quantizer, halves
 
 ZOO = Path(__file__).resolve().parent.parent / "model" / "zoo"
@@ -128,13 +129,21 @@ def _compare(ours: Network, theirs: Network) -> None:
                 raise CheckpointError(f"layer {a.name}: half precision would change its {field}")
 
 
+def _limited(node: Node, _: Any, output: Tensor) -> None:
+    if output.numel() > MAX_TENSOR:
+        raise CheckpointError(f"layer {node.spec['name']}: output {list(output.shape[1:])}")
+
+
 @torch.no_grad()
 def network(arrays: Mapping[str, np.ndarray]) -> tuple[Net, dict[str, Any]]:
     """(network, facts) of the arrays of a file. Raises whatever damaged ones lead to."""
     facts = json.loads(str(arrays["meta"]))
     with torch.device("meta"):  # a description may claim any size: memory is the arrays' own
         net = Net(facts.pop("net"))
+        hooks = [node.register_forward_hook(_limited) for node in net.nodes.values()]
         net(torch.zeros(1, *net.spec["input"]["shape"]))
+        for hook in hooks:
+            hook.remove()
     own, state = net.nodes.state_dict(), {}
     for key in arrays:
         if key == "meta" or key.endswith(MOMENTUM):
