@@ -26,7 +26,7 @@ module pass_planner #(
     output wire logic                                empty_o,       // no position: to be dropped
     output wire logic                                tile_first_o,  // first pass of its tile
     output wire logic                                tile_last_o,   // last pass of its tile
-    output wire logic                                near_o,        // begins at one of the last pixels of the pass before
+    output wire logic                                near_o,        // begins at a last pixel of the pass before
     output wire logic                                first_row_o,   // first contribution to the pixels of its first row
     output wire logic                                first_rest_o,  // ... of the others
     output wire logic                                buf_o,         // partial-sum buffer
