@@ -258,13 +258,13 @@ module pass_planner #(
 
   // Rows from the first one of this pass to the last one of the pass before, in the same tile: where they are few and
   // short, a pixel returns before its sum is written.
-  logic signed [S_W-1:0] before_end_q, common_q;
+  logic [program_pkg::TILE_W:0] before_end_q, common_q;
   logic few_q, near_q;
   logic [5:0] pixels_q;
   always_ff @(posedge clk_i) begin
-    if (state_q == STEP) before_end_q <= ends_q[2] ? '0 : rows_end_q;
-    common_q <= before_end_q - above_q;
-    few_q    <= common_q > 0 && common_q < 8 && tile_w_q < 8;
+    if (state_q == STEP) before_end_q <= ends_q[2] ? '0 : rows_end_q[program_pkg::TILE_W:0];
+    common_q <= before_end_q - {5'd0, above_q[3:0]};  // below zero: far from few
+    few_q    <= common_q != 0 && common_q < 9'd8 && tile_w_q < 8;
     pixels_q <= 6'(common_q[2:0]) * 6'(tile_w_q[2:0]);
     near_q   <= few_q && pixels_q <= 6'(cq_pkg::SUM_DELAY);
   end
