@@ -20,7 +20,7 @@ from train.net import to_input
 from train.quantize.start import quantize
 from train.recipe import Training
 from train.tests.helpers import PROCESSES, START, images, inputs, nin, pieced, pixels
-from train.workers import Workers, find_device
+from train.workers import Workers, find_device, has_bfloat16
 
 CPU = torch.device("cpu")
 
@@ -285,6 +285,22 @@ def test_what_is_learnt(tmp_path):
         soft = (run.teachers[0](x).softmax(1) + run.teachers[1](x).softmax(1)) / 2
     expected = F.cross_entropy(logits, 0.75 * soft + 0.25 * labels)
     assert torch.allclose(run.loss(logits, x, labels), expected)
+
+
+@pytest.mark.parametrize(
+    "kind, feature, fast",
+    [
+        ("Intel Xeon", "amx_bf16", True),
+        ("Intel Xeon", "avx512_bf16", False),
+        ("AMD Zen4", "avx512_bf16", True),
+        ("AMD Zen3", "avx2", False),
+    ],
+)
+def test_bfloat16_where_it_is_fast(kind, feature, fast, monkeypatch):
+    own = {"cpu_name": kind, feature: True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: own)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    assert has_bfloat16.__wrapped__() is fast
 
 
 def test_smoothed_labels():
