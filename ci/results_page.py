@@ -5,7 +5,6 @@ The documentation site builds it anew each time (ci/docs_site.py).
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,19 +13,19 @@ import click
 import jinja2
 import yaml
 
-from host.simulation.rtl_index import ROOT
+from host import memory
 from model.common.command import Command, OutputFile
-from model.common.errors import UserError
 from model.common.files import write_text
 from model.compiler import compile_network
 from model.compiler.hardware import MODULE_COUNTS, Hardware
 from model.data.images import ZOO
-from model.network import load_network
+from model.network import Network, load_network
 from model.performance import energy, paper_dataflow
 from model.performance.cycle_model import predict
 from syn import baseline
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
+ACCURACY = ZOO / "accuracy.yaml"
 WHOLE = "clipq_accel"
 # W. Cheng, I.-C. Lin, Y.-Y. Shih, IEEE TCAS-I 69(10), 2022
 PAPER: dict[str, Any] = {"pes": 400, "mhz": 111, "peak": 91.1, "lut": 42416, "top1": 90.73}
@@ -56,7 +55,8 @@ def facts() -> dict[str, Any]:
         "work": [
             design(compiled) for design in (energy.accelerator, energy.paper, energy.eight_bit)
         ],
-        "top1": accuracy((ROOT / "README.md").read_text(encoding="utf-8")),
+        "top1": accuracy()[net.name]["quantized"],
+        "shipped": [shipped(load_network(path)) for path in sorted(ZOO.glob("*.clipq.npz"))],
         "blocks": [
             {"mhz": None, **dict(zip(("target", "build", "block"), name.split("/"))), **entry}
             for name, entry in figures.items()
@@ -79,11 +79,30 @@ def _rates(pes: int, cycles: int, mhz: float | None, macs: int) -> dict[str, Any
     }
 
 
-def accuracy(readme: str) -> str:
-    """Top-1 of the shipped network on CIFAR-10 (%), as the table of README.md has it."""
-    if not (found := re.search(r"^\| CIFAR-10 \| ([\d.]+) % ", readme, re.M)):
-        raise UserError("README.md: no row `| CIFAR-10 | ... %` with the top-1 of `make accuracy`")
-    return found[1]
+def accuracy() -> dict[str, dict[str, Any]]:
+    """Of the shipped networks: {name: {"title", "quantized", "full_precision"}}, the latter two the
+    top-1 (%) on the test images."""
+    found: dict[str, dict[str, Any]] = yaml.safe_load(ACCURACY.read_text(encoding="utf-8"))
+    return found
+
+
+def shipped(net: Network) -> dict[str, Any]:
+    """The row of a shipped network: size, accuracy, and cycles of each build."""
+    sizes = memory.measure(net)
+    cycles = [predict(compile_network(net, Hardware(modules))) for modules in MODULE_COUNTS]
+    macs = sum(layer.macs for layer in cycles[0].layers)
+    return {
+        "name": net.name,
+        "weights": sizes.weights_fp32 // 4,
+        "bytes": sizes.indices + sizes.codebooks + sizes.channels,
+        "macs": macs,
+        "cycles": [each.total_cycles for each in cycles],
+        "shares": [
+            macs / (100 * modules * each.total_cycles)
+            for modules, each in zip(MODULE_COUNTS, cycles)
+        ],
+        **accuracy()[net.name],
+    }
 
 
 def page() -> str:

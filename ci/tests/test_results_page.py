@@ -3,17 +3,16 @@
 import json
 import re
 
-import pytest
 from click.testing import CliRunner
 
 from ci import docs_site, results_page
 from host.simulation.rtl_index import ROOT
-from model.common.errors import UserError
 from model.compiler import compile_network
-from model.compiler.hardware import Hardware
+from model.compiler.hardware import MODULE_COUNTS, Hardware
 from model.data.images import ZOO
 from model.network import load_network
 from model.performance import energy
+from model.performance.cycle_model import predict
 from syn import baseline
 
 
@@ -29,7 +28,7 @@ def test_the_page_has_what_the_cycle_model_and_the_readme_say():
     golden = row(readme, "cycles an image from the first beat in")
     assert row(text, "cycles an image")[:3] == golden
     assert row(text, "cycles an image")[3] == row(readme, "cycles of the paper's")[0] + ", modelled"
-    assert row(text, "top-1 on CIFAR-10")[0] + " %" == row(readme, "CIFAR-10 |")[0]
+    assert row(text, "top-1 on CIFAR-10")[0] + " %" == row(readme, "NIN, CIFAR-10 |")[0]
     assert row(text, "effective GOP/s")[3] == "23.2, modelled"
     assert row(text, "images a second at")[3] == "52, modelled"
     assert row(text, "peak GOP/s")[3] == "91.1"
@@ -83,9 +82,20 @@ def test_figures_of_others_have_a_source():
         assert cells[1:3] == [rate, top1] and re.search(r"\(https://\S+\)$", cells[-1])
 
 
-def test_a_readme_without_the_accuracy_is_named():
-    with pytest.raises(UserError, match=r"README.md: no row `\| CIFAR-10"):
-        results_page.accuracy("| CIFAR-100 | 71.79 % |")
+def test_every_shipped_network_is_on_the_page():
+    """With the accuracy that README.md has, and the cycles of each build."""
+    text, readme = results_page.page(), (ROOT / "README.md").read_text()
+    names = sorted(path.name.removesuffix(".clipq.npz") for path in ZOO.glob("*.clipq.npz"))
+    assert sorted(results_page.accuracy()) == names
+    for name, facts in results_page.accuracy().items():
+        net = load_network(ZOO / f"{name}.clipq.npz")
+        cells = row(text, f"{name} |")
+        for modules, cell in zip(MODULE_COUNTS, cells[4:], strict=True):
+            cycles = predict(compile_network(net, Hardware(modules))).total_cycles
+            share = int(cells[2].replace(",", "")) / (100 * modules * cycles)
+            assert cell == f"{cycles:,} ({100 * share:.0f} %)"
+        assert cells[3] == f"{facts['quantized']:.2f}, {facts['full_precision']:.2f}"
+        assert row(readme, facts["title"] + " |")[:2] == [f"{x} %" for x in cells[3].split(", ")]
 
 
 def test_the_command_and_the_site_write_the_same_page(tmp_path, monkeypatch):
