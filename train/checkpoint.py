@@ -25,7 +25,7 @@ from model.common.errors import UserError, printable
 from model.network import Network, save_network
 from model.network.contract import MAX_TENSOR
 from train.net import Net, Node, to_network
-from train.quantize.codebooks import Quantizer, halves
+from train.quantize.codebooks import Quantizer, halves, halves_of_index
 
 ZOO = Path(__file__).resolve().parent.parent / "model" / "zoo"
 SUFFIX = ".ckpt.npz"
@@ -43,10 +43,11 @@ class CheckpointError(UserError, ValueError):
 
 @torch.no_grad()
 def snapped(net: Net) -> Net:
-    """A copy of the quantized `net` with the weights that its file gives back."""
+    """A copy of the quantized `net` with the weights that its file gives back: of half precision,
+    with their indices."""
     net = copy.deepcopy(net)
     for _, block in net.blocks():
-        block.weight.copy_(halves(block.weight))
+        block.weight.copy_(halves_of_index(block.weight, block.quantizer))
     return net
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from model.interchange.codebook import PEAK
 
 LEVELS = 4
+ROUNDINGS = 8  # tries, as a boundary follows the weights
 FINER = 4  # steps of fixed point tried: from the coarsest that clips nothing to one eighth of it
 
 
@@ -212,3 +213,24 @@ def halves(weights: Tensor) -> Tensor:
     """Float16 weights whose largest magnitude is 1: the smallest normal float16 is 6e-5."""
     peak = weights.abs().max()
     return (weights / torch.where(peak > 0, peak, 1.0)).half()
+
+
+def halves_of_index(weights: Tensor, quantizer: "Quantizer") -> Tensor:
+    """`halves` with the indices of the weights themselves. Training leaves many weights so near to
+    a boundary that the nearest half is on its other side: those take the next one on theirs."""
+    best = halves(weights)
+    if not isinstance(quantizer, Codebook):
+        return best
+    wanted, exact = quantizer.quantize(weights)[0], weights / weights.abs().max()
+    away = torch.where(exact > best, torch.inf, -torch.inf).numpy(force=True).astype(np.float16)
+    found, least = best, math.inf
+    for _ in range(ROUNDINGS):
+        wrong = quantizer.quantize(found.float())[0] != wanted
+        count = int(wrong.sum())
+        if count < least:
+            best, least = found, count
+        if not count:
+            break
+        moved = torch.from_numpy(np.nextafter(found.numpy(force=True), away)).to(found.device)
+        found = torch.where(wrong & (exact.abs() < 1), moved, found)
+    return best
