@@ -32,9 +32,9 @@ def test_random_networks(seed):
     assert np.array_equal(y, run_integer(net, x))
 
 
-@pytest.mark.parametrize("dataset", ["cifar10", "cifar100"])
-def test_shipped_networks(dataset, tmp_path):
-    path, out = ZOO / f"nin-{dataset}.clipq.npz", tmp_path / "x.onnx"
+@pytest.mark.parametrize("path", sorted(ZOO.glob("*.clipq.npz")), ids=lambda p: p.name)
+def test_shipped_networks(path, tmp_path):
+    out, dataset = tmp_path / "x.onnx", path.name.split(".")[0].split("-")[1]
     result = CliRunner().invoke(main, ["export", "--net", str(path), "--out", str(out)])
     assert result.exit_code == 0, result.output
     net, model = load_network(path), onnx.load(out)
