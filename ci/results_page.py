@@ -89,17 +89,16 @@ def accuracy() -> dict[str, dict[str, Any]]:
 def shipped(net: Network) -> dict[str, Any]:
     """The row of a shipped network: size, accuracy, and cycles of each build."""
     sizes = memory.measure(net)
-    cycles = [predict(compile_network(net, Hardware(modules))) for modules in MODULE_COUNTS]
-    macs = sum(layer.macs for layer in cycles[0].layers)
+    predictions = [predict(compile_network(net, Hardware(modules))) for modules in MODULE_COUNTS]
+    macs = sum(layer.macs for layer in predictions[0].layers)
     return {
         "name": net.name,
         "weights": sizes.weights_fp32 // 4,
         "bytes": sizes.indices + sizes.codebooks + sizes.channels,
         "macs": macs,
-        "cycles": [each.total_cycles for each in cycles],
-        "shares": [
-            macs / (100 * modules * each.total_cycles)
-            for modules, each in zip(MODULE_COUNTS, cycles)
+        "builds": [
+            _rates(100 * modules, prediction.total_cycles, None, macs)
+            for modules, prediction in zip(MODULE_COUNTS, predictions)
         ],
         **accuracy()[net.name],
     }

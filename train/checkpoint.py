@@ -44,7 +44,7 @@ class CheckpointError(UserError, ValueError):
 @torch.no_grad()
 def snapped(net: Net) -> Net:
     """A copy of the quantized `net` with the weights that its file gives back: of half precision,
-    with their indices."""
+    with their indices (`halves_of_index`)."""
     net = copy.deepcopy(net)
     for _, block in net.blocks():
         block.weight.copy_(halves_of_index(block.weight, block.quantizer))

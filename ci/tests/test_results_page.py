@@ -83,21 +83,24 @@ def test_figures_of_others_have_a_source():
 
 
 def test_every_shipped_network_is_on_the_page():
-    """With the accuracy that README.md has, and the cycles of each build."""
+    """With the cycles of each build, and the figures that README.md and docs/training.md have."""
     text, readme = results_page.page(), (ROOT / "README.md").read_text()
+    training = (ROOT / "docs" / "training.md").read_text()
     names = sorted(path.name.removesuffix(".clipq.npz") for path in ZOO.glob("*.clipq.npz"))
     assert sorted(results_page.accuracy()) == names
     for name, facts in results_page.accuracy().items():
         net = load_network(ZOO / f"{name}.clipq.npz")
-        cells, all_cycles = row(text, f"{name} |"), []
+        cells = row(text, f"{name} |")
         for modules, cell in zip(MODULE_COUNTS, cells[4:], strict=True):
             cycles = predict(compile_network(net, Hardware(modules))).total_cycles
-            all_cycles.append(f"{cycles:,}")
             share = int(cells[2].replace(",", "")) / (100 * modules * cycles)
             assert cell == f"{cycles:,} ({100 * share:.0f} %)"
         assert cells[3] == f"{facts['quantized']:.2f}, {facts['full_precision']:.2f}"
-        assert all(one in readme for one in all_cycles) or name == "nin-cifar100"
         assert row(readme, facts["title"] + " |")[:2] == [f"{x} %" for x in cells[3].split(", ")]
+        for kind, suffix in (("quantized", "clipq"), ("full_precision", "float")):
+            assert f"**{facts[kind]:.2f}** | `{name}.{suffix}.npz` |" in training
+    four, eight, sixteen = (cell.split()[0] for cell in row(text, "resnet20-cifar10 |")[4:])
+    assert f"takes {four}, {eight} and {sixteen} cycles" in " ".join(readme.split())
 
 
 def test_the_command_and_the_site_write_the_same_page(tmp_path, monkeypatch):

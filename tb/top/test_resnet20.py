@@ -9,7 +9,11 @@ from tb.lib.accelerator import random_generator
 from tb.lib.nin import nin_images
 from tb.top.bench import Bench
 
-CYCLE_LIMIT = {4: 130_000, 16: 45_000}  # total_cycles of an image by number of conv modules
+CYCLE_LIMIT = {
+    4: 130_000,
+    8: 70_000,
+    16: 45_000,
+}  # total_cycles of an image by number of conv modules
 IMAGES = 2
 
 

@@ -216,8 +216,11 @@ def halves(weights: Tensor) -> Tensor:
 
 
 def halves_of_index(weights: Tensor, quantizer: "Quantizer") -> Tensor:
-    """`halves` with the indices of the weights themselves. Training leaves many weights so near to
-    a boundary that the nearest half is on its other side: those take the next one on theirs."""
+    """Float16 weights, as `halves`, with the indices that the float32 weights have. Fine-tuning
+    leaves many weights near a boundary. Where the nearest half is on the other side of it, the next
+    one on the weight's side is taken. A boundary moves a little with the weights, so that a few
+    indices may still change (more with ClipQ): of ROUNDINGS tries the one with the fewest counts.
+    """
     best = halves(weights)
     if not isinstance(quantizer, Codebook):
         return best

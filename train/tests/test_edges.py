@@ -88,6 +88,18 @@ def test_a_network_that_half_precision_changes_is_refused(on_edge, tmp_path):
     assert not path.exists()
 
 
+def test_a_snapped_network_is_read_back_to_the_bit(on_edge, tmp_path):
+    net = snapped(on_edge[0])
+    path, again = tmp_path / "a.ckpt.npz", tmp_path / "b.ckpt.npz"
+    checkpoint.write(net, path, {})
+    read, _ = checkpoint.read(path)
+    assert same(net, read)
+    ours, theirs = net.state_dict(), read.state_dict()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    checkpoint.write(read, again, {})
+    assert path.read_bytes() == again.read_bytes()
+
+
 def test_snapping_keeps_every_index(on_edge):
     net, field = on_edge
     before, after = (one.nodes["conv2"].folded() for one in (net, snapped(net)))
