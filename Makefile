@@ -73,7 +73,7 @@ $(if $(filter random,$(SEED)),,$(call number,SEED))
 parsed := printf 'set -- %s' $(call quote,$(ARGS)) | sh -n 2>/dev/null
 $(call wrong,$(call fails,$(parsed)),ARGS,must be options as a shell takes them)
 
-RUN_USAGE := make run NET=x.clipq.npz IMAGES=x.npy BACKEND=int|torch|rtl OUT=out.npz
+RUN_USAGE := make run NET=x.clipq.npz IMAGES=x.npy OUT=out.npz [BACKEND=int|torch|rtl]
 ifneq ($(filter run,$(MAKECMDGOALS)),)
 $(call given,NET,$(RUN_USAGE))
 $(call given,IMAGES,$(RUN_USAGE))
@@ -153,7 +153,7 @@ help: ## list the commands
 setup: ## install everything, run nothing
 	@$(here) && bash -p ci/setup.sh
 
-demo: ## CIFAR-10 images through the RTL, every layer compared with PyTorch
+demo: ## CIFAR-10 images through the RTL, every layer compared with PyTorch: [MODULES=] [NET=]
 	@$(python) host demo $(call option,MODULES,modules) $(call option,NET,net) $(ARGS)
 
 ##@ Your network
@@ -164,7 +164,7 @@ import: ## an ONNX or QONNX model becomes a network file: MODEL= [CALIB=images.n
 check: ## whether a model or network file runs, and what it costs: NET=x.onnx|x.clipq.npz [MODULES=] [PLANES=] [ARGS=--clock=MHz]
 	@$(python) model check $(call option,NET,net) $(call option,MODULES,modules) $(call option,PLANES,planes) $(ARGS)
 
-run: ## any network on any input: NET= IMAGES= BACKEND=int|torch|rtl OUT= [PIXELS=1] [MODULES=] [PLANES=]
+run: ## any network on any input: NET= IMAGES= OUT= [BACKEND=int|torch|rtl] [PIXELS=1] [MODULES=] [PLANES=]
 	@$(python) host run $(call option,NET,net) $(call option,IMAGES,images) $(call option,BACKEND,backend) \
 	    $(call option,OUT,out) $(call flag,PIXELS,pixels) $(call option,MODULES,modules) $(call option,PLANES,planes)
 
@@ -194,12 +194,12 @@ train: ## from data to network: [RECIPE=full|short|resnet20|smoke|paper|digits|F
 tables: ## the 2022 paper's tables, measured: [TABLE=bits|point|quantizers] [DATASET=] [RECIPE=] [DEVICE=cuda]
 	@$(python) train tables $(TABLE) $(learning)
 
-vectors: ## shipped networks and weight vectors again from the shipped checkpoints
+vectors: ## the shipped networks again from the shipped checkpoints, byte for byte
 	@$(python) train export $(ARGS)
 
 ##@ Hardware
 
-perf: ## cycles, utilization and memory accesses per layer, measured and predicted; the work behind an image's energy
+perf: ## cycles, utilization and memory accesses per layer, measured and predicted: [MODULES=] [NET=]
 	@$(python) host perf $(call option,MODULES,modules) $(call option,NET,net) $(ARGS)
 
 synth: ## area and clock by open tools: [TARGET=ecp5|xc7] [MODULES=] [BLOCK=quick|all|whole|name] [JOBS=] [ARGS=]
