@@ -28,7 +28,12 @@ COMMON = (
     option("--recipe", default="full", help="full, short, smoke..., or a file *.yaml."),
     option("--dataset", type=DATASETS, help="Of a recipe that has a choice. [its own]"),
     option("--seed", type=SEED, help="Instead of the recipe's."),
-    option("--device", type=DEVICES, default="cpu", help="Several GPUs: torchrun --nproc-per-node=gpu -m train ..."),
+    option(
+        "--device",
+        type=DEVICES,
+        default="cpu",
+        help="Several GPUs: torchrun --nproc-per-node=gpu -m train ...",
+    ),
     option("--threads", type=THREADS, default=os.cpu_count(), help="Of the CPU."),
     option("--stages", "folder", type=FOLDER, default=STAGES, help="What the stages leave behind."),
 )

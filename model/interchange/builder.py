@@ -103,7 +103,7 @@ class Builder:
         """`constant` in float64. Raises Refused where one is not finite."""
         array = self.constant(node, position, default)
         if array is None:
-            return None
+            raise Refused(f"input {position + 1} is missing", "export the model again")
         array = np.asarray(array).astype(np.float64)
         if not np.isfinite(array).all():
             at = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
@@ -214,10 +214,11 @@ class Builder:
         if node.op == "Constant" and not node.domain:
             self.constants[node.outputs[0]] = _constant(node)
             return
-        operator = self.operators.get(node.op)
+        ours = not node.domain or node.op in QUANTIZERS
+        operator = self.operators.get(node.op) if ours else None
         fixed = bool(known) and all(name in self.constants for name in known)
         try:
-            if fixed and node.op not in QUANTIZERS:
+            if fixed and node.op not in (*QUANTIZERS, *NOT_FOLDED):
                 self._fold(node)
                 return
             if operator is None:
@@ -324,6 +325,9 @@ class Builder:
 
 # They compute constants, too: the reference evaluator has not all of their versions, or none.
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear", "Quant", "BipolarQuant")
+# Their results are random, or their time has no bound.
+NOT_FOLDED = ("If", "Loop", "Scan", "RandomNormalLike", "RandomUniformLike", "Bernoulli")
+NOT_FOLDED += ("Multinomial",)
 ELEMENTWISE = (
     "Add",
     "Sub",

@@ -28,7 +28,7 @@ ABOVE = 1 << 50  # beyond any product of the output stage, and a multiple of 2^3
 def to_onnx(net: Network) -> onnx.ModelProto:
     """A checked ONNX model of `net`: "input" int8 or uint8 [N, C, H, W]; the result, named like the
     last layer, int32 [N, C, H, W]."""
-    graph = _Graph()
+    graph = _Graph([layer.name for layer in net.layers])
     kinds = {"input": _kind(net.input_signed)}
     for layer in net.layers:
         {"conv": graph.conv, "maxpool": graph.maxpool, "avgpool": graph.avgpool, "add": graph.add}[
@@ -58,9 +58,16 @@ def _kind(signed: bool) -> int:
 class _Graph:
     """Nodes and constants; each layer's result is a tensor of the layer's name."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: list[str]) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.tensors: list[onnx.TensorProto] = []
+        self.dot = "."  # no layer may have the name of a tensor inside another one
+        while any(one.startswith(name + self.dot) for name in names for one in names):
+            self.dot += "."
+
+    def own(self, layer: Layer) -> str:
+        """How the names of the tensors inside a layer begin."""
+        return layer.name + self.dot
 
     def node(self, op: str, inputs: list[str], result: str, **attributes: Any) -> str:
         self.nodes.append(helper.make_node(op, inputs, [result], name=result, **attributes))
@@ -71,42 +78,45 @@ class _Graph:
         return name
 
     def conv(self, layer: Layer, last: bool) -> None:
-        weight = self.tensor(f"{layer.name}.weight", layer.weights)
+        own = self.own(layer)
+        weight = self.tensor(f"{own}weight", layer.weights)
         sums = self.node(
             "ConvInteger",
             [layer.inputs[0], weight],
-            f"{layer.name}.sums",
+            f"{own}sums",
             kernel_shape=layer.kernel,
             strides=layer.stride,
             pads=[*layer.pad, *layer.pad],
         )
-        bias = self.tensor(f"{layer.name}.bias", layer.bias.reshape(1, -1, 1, 1))
+        bias = self.tensor(f"{own}bias", layer.bias.reshape(1, -1, 1, 1))
         if layer.out == "int32":
             self.node("Add", [sums, bias], layer.name)
             return
-        total = self.node("Add", [sums, bias], f"{layer.name}.total")
-        wide = self.node("Cast", [total], f"{layer.name}.wide", to=TensorProto.INT64)
+        total = self.node("Add", [sums, bias], f"{own}total")
+        wide = self.node("Cast", [total], f"{own}wide", to=TensorProto.INT64)
         self._scaled(layer, last, wide, layer.mult, layer.shift)
 
     def avgpool(self, layer: Layer, last: bool) -> None:
+        own = self.own(layer)
         channels = layer.in_shape[0]
-        ones = self.tensor(f"{layer.name}.ones", np.ones((channels, 1, *layer.kernel), np.uint8))
+        ones = self.tensor(f"{own}ones", np.ones((channels, 1, *layer.kernel), np.uint8))
         raw = layer.out == "int32"
         sums = self.node(
             "ConvInteger",
             [layer.inputs[0], ones],
-            layer.name if raw else f"{layer.name}.sums",
+            layer.name if raw else f"{own}sums",
             group=channels,
             kernel_shape=layer.kernel,
             strides=layer.stride,
             pads=[*layer.pad, *layer.pad],
         )
         if not raw:
-            wide = self.node("Cast", [sums], f"{layer.name}.wide", to=TensorProto.INT64)
+            wide = self.node("Cast", [sums], f"{own}wide", to=TensorProto.INT64)
             self._scaled(layer, last, wide, layer.mult, layer.shift)
 
     def maxpool(self, layer: Layer, last: bool) -> None:
-        result = f"{layer.name}.narrow" if last else layer.name
+        own = self.own(layer)
+        result = f"{own}narrow" if last else layer.name
         self.node(
             "MaxPool",
             [layer.inputs[0]],
@@ -119,38 +129,40 @@ class _Graph:
             self.node("Cast", [result], layer.name, to=TensorProto.INT32)
 
     def add(self, layer: Layer, last: bool) -> None:
+        own = self.own(layer)
         terms = []
         for side, name, mult in zip("ab", layer.inputs, layer.mult):
-            wide = self.node("Cast", [name], f"{layer.name}.{side}", to=TensorProto.INT64)
-            factor = self.tensor(f"{layer.name}.mult_{side}", np.array(mult, np.int64))
-            terms.append(self.node("Mul", [wide, factor], f"{layer.name}.{side}_scaled"))
-        total = self.node("Add", terms, f"{layer.name}.total")
+            wide = self.node("Cast", [name], f"{own}{side}", to=TensorProto.INT64)
+            factor = self.tensor(f"{own}mult_{side}", np.array(mult, np.int64))
+            terms.append(self.node("Mul", [wide, factor], f"{own}{side}_scaled"))
+        total = self.node("Add", terms, f"{own}total")
         self._shifted(layer, last, total, np.array([layer.shift]))
 
     def _scaled(self, layer: Layer, last: bool, wide: str, mult: Any, shift: Any) -> None:
+        own = self.own(layer)
         mult, shift = (np.atleast_1d(v).astype(np.int64) for v in (mult, shift))
-        factor = self.tensor(f"{layer.name}.mult", mult.reshape(1, -1, 1, 1))
-        product = self.node("Mul", [wide, factor], f"{layer.name}.product")
+        factor = self.tensor(f"{own}mult", mult.reshape(1, -1, 1, 1))
+        product = self.node("Mul", [wide, factor], f"{own}product")
         self._shifted(layer, last, product, shift)
 
     def _shifted(self, layer: Layer, last: bool, product: str, shift: Any) -> None:
         """clamp((product + round) >> shift) in the type of the layer's result."""
         shift = shift.astype(np.int64).reshape(1, -1, 1, 1)
         divisor = np.int64(1) << shift
-        name = layer.name
-        above = self.tensor(f"{name}.above", np.int64(ABOVE) + (divisor >> 1))
-        by = self.tensor(f"{name}.divisor", divisor)
-        back = self.tensor(f"{name}.back", np.int64(ABOVE) // divisor)
-        raised = self.node("Add", [product, above], f"{name}.raised")
-        quotient = self.node("Div", [raised, by], f"{name}.quotient")
-        shifted = self.node("Sub", [quotient, back], f"{name}.shifted")
+        own = self.own(layer)
+        above = self.tensor(f"{own}above", np.int64(ABOVE) + (divisor >> 1))
+        by = self.tensor(f"{own}divisor", divisor)
+        back = self.tensor(f"{own}back", np.int64(ABOVE) // divisor)
+        raised = self.node("Add", [product, above], f"{own}raised")
+        quotient = self.node("Div", [raised, by], f"{own}quotient")
+        shifted = self.node("Sub", [quotient, back], f"{own}shifted")
         limits = [
-            self.tensor(f"{name}.{key}", np.array(getattr(layer, key), np.int64))
+            self.tensor(f"{own}{key}", np.array(getattr(layer, key), np.int64))
             for key in ("out_min", "out_max")
         ]
-        clamped = self.node("Clip", [shifted, *limits], f"{name}.clamped")
+        clamped = self.node("Clip", [shifted, *limits], f"{own}clamped")
         kind = TensorProto.INT32 if last else _kind(layer.out_signed)
-        self.node("Cast", [clamped], name, to=kind)
+        self.node("Cast", [clamped], layer.name, to=kind)
 
 
 @click.command(cls=Command, name="export")

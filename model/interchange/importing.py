@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from model.common.archive import read_array
@@ -101,7 +102,7 @@ def raw_input(
                 "-1..1, std in 0..1; divide both by 255"
             )
         pixels = 1 / (255 * std), -mean / std
-    elif normalized:
+    elif normalized and (images is None or np.asarray(images).dtype == np.uint8):
         pixels = np.ones(channels), np.zeros(channels)
     if images is None:
         return None, pixels
@@ -122,6 +123,11 @@ def raw_input(
         return images * gain + offset, pixels
     if images.dtype.kind not in "fiu":
         raise CalibrationError(f"calibration images must be numbers, not {images.dtype}")
+    if pixels is None and normalized:
+        net.notes.append(
+            "the calibration images are real numbers, so what a pixel is stays unknown: the file "
+            "has no scale and offset (give uint8 pixels, or --mean and --std)"
+        )
     images = images.astype(np.float64)
     if not np.isfinite(images).all():
         raise CalibrationError("calibration images hold NaN or infinite values")
@@ -151,16 +157,16 @@ def show(quantized: Quantized, notes: list[str], console: Console) -> None:
     """What became of each layer."""
     for note in notes:
         console.print(f"note: {note}", markup=False, highlight=False)
-    table = Table(title=f"{quantized.net.name}: how each layer was quantized")
+    table = Table(title=escape(f"{quantized.net.name}: how each layer was quantized"))
     for column in ("layer", "op", "output", "weights", "SQNR", "at a limit"):
         table.add_column(column, justify="right" if column in ("SQNR", "at a limit") else "left")
     for layer, quality in zip(quantized.net.layers, quantized.layers):
         known = not math.isnan(quality.sqnr)
         table.add_row(
-            layer.name,
+            escape(layer.name),
             layer.op,
             " x ".join(map(str, layer.out_shape)),
-            quality.weights,
+            escape(quality.weights),
             f"{quality.sqnr:.1f} dB" if known else "",
             f"{100 * quality.clamped:.1f} %" if known else "",
         )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from model.interchange.builder import Builder, Refused
 from model.interchange.float_net import Grid
@@ -81,6 +81,7 @@ def _pads(
     if mode in ("SAME_UPPER", "SAME_LOWER"):
         pads = [0, 0, 0, 0]
         for axis, (size, k, s) in enumerate(zip(value.shape[1:], kernel, strides)):
+            size += value.pad[axis] + value.pad[axis + 2]
             total = max((-(-size // s) - 1) * s + k - size, 0)
             less, more = total // 2, total - total // 2
             pads[axis], pads[axis + 2] = (less, more) if mode == "SAME_UPPER" else (more, less)
@@ -294,7 +295,7 @@ def max_pool(b: Builder, node: Node) -> Value:
             "pad a max pool by the same on both sides",
         )
     size = _size(value, kernel, strides, pads)
-    return b.add(
+    made = b.add(
         node,
         "maxpool",
         [value],
@@ -303,6 +304,7 @@ def max_pool(b: Builder, node: Node) -> Value:
         stride=strides,
         pad=pads[:2],
     )
+    return replace(made, steps=value.steps)
 
 
 def average_pool(b: Builder, node: Node) -> Value:
@@ -538,13 +540,13 @@ def _quantized(b: Builder, node: Node, grid: Grid) -> Value:
         value = replace(value, exclusive=b.values[name].exclusive)
     if value.source == "input" and value.exclusive and b.input_grid in (None, grid):
         b.input_grid = grid
-        return replace(value, grid=grid)
+        return value
     layer = b.ending(value)
     if layer is not None and layer.grid in (None, grid):
         layer.grid = grid
         layer.origin.append(b.origin(node))
-        return replace(value, grid=grid)
-    return replace(b.pointwise(node, value, grid=grid), grid=grid)
+        return value
+    return b.pointwise(node, value, grid=grid)
 
 
 def _readers_agree(b: Builder, node: Node) -> bool:
@@ -577,7 +579,8 @@ def _grid(b: Builder, node: Node, low: int, high: int, zero: np.ndarray) -> Grid
 
 
 def quantize_linear(b: Builder, node: Node) -> Value | np.ndarray:
-    zero = np.asarray(b.constant(node, 2, np.zeros((), np.uint8)))
+    kind = node.attributes.get("output_dtype", 0) or TensorProto.UINT8
+    zero = b.constant(node, 2, np.zeros((), helper.tensor_dtype_to_np_dtype(kind)))
     limits = {"uint8": (0, 255), "int8": (-128, 127), "uint4": (0, 15), "int4": (-8, 7)}
     if zero.dtype.name not in limits:
         raise Refused(f"integers of the type {zero.dtype}", "at most 8 bits are possible")
@@ -586,7 +589,8 @@ def quantize_linear(b: Builder, node: Node) -> Value | np.ndarray:
         scale, offset = (_along(node, v, x) for v in (b.numbers(node, 1), zero.astype(float)))
         return (np.rint(x / scale) + offset).clip(*limits[zero.dtype.name])
     grid = _grid(b, node, *limits[zero.dtype.name], zero.astype(np.int64))
-    return _quantized(b, node, grid) if grid else b.value(node)
+    value = _quantized(b, node, grid) if grid else b.value(node)
+    return replace(value, steps=(float(b.numbers(node, 1).item()), int(zero.item())))
 
 
 def _along(node: Node, array: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -601,14 +605,21 @@ def _along(node: Node, array: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def dequantize_linear(b: Builder, node: Node) -> Value | np.ndarray:
-    scale = b.numbers(node, 1)
+    scale, zero = b.numbers(node, 1), b.numbers(node, 2, np.zeros(()))
     if node.inputs[0] in b.constants:
-        x, zero = b.numbers(node, 0), b.numbers(node, 2, np.zeros(()))
+        x = b.numbers(node, 0)
         return (x - _along(node, zero, x)) * _along(node, scale, x)
     value = b.value(node)
-    if value.grid is not None and (scale.size != 1 or float(scale.ravel()[0]) != value.grid.scale):
-        raise Refused("its scale is not that of its QuantizeLinear", "use the same scale in both")
-    return replace(value, grid=None)
+    if scale.size != 1 or zero.size != 1:
+        raise Refused("one scale a channel", "activations have one scale a tensor")
+    if value.steps is None:  # the image itself is integers
+        ones = np.ones(value.shape[0])
+        return b.affine(node, value, ones * scale.item(), -ones * scale.item() * zero.item())
+    if value.steps != (scale.item(), zero.item()):
+        raise Refused(
+            "its scale and zero point are not those of its QuantizeLinear", "use the same in both"
+        )
+    return replace(value, steps=None)
 
 
 def quant(b: Builder, node: Node) -> Value | np.ndarray:
@@ -629,8 +640,7 @@ def quant(b: Builder, node: Node) -> Value | np.ndarray:
         x = b.numbers(node, 0)
         return (np.rint(x / scale + zero).clip(low, high) - zero) * scale
     grid = _grid(b, node, low, high, zero)
-    value = _quantized(b, node, grid) if grid else b.value(node)
-    return replace(value, grid=None)
+    return _quantized(b, node, grid) if grid else b.value(node)
 
 
 def bipolar_quant(b: Builder, node: Node) -> np.ndarray:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from model.interchange.float_net import Grid
-
 NO_PAD = (0, 0, 0, 0)
 
 
@@ -16,8 +14,8 @@ class Value:
 
     axes: letter of each dimension, N C H W; F is C, H and W flattened in the order `flat`.
     pad: zeros around it that are still to be applied, (top, left, bottom, right).
-    exclusive: nothing else reads the layer's result. grid: it is integers of this grid, not yet
-    dequantized.
+    exclusive: nothing else reads the layer's result. steps: (scale, zero point) of the
+    QuantizeLinear that made integers of it, which are not dequantized yet.
     """
 
     source: str
@@ -26,7 +24,7 @@ class Value:
     flat: str = ""
     pad: tuple[int, int, int, int] = NO_PAD
     exclusive: bool = True
-    grid: Grid | None = None
+    steps: tuple[float, int] | None = None
 
     def dims(self, batch: int) -> list[int]:
         """Sizes of the ONNX tensor."""

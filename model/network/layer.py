@@ -60,7 +60,8 @@ class Layer:
         order, without bias."""
         largest = 128 if self.in_signed else 255
         if self.op == "avgpool":
-            return np.full(self.in_shape[0], largest * math.prod(self.kernel), np.int64)
+            reach = min(largest * math.prod(self.kernel), 1 << 62)  # an int64 that says too large
+            return np.full(self.in_shape[0], reach, np.int64)
         counts = [
             np.count_nonzero(self.index == k, axis=(1, 2, 3)) for k in range(len(self.codebook))
         ]

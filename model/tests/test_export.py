@@ -1,5 +1,7 @@
 """onnxruntime computes the integers of the network file in what export writes."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -30,6 +32,20 @@ def test_random_networks(seed):
     y = run(to_onnx(net), net, x)
     assert y.dtype == np.int32
     assert np.array_equal(y, run_integer(net, x))
+
+
+def test_layers_named_like_tensors_inside_others():
+    net = random_network(np.random.default_rng(1), max_layers=3)
+    names = ["a", "a.sums", "a..weight", "a.total"][: len(net.layers)]
+    new = dict(zip([layer.name for layer in net.layers], names), input="input")
+    layers = tuple(
+        replace(layer, name=new[layer.name], inputs=tuple(new[i] for i in layer.inputs))
+        for layer in net.layers
+    )
+    assert len(layers) > 1
+    x = random_input(np.random.default_rng(0), net, 2)
+    renamed = replace(net, layers=layers)
+    assert np.array_equal(run(to_onnx(renamed), renamed, x), run_integer(net, x))
 
 
 @pytest.mark.parametrize("path", sorted(ZOO.glob("*.clipq.npz")), ids=lambda p: p.name)

@@ -1,6 +1,9 @@
 """Models of public architectures become networks: what is translated equals onnxruntime in real
 numbers, and what is quantized runs the same in integers, torch and onnxruntime."""
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -299,6 +302,101 @@ def test_what_nothing_before_can_take_becomes_a_layer():
     assert (graph.gain == 0.5).all() and (graph.offset == -0.5).all()
     expected = run_onnx(model, images)
     assert np.abs(list(run_net(graph, images).values())[-1] - expected).max() < 1e-4
+
+
+def dequantized_image(zero, kind=TensorProto.UINT8):
+    """DequantizeLinear of an image of integers, max pool, convolution; its scale is 1/64."""
+    g = zoo.Graph(["N", 3, 6, 6], opset=19)
+    g.input = helper.make_tensor_value_info("image", kind, ["N", 3, 6, 6])
+    dtype = helper.tensor_dtype_to_np_dtype(kind)
+    x = g.op("MaxPool", "image", kernel_shape=[2, 2])
+    x = g.op("DequantizeLinear", x, g.const(1 / 64), g.const(zero, dtype))
+    return g.model(g.conv(x, 3, 4, 3))
+
+
+@pytest.mark.parametrize("zero", [0, 128])
+def test_image_of_integers_is_dequantized(zero):
+    model = dequantized_image(zero)
+    x = np.random.default_rng(0).integers(0, 256, (4, 3, 6, 6), dtype=np.uint8)
+    expected = run_onnx(model, x)
+    real = list(run_net(lower(graph_of(model)), x.astype(float)).values())[-1]
+    assert np.abs(real - expected).max() < 1e-4
+    g = zoo.Graph(["N", 3, 6, 6], opset=19)
+    g.input = model.graph.input[0]
+    first = g.op("DequantizeLinear", "image", g.const(1 / 64), g.const(zero, np.uint8))
+    model = g.model(g.conv(first, 3, 4, 3))
+    graph = lower(graph_of(model))
+    assert (graph.gain == 1 / 64).all() and (graph.offset == -zero / 64).all()
+    quantized, _ = import_onnx_model(model, x)
+    assert quantized.net.scale is not None and quantized.layers[0].sqnr > 10
+
+
+def import_onnx_model(model, images):
+    with tempfile.TemporaryDirectory() as folder:
+        return import_onnx(saved(model, Path(folder)), images)
+
+
+def test_pool_between_quantizer_and_its_inverse():
+    g = zoo.Graph(["N", 3, 8, 8], opset=19)
+    scale, zero = g.const(1 / 16), g.const(0, np.uint8)
+    x = g.op("QuantizeLinear", g.relu(g.conv("image", 3, 4, 3)), scale, zero)
+    x = g.op("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
+    x = g.op("DequantizeLinear", x, scale, zero)
+    model, images = g.model(g.conv(x, 4, 2, 3)), zoo.images((3, 8, 8), 4)
+    graph = lower(graph_of(model))
+    assert [layer.op for layer in graph.layers] == ["conv", "maxpool", "conv"]
+    assert graph.layers[0].grid.scale == 1 / 16
+    assert np.abs(list(run_net(graph, images).values())[-1] - run_onnx(model, images)).max() < 0.3
+
+
+def test_type_of_a_quantizer_without_a_zero_point():
+    """output_dtype of opset 21: weights keep their sign, activations their range."""
+    g = zoo.Graph(["N", 3, 6, 6], opset=21)
+    scale, weight = g.const(1 / 32), g.weights(4, 3, 3, 3)
+    q = g.op("QuantizeLinear", g.const(weight), scale, output_dtype=TensorProto.INT8)
+    w = g.op("DequantizeLinear", q, scale)
+    x = g.op("QuantizeLinear", "image", scale, output_dtype=TensorProto.INT8)
+    x = g.op("Conv", g.op("DequantizeLinear", x, scale), w)
+    graph = lower(graph_of(g.model(x)))
+    assert np.array_equal(graph.layers[0].weight, np.rint(weight.astype(np.float32) * 32) / 32)
+    assert (graph.grid.low, graph.grid.high) == (-128, 127)
+
+
+@pytest.mark.parametrize("kind", ["Conv", "AveragePool"])
+def test_same_padding_of_a_padded_tensor(kind):
+    """The operator sees the tensor that Pad makes."""
+    g = zoo.Graph(["N", 3, 8, 8])
+    x = g.relu(g.conv("image", 3, 3, 1))
+    x = g.op("Pad", x, g.const([0, 0, 0, 0, 0, 0, 1, 1], np.int64))
+    same = {"auto_pad": "SAME_UPPER", "strides": [2, 2]}
+    kernel = [g.const(g.weights(3, 3, 3, 3))] if kind == "Conv" else []
+    size = {} if kernel else {"kernel_shape": [1, 1]}
+    x = g.op(kind, x, *kernel, **same, **size)
+    model, images = g.model(g.conv(x, 3, 2, 1)), zoo.images((3, 8, 8), 3)
+    expected = run_onnx(model, images)
+    real = list(run_net(lower(graph_of(model)), images).values())[-1]
+    assert real.shape == expected.shape == (3, 2, 5, 5)
+    assert np.abs(real - expected).max() < 1e-4
+
+
+def test_numbers_say_nothing_of_pixels():
+    """A normalization in the graph is of the numbers that the model reads, not of pixels."""
+    g = zoo.Graph(["N", 3, 6, 6])
+    model = g.model(g.conv(g.op("Div", "image", g.const(0.25)), 3, 4, 3))
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 3, 6, 6), dtype=np.uint8)
+    quantized, notes = import_onnx_model(model, pixels)
+    assert quantized.net.scale and not notes
+    quantized, notes = import_onnx_model(model, pixels / 255)
+    assert not quantized.net.scale and "no scale and offset" in notes[-1]
+
+
+def test_layer_name_that_looks_like_markup(tmp_path):
+    g = zoo.Graph(["N", 3, 6, 6])
+    path = saved(g.model(g.conv("image", 3, 4, 3, name="block[/a]/conv")), tmp_path)
+    np.save(tmp_path / "x.npy", zoo.images((3, 6, 6), 4))
+    given = ["--model", path, "--calib", tmp_path / "x.npy", "--out", tmp_path / "n.clipq.npz"]
+    result = CliRunner().invoke(main, ["import", *map(str, given)])
+    assert result.exit_code == 0 and "block[/a]/conv" in result.output, result.output
 
 
 def test_external_data(tmp_path):

@@ -95,6 +95,32 @@ NODES = {
         "QDQ",
     ),
     "unknown domain": (one("Frobnicate", domain="com.acme"), "com.acme.Frobnicate", "docs/import"),
+    "foreign relu": (one("Relu", domain="com.acme"), "com.acme.Relu", "docs/import"),
+    "quantizer without scale": (one("Quant", domain=zoo.QONNX), "input 2 is missing", "export"),
+    "other zero point": (
+        (
+            lambda g: g.model(
+                g.op(
+                    "DequantizeLinear",
+                    g.op("QuantizeLinear", "image", g.const(0.5), g.const(0, np.uint8)),
+                    g.const(0.5),
+                    g.const(3, np.uint8),
+                    name="the node",
+                )
+            )
+        )(zoo.Graph(["N", 4, 8, 8])),
+        "not those of its QuantizeLinear",
+        "the same in both",
+    ),
+    "random weights": (
+        (
+            lambda g: g.model(
+                g.op("Conv", "image", g.op("RandomNormalLike", g.const(W), name="the node"))
+            )
+        )(zoo.Graph(["N", 4, 8, 8])),
+        "RandomNormalLike",
+        "docs/import",
+    ),
     "bipolar": (one("BipolarQuant", 1.0, domain=zoo.QONNX), "BipolarQuant", "2 bits or more"),
     "16 bits": (
         one("Quant", 0.1, 0.0, 16.0, domain=zoo.QONNX, signed=1, narrow=0, rounding_mode="FLOOR"),

@@ -396,6 +396,12 @@ REJECTED = {
         lambda m, n, v: n["gap"].update(shift=32),
         "layer 'gap': shift: must be an integer in 0..31, not 32",
     ),
+    "avgpool kernel beyond 64 bits": (
+        lambda m, n, v: n["gap"].update(
+            kernel=[2**31 - 1] * 2, stride=[2**31 - 1] * 2, pad=[2**31 - 2] * 2
+        ),
+        "layer 'gap': kernel: max|a| * window of output channel 0 is",
+    ),
     "add mult": (
         lambda m, n, v: n["sum"].update(mult=[1, 0]),
         "layer 'sum': mult: must be an integer in 1..32767, not 0",
