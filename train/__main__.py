@@ -10,7 +10,7 @@ import click
 from click import option
 
 from model.common.command import Command
-from model.common.errors import printable
+from model.common.errors import UserError, printable
 from model.common.files import check_output
 from train import checkpoint, sources, tables
 from train.recipe import read
@@ -28,12 +28,7 @@ COMMON = (
     option("--recipe", default="full", help="full, short, smoke..., or a file *.yaml."),
     option("--dataset", type=DATASETS, help="Of a recipe that has a choice. [its own]"),
     option("--seed", type=SEED, help="Instead of the recipe's."),
-    option(
-        "--device",
-        type=DEVICES,
-        default="cpu",
-        help="Several GPUs: torchrun --nproc-per-node=gpu -m train ...",
-    ),
+    option("--device", type=DEVICES, default="cpu", help="Several: torchrun --nproc-per-node=gpu."),
     option("--threads", type=THREADS, default=os.cpu_count(), help="Of the CPU."),
     option("--stages", "folder", type=FOLDER, default=STAGES, help="What the stages leave behind."),
 )
@@ -102,6 +97,12 @@ def evaluate(path: Path, dataset: str | None, **given: Any) -> None:
     net, facts = checkpoint.read(path)
     dataset = dataset or facts.get("dataset")
     made = project(dataset=dataset, **given)
+    theirs = made.sets.classes, list(made.sets.test.pixels.shape[1:])
+    if (facts.get("classes", theirs[0]), net.spec["input"]["shape"]) != theirs:
+        raise UserError(
+            f"{printable(path)}: made for other classes or images than those of the recipe "
+            f"{made.recipe.name}; --dataset or --recipe names its own"
+        )
     way = "full precision" if net.mode == "float" else "integers"
     click.echo(f"{path.name}: top-1 {made.accuracy(net, 'test'):.2%} in {way}")
 

@@ -146,13 +146,20 @@ class Run:
     @torch.no_grad()
     def check(self) -> None:
         """Raise UserError where a network does not take the images, or the shift is too large."""
+        if len(self.train) < 2:
+            raise UserError(f"{self.name}: one training image is too few")
         shape = self.train.pixels.shape[1:]
         try:
             data.augment(self.train.pixels[:1], data.generator(0), False, self.shift)
             for size in set(self.sizes):
                 one = data.resize(torch.zeros(1, *shape, device=self.workers.device), size)
                 for net in (self.net, *self.teachers):
-                    net(one)
+                    if (found := net(one).shape) != (1, net.classes):
+                        raise UserError(
+                            f"{self.name}: of an image of {list(one.shape[1:])} the network makes "
+                            f"{found.numel()} numbers for {net.classes} classes; pool the whole "
+                            "map before the end"
+                        )
         except RuntimeError as error:
             raise UserError(
                 f"{self.name}: images of {list(shape)} do not fit a shift of {self.shift}, "
@@ -175,7 +182,8 @@ class Run:
                 shares = data.mixture(len(x), draw)
                 x, expected = data.mix(x, *shares), data.mix(expected, *shares)
             x = to_input(data.resize(x, size), self.net.spec["input"])
-            parts = zip(x.split(settings.statistics), expected.split(settings.statistics))
+            sizes = piece_sizes(len(x), settings.statistics)
+            parts = zip(x.split(sizes), expected.split(sizes))
             draws = (data.generator(seed, epoch, step, DROPPING, k) for k in range(len(x)))
             # Mixed images have other statistics: only plain ones set the running ones.
             yield [(*part, draw) for part, draw in zip(parts, draws)], not mixed
@@ -213,6 +221,13 @@ class Run:
 def learning_factor(done: float) -> float:
     """Linear warm-up, then linear to zero; `done` in 0..1."""
     return done / WARMUP if done < WARMUP else (1 - done) / (1 - WARMUP)
+
+
+def piece_sizes(count: int, most: int) -> list[int]:
+    """Sizes of the pieces of a batch: `most`, and the rest; one image, which has no variance, joins
+    the piece before."""
+    sizes = [len(piece) for piece in torch.arange(count).split(most)]
+    return [*sizes[:-2], most + 1] if len(sizes) > 1 and sizes[-1] == 1 else sizes
 
 
 def targets(labels: Tensor, classes: int, smoothing: float = 0.0) -> Tensor:

@@ -1,6 +1,7 @@
 """A recipe: a YAML file that says which network is made of which data, and how, stage by stage."""
 
 import json
+from collections.abc import Callable
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,6 +27,7 @@ from model.network.contract import show
 RECIPES = Path(__file__).resolve().parent / "recipes"
 MAX_BYTES = 1 << 20
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+Named = ImportString[Callable[..., Any]]  # "module:Class"
 Teacher = Literal["teacher", "full_precision"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[int, Field(ge=1, le=10_000)]
@@ -56,7 +58,7 @@ class Training:
     cutout: int = Field(default=0, ge=0, le=1000)
     mix: Share = 0.0
     exact: Share = 0.0
-    net: ImportString[Any] | None = None
+    net: Named | None = None
 
     @model_validator(mode="after")
     def _has_teachers(self) -> "Training":
@@ -98,7 +100,7 @@ class Data(BaseModel):
     cifar: Literal["cifar10", "cifar100"] | None = None
     npz: str | None = None
     folder: str | None = None
-    dataset: ImportString[Any] | None = Field(default=None, alias="class")
+    dataset: Named | None = Field(default=None, alias="class")
     arguments: dict[str, Any] = {}
     validation: PositiveInt = 5000
     test: PositiveInt = 1000
@@ -122,7 +124,7 @@ class Recipe:
 
     name: Annotated[str, Field(pattern=r"^\w[\w.+-]{0,99}$")]
     data: Data
-    net: ImportString[Any]
+    net: Named
     full_precision: Training
     quantize: Quantization
     fine_tune: Training
@@ -137,10 +139,13 @@ class Recipe:
     def _has_teachers(self) -> "Recipe":
         if self.teacher is not None and not self.teacher.net:
             raise ValueError("teacher.net is missing")
-        before = {"teacher"} if self.teacher else set()
-        for name, known in (("full_precision", before), ("fine_tune", before | {"full_precision"})):
-            if missing := set(getattr(self, name).teachers) - known:
+        known: set[str] = set()
+        for name in ("teacher", "full_precision", "fine_tune"):
+            if (stage := getattr(self, name)) is None:
+                continue
+            if missing := set(stage.teachers) - known:
                 raise ValueError(f"{name}.teachers: there is no {missing.pop()} before this stage")
+            known.add(name)
         return self
 
     @property
@@ -179,6 +184,6 @@ def read(which: str, dataset: str | None = None, seed: int | None = None) -> Rec
         where = ".".join(str(part) for part in first["loc"]) or "its content"
         value = "" if first["type"] == "missing" else f", not {show(first['input'])}"
         reason = f"{where}: {first['msg']}{value}"
-    except (ValueError, TypeError, yaml.YAMLError, RecursionError) as error:
-        reason = " ".join(str(error).split())
+    except Exception as error:  # the code of a module that is named raises anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
     raise RecipeError(f"{printable(path)}: {printable(reason)[:600]}")

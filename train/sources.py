@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from model.common.archive import Archive
+from model.common.archive import Archive, ArchiveError
 from model.common.errors import UserError, printable
 from model.data.cifar import class_names, load_cifar
+from model.network.contract import is_name
 from train.recipe import Data
 
 MAX_BYTES = 1 << 34
@@ -91,12 +92,18 @@ def load(data: Data, folder: Path) -> Sets:
     where = folder / named if kind in ("npz", "folder") else named
     readers = {"cifar": _cifar, "npz": _npz, "folder": _folder, "dataset": _dataset}
     given, tests, classes = readers[kind](where, data.arguments)
+    for name in classes:
+        if not is_name(name):
+            raise SourceError(f"class {printable(name)!r}: a name has 1..255 printable characters")
     trained = _checked(given, len(classes), printable(where))
     count = 0 if tests else data.test  # of the training images, where there are no others
     order = np.random.default_rng(0).permutation(len(trained))
     parts = np.split(order, [count, count + data.validation])
     tested, held, kept = (trained.take(np.sort(part)) for part in parts)
     tested = _checked(tests, len(classes), printable(where)) if tests else tested
+    sizes = [list(images.pixels.shape[1:]) for images in (trained, tested)]
+    if sizes[0] != sizes[1]:
+        raise SourceError(f"{printable(where)}: test images of {sizes[1]}, others of {sizes[0]}")
     sets = Sets(kept, held, tested, classes)
     if 0 in (len(sets.train), len(sets.val), len(sets.test)):
         raise SourceError(
@@ -124,8 +131,11 @@ def _cifar(name: Any, arguments: Any) -> Parts:
 
 
 def _npz(path: Any, arguments: Any) -> Parts:
-    with Archive(path, MAX_BYTES) as archive:
-        found = dict(archive)
+    try:
+        with Archive(path, MAX_BYTES) as archive:
+            found = dict(archive)
+    except ArchiveError as error:
+        raise SourceError(f"{printable(path)}: {error}") from error
     if missing := {"images", "labels"} - set(found):
         raise SourceError(f"{printable(path)}: array {sorted(missing)[0]} is missing")
     labels = found["labels"]
@@ -139,8 +149,20 @@ def _folder(path: Any, arguments: Any) -> Parts:
     train, test = path / "train", path / "test"
     if not train.is_dir():
         raise SourceError(f"{printable(train)}: no folder of classes")
-    classes = sorted(p.name for p in train.iterdir() if p.is_dir())
-    return _read(train, classes), _read(test, classes) if test.is_dir() else None, classes
+    classes = _classes(train)
+    given = _read(train, classes)
+    if empty := set(range(len(classes))) - set(given[1]):
+        raise SourceError(f"{printable(train / classes[min(empty)])}: no images")
+    if not test.is_dir():
+        return given, None, classes
+    if unknown := set(_classes(test)) - set(classes):
+        raise SourceError(f"{printable(test / unknown.pop())}: a class without training images")
+    return given, _read(test, classes), classes
+
+
+def _classes(place: Path) -> list[str]:
+    """Names of the folders, but for hidden ones."""
+    return sorted(p.name for p in place.iterdir() if p.is_dir() and p.name[0] != ".")
 
 
 def _read(place: Path, classes: list[str]) -> tuple[Any, list[int]]:
@@ -164,12 +186,19 @@ def _read(place: Path, classes: list[str]) -> tuple[Any, list[int]]:
 
 
 def _dataset(kind: Any, arguments: Any) -> Parts:
-    train, test = (kind(train=split, **arguments) for split in (True, False))
     parts = []
-    for made in (train, test):
-        images, labels = zip(*(made[i] for i in range(len(made))))
-        parts.append((np.stack([_pixels(one) for one in images]), [int(label) for label in labels]))
-    return parts[0], parts[1], [str(name) for name in train.classes]
+    try:
+        train, test = (kind(train=split, **arguments) for split in (True, False))
+        for made in (train, test):
+            images, labels = zip(*(made[i] for i in range(len(made))))
+            pixels = np.stack([_pixels(one) for one in images])
+            parts.append((pixels, [int(label) for label in labels]))
+        return parts[0], parts[1], [str(name) for name in train.classes]
+    except Exception as error:  # the code of the class
+        raise SourceError(
+            f"data.class {printable(kind)}: it must take train=True or False, give images of one "
+            f"size with labels, and have classes ({type(error).__name__}: {printable(error)[:200]})"
+        ) from error
 
 
 def _pixels(image: Any) -> np.ndarray:

@@ -1,16 +1,19 @@
 """From data to network file: the stages of a recipe, each found again by what decides its result.
 
-A stage's folder has a hash of its settings, the network, the data, the seed, PyTorch's version,
-RESULTS and the stages before it in its name, so recipes share what they have in common. Its result
+A stage's folder has a hash of its settings, the network and its first weights, the data, the seed,
+PyTorch's version, RESULTS and the stages before it in its name, so recipes share what they have in
+common. Its result
 is written whole; a stage that has one is not run again, and one that trains goes on from its state.
 """
 
+import copy
 import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -18,21 +21,21 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from model.common.errors import UserError
+from model.common.errors import UserError, printable
 from model.common.files import check_output, write_text
 from model.network import Network, save_network
 from model.reference.integer import run_integer
 from train import card, checkpoint, engine, sources
 from train.net import Net, to_input, to_network
 from train.quantize.start import quantize
-from train.recipe import Recipe, Training
+from train.recipe import Recipe, RecipeError, Training
 from train.trace import trace
 from train.workers import Workers, meet, rank
 
 FOLDER = Path("build/train")
 STAGES: tuple[str, ...] = ("teacher", "full_precision", "quantize", "fine_tune")
 CHECKED_IMAGES = 100  # that the NumPy model must agree on before a network is written
-RESULTS = 3  # another number whenever a change of the code changes what a training gives
+RESULTS = 4  # another number whenever a change of the code changes what a training gives
 
 
 @dataclass
@@ -48,14 +51,32 @@ class Project:
 
     @cached_property
     def networks(self) -> dict[str, Net]:
-        """New ones of the stages that begin with one."""
+        """New ones of the stages that begin with one. Raises RecipeError, or TraceError."""
         recipe, found = self.recipe, {}
-        named = {"full_precision": (recipe.net, recipe.arguments)}
+        named: dict[str, Any] = {"full_precision": (recipe.net, recipe.arguments)}
         if recipe.teacher:
             named["teacher"] = recipe.teacher.net, {}
         for name, (kind, arguments) in named.items():
             torch.manual_seed(recipe.seed)
-            found[name] = trace(kind(len(self.sets.classes), **arguments), self.sets.input())
+            where = f"{printable(recipe.path)}: the network of {name}"
+            try:
+                module = kind(len(self.sets.classes), **arguments)
+            except Exception as error:  # the user's own code
+                raise RecipeError(f"{where}: {type(error).__name__}: {printable(error)}") from error
+            found[name] = trace(module, self.sets.input())
+            if (given := found[name].classes) != (wanted := len(self.sets.classes)):
+                raise RecipeError(f"{where} has {given} outputs for {wanted} classes")
+        return found
+
+    @cached_property
+    def starts(self) -> dict[str, str]:
+        """A digest of each new network: its description and its weights."""
+        found = {}
+        for name, net in self.networks.items():
+            seen = hashlib.sha256(repr(net.spec).encode())
+            for tensor in net.state_dict().values():
+                seen.update(tensor.numpy().tobytes())
+            found[name] = seen.hexdigest()
         return found
 
     @property
@@ -68,9 +89,10 @@ class Project:
         recipe, settings = self.recipe, getattr(self.recipe, name)
         before = list(getattr(settings, "teachers", ()))
         before += {"quantize": ["full_precision"], "fine_tune": ["quantize"]}.get(name, [])
-        network = self.networks[name].spec if name in self.networks else None
+        written = {key: value for key, value in asdict(settings).items() if key != "net"}
         common = RESULTS, torch.__version__, self.sets.digest, recipe.seed, self.device.type
-        own = name, asdict(settings), network, recipe.flip, recipe.shift, *map(self.key, before)
+        start = self.starts.get(name)
+        own = name, written, start, recipe.flip, recipe.shift, *map(self.key, before)
         return hashlib.sha256(repr(common + own).encode()).hexdigest()[:12]
 
     def place(self, name: str) -> Path:
@@ -129,7 +151,8 @@ class Project:
 
     def _train(self, name: str) -> None:
         recipe, settings = self.recipe, getattr(self.recipe, name)
-        net = self.net("quantize") if name == "fine_tune" else self.networks[name]
+        new = copy.deepcopy(self.networks.get(name))
+        net = new or self.net("quantize")
         train, val = (images.to(self.device) for images in (self.sets.train, self.sets.val))
         teachers = [self.net(teacher) for teacher in settings.teachers]
         given = recipe.seed, recipe.flip, recipe.shift, teachers, name
@@ -160,6 +183,8 @@ class Project:
     def finish(self, out: Path) -> dict[str, dict[str, float]]:
         """Run the stages, write checkpoints, network file and model card into `out`; the test
         images are looked at once, here. Returns the accuracies."""
+        if self.recipe.quantize.method == "fixed":
+            raise RecipeError("quantize.method: a network file cannot hold the weights of fixed")
         out.mkdir(parents=True, exist_ok=True)
         paths = self.files(out)
         for path in paths.values():
@@ -177,6 +202,7 @@ class Project:
         pixels = self.sets.test.pixels[:CHECKED_IMAGES]
         check_equal(net, network, to_input(pixels, net.spec["input"]))
         facts = {"classes": self.sets.classes, "seed": self.recipe.seed, "name": self.recipe.name}
+        facts["dataset"] = self.recipe.data.cifar
         for (kind, one), path in zip(nets.items(), (paths["float"], paths["ckpt"])):
             checkpoint.write(one, path, {**facts, "validation": accuracies[kind]["val"]})
         save_network(network, paths["clipq"])

@@ -31,6 +31,11 @@ def pair(value: Any) -> list[int]:
     return values * 2 if len(values) == 1 else values
 
 
+def _kind(node: Any) -> str:
+    """The operation of a traced tensor, "" of an input."""
+    return node.target.__name__.split(".")[0].removesuffix("_") if callable(node.target) else ""
+
+
 class Tracer:
     """Makes the description of one module.
 
@@ -66,7 +71,7 @@ class Tracer:
                 self.outputs = [self.values.get(one) for one in node.args[0]]
 
     def _take(self, node: Any) -> None:
-        kind = node.target.__name__.split(".")[0].removesuffix("_")
+        kind = _kind(node)
         known = getattr(getattr(node.target, "_schema", None), "arguments", ())
         given = {one.name: one.default_value for one in known}
         given.update(zip(given, node.args), **node.kwargs)
@@ -101,6 +106,13 @@ class Tracer:
         if not isinstance(name, str):
             raise TraceError("it needs two tensors that layers compute")
         return name
+
+    def _alone(self, value: Any) -> bool:
+        """Whether a traced tensor has one reader, and no other reads it before SAME or
+        FLATTENING."""
+        while len(value.users) == 1 and _kind(value) in (*SAME, *FLATTENING):
+            value = value.args[0]
+        return len(value.users) == 1
 
     def _layer(self, node: Any, op: str, *inputs: Any, **fields: Any) -> str:
         names = [self._name_of(one) for one in inputs]
@@ -140,8 +152,13 @@ class Tracer:
     def batch_norm(self, node: Any, given: Spec) -> None:
         name = self._name_of(given["input"])
         held = {key: self.values.get(given[key]) for key in BN}
-        alone = name in self.weights and name not in self.norms and len(given["input"].users) == 1
-        if not alone or self.layers[name]["relu"] or None in held.values():
+        alone = self._alone(given["input"]) and name not in self.norms
+        if (
+            not alone
+            or name not in self.weights
+            or self.layers[name]["relu"]
+            or None in held.values()
+        ):
             raise TraceError(
                 "batch norm must directly follow a convolution, with scale and statistics"
             )
@@ -154,7 +171,7 @@ class Tracer:
         name = self.values[node] = self._name_of(at)
         if name != "input" and not self.layers[name]["signed"]:
             return
-        while (layer := self.layers.get(name)) and layer["op"] != "avgpool" and len(at.users) == 1:
+        while (layer := self.layers.get(name)) and layer["op"] != "avgpool" and self._alone(at):
             layer["signed"] = False
             if layer["op"] in ("conv", "add"):
                 layer["relu"] = True

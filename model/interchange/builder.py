@@ -326,8 +326,15 @@ class Builder:
 # They compute constants, too: the reference evaluator has not all of their versions, or none.
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear", "Quant", "BipolarQuant")
 # Their results are random, or their time has no bound.
-NOT_FOLDED = ("If", "Loop", "Scan", "RandomNormalLike", "RandomUniformLike", "Bernoulli")
-NOT_FOLDED += ("Multinomial",)
+NOT_FOLDED = (
+    "If",
+    "Loop",
+    "Scan",
+    "RandomNormalLike",
+    "RandomUniformLike",
+    "Bernoulli",
+    "Multinomial",
+)
 ELEMENTWISE = (
     "Add",
     "Sub",

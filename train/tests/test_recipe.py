@@ -69,6 +69,8 @@ WRONG = {
     "an unknown module": ("net", "nowhere:X", "net: "),
     "an unknown network": ("net", "train.nets.nin:X", "net: "),
     "a network without a name": ("net", ":X", "net: "),
+    "a module for a network": ("net", "train.nets.nin", "net: Input should be callable"),
+    "a module that fails": ("net", "broken_network:X", "SyntaxError"),
     "an unknown class of data": ("data", {"class": "train.sources:X"}, "data.class: "),
     "an unknown field": ("rate", 1, "rate: "),
     "an unknown field of a stage": ("fine_tune.speed", 1, "fine_tune.speed: "),
@@ -86,6 +88,11 @@ WRONG = {
     "nobody to learn from": ("fine_tune.teachers", [], "labels 0.5 needs teachers"),
     "itself": ("full_precision.teachers", ["full_precision"], "full_precision.teachers"),
     "a stage of a number": ("fine_tune", 3, "fine_tune: "),
+    "a teacher that teaches itself": (
+        "teacher",
+        {"net": "train.nets.nin:NIN", "teachers": ["teacher"]},
+        "teacher.teachers: there is no teacher before",
+    ),
     "an unknown method": ("quantize.method", "magic", "quantize.method: "),
     "nine bits": ("quantize.bits", 9, "quantize.bits: "),
     "no data": ("data", {}, "data: "),
@@ -98,8 +105,10 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_wrong_is_named(case, tmp_path):
+def test_what_is_wrong_is_named(case, tmp_path, monkeypatch):
     where, value, culprit = WRONG[case]
+    (tmp_path / "broken_network.py").write_text("class X(:\n")
+    monkeypatch.syspath_prepend(tmp_path)
     path = written(tmp_path, changed(where, value))
     with pytest.raises(RecipeError) as caught:
         read(path)

@@ -60,12 +60,28 @@ def test_an_archive_with_test_images_and_names(tmp_path):
         ({"labels": LABELS - 1}, "labels must be in 0..1"),
         ({"classes": np.array(["one"])}, "labels must be in 0..0"),
         ({"test_images": PIXELS, "test_labels": None}, "labels must be 40"),
+        (
+            {"test_images": PIXELS[:, :, :4], "test_labels": LABELS},
+            "test images of [2, 4, 4], others of [2, 5, 4]",
+        ),
     ],
 )
 def test_a_bad_archive_is_named(changes, culprit, tmp_path):
     with pytest.raises(SourceError, match="x.npz: ") as caught:
         load(npz(tmp_path, **changes), tmp_path)
     assert culprit in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "x" * 256])
+def test_a_class_name_that_no_file_holds(name, tmp_path):
+    with pytest.raises(SourceError, match="a name has 1..255 printable characters"):
+        load(npz(tmp_path, classes=np.array([name, "dog", "cow"])), tmp_path)
+
+
+def test_a_damaged_archive_is_named(tmp_path):
+    (tmp_path / "x.npz").write_bytes(b"PK")
+    with pytest.raises(SourceError, match="x.npz: not a readable"):
+        load(data(npz="x.npz"), tmp_path)
 
 
 def test_too_few_images_are_named(tmp_path):
@@ -114,6 +130,34 @@ def test_bad_folders_are_named(tmp_path):
         load(described, tmp_path)
 
 
+def test_folders_of_classes_must_agree(tmp_path):
+    described = folder(tmp_path)
+    for hidden in ("train", "test"):
+        (tmp_path / hidden / ".ipynb_checkpoints").mkdir()
+    assert load(described, tmp_path).classes == ["bird", "cat"]
+    (tmp_path / "test" / "bird").rename(tmp_path / "test" / "Bird")
+    with pytest.raises(SourceError, match="test/Bird: a class without training images"):
+        load(described, tmp_path)
+    (tmp_path / "train" / "Bird").mkdir()
+    with pytest.raises(SourceError, match="train/Bird: no images"):
+        load(described, tmp_path)
+
+
+class Splits(Dataset):
+    """As SVHN, which has another argument."""
+
+    def __init__(self, split):
+        self.split = split
+
+
+def test_a_dataset_class_of_another_kind_is_named(tmp_path):
+    for arguments, culprit in (({}, "TypeError"), ({"kind": "none"}, "AttributeError")):
+        name = "Ramps" if arguments else "Splits"
+        described = data(**{"class": f"train.tests.test_sources:{name}", "arguments": arguments})
+        with pytest.raises(SourceError, match=f"{name}.*must take train=.*{culprit}"):
+            load(described, tmp_path)
+
+
 class Ramps(Dataset):
     """Floats, arrays or images, as Dataset classes give them."""
 
@@ -128,6 +172,8 @@ class Ramps(Dataset):
     def __getitem__(self, number):
         label = number % 2
         array = np.full((4, 6, 3), 51 * (1 + 2 * label), np.uint8)
+        if self.kind == "none":
+            return None.image, label
         if self.kind == "image":
             return Image.fromarray(array), label
         if self.kind == "array":

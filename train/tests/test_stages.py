@@ -24,6 +24,7 @@ from train.checkpoint import export
 from train.recipe import read
 from train.stages import Project
 from train.tests.helpers import PROCESSES, images
+from train.tests.test_trace import Small
 
 KINDS = ("float", "ckpt", "clipq")
 RECIPE = {
@@ -224,8 +225,9 @@ def test_every_method_leads_to_a_network(method, recipe, tmp_path):
     path.write_text(yaml.safe_dump(table))
     made = project(path, tmp_path / "s")
     if method == "fixed":
-        with pytest.raises(UserError, match="no codebook"):
+        with pytest.raises(UserError, match="cannot hold the weights of fixed"):
             made.finish(tmp_path / "out")
+        assert not (tmp_path / "s").exists()  # nothing is trained for it
         return
     made.finish(tmp_path / "out")
     network = load_network(tmp_path / "out" / "tiny.clipq.npz")
@@ -242,6 +244,52 @@ def test_evaluation_of_both_checkpoints(recipe, tmp_path):
         done = CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
         assert done.exit_code == 0, done.output
         assert f"top-1 {found[way]['test']:.2%} in {way}" in done.output
+    np.savez(tmp_path / "x.npz", images=np.zeros((90, 3, 8, 8), np.uint8), labels=np.arange(90) % 9)
+    done = CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
+    assert done.exit_code == 1 and "made for other classes or images" in done.output
+
+
+class Filled(Small):
+    """First weights of one value."""
+
+    def __init__(self, classes, value):
+        super().__init__(classes)
+        torch.nn.init.constant_(next(self.parameters()), value)
+
+
+def factory(classes):
+    return Small(classes)
+
+
+def test_first_weights_decide_a_stage(recipe):
+    net = {"net": "train.tests.test_stages:Filled"}
+    before = keys(recipe(**net, arguments={"value": 0.0}))
+    assert changed(before, recipe(**net, arguments={"value": 0.0})) == []
+    other = recipe(**net, arguments={"value": 1.0})
+    assert changed(before, other) == list(stages.STAGES)[1:]
+
+
+def test_a_function_may_make_the_teacher(recipe):
+    """Its address decides nothing."""
+    by_class = keys(recipe())
+    teacher = {**RECIPE["teacher"], "net": "train.tests.test_stages:factory"}
+    assert changed(by_class, recipe(teacher=teacher)) == []
+
+
+@pytest.mark.parametrize(
+    "changes, culprit",
+    [
+        ({"arguments": {"widht": 1}}, "tiny.yaml: the network of full_precision: TypeError"),
+        ({"net": "train.tests.test_stages:nine"}, "full_precision has 9 outputs for 10 classes"),
+    ],
+)
+def test_a_network_that_does_not_fit_the_recipe_is_named(changes, culprit, recipe, tmp_path):
+    with pytest.raises(UserError, match=culprit):
+        project(recipe(**changes), tmp_path / "s").finish(tmp_path / "out")
+
+
+def nine(classes):
+    return Small(9)
 
 
 def test_tables_are_measured_once_and_gone_on_with(recipe, tmp_path, monkeypatch):

@@ -300,6 +300,25 @@ def test_what_cannot_run_is_named(case):
     assert culprit in str(caught.value) and len(str(caught.value)) < 500
 
 
+class Aliased(nn.Module):
+    """A convolution whose output is read under two names."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.conv, self.bn, self.norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), norm
+
+    def forward(self, x):
+        a = self.conv(x)
+        b = a.clone()
+        return (self.bn(b) if self.norm else F.relu(b)) + a
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_an_output_with_two_names_has_two_readers(norm):
+    with pytest.raises(TraceError, match="must"):
+        trace(Aliased(norm), source((3, 8, 8)))
+
+
 def test_batch_norm_alone_is_named():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4))
     with pytest.raises(TraceError, match="layer 2: batch norm must directly follow"):

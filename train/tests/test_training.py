@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from model.common.errors import UserError
 from train import data, engine
-from train.engine import Run, learning_factor
+from train.engine import Run, learning_factor, piece_sizes
 from train.muon import Muon, orthogonalize
 from train.net import to_input
 from train.quantize.start import quantize
@@ -337,6 +337,31 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
 def test_images_that_do_not_fit_are_named(changes, culprit, tmp_path):
     with pytest.raises(UserError, match=f"stage: .*{culprit}"):
         make_run(tmp_path, **changes).check()
+
+
+def test_one_image_and_logits_of_a_map_are_named(tmp_path):
+    run = make_run(tmp_path)
+    with pytest.raises(UserError, match="one training image is too few"):
+        replace(run, train=images(1)).check()
+    del run.net.nodes["gap"]
+    run.net.spec["layers"].pop()
+    with pytest.raises(UserError, match="160 numbers for 10 classes"):
+        run.check()
+
+
+@pytest.mark.parametrize(
+    "count, most, sizes",
+    [
+        (250, 125, [125, 125]),
+        (126, 125, [126]),
+        (251, 125, [125, 126]),
+        (7, 3, [3, 4]),
+        (8, 3, [3, 3, 2]),
+        (2, 3, [2]),
+    ],
+)
+def test_no_piece_is_one_image(count, most, sizes):
+    assert piece_sizes(count, most) == sizes
 
 
 def test_time_left_counts_pixels(tmp_path, monkeypatch):
