@@ -242,6 +242,8 @@ def main(jobs: int, seed: int, only: tuple[str, ...], missed: bool) -> None:
         "seconds": round(seconds, 1),
         "cases": names,
         "problems": problems,
+        "judged": not only,
+        "sources": results.sources(),
         "notes": notes,
     }
     write_json(files, OUT / "coverage.json", **facts)

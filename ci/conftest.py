@@ -94,7 +94,9 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     with Heartbeat(_what_runs, 20.0, terminal.write_line):
         result = yield
     if config.option.closing == "regress":
-        verdicts, config.stash[SUMMARY] = testplan.judge(results.reports(terminal.stats))
+        verdicts, config.stash[SUMMARY] = testplan.judge(
+            results.reports(terminal.stats), config.option.sim, config.option.nightly
+        )
         for verdict in verdicts:
             _report(config, verdict)
     return result

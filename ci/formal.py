@@ -22,7 +22,7 @@ from pathlib import Path
 import click
 import yaml
 
-from ci import registry
+from ci import registry, results
 from host.simulation import environment, process
 from host.simulation.progress import Heartbeat
 from host.simulation.rtl_index import ROOT, RtlIndex, SourceError
@@ -123,6 +123,8 @@ def load(path: Path = REGISTRY) -> dict[str, Proof]:
             proof = Proof(**entry)
         except TypeError as error:
             raise ProofError(f"proof {entry.get('name')}: {error}") from None
+        if not proof.cases:
+            raise ProofError(f"proof {proof.name}: its matrix gives no case")
         if proof.name in found:
             raise ProofError(f"proof {proof.name} stands twice in {path.name}")
         found[proof.name] = proof
@@ -263,7 +265,8 @@ def check_planted(proofs: dict[str, Proof], name: str, out: Path) -> bool:
             flush=True,
         )
     closing = f"formal: {found} of {len(bugs)} planted bugs found"
-    write_text(out / "planted.txt", f"{closing}\n")
+    if not name:
+        write_text(out / "planted" / "planted.txt", f"{closing}\n{results.sources()}\n")
     print(closing)
     return bool(bugs) and found == len(bugs)
 
@@ -350,6 +353,7 @@ def main(name: str, jobs: int, nightly: bool, planted: bool, rtl: Path, out: Pat
                 flush=True,
             )
     write_junit(outcomes, out / "junit.xml")
+    write_text(out / "sources.txt", results.sources() + "\n")
     failed = sum(bool(o.error) for o in outcomes)
     closing = (
         f"formal: {len(outcomes) - failed} proved, {failed} failed; "

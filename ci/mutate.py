@@ -38,13 +38,14 @@ from model.common.files import write_text
 log = logging.getLogger(__name__)
 
 OUT = ROOT / "build" / "mutate"
+DRAWN = 100  # mutants, where no other number is asked for
 EQUIVALENT = Path(__file__).parent / "mutation" / "equivalent.yaml"
 LEAST_KILLED = 0.95  # of the drawn mutants
 
 
 @click.command(cls=Command, help=__doc__)
 @click.option(
-    "--count", "-n", type=click.IntRange(0), default=100, help="drawn mutants (default 100)"
+    "--count", "-n", type=click.IntRange(0), default=DRAWN, help=f"drawn mutants (default {DRAWN})"
 )
 @click.option(
     "--seed",
@@ -98,6 +99,8 @@ def main(
         trials = trial.Trials(results, registry.load(), seed, reach, jobs, sim=sim, say=log.info)
         chosen = choose(count, seed, module, wanted, hand, only_drawn)
         findings = {m.key: results.finding(m) for m in chosen}
+        for finding in findings.values():
+            trials.forget(finding)
         arguments = load_arguments(EQUIVALENT)
         for key in findings.keys() & arguments.keys():
             findings[key].status, findings[key].why = "equivalent", arguments[key]

@@ -148,6 +148,9 @@ class Registry(Strict):
 def load(path: Path = REGISTRY) -> Registry:
     """Read and check the registry. Raises RegistryError naming the entry and key that is wrong."""
     tests = read(path, Registry, RegistryError)
+    for test in tests.tests.values():
+        if not test.cases():
+            raise RegistryError(f"{path.name}: {test.name}: matrix and simulators give no case")
     if twice := tests.tests.keys() & tests.suites.keys():
         raise RegistryError(f"{path.name}: name {min(twice)!r} is used twice")
     return tests

@@ -3,6 +3,7 @@ its simulation, any other test as itself."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sys
 from collections import Counter, defaultdict
@@ -18,6 +19,16 @@ from host.simulation.rtl_index import ROOT
 BENCHES = "ci/test_benches.py"
 STATUSES = ("passed", "failed", "skipped")
 Outcomes = Mapping[str, Sequence[tuple[str, str]]]  # {name in ci/tests.yaml: (function, status)}
+
+
+def sources() -> str:
+    """Digest of what a result stands for: design, models, benches, proofs and flow."""
+    digest = hashlib.sha256()
+    for folder in ("ci", "formal", "host", "model", "rtl", "tb"):
+        for path in sorted((ROOT / folder).rglob("*")):
+            if path.suffix in (".py", ".sv", ".svh", ".v", ".yaml", ".rdl") and path.is_file():
+                digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def run_pytest(arguments: Iterable[str], env: Mapping[str, str]) -> int:

@@ -1,8 +1,9 @@
 """Checks ci/testplan.yaml against what ran: every requirement has a passing test, every test a
 requirement, and every coverage point was hit.
 
-It fails for an entry without a passing test; for a requirement of docs/requirements.md, a test (or
-test function) or a coverage point in no entry; and for a point that was not hit. `make regress`
+It fails for an entry without a passing test; for a test that the run was to have and did not; for a
+requirement of docs/requirements.md, a test (or test function) or a coverage point in no entry; and
+for a point that was not hit. `make regress`
 ends with it; `python -m ci testplan` reads the last regression's results again, and with --runs
 those that single `make sim` commands have left.
 """
@@ -13,7 +14,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -35,7 +36,7 @@ from tb.lib.cover_groups import GROUPS
 
 PLAN = ROOT / "ci" / "testplan.yaml"
 REGRESSION = ROOT / "build" / "regress"
-KEPT = ("outcomes.json", "coverage.json")  # of a regression
+KEPT = ("outcomes.json", "coverage.json", "facts.json")  # of a regression
 REQUIREMENTS = ROOT / "docs" / "requirements.md"
 
 
@@ -110,20 +111,36 @@ class Verdict:
     facts: Sequence[str] = ()
 
 
+def asked_for(tests: registry.Registry, sim: str | None, nightly: bool) -> list[str]:
+    """Names of the tests and suites that a regression must run: on one simulator, or on those that
+    are installed."""
+    sims = [s for s in registry.SIMULATORS if sim in (None, s) and not runner.missing(s)]
+    names = [t.name for t in tests.tests.values() if any(t.cases(s) for s in sims)]
+    known = {test.name: test for test in (*tests.tests.values(), *tests.suites.values())}
+    found = [*names, *tests.suites]
+    return [name for name in found if nightly or "nightly" not in known[name].tags]
+
+
 def evaluate(
-    entries: Sequence[Entry], tests: registry.Registry, outcomes: Outcomes, hits: Mapping[str, int]
+    entries: Sequence[Entry],
+    tests: registry.Registry,
+    outcomes: Outcomes,
+    hits: Mapping[str, int],
+    asked: Collection[str] = (),
 ) -> list[Verdict]:
     """Compare the plan with a run: the verdict on the plan itself, then those on its entries.
 
-    A test that ran on no simulator (left out by SIM=, by a missing simulator, or a nightly one) is
-    not held against its entries; coverage is judged only if no other test than nightly ones was
-    left out, since any test may hit any point.
+    asked: names of the tests that must have run. Another one that did not (left out by SIM=, by a
+    missing simulator, or a nightly one) is not held against its entries; coverage is judged only if
+    no other test than nightly ones was left out, since any test may hit any point.
     """
     known = {test.name: test for test in (*tests.tests.values(), *tests.suites.values())}
     ran = {name: [o for o in found if o[1] != "skipped"] for name, found in outcomes.items()}
-    left_out = [name for name in known if not ran.get(name)]
+    lost = [name for name in asked if not ran.get(name)]
+    left_out = [name for name in known if not ran.get(name) and name not in lost]
     judge_coverage = all("nightly" in known[name].tags for name in left_out)
     problems = _plan_problems(entries, [*known], ran, hits)
+    problems += [f"test {name!r} was to run and did not" for name in lost]
     whole = Verdict("the plan is complete", "failed" if problems else "passed", problems)
     reason = f"left out: {', '.join(left_out)}"
     return [whole, *(_verdict(e, ran, hits if judge_coverage else None, reason) for e in entries)]
@@ -198,29 +215,36 @@ def summary(verdicts: Sequence[Verdict], hits: Mapping[str, int]) -> list[str]:
     ]
 
 
-def judge(reports: Sequence[pytest.TestReport]) -> tuple[list[Verdict], list[str]]:
-    """Verdicts on a regression and their summary. Outcomes and hits are kept for `python -m ci
-    testplan`."""
+def judge(
+    reports: Sequence[pytest.TestReport], sim: str | None, nightly: bool
+) -> tuple[list[Verdict], list[str]]:
+    """Verdicts on a regression and their summary. sim, nightly: its options. What `python -m ci
+    testplan` needs is kept."""
     outcomes = results.outcomes(reports)
     found = coverage.merge(log.with_name(coverage.FILE) for log in results.logs(reports))
     hits = {**dict.fromkeys(declared(), 0), **found}
+    tests = registry.load()
+    asked = asked_for(tests, sim, nightly)
+    facts = {"asked": asked, "sources": results.sources()}
     REGRESSION.mkdir(parents=True, exist_ok=True)
-    for name, data in zip(KEPT, (outcomes, hits)):
+    for name, data in zip(KEPT, (outcomes, hits, facts), strict=True):
         write_text(REGRESSION / name, json.dumps(data, indent=0, sort_keys=True))
-    verdicts = evaluate(load(), registry.load(), outcomes, hits)
+    verdicts = evaluate(load(), tests, outcomes, hits, asked)
     return verdicts, summary(verdicts, hits)
 
 
 def read_runs(folder: Path) -> tuple[Outcomes, Counter]:
     """Outcomes and hits of the single runs in a folder (build/run), the newest of each case. Failed
-    runs give no hits."""
+    runs, and those that did not come to their end, give no hits."""
     outcomes: dict[str, list[tuple[str, str]]] = {}
     files = []
-    for path in sorted(folder.glob("*/results.xml")):
-        found = [(o.name, o.status) for o in runner.read_results(path)]
+    for path in sorted(folder.glob("*/sim.log")):
+        found = [(o.name, o.status) for o in runner.read_results(path.with_name("results.xml"))]
+        passed = runner.has_passed(path.parent)
+        lost = not passed and all(status != "failed" for _, status in found)
+        found += [(path.parent.name, "failed")] * lost
         outcomes.setdefault(path.parent.name.partition("-")[0], []).extend(found)
-        if found and all(status != "failed" for _, status in found):
-            files.append(path.with_name(coverage.FILE))
+        files += [path.with_name(coverage.FILE)] * passed
     return outcomes, coverage.merge(files)
 
 
@@ -233,17 +257,23 @@ def read_runs(folder: Path) -> tuple[Outcomes, Counter]:
 @click.option("--entry", default="", help="regular expression: only these entries")
 def main(runs: Path | None, entry: str) -> None:
     entries = [e for e in load() if re.search(entry, e.name)]
+    if not entries:
+        raise PlanError(f"{PLAN.name} has no entry that matches {entry!r}")
+    asked: list[str] = []
     if runs:
         outcomes, hits = read_runs(runs)
         # What single runs lack is not held against them.
         for point in sorted({p for e in entries for p in e.coverage if not hits.get(p)}):
             print(f"testplan: not hit by these runs: {point}")
     elif (REGRESSION / KEPT[0]).exists():
-        outcomes, hits = (json.loads((REGRESSION / name).read_text()) for name in KEPT)
+        outcomes, hits, facts = (json.loads((REGRESSION / name).read_text()) for name in KEPT)
+        asked = facts["asked"]
     else:
         raise PlanError(f"{REGRESSION} holds no results: run make regress first")
-    whole, *verdicts = evaluate(entries, registry.load(), outcomes, hits)
+    whole, *verdicts = evaluate(entries, registry.load(), outcomes, hits, asked)
     if entry:  # what stands in other entries is missing in these
-        whole = Verdict(whole.name, "passed", ())
+        judged = any(v.status != "skipped" for v in verdicts)
+        nothing = [] if judged else ["nothing of these entries was run"]
+        whole = Verdict(whole.name, "passed" if judged else "failed", nothing)
     print(*summary([whole, *verdicts], hits), sep="\n")
     sys.exit(any(v.status == "failed" for v in (whole, *verdicts)))

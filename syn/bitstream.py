@@ -42,7 +42,7 @@ def build(index: RtlIndex, board: str, parameters: Mapping[str, int], seed: int)
     written. Raises SynthesisError."""
     plan = boards()[board]
     top, constraints = plan["top"], BOARDS / plan["constraints"]
-    digest = hashlib.sha256(repr(sorted(parameters.items())).encode())
+    digest = hashlib.sha256(repr([sorted(parameters.items()), yosys.versions()]).encode())
     for path in [*index.files(top), *sorted(Path(__file__).parent.glob("*.py"))]:
         digest.update(path.read_bytes())
     folder = measure.FOLDER / board / digest.hexdigest()[:12]

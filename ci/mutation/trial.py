@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ci import cases, registry
-from ci.mutation.forked import limit_of
+from ci.mutation.forked import LOST, limit_of
 from ci.mutation.mutants import Mutant, MutationError
 from host.simulation import runner
 from host.simulation.rtl_index import ROOT, RtlIndex, SourceError
@@ -32,7 +32,8 @@ class Finding:
     """What is known about one mutant.
 
     status is killed, survived, equivalent, not compiled or not tried. reached: a survivor changed
-    some value. passed: {case: hash of its test bench}. proofs: {proof: whether it found the bug}.
+    some value. passed: {case: seed and hash of its test bench}. proofs: {proof: whether it
+    found the bug}.
     """
 
     key: str
@@ -112,9 +113,10 @@ def cases_for(
 
 def bench_hash(case: registry.Case) -> str:
     """Hash of the Python files beside the test's module and of those that all test benches share"""
-    folder = ROOT / Path(*case.test.module.split(".")[:-1])
+    folders = {ROOT / Path(*m.split(".")[:-1]) for m in case.test.module.split(",")}
+    paths = {path for folder in (*folders, ROOT / "tb" / "lib") for path in folder.glob("*.py")}
     digest = hashlib.sha256(repr((case.test.env, case.test.filter)).encode())
-    for path in sorted({*folder.glob("*.py"), *(ROOT / "tb" / "lib").glob("*.py")}):
+    for path in sorted(paths):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
@@ -143,6 +145,12 @@ class Trials:
             say,
         )
 
+    def forget(self, finding: Finding) -> None:
+        """What a test has found that is no longer there."""
+        test = finding.killed_by.partition("[")[0]
+        if test and not test.startswith("proof ") and test not in self.tests.tests:
+            finding.status, finding.killed_by, finding.why = "not tried", "", ""
+
     def judge_all(
         self, mutants: dict[int, Finding], index: RtlIndex, *, alone: RtlIndex | None = None
     ) -> None:
@@ -165,7 +173,7 @@ class Trials:
                 for n, f in mutants.items()
                 if units[n] & inside
                 and f.status not in DECIDED
-                and f.passed.get(case.key) != bench_hash(case)
+                and f.passed.get(case.key) != self._bench(case)
             }
             if open_ and alone:
                 self._run_alone(case, open_[1], index, alone)
@@ -183,7 +191,7 @@ class Trials:
         self.say(f"          {case.key}: {len(reached)} of {len(open_)} reached, {seconds:.0f} s")
         for number, finding in open_.items():
             if number not in reached:
-                finding.passed[case.key] = bench_hash(case)
+                finding.passed[case.key] = self._bench(case)
         for run in runs:
             self._note(reached[run["number"]], case, run)
         self.results.save()
@@ -193,7 +201,7 @@ class Trials:
     def _run_alone(
         self, case: registry.Case, finding: Finding, index: RtlIndex, alone: RtlIndex
     ) -> None:
-        key = f"{case.key} {self.seed} {bench_hash(case)}"
+        key = f"{case.key} {self._bench(case)}"
         if key not in self.results.usual:
             (sound,) = self._simulate(case, self._build(case, index), [0], [], case.test.timeout)
             self.results.usual[key] = sound["seconds"]
@@ -211,10 +219,16 @@ class Trials:
     def _note(self, finding: Finding, case: registry.Case, run: dict) -> None:
         finding.seconds += run["seconds"]
         finding.reached = True
+        if run["error"] == LOST:
+            raise MutationError(f"{case.key}: {LOST}; the same command goes on")
         if run["error"]:
             finding.status, finding.killed_by, finding.why = "killed", case.key, run["error"]
         else:
-            finding.passed[case.key] = bench_hash(case)
+            finding.passed[case.key] = self._bench(case)
+
+    def _bench(self, case: registry.Case) -> str:
+        """What decides a case beside the mutant."""
+        return f"{self.seed} {bench_hash(case)}"
 
     def _build(self, case: registry.Case, index: RtlIndex) -> runner.Model:
         try:

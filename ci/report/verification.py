@@ -149,10 +149,10 @@ def tests(build: Path) -> Page:
 def _requirements(outcomes: results.Outcomes, build: Path) -> Iterator[Part]:
     page = testplan.REQUIREMENTS.read_text(encoding="utf-8")
     texts = dict(re.findall(r"^\| `([A-Z0-9-]+)` \| (.*?) *\|$", page, re.M))
-    entries, hits = testplan.load(), goals.read(build / "regress" / testplan.KEPT[1], {})
-    verdicts = {
-        v.name: v.status for v in testplan.evaluate(entries, registry.load(), outcomes, hits)
-    }
+    entries = testplan.load()
+    hits, facts = (goals.read(build / "regress" / name, {}) for name in testplan.KEPT[1:])
+    found = testplan.evaluate(entries, registry.load(), outcomes, hits, facts.get("asked", ()))
+    verdicts = {v.name: v.status for v in found}
     rows: list[list[Cell]] = []
     for name, text in texts.items():
         own = [entry.name for entry in entries if name in entry.requirements]

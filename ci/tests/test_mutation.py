@@ -3,6 +3,7 @@ real one is found, one that changes nothing survives, and a wrong list names its
 
 import re
 import subprocess
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -264,6 +265,35 @@ def test_verdicts_of_forked_runs():
         == "tb.x.test_y.z failed"
     )
     assert forked.verdict("ERROR: rtl/x.sv:7: planted\n" + summary, 0, 5).startswith("ERROR")
+
+
+def test_a_run_that_the_system_ends_is_no_kill():
+    assert forked.verdict("", -9, 5) == forked.LOST
+    assert "before the tests did" in forked.verdict("", -11, 5)
+
+
+def test_what_found_a_bug_must_still_be_there(bench):
+    folder, trials = bench
+    (mutant,) = _entries(folder, _entry())
+    finding = trials.results.finding(mutant)
+    for killer, status in (
+        ("counter[icarus]", "killed"),
+        ("proof x", "killed"),
+        ("gone[icarus]", "not tried"),
+    ):
+        finding.status, finding.killed_by = "killed", killer
+        trials.forget(finding)
+        assert finding.status == status
+
+
+def test_another_seed_or_bench_is_another_trial():
+    tests = registry.load()
+    (case, *_) = tests.named("two_planes").cases("verilator")
+    trials = [trial.Trials(None, tests, seed, "regress", 1) for seed in (1, 2)]
+    assert trials[0]._bench(case) != trials[1]._bench(case)
+    assert "," in case.test.module  # of several modules
+    shared = replace(case, test=case.test.model_copy(update={"module": "nowhere.x"}))
+    assert trial.bench_hash(case) != trial.bench_hash(shared)  # of tb/lib alone
 
 
 def test_forked_run_that_hangs_after_its_summary_counts(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from ci import coverage_points, formal, mutate
+from ci import coverage_points, formal, mutate, results
 from ci.mutation import designed, trial
 from ci.report import goals, site, verification
 from ci.report.page import Badge, Link, Missing, Page, Section, Table, bars
@@ -44,17 +44,20 @@ def _results(build, missed=(), failure=""):
     ):
         (build / folder / "junit.xml").write_text(f"<testsuite>{cases}</testsuite>")
     (build / "regress" / "coverage.json").write_text('{"g.x": 3, "g.y": 1}')
-    (build / "formal" / "planted" / "planted.txt").write_text("formal: 3 of 3 planted bugs found\n")
+    today = results.sources()
+    (build / "formal" / "planted" / "planted.txt").write_text(
+        f"formal: 3 of 3 planted bugs found\n{today}\n"
+    )
+    (build / "formal" / "sources.txt").write_text(f"{today}\n")
+    _write(build / "regress" / "facts.json", {"asked": [], "sources": today})
     tally = {"covered": 9, "relevant": 10, "percent": 90.0}
     kinds = coverage_points.KINDS
     data = {"total": dict.fromkeys(kinds, tally), "gates": dict.fromkeys(kinds, 90), "seed": 1}
-    data["files"] = {
-        "rtl/stream/stream_parser.sv": {
-            "missed": list(missed),
-            "excluded": 2,
-            **dict.fromkeys(kinds, tally),
-        }
-    }
+    own = {"missed": [], "excluded": 2, **dict.fromkeys(kinds, tally)}
+    names = (str(path.relative_to(goals.ROOT)) for path in (goals.ROOT / "rtl").rglob("*.sv"))
+    data["files"] = dict.fromkeys(names, own)
+    data["files"]["rtl/stream/stream_parser.sv"] = {**own, "missed": list(missed)}
+    data |= {"judged": True, "problems": [], "sources": today}
     _write(build / "regress" / "outcomes.json", {"skid_buffer": [("a", "passed"), ("b", "failed")]})
     (build / "coverage" / "coverage.json").write_text(json.dumps(data))
 
@@ -106,11 +109,11 @@ def _write(path, data):
 def _tried(build, drawn):
     """One mutant of each kind, and one of sources that are gone."""
     (build / "mutate").mkdir()
-    results = trial.Results(build / "mutate" / "results.json")
+    kept = trial.Results(build / "mutate" / "results.json")
     for mutant, status in zip(drawn, ("killed", "survived", "equivalent")):
-        results.finding(mutant).status = status
-    results.findings["0" * 12] = trial.Finding("0" * 12, "designed", "gone", "old", "killed")
-    results.save()
+        kept.finding(mutant).status = status
+    kept.findings["0" * 12] = trial.Finding("0" * 12, "designed", "gone", "old", "killed")
+    kept.save()
 
 
 def _goals(build):
@@ -156,11 +159,59 @@ def test_what_failed_or_was_not_covered_is_missed(tmp_path):
     assert (reached["tests"].hit, reached["tests"].total) == (1, 2)
 
 
+def _edit(path, change):
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+PARSER = "rtl/stream/stream_parser.sv"  # which has a state machine
+COVERAGE = ("line coverage", "states of state machines")
+
+
+@pytest.mark.parametrize(
+    "path, change, lost",
+    [
+        ("coverage/coverage.json", lambda d: d.update(judged=False), COVERAGE),
+        ("coverage/coverage.json", lambda d: d.update(problems=["waiver x"]), COVERAGE[:1]),
+        ("coverage/coverage.json", lambda d: d["files"].pop(PARSER), COVERAGE[1:]),
+        ("coverage/coverage.json", lambda d: d.update(sources="old"), COVERAGE),
+        ("regress/facts.json", lambda d: d.update(sources="old"), ("tests", "functional coverage")),
+    ],
+)
+def test_results_in_part_or_of_other_sources_meet_nothing(tmp_path, path, change, lost):
+    _results(tmp_path)
+    _edit(tmp_path / path, change)
+    reached = _goals(tmp_path)
+    assert not any(reached[name].met for name in lost)
+
+
+@pytest.mark.parametrize(
+    "file, names",
+    [
+        ("sources.txt", ("proofs", "proofs that waivers of the unreachable cite")),
+        ("planted/planted.txt", ("planted bugs found by proofs",)),
+    ],
+)
+def test_proofs_of_other_sources_meet_nothing(tmp_path, file, names):
+    _results(tmp_path)
+    path = tmp_path / "formal" / file
+    path.write_text(path.read_text().replace(results.sources(), "old"))
+    assert not any(_goals(tmp_path)[name].met for name in names)
+
+
+def test_a_bench_that_was_skipped_has_not_passed(tmp_path):
+    _results(tmp_path)
+    path = tmp_path / "regress" / "junit.xml"
+    path.write_text(path.read_text().replace('name="b"', 'name="b" classname="ci.test_benches"'))
+    assert not _goals(tmp_path)["tests"].met
+
+
 def test_mutants_of_today_count(tmp_path):
     drawn = designed.designed(goals.ROOT / "rtl" / "common" / "skid_buffer.sv")[:3]
     _tried(tmp_path, drawn)
     goal = _goals(tmp_path)["mutants killed, designed"]
-    assert (goal.hit, goal.total, goal.met) == (1, 2, False)
+    assert (goal.hit, goal.total, goal.met) == (1, 2 + mutate.DRAWN - 3, False)
     assert mutate.score(goals.tried(tmp_path)) == {
         "skid_buffer": {"killed": 1, "survived": 1, "equivalent": 1}
     }

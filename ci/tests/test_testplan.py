@@ -6,8 +6,11 @@ import re
 import textwrap
 
 import pytest
+from click.testing import CliRunner
 
 from ci import registry, testplan
+from ci.__main__ import main
+from host.simulation import runner
 from host.simulation.rtl_index import ROOT
 from tb.lib import coverage
 
@@ -38,12 +41,12 @@ def small_groups(request, monkeypatch, tmp_path):
         monkeypatch.setattr(testplan, "REQUIREMENTS", tmp_path / "requirements.md")
 
 
-def judge(tmp_path, plan=PLAN, tests=TESTS, ran=RAN, hits=HITS):
+def judge(tmp_path, plan=PLAN, tests=TESTS, ran=RAN, hits=HITS, asked=()):
     """(whether it fails, what it says) of a plan, a registry and a run."""
     (tmp_path / "plan.yaml").write_text(plan)
     (tmp_path / "tests.yaml").write_text(tests)
     plan = testplan.load(tmp_path / "plan.yaml")
-    verdicts = testplan.evaluate(plan, registry.load(tmp_path / "tests.yaml"), ran, hits)
+    verdicts = testplan.evaluate(plan, registry.load(tmp_path / "tests.yaml"), ran, hits, asked)
     failed = any(verdict.status == "failed" for verdict in verdicts)
     return failed, "\n".join(testplan.summary(verdicts, hits))
 
@@ -99,6 +102,39 @@ def test_what_was_left_out_is_not_judged(tmp_path):
         ran={"alpha": [("m.all", "skipped")], "beta": [("m.one", "failed"), ("m.two", "passed")]},
     )
     assert failed
+
+
+def test_what_was_to_run_and_did_not_is_named(tmp_path):
+    for ran in ({"beta": RAN["beta"]}, {**RAN, "alpha": [("m.all", "skipped")]}):
+        failed, text = judge(tmp_path, ran=ran, hits={}, asked=["alpha", "beta"])
+        assert failed and "test 'alpha' was to run and did not" in text
+        assert "coverage hole: op.conv" in text  # it is judged, too
+
+
+def test_what_a_regression_must_run(monkeypatch):
+    tests = registry.load()
+    whole = testplan.asked_for(tests, None, False)
+    assert {"conv5x5", "nin_layers", "train"} <= {*whole} and "many_networks" not in whole
+    assert "many_networks" in testplan.asked_for(tests, None, True)
+    icarus = testplan.asked_for(tests, "icarus", False)
+    assert "conv5x5" in icarus and "nin_layers" not in icarus
+    monkeypatch.setattr(runner, "missing", lambda sim: "none" if sim == "icarus" else "")
+    assert testplan.asked_for(tests, None, False) == whole
+
+
+@pytest.mark.parametrize("nothing", ["matrix: {W: []}", "simulators: []", "simulators: {}"])
+def test_a_test_without_a_case_is_refused(tmp_path, nothing):
+    (tmp_path / "tests.yaml").write_text(TESTS.replace("module: m}", f"module: m, {nothing}}}", 1))
+    with pytest.raises(registry.RegistryError, match="alpha: matrix and simulators give no case"):
+        registry.load(tmp_path / "tests.yaml")
+
+
+def test_shipped_entries_of_which_nothing_ran_do_not_hold(tmp_path):
+    arguments = ["testplan", "--runs", str(tmp_path), "--entry"]
+    done = CliRunner().invoke(main, [*arguments, "padding"])
+    assert done.exit_code == 1 and "nothing of these entries was run" in done.output
+    done = CliRunner().invoke(main, [*arguments, "no such entry"])
+    assert done.exit_code == 1 and "has no entry that matches" in done.output
 
 
 def test_nightly_tests_may_be_left_out(tmp_path):
@@ -205,14 +241,25 @@ def test_undeclared_point_fails_the_simulation(toy):
 
 
 def test_runs_that_failed_give_no_hits(tmp_path):
-    for name, body in (("alpha-verilator", ""), ("beta-icarus", "<failure message='x'/>")):
+    failure = "<failure message='x'/>"
+    for name, body, verdict in (
+        ("alpha-verilator", "", ""),
+        ("beta-icarus", failure, "m.f: x"),
+        ("gamma-icarus", "", "the simulator reported: %Error: x"),
+        ("delta-icarus", "", None),
+    ):
         (tmp_path / name).mkdir()
+        (tmp_path / name / "sim.log").touch()
+        if verdict is not None:
+            (tmp_path / name / runner.VERDICT).write_text(verdict)
         (tmp_path / name / "results.xml").write_text(
             f"<testsuites><testcase classname='m' name='f'>{body}</testcase></testsuites>"
         )
         (tmp_path / name / coverage.FILE).write_text('{"op.conv": 2}')
     outcomes, hits = testplan.read_runs(tmp_path)
-    assert {name: found[0][1] for name, found in outcomes.items()} == {
+    assert {name: found[-1][1] for name, found in outcomes.items()} == {
         "alpha": "passed",
         "beta": "failed",
+        "gamma": "failed",
+        "delta": "failed",
     } and hits == {"op.conv": 2}

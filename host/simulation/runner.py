@@ -41,6 +41,7 @@ from host.simulation.simulators import (
 BUILD = ROOT / "build"
 Simulator = Literal["verilator", "icarus"]
 SIMULATORS: tuple[Simulator, ...] = get_args(Simulator)
+VERDICT = "verdict.txt"  # why a run failed, empty if it passed; none until its end
 BUILD_TIMEOUT = 1200.0
 KEEP_OLD_MODELS = 3600.0  # seconds since last use before a superseded model is deleted
 _VERILATOR_FLAGS = (
@@ -349,8 +350,15 @@ def simulate(
     seconds = time.monotonic() - start
     tests = read_results(results)
     error = _verdict(tests, error, log) or _difference(tests, defined_tests.read(run_dir, filter))
+    (run_dir / VERDICT).write_text(error, encoding="utf-8")
     waves = next((p for p in (run_dir / "dump.vcd", run_dir / "dump.fst") if p.exists()), None)
     return Result(not error, error, seconds, model.seconds, log, waves, tests)
+
+
+def has_passed(run_dir: Path) -> bool:
+    """Whether the simulation of this folder came to its end and passed."""
+    verdict = run_dir / VERDICT
+    return verdict.exists() and not verdict.read_text(encoding="utf-8")
 
 
 def read_results(path: Path) -> tuple[TestOutcome, ...]:

@@ -45,39 +45,40 @@ def compare(expected: dict, got: dict) -> int:
 
 
 def compare_cycles(outcome: Outcome, prediction: ImageCycles) -> None:
-    """Hold the cycle model against the counters of a run with ideal streams: each layer and the
-    image to the cycle."""
-    rows = [
-        (layer.name, layer.cycles, int(measured))
-        for layer, measured in zip(prediction.layers, outcome.cycles[-1])
-    ]
-    for name, predicted, measured in [
-        *rows,
-        ("image", prediction.total_cycles, int(outcome.total_cycles[-1])),
-    ]:
-        assert measured == predicted, f"{name}: {measured} cycles in the RTL, {predicted} predicted"
+    """Hold the cycle model against the counters of a run with ideal streams: each layer of each
+    image, and the image, to the cycle."""
+    names = [*(layer.name for layer in prediction.layers), "image"]
+    predicted = [*(layer.cycles for layer in prediction.layers), prediction.total_cycles]
+    for number, (cycles, total) in enumerate(
+        zip(outcome.cycles.tolist(), outcome.total_cycles.tolist(), strict=True)
+    ):
+        for name, want, measured in zip(names, predicted, [*cycles, total], strict=True):
+            assert measured == want, (
+                f"image {number}, {name}: {measured} cycles in the RTL, {want} predicted"
+            )
 
 
 def compare_traffic(outcome: Outcome, prediction: ImageCycles) -> None:
-    """Hold each layer's words read from and written to the feature buffer, and the image's words
-    out of the weight buffer, against the model's.
+    """Hold each layer's words read from and written to the feature buffer, and an image's words
+    out of the weight buffer, against the model's, for each image.
 
     No stall changes them; but weights are fetched ahead, some of a layer's while the one before
     still counts.
     """
     layers = prediction.layers
-    for layer, (_, _, reads, writes, _) in zip(layers, outcome.counters[-1]):
-        assert (reads, writes) == (layer.reads, layer.writes), (
-            f"{layer.name}: {reads} words read and {writes} written in the RTL, {layer.reads} and "
-            f"{layer.writes} predicted"
+    predicted = sum(layer.weight_words for layer in layers)
+    assert len(outcome.counters), "no image was counted"
+    for number, counters in enumerate(outcome.counters):
+        for layer, (_, _, reads, writes, _) in zip(layers, counters, strict=True):
+            assert (reads, writes) == (layer.reads, layer.writes), (
+                f"image {number}, {layer.name}: {reads} words read and {writes} written in the "
+                f"RTL, {layer.reads} and {layer.writes} predicted"
+            )
+        fetched = int(counters[:, 4].sum())
+        assert fetched == predicted, (
+            f"image {number}: {fetched} weight words left the buffer in the RTL, {predicted} "
+            "predicted"
         )
-    fetched, predicted = (
-        int(outcome.counters[-1, :, 4].sum()),
-        sum(layer.weight_words for layer in layers),
-    )
-    assert fetched == predicted, (
-        f"{fetched} weight words left the buffer in the RTL, {predicted} predicted"
-    )
 
 
 class Bench:

@@ -167,8 +167,10 @@ async def empty(bench: FaultBench, code: ErrorCode, what: str) -> None:
         for engine, words in (("prog", bench.compiled.weights), ("image", bench.one_image)):
             await bench.host.send(engine, 0, len(words))
         await ClockCycles(bench.dut.clk_i, 3)
+    await bench.idle("prog", "image")
+    error = await bench.host.read(Register.ERROR)
+    assert field(error, Register.ERROR, "CODE") == code, f"{what}: ERROR {error:#x}, not {code:#x}"
     await bench.recover()
-    assert code, what
 
 
 @cocotb.test()

@@ -56,7 +56,7 @@ async def trailer_at_every_place(dut):
     at the port behind any number of the words that a pass takes."""
     rng = random_generator()
     bench = await Bench(dut).start()
-    waited = []  # whether a program's or weights' trailer is not taken in its first cycle
+    waited = []  # of a program's, then its weights' trailer: whether it waits at the port
 
     async def watch():
         while True:
@@ -73,7 +73,7 @@ async def trailer_at_every_place(dut):
         outcome = await bench.check(chain.network(), chain.images[:1], traffic=(IDEAL, late, 0))
         words = len(outcome.compiled.weights)
         assert words > bench.hardware.weight_words + 40 * layers, f"{words} words fit the buffer"
-    assert any(waited), f"no trailer of {len(waited)} waited"
+        assert len(waited) == 2 * layers and waited[-1], f"{layers} layers: {waited}"
     assert bench.values_checked
 
 
