@@ -50,11 +50,7 @@ def predict(
 ) -> np.ndarray:
     """int64 [N]: the class (first largest output) of each image, uint8 [N, C, H, W]. Raises
     ImageError where outputs are not class scores."""
-    if net.output.out_shape[1:] != (1, 1):
-        raise ImageError(
-            f"network '{net.name}' ends in a map of {net.output.out_shape}, not in one score per "
-            "class"
-        )
+    _check_scores(net)
     run = make_backend(net, backend)
     starts = range(0, len(pixels), batch)
     scores = []
@@ -75,24 +71,35 @@ def main(path: str, dataset: str, backend: str, limit: int | None) -> None:
     """Top-1 accuracy of a network on the CIFAR test images."""
     net = load_network(path)
     pixels, labels = load_cifar(dataset, "test")
-    _check_classes(net, dataset)
+    check_classes(net, dataset)
     pixels, labels = pixels[:limit], labels[:limit]
     answers = predict(net, pixels, backend, progress=True)
     right = int((answers == labels).sum())
     names = class_names(dataset)
     confusion = np.zeros((len(names), len(names)), int)
     np.add.at(confusion, (labels, answers), 1)
+    click.echo(f"top-1 {100 * right / len(labels):.2f} % ({right} of {len(labels)})")
     facts = {"network": net.name, "dataset": dataset, "images": len(labels), "right": right}
     FOLDER.mkdir(parents=True, exist_ok=True)
     write_text(
         FOLDER / f"{file_name(net.name)}-{dataset}.json",
         json.dumps({**facts, "classes": names, "confusion": confusion.tolist()}) + "\n",
     )
-    click.echo(f"top-1 {100 * right / len(labels):.2f} % ({right} of {len(labels)})")
 
 
-def _check_classes(net: Network, dataset: str) -> None:
-    """Refuse a network of other classes: its score would mean nothing."""
+def _check_scores(net: Network) -> None:
+    """Refuse a network that does not end in one score a class."""
+    if net.output.out_shape[1:] != (1, 1):
+        raise ImageError(
+            f"network '{net.name}' ends in a map of {net.output.out_shape}, not in one score per "
+            "class"
+        )
+
+
+def check_classes(net: Network, dataset: str) -> None:
+    """Refuse a network of other classes, or without scores: its accuracy would mean nothing. Raises
+    ImageError."""
+    _check_scores(net)
     names = class_names(dataset)
     if net.output.out_shape[0] != len(names):
         raise ImageError(

@@ -152,7 +152,7 @@ def show(
     rows: list[Row], net: Network, console: Console, sums: Mapping[str, str] = MappingProxyType({})
 ) -> None:
     """Print the rows as a table. sums: {convolution: the sum that is fused into it in RTL}."""
-    table = Table(title=f"{net.name}: signal over noise in dB, from one form to the other")
+    table = Table(title=escape(f"{net.name}: signal over noise in dB, from one form to the other"))
     right = [
         "real to unrounded",
         "real to integer",
@@ -197,8 +197,9 @@ def plot(rows: list[Row], net: Network, path: str | Path) -> None:
         if values[0] is not None:
             finite = [v if v is not None and math.isfinite(v) else math.nan for v in values]
             axes.plot(range(len(rows)), finite, marker="o", label=label)
-    axes.set_xticks(range(len(rows)), [row.name for row in rows], rotation=90)
-    axes.set(title=net.name, ylabel="SQNR in dB")
+    axes.set_xticks(range(len(rows)), [row.name for row in rows], rotation=90, parse_math=False)
+    axes.set_title(net.name, parse_math=False)
+    axes.set_ylabel("SQNR in dB")
     axes.grid(alpha=0.3)
     axes.legend()
     with output(path) as handle:

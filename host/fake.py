@@ -27,6 +27,7 @@ from model.compiler.program_format import (
     MAGIC_PROGRAM,
     MAGIC_WEIGHTS,
     MAX_LAYERS,
+    MODE_5,
     OP_ADD,
     OP_AVGPOOL,
     OP_CONV,
@@ -160,7 +161,7 @@ class FakeAccelerator:
         if (
             header["version"] != PROGRAM_VERSION
             or not 1 <= header["n_layers"] <= MAX_LAYERS
-            or not header["image_base"] < end <= self.hardware.quads
+            or end > self.hardware.quads
             or not header["image_rows"] * header["image_row_quads"]
         ):
             raise _Refused(ErrorCode.PROGRAM_HEADER)
@@ -169,6 +170,7 @@ class FakeAccelerator:
             raise _Refused(ErrorCode.NUM_MODULES)
         self._running, self._stopping, self._done = True, False, False
         self._images_done = 0
+        self._counters = np.zeros((0, len(COUNTERS)), np.int64)
 
     def _end_run(self) -> None:
         if self._stopping and not self._busy:
@@ -303,14 +305,15 @@ def _has_no_size(d: SimpleNamespace, hardware: Hardware) -> bool:
         return True
     wrong_sum = d.fused and (d.op != OP_CONV or d.raw)
     wrong_window = d.op == OP_CONV and d.window not in (1, 3, 5)
-    no_region = d.out_end > hardware.quads or (not d.raw and d.out_base >= d.out_end)
+    no_region = d.out_end > hardware.quads or d.out_base >= d.out_end
+    has_region = not d.raw or d.op == OP_MAXPOOL  # 32-bit results go to the stream
     return (
         not all(sizes)
         or wrong_sum
         or wrong_window
-        or no_region
-        or d.op == OP_CONV
-        and max(tile) > TILE_PIXELS
+        or (has_region and no_region)
+        or (d.op == OP_ADD and d.raw)
+        or (d.op == OP_CONV and (max(tile) > TILE_PIXELS or d.mode > MODE_5))
     )
 
 

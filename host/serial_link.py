@@ -30,6 +30,7 @@ NOTHING = np.zeros(0, "<u8")
 _HEADER = struct.Struct("<cBBBHH")  # mark, sequence number, operation, words, register or result
 _TRAILER = struct.Struct("<Q")
 _LAST = 0x80
+MOST_BYTES = 4 * (_HEADER.size + 8 * WORDS + _TRAILER.size)  # that are read for one reply
 
 
 class Operation(IntEnum):
@@ -104,20 +105,21 @@ class Link:
 
     def _reply(self) -> Reply | None:
         """The reply to the last request; None if none comes in time."""
-        data = b""
-        while True:
+        data, left = b"", MOST_BYTES
+        while left > 0:  # a port that talks without an end is no bridge
             data = data[at:] if (at := data.find(ANSWER)) >= 0 else b""
             size = _HEADER.size + 8 * (data[3] if len(data) > 3 else 0) + _TRAILER.size
             if len(data) < size:
                 if not (more := self._port.read(size - len(data))):
                     return None
-                data += more
+                data, left = data + more, left - len(more)
                 continue
             frame, trailer = data[: size - 8], data[size - 8 : size]
             _, sequence, code, _, result, _ = _HEADER.unpack(frame[:8])
             if trailer == _TRAILER.pack(zlib.crc32(frame)) and sequence == self._sequence:
                 return Reply(result, np.frombuffer(frame[8:], "<u8"), bool(code & _LAST))
             data = data[1:]
+        return None
 
     def pump(self) -> None:
         """Move all that the streams take and give at once."""

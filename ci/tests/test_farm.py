@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -33,6 +34,10 @@ def test_refused_in_one_line(tmp_path):
     ):
         found = run(tmp_path, net, *arguments)
         assert found.returncode and words in found.stderr.splitlines()[-1], found.stderr
+    chain = Chain(np.random.default_rng(3), (3, 32, 32), True, "a map")
+    save_network(chain.conv(10, (1, 1), raw=True).network(), net)
+    found = run(tmp_path, net, "--dataset", "cifar10")
+    assert found.returncode and "ends in a map" in found.stderr, found.stderr
 
 
 def files(folder: Path) -> tuple[Path, Path]:
@@ -80,8 +85,91 @@ def test_results_of_another_design_are_refused(tmp_path):
     path, x = files(tmp_path)
     store = farm.Store(path.read_bytes(), np.load(x), 4)
     with pytest.raises(UserError, match="give all the same checkout"):
-        store.put(0, {"y": np.zeros(1), "design": np.array("0" * 64)})
+        store.put(0, {"y": np.zeros(1), "simulation": np.array("0" * 64)})
     assert not store.path(0).exists()
+
+
+def test_what_drives_the_simulation_decides_a_piece(tmp_path, monkeypatch):
+    path, x = files(tmp_path)
+    before = farm.Store(path.read_bytes(), np.load(x), 4).path(0)
+    (tmp_path / "host").mkdir()
+    (tmp_path / "host" / "driver.py").write_text("other\n")
+    monkeypatch.setattr(farm, "ROOT", tmp_path)
+    monkeypatch.setattr(farm, "design", lambda: "0")
+    other = farm.simulation()
+    (tmp_path / "host" / "driver.py").write_text("another\n")
+    assert farm.simulation() != other
+    assert farm.Store(path.read_bytes(), np.load(x), 4).path(0) != before
+
+
+def test_an_elastic_cluster_is_kept_busy(tmp_path, monkeypatch):
+    """Workers that join later get pieces, too: two a thread."""
+    path, x = files(tmp_path)
+    images = np.repeat(np.load(x), 6, 0)
+    store = farm.Store(path.read_bytes(), images, 4)
+    monkeypatch.setattr(store, "put", lambda piece, results: None)
+    client = Joining()
+    monkeypatch.setattr("distributed.as_completed", Completed)
+    farm.compute(client, store, "x", b"", 4)
+    assert client.most == 2 * client.threads and client.count == len(store.pieces)
+
+
+class Joining:
+    """A cluster that grows by a thread with each piece."""
+
+    def __init__(self):
+        self.threads = self.count = self.most = 0
+
+    def nthreads(self):
+        return {"one": self.threads}
+
+    def submit(self, *_, **__):
+        self.threads, self.count = min(20, self.threads + 1), self.count + 1
+        return Done(str(self.count), self)
+
+
+class Done:
+    """A piece that is computed at once."""
+
+    def __init__(self, key, client):
+        self.key, self.client = key, client
+
+    def result(self):
+        return {}
+
+
+class Completed:
+    """Futures in the order of their submission."""
+
+    def __init__(self, _):
+        self.futures = []
+
+    def add(self, future):
+        self.futures.append(future)
+        future.client.most = max(future.client.most, len(self.futures))
+
+    def __iter__(self):
+        while self.futures:
+            yield self.futures.pop(0)
+
+
+@pytest.mark.timeout(600)
+def test_the_documented_command_starts_a_worker():
+    """It imports the project, which is not installed."""
+    from distributed import Client, LocalCluster
+
+    text = (ROOT / "docs" / "driver.md").read_text()
+    (shown,) = re.findall(r"`(\.venv/bin/python -m dask worker) tcp://HOST:8786`", text)
+    words = [sys.executable, *shown.split()[1:]]
+    with (
+        LocalCluster(n_workers=0, dashboard_address="localhost:0") as cluster,
+        Client(cluster) as client,
+        subprocess.Popen([*words, cluster.scheduler_address, "--no-dashboard"], cwd=ROOT) as worker,
+    ):
+        try:
+            assert client.submit(farm.simulation).result(timeout=PATIENCE) == farm.simulation()
+        finally:
+            worker.terminate()
 
 
 @pytest.mark.timeout(1200)

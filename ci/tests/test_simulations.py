@@ -9,7 +9,9 @@ from host.simulation import runner
 from model.compiler import compile_network
 from model.compiler.hardware import Hardware
 from model.compiler.program import Compiled
+from model.network import Layer, Network
 from model.network.random_networks import random_input
+from model.performance.cycle_model import predict
 from model.reference.integer import run_integer
 from tb.lib.chain import Chain
 
@@ -52,6 +54,23 @@ def test_results_do_not_depend_on_the_number_of_simulations(block):
         assert np.array_equal(several.total_cycles, one.total_cycles)
         assert np.array_equal(several.counters, one.counters) and several.counters.all(axis=2).any()
         assert several.seconds.shape == (5,)
+
+
+def test_limits_of_large_networks(monkeypatch):
+    """The memory of results and the time of an image follow the network."""
+    window = {"kernel": (100, 100), "stride": (1, 1), "pad": (0, 0)}
+    scaling = {"mult": 1, "shift": 13, "out_min": -128, "out_max": 127}
+    layer = Layer(name="pool", op="avgpool", inputs=("input",), **window, **scaling)
+    slow = Network(name="slow", input_shape=(4, 200, 200), input_signed=True, layers=(layer,))
+    compiled = compile_network(slow, HARDWARE)
+    cycles = predict(compiled).total_cycles
+    assert cycles > 100e6 and rtl_backend._limit(compiled) > 2 * cycles * rtl_backend.CYCLE
+    monkeypatch.setattr(runner, "build", lambda *_, parameters, **__: parameters)
+    most = rtl_backend.DMA_WORDS
+    made = rtl_backend.build_harness(HARDWARE, result_words=most)
+    assert "RESULT_DEPTH" not in made
+    made = rtl_backend.build_harness(HARDWARE, result_words=most + 1)
+    assert made["RESULT_DEPTH"] == 2 * most and "WEIGHT_DEPTH" not in made
 
 
 @pytest.mark.parametrize("wrong, code", [((1, 4), "IMAGE_TRUNCATED"), ((4, 1), "IMAGE_OVERLONG")])

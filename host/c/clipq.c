@@ -25,6 +25,11 @@ static bool results_received(struct clipq *a)
     return a->done(a->context, CLIPQ_RESULTS_STREAM);
 }
 
+static bool result_left(struct clipq *a)
+{
+    return a->read(a->context, CLIPQ_STATUS) & CLIPQ_STATUS_RESULT_MASK;
+}
+
 static bool idle(struct clipq *a)
 {
     return !(a->read(a->context, CLIPQ_STATUS) & CLIPQ_STATUS_BUSY_MASK);
@@ -79,6 +84,7 @@ int clipq_load(struct clipq *a, uint64_t *program, size_t words)
 /* Begin a run: images follow until clipq_stop. */
 int clipq_start(struct clipq *a)
 {
+    if (result_left(a)) clipq_soft_reset(a);
     a->write(a->context, CLIPQ_IRQ_STATUS, ALL_INTERRUPTS);
     a->write(a->context, CLIPQ_IRQ_ENABLE, ALL_INTERRUPTS);
     a->write(a->context, CLIPQ_CTRL, CLIPQ_CTRL_START_MASK);
@@ -121,6 +127,7 @@ void clipq_soft_reset(struct clipq *a)
     a->stop(a->context, CLIPQ_RESULTS_STREAM);
     a->transfer(a->context, CLIPQ_RESULTS_STREAM, left, 2);
     a->pause(a->context);
+    for (uint32_t more = a->patience; more && result_left(a); more--) a->pause(a->context);
     a->stop(a->context, CLIPQ_RESULTS_STREAM);
     a->write(a->context, CLIPQ_IRQ_STATUS, ALL_INTERRUPTS);
 }

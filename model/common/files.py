@@ -20,12 +20,16 @@ REFUSED = {stat.S_IFDIR: errno.EISDIR, stat.S_IFBLK: errno.EINVAL, stat.S_IFSOCK
 
 
 def file_name(name: str) -> str:
-    """A name as part of a file's: what is not a letter, a digit or one of -_. becomes -."""
-    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+    """A name as part of a file's, at most 120 bytes: what is not a letter, a digit or one of -_.
+    becomes -."""
+    kept = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+    return kept.encode()[:120].decode(errors="ignore")
 
 
 def check_output(path: StrPath) -> None:
     """Raise OSError, with the path, where `output` could not write: for use before a long run."""
+    if not os.fspath(path):
+        raise _error(errno.ENOENT, path)
     kind = _kind(path)
     if kind in REFUSED:
         raise _error(REFUSED[kind], path)
@@ -82,7 +86,7 @@ def open_input(path: StrPath) -> IO[bytes]:
 @contextlib.contextmanager
 def _replacement(path: StrPath) -> Iterator[IO[bytes]]:
     target = Path(os.path.realpath(path))
-    part = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.part")
+    part = target.with_name(f".{secrets.token_hex(6)}.part")
     try:
         with open(part, "xb") as handle:
             yield handle

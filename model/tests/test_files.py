@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from model.common.archive import write_npz
 from model.common.command import Command, OutputFile
 from model.common.errors import UserError, printable
-from model.common.files import check_output, open_input, output, write_text
+from model.common.files import check_output, file_name, open_input, output, write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -191,6 +191,17 @@ def test_long_and_odd_names(tmp_path):
     for name in ("n" * 250, "a b", "-x", "é", "line\nbreak", os.fsdecode(b"\xff\xfe")):
         write_text(tmp_path / name, "x")
         assert open_input(tmp_path / name).read() == b"x"
+
+
+def test_names_are_counted_in_bytes(tmp_path):
+    for name in ("漢" * 84, "x" * 255):
+        write_text(tmp_path / name, "x")
+        assert (tmp_path / name).read_text() == "x"
+    for name in ("n" * 255, "漢字" * 40, "a/b c"):
+        kept = file_name(name)
+        assert 0 < len(kept.encode()) <= 120 and "/" not in kept and " " not in kept
+    with pytest.raises(FileNotFoundError):
+        check_output("")
 
 
 def test_inputs_do_not_wait(tmp_path):

@@ -26,6 +26,7 @@ from host.driver import (
 )
 from host.fake import FakeAccelerator
 from host.register_map import Ctrl, ErrorCode, Register, Status
+from host.serial_link import Link
 from model.compiler import Compiled, compile_network
 from model.compiler.hardware import MODULE_COUNTS, Hardware
 from model.compiler.program import packet
@@ -427,6 +428,37 @@ def test_overlay_without_a_part(part: str) -> None:
     overlay = pynq_stub.overlay(FakeAccelerator([]))
     delattr(overlay, part)
     raises(DriverError, f"the overlay has no {part}", lambda: on_pynq(overlay))
+
+
+class Talking:
+    """A port that sends without an end, and is no bridge."""
+
+    def write(self, data: bytes, /) -> None:
+        pass
+
+    def read(self, size: int, /) -> bytes:
+        return b"\xca" * size
+
+
+def test_a_port_that_only_talks() -> None:
+    raises(DriverError, "no answer to HELLO after 8 tries", lambda: Link(Talking()))
+
+
+def test_counters_are_zero_after_a_start() -> None:
+    accelerator = FakeAccelerator([SMALL]).driver()
+    good_run(accelerator)
+    accelerator.mmio.write(Register.LAYER_SEL, 0)
+    assert accelerator.mmio.read(Register.LAYER_CYCLES)
+    accelerator.mmio.write(Register.CTRL, Ctrl.START)
+    assert not accelerator.mmio.read(Register.LAYER_CYCLES)
+
+
+def test_large_32_bit_results_need_no_room() -> None:
+    """They go to the stream, whatever the feature buffer holds."""
+    chain = Chain(np.random.default_rng(1), (1, 80, 80), True, "wide")
+    network = chain.conv(64, (3, 3), (1, 1), raw=True).network()
+    assert np.prod(network.output.out_shape) // 4 > Hardware().quads
+    good_run(FakeAccelerator([network]).driver(), network)
 
 
 def test_board_without_pynq() -> None:
