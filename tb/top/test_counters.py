@@ -20,7 +20,7 @@ LATE = Traffic(40, 20, 100)
 CASES = {
     "results held up": (IDEAL, IDEAL, 240),
     "weights late": (LATE, IDEAL, 0),
-    "both": (LATE, LATE, 240),
+    "both": (LATE, IDEAL, 240),
     "none": IDEAL_TRAFFIC,
 }
 FIRST_COUNTS = ("cycles", "late", "held up", "reads", "writes", "weights")

@@ -73,7 +73,8 @@ async def trailer_at_every_place(dut):
         outcome = await bench.check(chain.network(), chain.images[:1], traffic=(IDEAL, late, 0))
         words = len(outcome.compiled.weights)
         assert words > bench.hardware.weight_words + 40 * layers, f"{words} words fit the buffer"
-        assert len(waited) == 2 * layers and waited[-1], f"{layers} layers: {waited}"
+    weights = waited[1::2]  # the buffer is freed by passes: one of as many places is a full one
+    assert len(weights) == bench.hardware.pass_words and any(weights), f"no trailer waits: {waited}"
     assert bench.values_checked
 
 
