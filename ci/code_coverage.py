@@ -225,7 +225,7 @@ def annotate(coverage: FileCoverage) -> list[dict[str, Any]]:
     "--missed", is_flag=True, help=f"list the first {SHOWN} missed items of each file and kind"
 )
 def main(jobs: int, seed: int, only: tuple[str, ...], missed: bool) -> None:
-    start = time.monotonic()
+    start, sources = time.monotonic(), results.sources()
     plan, exclusions = registry.read(PLAN, Plan, CoverageError), load_exclusions(EXCLUSIONS)
     plan = plan.model_copy(update={"tests": [*only] or plan.tests})
     names = [case.key for case in plan.cases()]
@@ -243,7 +243,8 @@ def main(jobs: int, seed: int, only: tuple[str, ...], missed: bool) -> None:
         "cases": names,
         "problems": problems,
         "judged": not only,
-        "sources": results.sources(),
+        "sources": sources,
+        "errors": errors,
         "notes": notes,
     }
     write_json(files, OUT / "coverage.json", **facts)

@@ -14,6 +14,7 @@ from ci import cases, registry, results, testplan
 from host.simulation.progress import Heartbeat
 
 SUMMARY = pytest.StashKey[list[str]]()
+SOURCES = pytest.StashKey[str]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,6 +32,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.option.closing == "regress":
+        config.stash[SOURCES] = results.sources()  # as they are now
     try:
         tests = registry.load()
         for name in config.option.bench:
@@ -95,7 +98,10 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
         result = yield
     if config.option.closing == "regress":
         verdicts, config.stash[SUMMARY] = testplan.judge(
-            results.reports(terminal.stats), config.option.sim, config.option.nightly
+            results.reports(terminal.stats),
+            config.option.sim,
+            config.option.nightly,
+            config.stash[SOURCES],
         )
         for verdict in verdicts:
             _report(config, verdict)

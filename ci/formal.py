@@ -242,6 +242,7 @@ def _memory_words(proof: Proof, path: str) -> str:
 def check_planted(proofs: dict[str, Proof], name: str, out: Path) -> bool:
     """Plant each bug of planted_bugs.yaml (of one proof, if `name` is given) in a copy of the RTL;
     True if every proof then fails."""
+    sources = results.sources()
     bugs = [
         b
         for b in yaml.safe_load(PLANTED.read_text(encoding="utf-8"))["bugs"]
@@ -266,7 +267,7 @@ def check_planted(proofs: dict[str, Proof], name: str, out: Path) -> bool:
         )
     closing = f"formal: {found} of {len(bugs)} planted bugs found"
     if not name:
-        write_text(out / "planted" / "planted.txt", f"{closing}\n{results.sources()}\n")
+        write_text(out / "planted" / "planted.txt", f"{closing}\n{sources}\n")
     print(closing)
     return bool(bugs) and found == len(bugs)
 
@@ -328,7 +329,7 @@ def _select(proofs: dict[str, Proof], name: str, nightly: bool) -> list[Proof]:
     "--out", type=click.Path(path_type=Path), default=OUT, help="folder for logs and reports"
 )
 def main(name: str, jobs: int, nightly: bool, planted: bool, rtl: Path, out: Path) -> None:
-    out = out.resolve()
+    out, sources = out.resolve(), results.sources()
     out.mkdir(parents=True, exist_ok=True)
     try:
         proofs = load()
@@ -353,7 +354,7 @@ def main(name: str, jobs: int, nightly: bool, planted: bool, rtl: Path, out: Pat
                 flush=True,
             )
     write_junit(outcomes, out / "junit.xml")
-    write_text(out / "sources.txt", results.sources() + "\n")
+    write_text(out / "sources.txt", sources + "\n")
     failed = sum(bool(o.error) for o in outcomes)
     closing = (
         f"formal: {len(outcomes) - failed} proved, {failed} failed; "

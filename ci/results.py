@@ -17,16 +17,17 @@ from host.simulation import process
 from host.simulation.rtl_index import ROOT
 
 BENCHES = "ci/test_benches.py"
+SOURCES = {".py", ".sv", ".v", ".vlt", ".c", ".h", ".cpp", ".tcl", ".yaml", ".rdl", ".npz"}
 STATUSES = ("passed", "failed", "skipped")
 Outcomes = Mapping[str, Sequence[tuple[str, str]]]  # {name in ci/tests.yaml: (function, status)}
 
 
 def sources() -> str:
-    """Digest of what a result stands for: design, models, benches, proofs and flow."""
+    """Digest of what a result stands for: design, models, benches, proofs, training and flow."""
     digest = hashlib.sha256()
-    for folder in ("ci", "formal", "host", "model", "rtl", "tb"):
+    for folder in ("ci", "formal", "host", "model", "rtl", "syn", "tb", "train"):
         for path in sorted((ROOT / folder).rglob("*")):
-            if path.suffix in (".py", ".sv", ".svh", ".v", ".yaml", ".rdl") and path.is_file():
+            if path.suffix in SOURCES and path.is_file():
                 digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 

@@ -216,16 +216,16 @@ def summary(verdicts: Sequence[Verdict], hits: Mapping[str, int]) -> list[str]:
 
 
 def judge(
-    reports: Sequence[pytest.TestReport], sim: str | None, nightly: bool
+    reports: Sequence[pytest.TestReport], sim: str | None, nightly: bool, sources: str
 ) -> tuple[list[Verdict], list[str]]:
-    """Verdicts on a regression and their summary. sim, nightly: its options. What `python -m ci
-    testplan` needs is kept."""
+    """Verdicts on a regression and their summary. sim, nightly: its options; sources: their digest.
+    What `python -m ci testplan` needs is kept."""
     outcomes = results.outcomes(reports)
     found = coverage.merge(log.with_name(coverage.FILE) for log in results.logs(reports))
     hits = {**dict.fromkeys(declared(), 0), **found}
     tests = registry.load()
     asked = asked_for(tests, sim, nightly)
-    facts = {"asked": asked, "sources": results.sources()}
+    facts = {"asked": asked, "sim": sim, "sources": sources}
     REGRESSION.mkdir(parents=True, exist_ok=True)
     for name, data in zip(KEPT, (outcomes, hits, facts), strict=True):
         write_text(REGRESSION / name, json.dumps(data, indent=0, sort_keys=True))
@@ -268,6 +268,8 @@ def main(runs: Path | None, entry: str) -> None:
     elif (REGRESSION / KEPT[0]).exists():
         outcomes, hits, facts = (json.loads((REGRESSION / name).read_text()) for name in KEPT)
         asked = facts["asked"]
+        if facts["sources"] != results.sources():
+            raise PlanError(f"{REGRESSION} holds results of other sources: run make regress again")
     else:
         raise PlanError(f"{REGRESSION} holds no results: run make regress first")
     whole, *verdicts = evaluate(entries, registry.load(), outcomes, hits, asked)

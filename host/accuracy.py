@@ -50,7 +50,7 @@ def predict(
 ) -> np.ndarray:
     """int64 [N]: the class (first largest output) of each image, uint8 [N, C, H, W]. Raises
     ImageError where outputs are not class scores."""
-    _check_scores(net)
+    check_scores(net)
     run = make_backend(net, backend)
     starts = range(0, len(pixels), batch)
     scores = []
@@ -71,7 +71,7 @@ def main(path: str, dataset: str, backend: str, limit: int | None) -> None:
     """Top-1 accuracy of a network on the CIFAR test images."""
     net = load_network(path)
     pixels, labels = load_cifar(dataset, "test")
-    check_classes(net, dataset)
+    _check_classes(net, dataset)
     pixels, labels = pixels[:limit], labels[:limit]
     answers = predict(net, pixels, backend, progress=True)
     right = int((answers == labels).sum())
@@ -87,25 +87,25 @@ def main(path: str, dataset: str, backend: str, limit: int | None) -> None:
     )
 
 
-def _check_scores(net: Network) -> None:
-    """Refuse a network that does not end in one score a class."""
+def check_scores(net: Network, dataset: str = "", classes: int = 0) -> None:
+    """Refuse a network that does not end in one score a class, of a data set with so many if it
+    is given. Raises ImageError."""
     if net.output.out_shape[1:] != (1, 1):
         raise ImageError(
             f"network '{net.name}' ends in a map of {net.output.out_shape}, not in one score per "
             "class"
         )
-
-
-def check_classes(net: Network, dataset: str) -> None:
-    """Refuse a network of other classes, or without scores: its accuracy would mean nothing. Raises
-    ImageError."""
-    _check_scores(net)
-    names = class_names(dataset)
-    if net.output.out_shape[0] != len(names):
+    if dataset and net.output.out_shape[0] != classes:
         raise ImageError(
             f"network '{net.name}' has {net.output.out_shape[0]} outputs, but {dataset} has "
-            f"{len(names)} classes"
+            f"{classes} classes"
         )
+
+
+def _check_classes(net: Network, dataset: str) -> None:
+    """Refuse a network of other classes: its accuracy would mean nothing."""
+    names = class_names(dataset)
+    check_scores(net, dataset, len(names))
     if net.classes and list(net.classes) != names:
         raise ImageError(
             f"the classes of network '{net.name}' are not those of {dataset}, in its order"

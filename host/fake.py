@@ -80,8 +80,7 @@ class FakeAccelerator:
         """Forget everything, the program too."""
         self._program: np.ndarray | None = None  # payload
         self.results: list[np.ndarray] = []  # packets that nobody has taken, uint64
-        self._irq = self._enable = self._layer = self._total = self._images_done = 0
-        self._counters = np.zeros((0, len(COUNTERS)), np.int64)
+        self._irq = self._enable = self._layer = 0
         self._soft_reset()
 
     def driver(self) -> Accelerator:
@@ -100,7 +99,13 @@ class FakeAccelerator:
         self._weights: np.ndarray | None = None
         self._image: tuple[np.ndarray, int] | None = None
         self._busy = False  # an image is computed
+        self._count_nothing()
+        self._total = 0
         self.results = [packet[:2] for packet in self.results[:1]]
+
+    def _count_nothing(self) -> None:
+        self._images_done = 0
+        self._counters = np.zeros((0, len(COUNTERS)), np.int64)
 
     # ------------------------------------------------------------------------------- registers
 
@@ -154,6 +159,7 @@ class FakeAccelerator:
     def _start(self) -> None:
         if self._running:
             raise _Refused(ErrorCode.START_BUSY)
+        self._count_nothing()
         if self._program is None:
             raise _Refused(ErrorCode.NO_PROGRAM)
         header = decode(HEADER, self._program.tolist())
@@ -169,8 +175,6 @@ class FakeAccelerator:
         if foreign or (self.hardware.planes == 2 and not header["two_planes"]):
             raise _Refused(ErrorCode.NUM_MODULES)
         self._running, self._stopping, self._done = True, False, False
-        self._images_done = 0
-        self._counters = np.zeros((0, len(COUNTERS)), np.int64)
 
     def _end_run(self) -> None:
         if self._stopping and not self._busy:
@@ -281,7 +285,7 @@ class FakeAccelerator:
                 if at > len(weights):
                     raise _Refused(ErrorCode.WEIGHTS_SHORT, number)
             last = d.out_base + (d.out_h - 1) * d.out_row_stride + d.out_row_quads
-            if not d.raw and last > d.out_end:
+            if _has_region(d) and last > d.out_end:
                 raise _Refused(ErrorCode.OUT_OF_BOUNDS, number)
         if at < len(weights):
             raise _Refused(ErrorCode.WEIGHTS_LONG, len(layers) - 1)
@@ -291,6 +295,11 @@ def _register(offset: int, access: str) -> Register:
     if offset not in set(Register) or access not in _ACCESS[Register(offset)]:
         raise OSError(f"register {offset:#x}: SLVERR")
     return Register(offset)
+
+
+def _has_region(d: SimpleNamespace) -> bool:
+    """Whether a layer writes to the feature buffer; 32-bit results go to the stream."""
+    return not d.raw or d.op == OP_MAXPOOL
 
 
 def _has_no_size(d: SimpleNamespace, hardware: Hardware) -> bool:
@@ -306,12 +315,11 @@ def _has_no_size(d: SimpleNamespace, hardware: Hardware) -> bool:
     wrong_sum = d.fused and (d.op != OP_CONV or d.raw)
     wrong_window = d.op == OP_CONV and d.window not in (1, 3, 5)
     no_region = d.out_end > hardware.quads or d.out_base >= d.out_end
-    has_region = not d.raw or d.op == OP_MAXPOOL  # 32-bit results go to the stream
     return (
         not all(sizes)
         or wrong_sum
         or wrong_window
-        or (has_region and no_region)
+        or (_has_region(d) and no_region)
         or (d.op == OP_ADD and d.raw)
         or (d.op == OP_CONV and (max(tile) > TILE_PIXELS or d.mode > MODE_5))
     )

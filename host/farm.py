@@ -22,7 +22,7 @@ import click
 import numpy as np
 
 from host import rtl_backend
-from host.accuracy import check_classes
+from host.accuracy import check_scores
 from host.run import run_int
 from host.simulation import runner
 from host.simulation.progress import Heartbeat
@@ -238,7 +238,7 @@ def main(
         raise ImageError("give either IMAGES or DATASET")
     net, labels = load_network(path), None
     if dataset is not None:
-        check_classes(net, dataset)
+        check_scores(net, dataset, {"cifar10": 10, "cifar100": 100}[dataset])
         images, labels = official(net, dataset, count)
     else:
         images = load_images(str(images_path), net, pixels)[:count]

@@ -184,6 +184,8 @@ def read(which: str, dataset: str | None = None, seed: int | None = None) -> Rec
         where = ".".join(str(part) for part in first["loc"]) or "its content"
         value = "" if first["type"] == "missing" else f", not {show(first['input'])}"
         reason = f"{where}: {first['msg']}{value}"
+    except (ValueError, TypeError, yaml.YAMLError, RecursionError) as error:
+        reason = " ".join(str(error).split())
     except Exception as error:  # the code of a module that is named raises anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
     raise RecipeError(f"{printable(path)}: {printable(reason)[:600]}")

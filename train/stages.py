@@ -2,12 +2,13 @@
 
 A stage's folder has a hash of its settings, the network and its first weights, the data, the seed,
 PyTorch's version, RESULTS and the stages before it in its name, so recipes share what they have in
-common. Its result
-is written whole; a stage that has one is not run again, and one that trains goes on from its state.
+common. Its result is written whole; a stage that has one is not run again, and one that trains goes
+on from its state.
 """
 
 import copy
 import hashlib
+import random
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -57,7 +58,8 @@ class Project:
         if recipe.teacher:
             named["teacher"] = recipe.teacher.net, {}
         for name, (kind, arguments) in named.items():
-            torch.manual_seed(recipe.seed)
+            for seed in (torch.manual_seed, random.seed, np.random.seed):
+                seed(recipe.seed % 2**32)
             where = f"{printable(recipe.path)}: the network of {name}"
             try:
                 module = kind(len(self.sets.classes), **arguments)
@@ -202,7 +204,6 @@ class Project:
         pixels = self.sets.test.pixels[:CHECKED_IMAGES]
         check_equal(net, network, to_input(pixels, net.spec["input"]))
         facts = {"classes": self.sets.classes, "seed": self.recipe.seed, "name": self.recipe.name}
-        facts["dataset"] = self.recipe.data.cifar
         for (kind, one), path in zip(nets.items(), (paths["float"], paths["ckpt"])):
             checkpoint.write(one, path, {**facts, "validation": accuracies[kind]["val"]})
         save_network(network, paths["clipq"])

@@ -16,6 +16,7 @@ from host import farm, rtl_backend
 from host.simulation.rtl_index import ROOT
 from model.common.errors import UserError
 from model.compiler.hardware import Hardware
+from model.data.images import ZOO
 from model.network import load_network
 from model.network.file import save_network
 from model.reference.integer import run_integer
@@ -38,6 +39,11 @@ def test_refused_in_one_line(tmp_path):
     save_network(chain.conv(10, (1, 1), raw=True).network(), net)
     found = run(tmp_path, net, "--dataset", "cifar10")
     assert found.returncode and "ends in a map" in found.stderr, found.stderr
+    ten = ZOO / "nin-cifar10.clipq.npz"
+    found = run(tmp_path, ten, "--dataset", "cifar100")
+    assert found.returncode and "has 10 outputs, but cifar100 has 100 classes" in found.stderr, (
+        found.stderr
+    )
 
 
 def files(folder: Path) -> tuple[Path, Path]:
@@ -91,12 +97,12 @@ def test_results_of_another_design_are_refused(tmp_path):
 
 def test_what_drives_the_simulation_decides_a_piece(tmp_path, monkeypatch):
     path, x = files(tmp_path)
-    before = farm.Store(path.read_bytes(), np.load(x), 4).path(0)
     (tmp_path / "host").mkdir()
     (tmp_path / "host" / "driver.py").write_text("other\n")
     monkeypatch.setattr(farm, "ROOT", tmp_path)
     monkeypatch.setattr(farm, "design", lambda: "0")
     other = farm.simulation()
+    before = farm.Store(path.read_bytes(), np.load(x), 4).path(0)
     (tmp_path / "host" / "driver.py").write_text("another\n")
     assert farm.simulation() != other
     assert farm.Store(path.read_bytes(), np.load(x), 4).path(0) != before

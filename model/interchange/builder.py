@@ -228,6 +228,10 @@ class Builder:
                 raise Refused("the accelerator has no such layer", remedy)
             if not all(name in self.values or name in self.constants for name in known):
                 return  # behind a refused node
+            if node.op not in ON_INTEGERS and any(
+                self.values[name].steps for name in known if name in self.values
+            ):
+                raise Refused("it reads quantized integers", "dequantize them before it")
             result = operator(self, node)
         except Refused as refusal:
             self.problems.append(f"{node.place}: {printable(refusal)}")
@@ -325,6 +329,18 @@ class Builder:
 
 # They compute constants, too: the reference evaluator has not all of their versions, or none.
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear", "Quant", "BipolarQuant")
+# What may stand between QuantizeLinear and DequantizeLinear.
+ON_INTEGERS = (
+    "DequantizeLinear",
+    "Flatten",
+    "Identity",
+    "MaxPool",
+    "Reshape",
+    "Shape",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+)
 # Their results are random, or their time has no bound.
 NOT_FOLDED = (
     "If",

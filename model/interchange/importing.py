@@ -125,8 +125,8 @@ def raw_input(
         raise CalibrationError(f"calibration images must be numbers, not {images.dtype}")
     if pixels is None and normalized:
         net.notes.append(
-            "the calibration images are real numbers, so what a pixel is stays unknown: the file "
-            "has no scale and offset (give uint8 pixels, or --mean and --std)"
+            "the calibration images are not uint8, so what a pixel is stays unknown: the file has "
+            "no scale and offset (give uint8 pixels, or --mean and --std)"
         )
     images = images.astype(np.float64)
     if not np.isfinite(images).all():

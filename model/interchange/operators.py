@@ -612,6 +612,11 @@ def dequantize_linear(b: Builder, node: Node) -> Value | np.ndarray:
     value = b.value(node)
     if scale.size != 1 or zero.size != 1:
         raise Refused("one scale a channel", "activations have one scale a tensor")
+    layer = b.layers.get(value.source)
+    while layer is not None and layer.op == "maxpool":
+        layer = b.layers.get(layer.inputs[0])
+    if value.steps is None and layer is not None:
+        raise Refused("what it reads is no QuantizeLinear's", "export in QDQ form")
     if value.steps is None:  # the image itself is integers
         ones = np.ones(value.shape[0])
         return b.affine(node, value, ones * scale.item(), -ones * scale.item() * zero.item())

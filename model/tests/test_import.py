@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
 from model.__main__ import main
+from model.common.errors import UserError
 from model.compiler import compile_network
 from model.compiler.hardware import Hardware
 from model.interchange.checking import check, high_water
@@ -349,6 +350,17 @@ def test_pool_between_quantizer_and_its_inverse():
     assert np.abs(list(run_net(graph, images).values())[-1] - run_onnx(model, images)).max() < 0.3
 
 
+@pytest.mark.parametrize("op", ["Add", "Relu", "Clip", "Pad"])
+def test_operators_on_quantized_integers_are_refused(op):
+    g = zoo.Graph(["N", 3, 6, 6], opset=19)
+    scale, zero = g.const(1 / 16), g.const(3, np.int8)
+    x = g.op("QuantizeLinear", g.conv("image", 3, 4, 3), scale, zero)
+    more = {"Add": [x], "Pad": [g.const([0, 0, 1, 1, 0, 0, 1, 1], np.int64)]}.get(op, [])
+    x = g.op("DequantizeLinear", g.op(op, x, *more, name="the node"), scale, zero)
+    with pytest.raises(UserError, match="'the node'.*reads quantized integers; dequantize"):
+        lower(graph_of(g.model(x)))
+
+
 def test_type_of_a_quantizer_without_a_zero_point():
     """output_dtype of opset 21: weights keep their sign, activations their range."""
     g = zoo.Graph(["N", 3, 6, 6], opset=21)
@@ -370,7 +382,7 @@ def test_same_padding_of_a_padded_tensor(kind):
     x = g.op("Pad", x, g.const([0, 0, 0, 0, 0, 0, 1, 1], np.int64))
     same = {"auto_pad": "SAME_UPPER", "strides": [2, 2]}
     kernel = [g.const(g.weights(3, 3, 3, 3))] if kind == "Conv" else []
-    size = {} if kernel else {"kernel_shape": [1, 1]}
+    size = {} if kernel else {"kernel_shape": [3, 3], "count_include_pad": 1}
     x = g.op(kind, x, *kernel, **same, **size)
     model, images = g.model(g.conv(x, 3, 2, 1)), zoo.images((3, 8, 8), 3)
     expected = run_onnx(model, images)
