@@ -14,10 +14,11 @@ module main_controller_proof #(
     input wire logic        start_i,
     input wire logic        stop_i,
     input wire logic [63:0] prog_data_i,
+    input wire logic [10:0] prog_last_i,
     input wire logic [16:0] free_i
 );
 
-  logic busy, done, stopped, error, error_pulse, layer_end, layer_active, results_done, image_end, image_enable,
+  logic busy, begins, done, stopped, error, error_pulse, layer_end, layer_active, results_done, image_end, image_enable,
       params_done, params_bank;
   logic conv_start, pool_start, raw_flush, emit_start;
   logic [7:0] code, error_layer;
@@ -29,13 +30,13 @@ module main_controller_proof #(
   logic [program_pkg::RECORD_WORDS-1:0][63:0] desc;
 
   main_controller #(.NUM_MODULES(4), .BANK_WORDS(BANK_WORDS)) u_dut (
-      .clk_i(clk_i), .rst_ni(rst_ni), .start_i(start_i), .stop_i(stop_i), .busy_o(busy), .done_o(done),
-      .stopped_o(stopped),
+      .clk_i(clk_i), .rst_ni(rst_ni), .start_i(start_i), .stop_i(stop_i), .busy_o(busy), .begin_o(begins),
+      .done_o(done), .stopped_o(stopped),
       .error_o(error), .error_pulse_o(error_pulse), .error_code_o(code), .error_layer_o(error_layer), .layer_o(layer),
       .layer_end_o(layer_end), .layer_active_o(layer_active), .results_done_o(results_done), .image_end_o(image_end),
       .parser_error_i(free_i[0]), .parser_code_i(8'd1),
       .image_error_i(free_i[1]), .image_code_i(8'd8), .oob_i(free_i[2]), .prog_valid_i(free_i[3]),
-      .prog_addr_o(prog_addr),
+      .prog_last_i(prog_last_i), .prog_addr_o(prog_addr),
       .prog_data_i(prog_data_i), .image_enable_o(image_enable), .image_first_i(free_i[4]), .image_done_i(free_i[5]),
       .image_base_o(image_base), .image_end_addr_o(image_end_addr), .image_row_quads_o(image_row_quads),
       .image_row_stride_o(image_row_stride), .image_rows_o(image_rows), .weights_first_i(free_i[6]),
@@ -91,6 +92,8 @@ module main_controller_proof #(
       if (checked) begin
         assert (op >= program_pkg::OP_CONV && op <= program_pkg::OP_ADD);
         if (op == program_pkg::OP_ADD) assert (writes);
+        if (!writes) assert (program_pkg::descriptor_emit(desc));
+        assert (program_pkg::descriptor_has_params(desc) == (op != program_pkg::OP_MAXPOOL));
         if (program_pkg::descriptor_fused(desc)) assert (op == program_pkg::OP_CONV && writes);
         if (writes) begin
           assert (program_pkg::descriptor_out_end(desc) <= CAPACITY);
@@ -116,6 +119,7 @@ module main_controller_proof #(
       assert (!(image_enable && layer_active));
       assert (error == (state == ERROR));
       assert (!(error && busy));
+      assert (!begins || (start_i && !busy && !error));
       // a run that was asked to stop
       if (!error) assert (asked_q == \u_dut.stop_q );
       if (image_end && (asked_q || stop_i)) assert (stopped);

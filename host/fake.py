@@ -149,9 +149,9 @@ class FakeAccelerator:
             self._guarded(self._control, value)
 
     def _control(self, value: int) -> None:
-        if value & Ctrl.START:
+        if value & Ctrl.START:  # a STOP beside it is ignored
             self._start()
-        if value & Ctrl.STOP and self._running:
+        elif value & Ctrl.STOP and self._running:
             self._stopping = True
             self._end_run()
         self._compute()
@@ -159,7 +159,6 @@ class FakeAccelerator:
     def _start(self) -> None:
         if self._running:
             raise _Refused(ErrorCode.START_BUSY)
-        self._count_nothing()
         if self._program is None:
             raise _Refused(ErrorCode.NO_PROGRAM)
         header = decode(HEADER, self._program.tolist())
@@ -168,12 +167,14 @@ class FakeAccelerator:
             header["version"] != PROGRAM_VERSION
             or not 1 <= header["n_layers"] <= MAX_LAYERS
             or end > self.hardware.quads
+            or (header["n_layers"] + 1) * RECORD_WORDS > len(self._program)
             or not header["image_rows"] * header["image_row_quads"]
         ):
             raise _Refused(ErrorCode.PROGRAM_HEADER)
         foreign = header["num_modules"] != self.hardware.num_modules
         if foreign or (self.hardware.planes == 2 and not header["two_planes"]):
             raise _Refused(ErrorCode.NUM_MODULES)
+        self._count_nothing()
         self._running, self._stopping, self._done = True, False, False
 
     def _end_run(self) -> None:
@@ -246,7 +247,8 @@ class FakeAccelerator:
         self._check_image(self._program, *self._image)
         if self._weights is None:
             return
-        layers = self._program.reshape(-1, RECORD_WORDS)[1:]
+        count = decode(HEADER, self._program.tolist())["n_layers"]
+        layers = self._program[RECORD_WORDS:][: count * RECORD_WORDS].reshape(-1, RECORD_WORDS)
         self._check_layers(layers, self._weights)
         compiled = self._known.get(self._program.tobytes())
         if compiled is None or not np.array_equal(self._weights, compiled.weights[1:-1]):
@@ -274,7 +276,8 @@ class FakeAccelerator:
         at = 0
         for number, words in enumerate(layers):
             d = geometry.sizes(words)
-            if _has_no_size(d, self.hardware) or geometry.problems(d, self.hardware):
+            silent = not _has_region(d) and not (d.emit and number == len(layers) - 1)
+            if silent or _has_no_size(d, self.hardware) or geometry.problems(d, self.hardware):
                 raise _Refused(ErrorCode.DESCRIPTOR, number)
             if d.has_params:
                 if at < len(weights):
@@ -312,6 +315,7 @@ def _has_no_size(d: SimpleNamespace, hardware: Hardware) -> bool:
         sizes += [d.pool_kernel_h, d.pool_kernel_w, d.pool_stride_h, d.pool_stride_w]
     else:
         return True
+    rows = 1 if not d.vertical else 2 if d.pair else d.kr_step  # of the kernel in a pass
     wrong_sum = d.fused and (d.op != OP_CONV or d.raw)
     wrong_window = d.op == OP_CONV and d.window not in (1, 3, 5)
     no_region = d.out_end > hardware.quads or d.out_base >= d.out_end
@@ -321,7 +325,8 @@ def _has_no_size(d: SimpleNamespace, hardware: Hardware) -> bool:
         or wrong_window
         or (_has_region(d) and no_region)
         or (d.op == OP_ADD and d.raw)
-        or (d.op == OP_CONV and (max(tile) > TILE_PIXELS or d.mode > MODE_5))
+        or d.has_params == (d.op == OP_MAXPOOL)
+        or (d.op == OP_CONV and (max(tile) > TILE_PIXELS or d.mode > MODE_5 or d.kr_step != rows))
     )
 
 

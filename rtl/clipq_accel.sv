@@ -80,7 +80,7 @@ module clipq_accel #(
   // One register for each part of the chip: all of them leave reset together.
   localparam int CORE = 0, WEIGHTS = 1, FEATURES = 2, CONV = 3, POOL = 4, OUTPUT = 5, RESULTS = 6, RESETS = 7;
   logic [RESETS-1:0] reset_q, rst_n;
-  logic busy, done, stopped, error, error_pulse, prog_valid, done_q;
+  logic busy, begins, done, stopped, error, error_pulse, prog_valid, done_q;
   logic [7:0] error_code, error_layer;
   logic [5:0] layer_sel;
   logic [2:0] unused_irq_enable;  // masked inside the register block
@@ -97,7 +97,7 @@ module clipq_accel #(
   logic [2:0] events_q;  // for interrupts: stopped, error, done
   always_ff @(posedge clk_i) events_q <= core_rst_n ? {stopped, error_pulse, done} : 3'b0;
   always_ff @(posedge clk_i) begin
-    if (!core_rst_n || start) done_q <= 1'b0;
+    if (!core_rst_n || begins) done_q <= 1'b0;
     else if (done) done_q <= 1'b1;
   end
 
@@ -162,6 +162,7 @@ module clipq_accel #(
   logic unused_prog_addr;
   assign unused_prog_addr = ^{prog_waddr >> PROG_W, prog_raddr >> PROG_W};
   logic [63:0] prog_wdata, prog_rdata, prog_word_q, weights_data;
+  logic [10:0] prog_last_q;
 
   // One packet at a time: after its last beat the stream is held until the program is accepted or the image finished.
   logic gate_q;
@@ -212,6 +213,7 @@ module clipq_accel #(
       .rdata_o(prog_rdata)
   );
   always_ff @(posedge clk_i) prog_word_q <= prog_rdata;  // the block RAM's output register
+  always_ff @(posedge clk_i) if (prog_we) prog_last_q <= prog_waddr;
 
   logic [LEVEL_W-1:0] weight_level;
   logic weight_re, weight_rewind, weight_commit;
@@ -319,6 +321,7 @@ module clipq_accel #(
       .start_i           (start),
       .stop_i            (stop),
       .busy_o            (busy),
+      .begin_o           (begins),
       .done_o            (done),
       .stopped_o         (stopped),
       .error_o           (error),
@@ -336,6 +339,7 @@ module clipq_accel #(
       .image_code_i      (image_code),
       .oob_i             (oob),
       .prog_valid_i      (prog_valid),
+      .prog_last_i       (prog_last_q),
       .prog_addr_o       (prog_raddr),
       .prog_data_i       (prog_word_q),
       .image_enable_o    (image_enable),
@@ -716,7 +720,7 @@ module clipq_accel #(
       first_beat_q   <= weights_first || image_first;
       results_done_q <= results_done;
       image_end_q    <= image_end;
-      count_start_q  <= start && !busy;
+      count_start_q  <= begins;
     end
     layer_q   <= layer;
     stall_q   <= starved || blocked;

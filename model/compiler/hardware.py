@@ -26,6 +26,11 @@ class Hardware:
             raise CompileError(f"MODULES must be one of {MODULE_COUNTS}, got {self.num_modules}")
         if self.planes not in PLANE_COUNTS:
             raise CompileError(f"PLANES must be one of {PLANE_COUNTS}, got {self.planes}")
+        if self.weight_words < self.pass_words:
+            raise CompileError(
+                f"WEIGHT_WORDS must be at least {self.pass_words}, the words of a pass with "
+                f"{self.num_modules} modules, got {self.weight_words}"
+            )
 
     @property
     def quads(self) -> int:

@@ -293,6 +293,12 @@ def test_every_lost_cycle_has_a_reason(modules):
     assert (layers["conv9"].lost["weights"] > 0) == (modules == 4)
 
 
+def test_a_weight_buffer_smaller_than_a_pass_is_refused():
+    assert Hardware(weight_words=16).pass_words == 13
+    with pytest.raises(CompileError, match="WEIGHT_WORDS must be at least 13, .* got 8"):
+        Hardware(weight_words=8)
+
+
 def test_a_slower_weight_buffer_never_predicts_fewer_cycles():
     net = network(
         (64, 4, 4),

@@ -3,9 +3,9 @@
 // Purpose: registers all paths between the bus and the block. It handles one access at a time; simultaneous reads and
 // writes take turns. An address beyond the block is answered with SLVERR. The register block answers in the cycle of
 // the request: rsp_err_i and rsp_rdata_i belong to the current request.
-// Latency: 1 cycle from the last handshake of AW and W (or from that of AR) to the request, 2 more to the answer on B
+// Latency: 2 cycles from the last handshake of AW and W (or from that of AR) to the request, 1 more to the answer on B
 // or R.
-// Throughput: one access in four cycles.
+// Throughput: one access in three cycles.
 `default_nettype none
 `timescale 1ns / 1ps
 

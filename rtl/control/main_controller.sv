@@ -23,6 +23,7 @@ module main_controller #(
     input  wire logic                                start_i,
     input  wire logic                                stop_i,
     output wire logic                                busy_o,
+    output wire logic                                begin_o,          // pulse: START is obeyed
     output wire logic                                done_o,           // pulse: an image is finished
     output wire logic                                stopped_o,        // pulse: stopped as asked
     output wire logic                                error_o,          // level until reset
@@ -42,6 +43,7 @@ module main_controller #(
     input  wire logic                                oob_i,
     // program memory
     input  wire logic                                prog_valid_i,
+    input  wire logic [10:0]                         prog_last_i,      // address of the program's last word
     output wire logic [10:0]                         prog_addr_o,
     input  wire logic [63:0]                         prog_data_i,      // 2 cycles later
     // image
@@ -111,7 +113,7 @@ module main_controller #(
   // ---------------------------------------------------------------- the descriptor's control bits
   // What only the last word but one or earlier ones decide is known in CHECK, in the cycle after the last word.
   logic [3:0] op;
-  logic raw, emit, last_layer_q, has_params, is_add, fused, is_conv_q, is_pool_q;
+  logic raw, emit, last_layer_q, has_params, is_add, is_max, fused, is_conv_q, is_pool_q;
   // is_pool_q: the pooling unit computes it
   assign op         = program_pkg::descriptor_op(desc_q);
   assign raw        = program_pkg::descriptor_raw(desc_q);
@@ -119,23 +121,29 @@ module main_controller #(
   assign has_params = program_pkg::descriptor_has_params(desc_q);
   assign fused      = program_pkg::descriptor_fused(desc_q);
   assign is_add     = op == program_pkg::OP_ADD;
+  assign is_max     = op == program_pkg::OP_MAXPOOL;
 
   logic header_bad, modules_bad, header_bad_q, modules_bad_q, desc_bad, conv_bad, pool_bad, size_bad, region_bad;
   logic conv_bad_q, pool_bad_q, size_bad_q, region_bad_q;
   assign modules_bad = modules_q != 8'(NUM_MODULES) || (PLANES == 2 && !two_planes_q);
   assign header_bad = version_q != 8'(program_pkg::PROGRAM_VERSION) || n_layers_q == '0 ||
-      n_layers_q > 16'(MAX_LAYERS) || image_rows_q == '0 || image_row_quads_q == '0 || image_end_addr_q > CAPACITY;
+      n_layers_q > 16'(MAX_LAYERS) || image_rows_q == '0 || image_row_quads_q == '0 || image_end_addr_q > CAPACITY ||
+      {n_layers_q[6:0], 4'(WORDS - 1)} > prog_last_i;  // layers that the program does not have
 
   logic [program_pkg::TILE_W:0] tile_rows, tile_cols, tile_pixels;
   logic [2:0] window;
-  logic tile_bad;
+  logic tile_bad, step_bad;
   assign tile_rows   = program_pkg::descriptor_tile_rows(desc_q);
   assign tile_cols   = program_pkg::descriptor_tile_cols(desc_q);
   assign tile_pixels = program_pkg::descriptor_tile_pixels(desc_q);
   assign window      = program_pkg::descriptor_window(desc_q);
   assign tile_bad    = tile_rows == '0 || tile_rows > MOST_PIXELS || tile_cols == '0 || tile_cols > MOST_PIXELS ||
       tile_pixels == '0 || tile_pixels > MOST_PIXELS;
-  assign conv_bad    = program_pkg::descriptor_mode(desc_q) > program_pkg::MODE_5 || tile_bad ||
+  // a pass has one kernel row but for vertical taps
+  assign step_bad    = program_pkg::descriptor_vertical(desc_q) ?
+      program_pkg::descriptor_pair(desc_q) && program_pkg::descriptor_kr_step(desc_q) != 4'd2 :
+      program_pkg::descriptor_kr_step(desc_q) != 4'd1;
+  assign conv_bad    = program_pkg::descriptor_mode(desc_q) > program_pkg::MODE_5 || tile_bad || step_bad ||
       program_pkg::descriptor_kr_count(desc_q) == '0 || program_pkg::descriptor_pieces(desc_q) == '0 ||
       program_pkg::descriptor_channel_groups(desc_q) == '0 || program_pkg::descriptor_output_groups(desc_q) == '0 ||
       (window != 3'd1 && window != 3'd3 && window != 3'd5);
@@ -147,21 +155,22 @@ module main_controller #(
       program_pkg::descriptor_out_w(desc_q) == '0 || program_pkg::descriptor_out_h(desc_q) == '0;
   assign region_bad  = program_pkg::descriptor_out_end(desc_q) > CAPACITY ||
       {1'b0, program_pkg::descriptor_out_base(desc_q)} >= program_pkg::descriptor_out_end(desc_q);
-  // 32-bit results go to the stream: they have no region. A max pool writes whatever that bit says, a sum may not
-  // have it. Only a convolution has a sum fused into it.
+  // 32-bit results go to the stream: they have no region, and only the last layer may send them. A max pool writes
+  // whatever that bit says, a sum may not have it. Only a convolution has a sum fused into it. All but a max pool have
+  // parameters.
   assign desc_bad = !(is_conv_q || is_pool_q) || size_bad_q || (is_conv_q && conv_bad_q) ||
       (is_pool_q && pool_bad_q) || region_bad_q;
   always_ff @(posedge clk_i) begin
     header_bad_q  <= header_bad;
     modules_bad_q <= modules_bad;
     is_conv_q     <= op == program_pkg::OP_CONV;
-    is_pool_q     <= op == program_pkg::OP_MAXPOOL || op == program_pkg::OP_AVGPOOL || is_add;
+    is_pool_q     <= is_max || op == program_pkg::OP_AVGPOOL || is_add;
     conv_bad_q    <= conv_bad;
     pool_bad_q    <= pool_bad;
     size_bad_q    <= size_bad;
     region_bad_q  <= (is_add && raw) ||
         (fused && (op != program_pkg::OP_CONV || raw)) ||
-        ((!raw || op == program_pkg::OP_MAXPOOL) && region_bad);
+        ((!raw || is_max) && region_bad) || (raw && !is_max && !(emit && last_layer_q)) || has_params == is_max;
     last_layer_q  <= {10'b0, layer_q} + 16'd1 == n_layers_q;
   end
 
@@ -312,7 +321,7 @@ module main_controller #(
       else if (state_q == CHECK) addr_q <= addr_q - 11'd2;
     end
     if (!rst_ni || state_q == IDLE || state_q == IMAGE) layer_q <= '0;
-    else if (state_q == LAYER_END) layer_q <= layer_q + 6'd1;
+    else if (state_q == LAYER_END && !last_layer_q) layer_q <= layer_q + 6'd1;
     settle_q <= (state_q == DRAIN || state_q == STOPPING) ? settle_q + 6'd1 : '0;
   end
 
@@ -361,6 +370,7 @@ module main_controller #(
   assign params_done_o      = state_q == LAYER_END && has_params;
   assign params_bank_o      = bank_q;
   assign busy_o             = busy_q;
+  assign begin_o            = state_q == IDLE && start_i && !error_d;
   assign image_end_o        = image_over && !error_d;
   assign results_done_o     = state_q == FINISH && results_empty_i;
   assign done_o             = image_end_o;

@@ -3,8 +3,7 @@
 // Purpose: computes a whole conv layer. It reads pixels from the feature buffer and takes the weight indices of the
 // passes from the weight loader's shadow registers. Finished partial sums, NUM_MODULES a cycle, go to the output stage
 // with their destination.
-// Latency: READ_TO_WRITE cycles from the read request of a slot to its partial sum; 3 cycles from a drain read to its
-// sums.
+// Latency: 4 cycles from a drain read to its sums; model/performance/cycle_model.py has those from slots to the drain.
 // Throughput: one output position of NUM_MODULES channels a cycle, of 3 * NUM_MODULES channels for kernels 1 wide.
 `resetall
 `default_nettype none

@@ -48,7 +48,7 @@ package program_pkg;
 
   // header: First record of a program. The descriptors follow in the order of the layers.
   localparam int HEADER_N_LAYERS_WORD = 0;
-  // number of descriptors
+  // number of descriptors, at most those in the packet
   function automatic logic [15:0] header_n_layers(input logic [63:0] word);
     header_n_layers = word[0+:16];
   endfunction
@@ -114,7 +114,7 @@ package program_pkg;
   function automatic logic descriptor_in_signed(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_in_signed = words[0][7+:1];
   endfunction
-  // 1 if the sums leave as 32 bits
+  // 1 if the sums leave as 32 bits: last layer only, with emit
   function automatic logic descriptor_raw(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_raw = words[0][8+:1];
   endfunction
@@ -122,7 +122,7 @@ package program_pkg;
   function automatic logic descriptor_emit(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_emit = words[0][9+:1];
   endfunction
-  // 1 if the weights have a chunk for this layer
+  // 1 if the weights have a chunk for this layer: all but a max pool
   function automatic logic descriptor_has_params(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_has_params = words[0][10+:1];
   endfunction
@@ -270,7 +270,7 @@ package program_pkg;
   function automatic logic [3:0] descriptor_kr_count(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_kr_count = words[11][0+:4];
   endfunction
-  // kernel rows of a step
+  // kernel rows of a step: 1 without vertical, 2 with pair
   function automatic logic [3:0] descriptor_kr_step(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_kr_step = words[11][4+:4];
   endfunction

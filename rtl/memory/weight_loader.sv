@@ -56,6 +56,8 @@ module weight_loader #(
 `ifndef YOSYS
   initial if (NUM_MODULES != 4 && NUM_MODULES != 8 && NUM_MODULES != 16) $fatal(1,
       "weight_loader: NUM_MODULES must be 4, 8 or 16, got %0d", NUM_MODULES);
+  initial if (LEVEL_W < 2 || (1 << (LEVEL_W - 1)) < BEATS) $fatal(1,
+      "weight_loader: a pass has %0d words, the weight buffer holds %0d", BEATS, 1 << (LEVEL_W - 1));
 `endif
 
   localparam logic [2:0] HEADER = 3'd0, PARSE = 3'd1, PARAMS = 3'd2, WAIT = 3'd3, LOAD = 3'd4, FULL = 3'd5,

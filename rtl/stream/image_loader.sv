@@ -2,7 +2,7 @@
 //
 // Purpose: an image is n_rows_i rows of row_quads_i quads, sent without padding between the rows. Row y goes to
 // base_i + y * row_stride_i. The image takes exactly ceil(n_rows_i * row_quads_i / 2) beats, with TLAST on the last.
-// base_i .. n_rows_i are sampled in the first cycle of enable_i. The stream is stalled (tready low) unless an image is
+// base_i and n_rows_i are sampled in the first cycle of enable_i, the others are constant meanwhile. The stream is stalled (tready low) unless an image is
 // expected, from the rising edge of enable_i to TLAST. enable_i must fall before the next image. If enable_i falls
 // before the first beat, no image is loaded: no beat is accepted while enable_i is low, and first_beat_o shows in the
 // next cycle whether one was accepted before. An image that has begun is loaded to its end, whatever enable_i does.

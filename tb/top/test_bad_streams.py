@@ -186,9 +186,12 @@ async def bad_descriptors(dut):
         (ErrorCode.DESCRIPTOR, 0, {"pieces": 15}),  # wider
         (ErrorCode.DESCRIPTOR, 0, {"in_row_stride": 1}),  # rows over each other
         (ErrorCode.DESCRIPTOR, 0, {"in_h": 65535}),  # beyond the buffer
+        (ErrorCode.DESCRIPTOR, 0, {"has_params": 0}),
+        (ErrorCode.DESCRIPTOR, last, {"raw": 1, "emit": 0}),  # nobody would take the results
         (ErrorCode.PROGRAM_HEADER, None, {"version": PROGRAM_VERSION + 1}),
         (ErrorCode.PROGRAM_HEADER, None, {"n_layers": 0}),
         (ErrorCode.PROGRAM_HEADER, None, {"n_layers": MAX_LAYERS + 1}),
+        (ErrorCode.PROGRAM_HEADER, None, {"n_layers": last + 2}),  # more than the packet has
         (ErrorCode.PROGRAM_HEADER, None, {"image_end_addr": hardware.quads + 1}),
         (ErrorCode.PROGRAM_HEADER, None, {"image_rows": 0}),
     ]

@@ -138,6 +138,8 @@ async def refused_commands(dut):
         after = await all_registers(bench)
         changed = {r.name for r, value in after.items() if value != before[r]}
         assert changed == {"STATUS", "ERROR", "IRQ_STATUS"}, f"after {code.name}: {changed} changed"
+        await bench.host.write(Register.CTRL, Ctrl.START)  # ignored after an error
+        assert await all_registers(bench) == after, f"START after {code.name}"
         await bench.recover()
     await bench.good_run(reload=False)
     assert bench.values_checked

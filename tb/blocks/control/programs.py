@@ -61,7 +61,8 @@ def _some(rng, bits):
 
 
 def descriptor(rng, capacity, op=None, raw=None):
-    """A legal descriptor; what the controller does not look at is random."""
+    """A legal descriptor, with 32-bit results only of the last layer; what the controller does not
+    look at is random."""
     op = int(rng.integers(1, 5)) if op is None else op
     raw = bool(op in (OP_CONV, OP_AVGPOOL) and rng.random() < 0.3) if raw is None else raw
     end = int(rng.choice([capacity, int(rng.integers(1, capacity + 1))]))
@@ -86,6 +87,9 @@ def descriptor(rng, capacity, op=None, raw=None):
             for name in ("kr_count", "pieces", "channel_groups", "output_groups")
         }
         values |= {"mode": int(rng.integers(3)), "window": int(rng.choice([1, 3, 5]))}
+        vertical, pair = (int(bit) for bit in rng.integers(2, size=2))
+        step = 2 if pair else int(rng.integers(16))
+        values |= {"vertical": vertical, "pair": pair, "kr_step": step if vertical else 1}
     else:
         values |= {name: _some(rng, DIM_W) for name in POOL}
     return Record(DESCRIPTOR, values, random_words(rng))
@@ -173,6 +177,19 @@ def bad_descriptors(rng, capacity):
                     descriptor(rng, capacity, op, raw).changed(out_base=100, out_end=100),
                 )
             )
+    wrong = {1: (0, *range(2, 16)), 2: (0, 1, *range(3, 16))}  # kernel rows of a pass: the others
+    for rows, vertical, pair in ((1, 0, 0), (1, 0, 1), (2, 1, 1)):
+        conv = descriptor(rng, capacity, OP_CONV, False).changed(vertical=vertical, pair=pair)
+        cases += [
+            (f"{step} kernel rows, vertical {vertical}, pair {pair}", conv.changed(kr_step=step))
+            for step in wrong[rows]
+        ]
+    for op in (OP_CONV, OP_MAXPOOL, OP_AVGPOOL, OP_ADD):
+        other = descriptor(rng, capacity, op, False).changed(has_params=int(op == OP_MAXPOOL))
+        cases.append((f"op {op}: has_params {other['has_params']}", other))
+    for op in (OP_CONV, OP_AVGPOOL):
+        silent = descriptor(rng, capacity, op, True).changed(emit=0)
+        cases.append((f"op {op}: 32-bit results that are not sent", silent))
     cases.append(("32-bit sum of tensors", descriptor(rng, capacity, OP_ADD).changed(raw=1)))
     for op, raw in ((OP_CONV, True), *((op, False) for op in (OP_MAXPOOL, OP_AVGPOOL, OP_ADD))):
         fused = descriptor(rng, capacity, op, raw).changed(fused=1)

@@ -37,6 +37,7 @@ INPUTS = (
     "image_code_i",
     "oob_i",
     "prog_valid_i",
+    "prog_last_i",
     "prog_data_i",
     "image_first_i",
     "image_done_i",
@@ -90,12 +91,13 @@ class Bench:
         self.descs = []
         self.driven = {}  # input port: its value
         self.weights_sent = False
-        self.state = None
+        self.state, self.began = None, 0  # in the cycle before
 
     def load(self, header, layers):
         self.header, self.layers = header, layers
         words = header.encoded() + [w for layer in layers for w in layer.encoded()]
         self.memory = words
+        self.dut.prog_last_i.value = len(words) - 1
         self.word = 0  # the memory's, before its output register
 
     def after(self, port, longest=None):
@@ -121,7 +123,7 @@ class Bench:
         await RisingEdge(self.dut.clk_i)
         assert self.state_now() == "IDLE", f"state {self.state_now()} after a reset in {before}"
         coverage.hit("controller_transition", f"reset in {before}")
-        self.state = "IDLE"
+        self.state, self.began = "IDLE", 0
         self.pulses, self.events, self.conv_until, self.image_pending, self.weights_sent = (
             {},
             [],
@@ -188,6 +190,8 @@ class Bench:
         assert self.dut.results_done_o.value == all_sent, (
             f"results_done_o {self.dut.results_done_o.value} in {state}, all sent: {all_sent}"
         )
+        began = self.state == "IDLE" and state == "HEADER"
+        assert self.began == began, f"begin_o {self.began} from {self.state} to {state}"
         if self.state not in (None, state):
             coverage.hit("controller_transition", f"{self.state} -> {state}")
         self.state = state
@@ -195,6 +199,7 @@ class Bench:
     def observe(self):
         dut = self.dut
         self.observe_state()
+        self.began = int(dut.begin_o.value)
         for name in EVENTS:
             value = int(getattr(dut, name).value)
             if value:
@@ -312,9 +317,9 @@ class Bench:
 def _program(rng, dut, count=None):
     capacity = 8 * int(dut.BANK_WORDS.value)
     count = count or int(rng.integers(1, 9))
-    return programs.header(rng, count, int(dut.NUM_MODULES.value), capacity), [
-        programs.descriptor(rng, capacity) for _ in range(count)
-    ]
+    layers = [programs.descriptor(rng, capacity, raw=False) for _ in range(count - 1)]
+    header = programs.header(rng, count, int(dut.NUM_MODULES.value), capacity)
+    return header, [*layers, programs.descriptor(rng, capacity)]
 
 
 async def _start(dut, count=None, pace=20):
@@ -422,7 +427,7 @@ async def descriptor_errors(dut):
     rng, bench = await _start(dut, pace=2)
     capacity = 8 * int(dut.BANK_WORDS.value)
     for what, desc in programs.bad_descriptors(rng, capacity):
-        at = int(rng.integers(3))
+        at = 2 if desc["raw"] else int(rng.integers(3))  # 32-bit results come from the last layer
         header, layers = _program(rng, dut, 3)
         layers[at] = desc
         bench.load(header, layers)
@@ -439,6 +444,33 @@ async def descriptor_errors(dut):
         ), what
         field_coverage.hit("descriptor", {name: desc[name] for name in ("op", "out_end")})
         await bench.reset()
+    for op in (programs.OP_CONV, programs.OP_AVGPOOL):
+        header, layers = _program(rng, dut, 3)
+        for at in range(2):
+            raw = programs.descriptor(rng, capacity, op, True)
+            bench.load(header, [*layers[:at], raw, *layers[at + 1 :]])
+            await bench.cycle(start_i=1)
+            await bench.expect_error(DESCRIPTOR, layer=at, limit=1000)
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+async def layers_that_a_program_does_not_have(dut):
+    """A header of more layers than the packet had words for is refused; more words are not."""
+    rng, bench = await _start(dut, pace=2)
+    for count in (1, 2, 31, 32, MAX_LAYERS):
+        bench.load(*_program(rng, dut, count))
+        whole = len(bench.memory)
+        for words, good in ((1, False), (whole - 1, False), (whole, True), (whole + 16, True)):
+            dut.prog_last_i.value = words - 1
+            await bench.cycle(start_i=1)
+            if good:
+                await bench.until(
+                    "conv_start_o" if bench.layers[0]["op"] == programs.OP_CONV else "pool_start_o",
+                    300,
+                )
+                await bench.reset()
+            else:
+                await bench.expect_error(PROGRAM_HEADER, limit=100)
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
@@ -805,7 +837,7 @@ async def weights_long(dut):
         bench.send_weights, bench.full = ends, not ends
         bench.leftover, bench.spare = words, not words
         await bench.cycle(start_i=1)
-        await bench.expect_error(WEIGHTS_LONG, limit=3000)
+        await bench.expect_error(WEIGHTS_LONG, layer=1, limit=3000)
         assert not any(e[0] == "image_end_o" for e in bench.events)
     bench.spare = bench.leftover = bench.send_weights = bench.full = False
     await bench.cycle(start_i=1)

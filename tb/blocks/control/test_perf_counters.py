@@ -98,6 +98,8 @@ async def layers_and_images(dut):
     assert await _read(dut, int(rng.integers(layers))) == dict.fromkeys(OUTPUTS, 0), (
         "a layer that never ran has counts"
     )
+    beyond = range(layers, 1 << len(dut.sel_i))
+    assert not beyond or await _read(dut, beyond[-1]) == dict.fromkeys(OUTPUTS, 0)
     ended = set()
     for image in range(1, 4):
         stored = {}
