@@ -202,8 +202,9 @@ vectors: ## the shipped networks again from the shipped checkpoints, byte for by
 perf: ## cycles, utilization and memory accesses per layer, measured and predicted: [MODULES=] [NET=]
 	@$(python) host perf $(call option,MODULES,modules) $(call option,NET,net) $(ARGS)
 
-synth: ## area and clock by open tools: [TARGET=ecp5|xc7] [MODULES=] [BLOCK=quick|all|whole|name] [JOBS=] [ARGS=]
-	@$(python) syn $(call option,TARGET,target) $(call option,MODULES,modules) $(call option,BLOCK,block) \
+synth: ## area and clock by open tools: [TARGET=ecp5|xc7] [MODULES=] [PLANES=] [BLOCK=quick|all|whole|name] [JOBS=] [ARGS=]
+	@$(python) syn $(call option,TARGET,target) $(call option,MODULES,modules) $(call option,PLANES,planes) \
+	    $(call option,BLOCK,block) \
 	    $(call option,JOBS,jobs) $(ARGS)
 
 bitstream: ## of a board, by open tools: [BOARD=ulx3s] [MODULES=] [PLANES=] [ARGS="--set NAME=NUMBER"]

@@ -14,6 +14,7 @@ import jinja2
 import yaml
 
 from host import memory
+from host.simulation.rtl_index import ROOT
 from model.common.command import Command, OutputFile
 from model.common.files import write_text
 from model.compiler import compile_network
@@ -112,8 +113,10 @@ def page() -> str:
 
 
 @click.command(cls=Command, help=__doc__)
-@click.option("--out", type=OutputFile(), default="build/results.md", show_default=True)
-def main(out: str) -> None:
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
+@click.option("--out", type=OutputFile(), help="[build/results.md]")
+def main(out: str | None) -> None:
+    if out is None:
+        (ROOT / "build").mkdir(exist_ok=True)
+        out = "build/results.md"
     write_text(Path(out), page())
     click.echo(f"written: {out}")

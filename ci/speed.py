@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import resource
 import statistics
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -20,12 +21,13 @@ import numpy as np
 from host.simulation import process
 from host.simulation.rtl_index import ROOT
 from model.common.command import Command
-from model.common.errors import UserError
+from model.common.errors import UserError, printable
 
 NETWORK = ROOT / "model" / "zoo" / "nin-cifar10.clipq.npz"
 IMAGES = ROOT / "model" / "zoo" / "cifar10-test-images.npz"
 FOLDER = ROOT / "build" / "speed"  # checkouts of other commits
 TIMEOUT = 3600.0
+CORES = len(os.sched_getaffinity(0))
 
 
 def call(command: list[str], folder: Path) -> None:
@@ -40,7 +42,11 @@ def call(command: list[str], folder: Path) -> None:
 
 def checkout(commit: str) -> Path:
     """The folder of a checkout of `commit`, made if there is none."""
-    folder = FOLDER / commit
+    names = ["git", "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}"]
+    found = subprocess.run(names, cwd=ROOT, capture_output=True, text=True)
+    if found.returncode:
+        raise UserError(f"--base {printable(commit)}: there is no such commit")
+    folder = FOLDER / found.stdout.strip()
     if not folder.exists():
         FOLDER.mkdir(parents=True, exist_ok=True)
         call(["git", "worktree", "prune"], ROOT)
@@ -67,10 +73,15 @@ def seconds(folder: Path, images: Path, out: Path, one_core: bool) -> tuple[floa
 
 
 def speed(folder: Path, work: Path, count: int, one_core: bool) -> float:
-    """Cycles a second of `count` images after the first one; the images are in `work`."""
+    """Cycles a second of `count` images after the first one, on each core; the images are in
+    `work`."""
+    cores = 1 if one_core else CORES
     (one, first), (all_, cycles) = (
-        seconds(folder, work / f"{n}.npy", work / "out.npz", one_core) for n in (1, count + 1)
+        seconds(folder, work / f"{n * cores}.npy", work / "out.npz", one_core)
+        for n in (1, count + 1)
     )
+    if all_ <= one:
+        raise UserError(f"{all_:.1f} s for {count + 1} images, {one:.1f} s for one: too much noise")
     return (cycles - first) / (all_ - one)
 
 
@@ -82,8 +93,8 @@ def main(base: str, count: int, rounds: int) -> None:
     trees = {"this checkout": ROOT, base: checkout(base)}
     ratios: dict[str, list[float]] = {"one core": [], "all cores": []}
     with np.load(IMAGES) as shipped, process.folder() as work:
-        for n in (1, count + 1):
-            np.save(work / f"{n}.npy", shipped["images"][:n])
+        for n in {cores * n for cores in (1, CORES) for n in (1, count + 1)}:
+            np.save(work / f"{n}.npy", np.resize(shipped["images"], (n, 3, 32, 32)))
         for tree in trees.values():  # set up, compile
             seconds(tree, work / "1.npy", work / "out.npz", False)
         for number in range(rounds):

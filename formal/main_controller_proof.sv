@@ -81,6 +81,12 @@ module main_controller_proof #(
     open_q    <= (rst_ni && asked_q && between && !begun && !stopped) ? open_q + 3'd1 : '0;
   end
 
+  logic began_q = 1'b0, idle_q = 1'b0;  // of the cycle before
+  always_ff @(posedge clk_i) begin
+    began_q <= rst_ni && begins;
+    idle_q  <= rst_ni && state == IDLE;
+  end
+
   logic past_q = 1'b0;
   always_ff @(posedge clk_i) past_q <= 1'b1;
   always @(*) begin
@@ -92,7 +98,7 @@ module main_controller_proof #(
       if (checked) begin
         assert (op >= program_pkg::OP_CONV && op <= program_pkg::OP_ADD);
         if (op == program_pkg::OP_ADD) assert (writes);
-        if (!writes) assert (program_pkg::descriptor_emit(desc));
+        if (program_pkg::descriptor_raw(desc)) assert (program_pkg::descriptor_emit(desc) && !writes);
         assert (program_pkg::descriptor_has_params(desc) == (op != program_pkg::OP_MAXPOOL));
         if (program_pkg::descriptor_fused(desc)) assert (op == program_pkg::OP_CONV && writes);
         if (writes) begin
@@ -119,7 +125,7 @@ module main_controller_proof #(
       assert (!(image_enable && layer_active));
       assert (error == (state == ERROR));
       assert (!(error && busy));
-      assert (!begins || (start_i && !busy && !error));
+      assert (began_q == (idle_q && state == HEADER));
       // a run that was asked to stop
       if (!error) assert (asked_q == \u_dut.stop_q );
       if (image_end && (asked_q || stop_i)) assert (stopped);

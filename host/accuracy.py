@@ -1,5 +1,5 @@
 """Top-1 accuracy of a network on the CIFAR test images; build/accuracy/<network>-<data set>.json
-keeps how often each class (row) was given each answer (column).
+keeps how often each class (row) was given each answer (column) by the integer model on all images.
 
 python -m host accuracy --net model/zoo/nin-cifar10.clipq.npz --dataset cifar10 [--backend
 int|torch] [--limit N]
@@ -80,6 +80,8 @@ def main(path: str, dataset: str, backend: str, limit: int | None) -> None:
     np.add.at(confusion, (labels, answers), 1)
     click.echo(f"top-1 {100 * right / len(labels):.2f} % ({right} of {len(labels)})")
     facts = {"network": net.name, "dataset": dataset, "images": len(labels), "right": right}
+    if limit is not None or backend != "int":
+        return
     FOLDER.mkdir(parents=True, exist_ok=True)
     write_text(
         FOLDER / f"{file_name(net.name)}-{dataset}.json",

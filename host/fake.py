@@ -161,6 +161,10 @@ class FakeAccelerator:
             raise _Refused(ErrorCode.START_BUSY)
         if self._program is None:
             raise _Refused(ErrorCode.NO_PROGRAM)
+        self._count_nothing()
+        self._done = False
+        if len(self._program) < 2 * RECORD_WORDS:
+            raise _Refused(ErrorCode.PROGRAM_HEADER)
         header = decode(HEADER, self._program.tolist())
         end = header["image_end_addr"]
         if (
@@ -174,8 +178,7 @@ class FakeAccelerator:
         foreign = header["num_modules"] != self.hardware.num_modules
         if foreign or (self.hardware.planes == 2 and not header["two_planes"]):
             raise _Refused(ErrorCode.NUM_MODULES)
-        self._count_nothing()
-        self._running, self._stopping, self._done = True, False, False
+        self._running, self._stopping = True, False
 
     def _end_run(self) -> None:
         if self._stopping and not self._busy:
@@ -276,8 +279,10 @@ class FakeAccelerator:
         at = 0
         for number, words in enumerate(layers):
             d = geometry.sizes(words)
-            silent = not _has_region(d) and not (d.emit and number == len(layers) - 1)
-            if silent or _has_no_size(d, self.hardware) or geometry.problems(d, self.hardware):
+            wrong_raw = d.raw and (
+                d.op in (OP_MAXPOOL, OP_ADD) or not d.emit or number + 1 < len(layers)
+            )
+            if wrong_raw or _has_no_size(d, self.hardware) or geometry.problems(d, self.hardware):
                 raise _Refused(ErrorCode.DESCRIPTOR, number)
             if d.has_params:
                 if at < len(weights):
@@ -288,7 +293,7 @@ class FakeAccelerator:
                 if at > len(weights):
                     raise _Refused(ErrorCode.WEIGHTS_SHORT, number)
             last = d.out_base + (d.out_h - 1) * d.out_row_stride + d.out_row_quads
-            if _has_region(d) and last > d.out_end:
+            if not d.raw and last > d.out_end:
                 raise _Refused(ErrorCode.OUT_OF_BOUNDS, number)
         if at < len(weights):
             raise _Refused(ErrorCode.WEIGHTS_LONG, len(layers) - 1)
@@ -298,11 +303,6 @@ def _register(offset: int, access: str) -> Register:
     if offset not in set(Register) or access not in _ACCESS[Register(offset)]:
         raise OSError(f"register {offset:#x}: SLVERR")
     return Register(offset)
-
-
-def _has_region(d: SimpleNamespace) -> bool:
-    """Whether a layer writes to the feature buffer; 32-bit results go to the stream."""
-    return not d.raw or d.op == OP_MAXPOOL
 
 
 def _has_no_size(d: SimpleNamespace, hardware: Hardware) -> bool:
@@ -315,7 +315,7 @@ def _has_no_size(d: SimpleNamespace, hardware: Hardware) -> bool:
         sizes += [d.pool_kernel_h, d.pool_kernel_w, d.pool_stride_h, d.pool_stride_w]
     else:
         return True
-    rows = 1 if not d.vertical else 2 if d.pair else d.kr_step  # of the kernel in a pass
+    rows = 1 if not d.vertical else 2 if d.pair else d.read_quads  # of the kernel in a pass
     wrong_sum = d.fused and (d.op != OP_CONV or d.raw)
     wrong_window = d.op == OP_CONV and d.window not in (1, 3, 5)
     no_region = d.out_end > hardware.quads or d.out_base >= d.out_end
@@ -323,8 +323,7 @@ def _has_no_size(d: SimpleNamespace, hardware: Hardware) -> bool:
         not all(sizes)
         or wrong_sum
         or wrong_window
-        or (_has_region(d) and no_region)
-        or (d.op == OP_ADD and d.raw)
+        or (not d.raw and no_region)  # 32-bit results go to the stream
         or d.has_params == (d.op == OP_MAXPOOL)
         or (d.op == OP_CONV and (max(tile) > TILE_PIXELS or d.mode > MODE_5 or d.kr_step != rows))
     )

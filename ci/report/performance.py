@@ -167,6 +167,6 @@ def synthesis(build: Path) -> Page:
         [*name.split("/"), own.get("cells"), own.get("mhz")] for name, own in held.items()
     ]
     parts = [Table(("target", "modules", "block", "cells", "MHz"), kept)]
-    text = "Figures that every run of continuous integration holds (syn/baseline.json)."
+    text = "Figures that make synth has measured before (syn/baseline.json)."
     sections.append(Section("Held", parts, text))
     return Page("synthesis", "Synthesis", "Area and clock by Yosys and nextpnr.", sections, figures)

@@ -130,7 +130,7 @@ def write(pages: Sequence[Page], out: Path, commit: str) -> None:
 @click.command(cls=Command, help=__doc__)
 @click.option(
     "--build",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=click.Path(file_okay=False, path_type=Path),
     default=ROOT / "build",
     help="folder with the results",
 )

@@ -95,8 +95,9 @@ def tests(build: Path) -> Page:
     cases, known = goals.testcases(folder / "junit.xml"), registry.load()
     outcomes = goals.read(folder / testplan.KEPT[0], {})
     count = Counter(status for found in outcomes.values() for _, status in found)
-    if not cases or not outcomes:
-        parts: list[Part] = [Missing("Tests", "make regress")]
+    facts = goals.read(folder / testplan.KEPT[2], {})
+    if not cases or not outcomes or facts.get("sources") != results.sources():
+        parts: list[Part] = [Missing("Tests of today's sources", "make regress")]
         return Page("tests", "Tests", "No regression has run here.", [Section("Results", parts)])
     seconds: defaultdict[str, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
     for case in cases:

@@ -46,6 +46,16 @@ def test_perf_counts_both_in_the_convolution(block):
         assert record.get("fused_into") == ("conv2_3x3" if name == "add3" else None)
     perf.show(report, console)
     assert "add3 (in conv2_3x3)" in printed(console)["add3"]
+    assert perf.differences(report) == []
+    for where, name in (
+        (report["total_cycles"], "image"),
+        (records["conv1_1x1"]["measured"], "conv1_1x1: reads"),
+        (records["conv1_1x1"]["measured"], "weight words"),
+    ):
+        key = {"image": "measured", "weight words": "weight_words"}.get(name, "reads")
+        where[key] += 1
+        assert perf.differences(report) == [name]
+        where[key] -= 1
 
 
 @pytest.mark.parametrize("wrong", [0, 1])

@@ -54,7 +54,7 @@
 #define CLIPQ_DESCRIPTOR_VERTICAL 0, 6, 1 /* 1 if vertical taps enter as channels */
 #define CLIPQ_DESCRIPTOR_PAIR 0, 14, 1 /* 1 if the vertical taps are those of two rows, four quads each */
 #define CLIPQ_DESCRIPTOR_IN_SIGNED 0, 7, 1 /* 1 if the input is signed */
-#define CLIPQ_DESCRIPTOR_RAW 0, 8, 1 /* 1 if the sums leave as 32 bits: last layer only, with emit */
+#define CLIPQ_DESCRIPTOR_RAW 0, 8, 1 /* 1 if the sums leave as 32 bits: conv or avgpool, last layer only, with emit */
 #define CLIPQ_DESCRIPTOR_EMIT 0, 9, 1 /* 1 if the output is sent to the result stream */
 #define CLIPQ_DESCRIPTOR_HAS_PARAMS 0, 10, 1 /* 1 if the weights have a chunk for this layer: all but a max pool */
 #define CLIPQ_DESCRIPTOR_OTHER_SIGNED 0, 11, 1 /* 1 if the second input of a sum is signed */
@@ -93,7 +93,7 @@
 #define CLIPQ_DESCRIPTOR_TILE_COLS 10, 16, 9 /* columns of a tile */
 #define CLIPQ_DESCRIPTOR_TILE_PIXELS 10, 32, 9 /* tile_rows * tile_cols */
 #define CLIPQ_DESCRIPTOR_KR_COUNT 11, 0, 4 /* steps over the kernel's rows */
-#define CLIPQ_DESCRIPTOR_KR_STEP 11, 4, 4 /* kernel rows of a step: 1 without vertical, 2 with pair */
+#define CLIPQ_DESCRIPTOR_KR_STEP 11, 4, 4 /* kernel rows of a step: 1 without vertical, 2 with pair, else read_quads */
 #define CLIPQ_DESCRIPTOR_PAD_H 11, 8, 4 /* vertical padding of a convolution */
 #define CLIPQ_DESCRIPTOR_PAD_W 11, 12, 4 /* horizontal padding of a convolution */
 #define CLIPQ_DESCRIPTOR_PIECES 11, 16, 4 /* pieces of a kernel row */

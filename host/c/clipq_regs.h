@@ -115,9 +115,9 @@ enum clipq_error {
     CLIPQ_E_IMAGE_TKEEP = 0x0a, /* Image stream: TKEEP other than 0xff (0x0f is allowed on the last beat of an odd image). */
     CLIPQ_E_NO_PROGRAM = 0x10, /* START without a valid program. */
     CLIPQ_E_START_BUSY = 0x11, /* START during a run. */
-    CLIPQ_E_PROGRAM_HEADER = 0x12, /* Version, number of layers or image region of the program cannot be. */
+    CLIPQ_E_PROGRAM_HEADER = 0x12, /* Version or image region of the program cannot be, or it has fewer layers than its header says. */
     CLIPQ_E_NUM_MODULES = 0x13, /* The program was compiled for another number of conv modules, or needs more index planes. */
-    CLIPQ_E_DESCRIPTOR = 0x14, /* A layer descriptor has an unknown operation, a size of zero, a region beyond the feature buffer, or sizes that do not fit together. */
+    CLIPQ_E_DESCRIPTOR = 0x14, /* A layer descriptor has an unknown operation, a size of zero, a region beyond the feature buffer, sizes that do not fit together, or 32-bit results that are not sent last. */
     CLIPQ_E_OUT_OF_BOUNDS = 0x15, /* A write outside the output region of the layer; it was not done. */
     CLIPQ_E_WEIGHTS_SHORT = 0x16, /* The weights packet has none for a layer that waits. */
     CLIPQ_E_WEIGHTS_LONG = 0x17, /* Weights were left over at the end of an image. */
@@ -138,9 +138,9 @@ enum clipq_error {
     TEXT(0x0a, "IMAGE_TKEEP: Image stream: TKEEP other than 0xff (0x0f is allowed on the last beat of an odd image).") \
     TEXT(0x10, "NO_PROGRAM: START without a valid program.") \
     TEXT(0x11, "START_BUSY: START during a run.") \
-    TEXT(0x12, "PROGRAM_HEADER: Version, number of layers or image region of the program cannot be.") \
+    TEXT(0x12, "PROGRAM_HEADER: Version or image region of the program cannot be, or it has fewer layers than its header says.") \
     TEXT(0x13, "NUM_MODULES: The program was compiled for another number of conv modules, or needs more index planes.") \
-    TEXT(0x14, "DESCRIPTOR: A layer descriptor has an unknown operation, a size of zero, a region beyond the feature buffer, or sizes that do not fit together.") \
+    TEXT(0x14, "DESCRIPTOR: A layer descriptor has an unknown operation, a size of zero, a region beyond the feature buffer, sizes that do not fit together, or 32-bit results that are not sent last.") \
     TEXT(0x15, "OUT_OF_BOUNDS: A write outside the output region of the layer; it was not done.") \
     TEXT(0x16, "WEIGHTS_SHORT: The weights packet has none for a layer that waits.") \
     TEXT(0x17, "WEIGHTS_LONG: Weights were left over at the end of an image.")

@@ -7,5 +7,5 @@ WIDTH = 160  # columns outside a terminal
 
 def wide_console() -> Console:
     """A console that in files and pipes is wider than rich's 80 columns."""
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDTH)
+    width = None if Console().is_terminal else WIDTH
+    return Console(width=width, emoji=False)

@@ -76,12 +76,13 @@ def _compiled(
 
 def _alone(net: Network, layer: Layer, hardware: Hardware) -> str | None:
     """Why the compiler refuses the layer on its own, None if it takes it."""
-    inputs = ("input", "twin")[: len(set(layer.inputs))]
+    twin = f"{layer.name}'"[-255:]
+    inputs = ("input", twin)[: len(set(layer.inputs))]
     names = dict(zip(dict.fromkeys(layer.inputs), inputs))
     before = []
-    if "twin" in inputs:  # a second tensor of the input's shape
+    if twin in inputs:  # a second tensor of the input's shape
         one: dict[str, Any] = dict(kernel=(1, 1), stride=(1, 1), pad=(0, 0))
-        before = [Layer(name="twin", op="maxpool", inputs=("input",), **one)]
+        before = [Layer(name=twin, op="maxpool", inputs=("input",), **one)]
     try:
         compile_network(
             Network(
@@ -191,11 +192,12 @@ def show(verdict: Verdict, hardware: Hardware, clock: float, console: Console) -
 def _table(verdict: Verdict, hardware: Hardware) -> Table:
     compiled, prediction = verdict.compiled, verdict.prediction
     table = Table()
-    right = ("weights", "output bytes", "MACs", "cycles", "PEs busy")
+    right = ("weights", "output bytes", "MACs", "cycles", "utilization")
     columns = ("layer", "from", "op", "output", "mode", *right)
     for column in columns:
         if column != "from" or verdict.origin:
-            table.add_column(column, justify="right" if column in right else "left")
+            figures = column in right  # whole, in a narrow terminal too
+            table.add_column(column, justify="right" if figures else "left", no_wrap=figures)
     for number, layer in enumerate(verdict.layers):
         row = [layer.name, layer.op]
         row[1:1] = [verdict.origin[layer.name]] if verdict.origin else []

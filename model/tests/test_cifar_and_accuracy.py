@@ -3,6 +3,7 @@ command that reads them."""
 
 import hashlib
 import io
+import json
 import os
 import pickle
 import socketserver
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from host import accuracy
 from host.accuracy import main, predict
 from model.data import cifar
 from model.data.cifar import CifarError, class_names, load_cifar
@@ -426,7 +428,8 @@ def run_command(tmp_path, net, *options):
 
 
 @pytest.mark.parametrize("backend", ["int", "torch"])
-def test_accuracy_command(official, tmp_path, backend):
+def test_accuracy_command(official, tmp_path, backend, monkeypatch):
+    monkeypatch.setattr(accuracy, "FOLDER", tmp_path / "accuracy")
     result = run_command(tmp_path, label_reader(), "--backend", backend)
     assert result.exit_code == 0 and result.stdout.endswith("top-1 100.00 % (40 of 40)\n")
     images, labels = load_cifar("cifar10", "test")
@@ -435,6 +438,8 @@ def test_accuracy_command(official, tmp_path, backend):
     assert (predict(label_reader(), wrong, backend, batch=6) == labels).sum() == 33
     result = run_command(tmp_path, label_reader(), "--backend", backend, "--limit", "7")
     assert result.stdout.endswith("top-1 100.00 % (7 of 7)\n")
+    kept = [json.loads(p.read_text())["images"] for p in (tmp_path / "accuracy").glob("*")]
+    assert kept == ([40] if backend == "int" else [])  # of the integers and all images
 
 
 def test_accuracy_errors(official, tmp_path):

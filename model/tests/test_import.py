@@ -142,6 +142,17 @@ def test_every_layer_that_the_compiler_refuses_is_named(tmp_path):
     assert "'conv0'" in first and "'conv1'" in second and "600" in first and "conv0" not in second
 
 
+def test_a_layer_may_have_any_name(tmp_path):
+    """One like that of a helper, and one that a terminal would show as a picture."""
+    g = zoo.Graph(["N", 4, 4, 4])
+    a, b = (g.conv("image", 4, 600, 1, name=name) for name in ("a:bug:", "b"))
+    path = saved(g.model(g.op("Add", a, b, name="twin")), tmp_path)
+    result = CliRunner().invoke(main, ["check", "--net", str(path)])
+    assert result.exit_code == 1 and "used twice" not in result.output
+    lines = [line for line in result.output.splitlines() if line.startswith("not possible: ")]
+    assert any("'twin'" in line for line in lines) and any("'a:bug:'" in line for line in lines)
+
+
 def test_nodes_out_of_order_and_large_images(tmp_path):
     model = zoo.mobilenet(blocks=((16, 2),))
     nodes = list(model.graph.node)

@@ -141,7 +141,8 @@ module main_controller #(
       tile_pixels == '0 || tile_pixels > MOST_PIXELS;
   // a pass has one kernel row but for vertical taps
   assign step_bad    = program_pkg::descriptor_vertical(desc_q) ?
-      program_pkg::descriptor_pair(desc_q) && program_pkg::descriptor_kr_step(desc_q) != 4'd2 :
+      program_pkg::descriptor_kr_step(desc_q) !=
+          (program_pkg::descriptor_pair(desc_q) ? 4'd2 : program_pkg::descriptor_read_quads(desc_q)) :
       program_pkg::descriptor_kr_step(desc_q) != 4'd1;
   assign conv_bad    = program_pkg::descriptor_mode(desc_q) > program_pkg::MODE_5 || tile_bad || step_bad ||
       program_pkg::descriptor_kr_count(desc_q) == '0 || program_pkg::descriptor_pieces(desc_q) == '0 ||
@@ -155,9 +156,8 @@ module main_controller #(
       program_pkg::descriptor_out_w(desc_q) == '0 || program_pkg::descriptor_out_h(desc_q) == '0;
   assign region_bad  = program_pkg::descriptor_out_end(desc_q) > CAPACITY ||
       {1'b0, program_pkg::descriptor_out_base(desc_q)} >= program_pkg::descriptor_out_end(desc_q);
-  // 32-bit results go to the stream: they have no region, and only the last layer may send them. A max pool writes
-  // whatever that bit says, a sum may not have it. Only a convolution has a sum fused into it. All but a max pool have
-  // parameters.
+  // 32-bit results go to the stream: they have no region, and only a convolution or average pool as the last layer may
+  // send them. Only a convolution has a sum fused into it. All but a max pool have parameters.
   assign desc_bad = !(is_conv_q || is_pool_q) || size_bad_q || (is_conv_q && conv_bad_q) ||
       (is_pool_q && pool_bad_q) || region_bad_q;
   always_ff @(posedge clk_i) begin
@@ -168,9 +168,9 @@ module main_controller #(
     conv_bad_q    <= conv_bad;
     pool_bad_q    <= pool_bad;
     size_bad_q    <= size_bad;
-    region_bad_q  <= (is_add && raw) ||
+    region_bad_q  <= (raw && (is_add || is_max)) ||
         (fused && (op != program_pkg::OP_CONV || raw)) ||
-        ((!raw || is_max) && region_bad) || (raw && !is_max && !(emit && last_layer_q)) || has_params == is_max;
+        (!raw && region_bad) || (raw && !(emit && last_layer_q)) || has_params == is_max;
     last_layer_q  <= {10'b0, layer_q} + 16'd1 == n_layers_q;
   end
 

@@ -114,7 +114,7 @@ package program_pkg;
   function automatic logic descriptor_in_signed(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_in_signed = words[0][7+:1];
   endfunction
-  // 1 if the sums leave as 32 bits: last layer only, with emit
+  // 1 if the sums leave as 32 bits: conv or avgpool, last layer only, with emit
   function automatic logic descriptor_raw(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_raw = words[0][8+:1];
   endfunction
@@ -270,7 +270,7 @@ package program_pkg;
   function automatic logic [3:0] descriptor_kr_count(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_kr_count = words[11][0+:4];
   endfunction
-  // kernel rows of a step: 1 without vertical, 2 with pair
+  // kernel rows of a step: 1 without vertical, 2 with pair, else read_quads
   function automatic logic [3:0] descriptor_kr_step(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_kr_step = words[11][4+:4];
   endfunction

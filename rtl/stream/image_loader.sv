@@ -2,11 +2,11 @@
 //
 // Purpose: an image is n_rows_i rows of row_quads_i quads, sent without padding between the rows. Row y goes to
 // base_i + y * row_stride_i. The image takes exactly ceil(n_rows_i * row_quads_i / 2) beats, with TLAST on the last.
-// base_i and n_rows_i are sampled in the first cycle of enable_i, the others are constant meanwhile. The stream is stalled (tready low) unless an image is
-// expected, from the rising edge of enable_i to TLAST. enable_i must fall before the next image. If enable_i falls
-// before the first beat, no image is loaded: no beat is accepted while enable_i is low, and first_beat_o shows in the
-// next cycle whether one was accepted before. An image that has begun is loaded to its end, whatever enable_i does.
-// After an error every beat is accepted and dropped until clear_i.
+// base_i and n_rows_i are sampled in the first cycle of enable_i, the others are constant meanwhile. The stream is
+// stalled (tready low) unless an image is expected, from the rising edge of enable_i to TLAST. enable_i must fall
+// before the next image. If enable_i falls before the first beat, no image is loaded: no beat is accepted while
+// enable_i is low, and first_beat_o shows in the next cycle whether one was accepted before. An image that has begun is
+// loaded to its end, whatever enable_i does. After an error every beat is accepted and dropped until clear_i.
 // Latency: 2 cycles from the handshake to wr_valid_o, and to err_valid_o for a wrong beat; 1 cycle from the last
 // wr_valid_o to done_o; exactly 1 cycle from the first handshake to first_beat_o.
 // Throughput: one beat a cycle; a beat that straddles a row end (odd row_quads_i) takes two.

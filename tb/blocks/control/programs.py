@@ -88,8 +88,9 @@ def descriptor(rng, capacity, op=None, raw=None):
         }
         values |= {"mode": int(rng.integers(3)), "window": int(rng.choice([1, 3, 5]))}
         vertical, pair = (int(bit) for bit in rng.integers(2, size=2))
-        step = 2 if pair else int(rng.integers(16))
-        values |= {"vertical": vertical, "pair": pair, "kr_step": step if vertical else 1}
+        quads = int(rng.integers(16))
+        step = (2 if pair else quads) if vertical else 1
+        values |= {"vertical": vertical, "pair": pair, "kr_step": step, "read_quads": quads}
     else:
         values |= {name: _some(rng, DIM_W) for name in POOL}
     return Record(DESCRIPTOR, values, random_words(rng))
@@ -153,14 +154,12 @@ def bad_descriptors(rng, capacity):
         (OP_CONV, False),
         (OP_CONV, True),
         (OP_MAXPOOL, False),
-        (OP_MAXPOOL, True),
         (OP_AVGPOOL, False),
         (OP_AVGPOOL, True),
         (OP_ADD, False),
     ):
         rules = {**common, **(conv if op == OP_CONV else dict.fromkeys(POOL, (0,)))}
-        writes = not raw or op == OP_MAXPOOL  # a max pool writes whatever the bit says
-        if writes:
+        if not raw:
             rules["out_end"] = (capacity + 1, *_illegal("out_end", DESCRIPTOR, 1, capacity))
         for name, values in rules.items():
             cases += [
@@ -170,19 +169,20 @@ def bad_descriptors(rng, capacity):
                 )
                 for v in values
             ]
-        if writes:
+        if not raw:
             cases.append(
                 (
                     f"op {op}: empty region",
                     descriptor(rng, capacity, op, raw).changed(out_base=100, out_end=100),
                 )
             )
-    wrong = {1: (0, *range(2, 16)), 2: (0, 1, *range(3, 16))}  # kernel rows of a pass: the others
-    for rows, vertical, pair in ((1, 0, 0), (1, 0, 1), (2, 1, 1)):
-        conv = descriptor(rng, capacity, OP_CONV, False).changed(vertical=vertical, pair=pair)
+    for rows, vertical, pair in ((1, 0, 0), (1, 0, 1), (2, 1, 1), (5, 1, 0), (8, 1, 0)):
+        bits = {"vertical": vertical, "pair": pair, "read_quads": rows if rows > 2 else 7}
+        conv = descriptor(rng, capacity, OP_CONV, False).changed(**bits)
         cases += [
             (f"{step} kernel rows, vertical {vertical}, pair {pair}", conv.changed(kr_step=step))
-            for step in wrong[rows]
+            for step in range(16)
+            if step != rows
         ]
     for op in (OP_CONV, OP_MAXPOOL, OP_AVGPOOL, OP_ADD):
         other = descriptor(rng, capacity, op, False).changed(has_params=int(op == OP_MAXPOOL))
@@ -190,7 +190,9 @@ def bad_descriptors(rng, capacity):
     for op in (OP_CONV, OP_AVGPOOL):
         silent = descriptor(rng, capacity, op, True).changed(emit=0)
         cases.append((f"op {op}: 32-bit results that are not sent", silent))
-    cases.append(("32-bit sum of tensors", descriptor(rng, capacity, OP_ADD).changed(raw=1)))
+    for op in (OP_ADD, OP_MAXPOOL):
+        wide = descriptor(rng, capacity, op).changed(raw=1, emit=1)
+        cases.append((f"op {op}: 32-bit results", wide))
     for op, raw in ((OP_CONV, True), *((op, False) for op in (OP_MAXPOOL, OP_AVGPOOL, OP_ADD))):
         fused = descriptor(rng, capacity, op, raw).changed(fused=1)
         cases.append((f"op {op}, raw {raw}: a fused sum", fused))

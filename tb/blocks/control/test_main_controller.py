@@ -406,6 +406,7 @@ async def header_errors(dut):
     for what, header in programs.bad_headers(bench.header, capacity):
         for both in (header, header.changed(num_modules=built_for ^ 1)):
             bench.load(both, bench.layers)
+            dut.prog_last_i.value = 2047  # as many layers as the header says
             await bench.cycle(start_i=1)
             dut._log.info(what)
             await bench.expect_error(PROGRAM_HEADER, limit=100)
