@@ -134,6 +134,16 @@ def test_shipped_entries_of_which_nothing_ran_do_not_hold(tmp_path):
     arguments = ["testplan", "--runs", str(tmp_path), "--entry"]
     done = CliRunner().invoke(main, [*arguments, "padding"])
     assert done.exit_code == 1 and "nothing of these entries was run" in done.output
+    entry = next(e for e in testplan.load() if e.name == "padding")
+    run = tmp_path / f"{next(iter(entry.tests))}-verilator"
+    run.mkdir()
+    (run / "sim.log").touch()
+    (run / "results.xml").write_text(
+        "<testsuite><testcase classname='m' name='corners'/></testsuite>"
+    )
+    for verdict, code in (("", 0), ("f: x", 1)):
+        (run / runner.VERDICT).write_text(verdict)
+        assert CliRunner().invoke(main, [*arguments, "^padding$"]).exit_code == code
     done = CliRunner().invoke(main, [*arguments, "no such entry"])
     assert done.exit_code == 1 and "has no entry that matches" in done.output
 
