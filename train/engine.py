@@ -31,8 +31,9 @@ MOMENTUM = 0.8
 WARMUP = 0.1
 # Batch norm's scale: the file's mult cannot be zero or negative.
 MIN_SCALE = 0.01
+MEASURED = 5000  # training images that give batch norm's statistics of a quantized network
 # Seeds of what is drawn beside the order and the augmentation of a batch.
-MIXING, DROPPING = 1, 2
+MIXING, DROPPING, MEASURING = 1, 2, 3
 Count = Annotated[int, pydantic.Field(ge=0)]
 
 
@@ -134,6 +135,8 @@ class Run:
                     bar.update(cost[at.epoch])
                     if time.monotonic() - self.saved > SAVE_SECONDS and at.step < self.steps:
                         self.save()
+                if self.net.mode == "fake":
+                    self.measure()
                 reached = self.workers.accuracy(self.val, None if self.fake else size)
                 loss = at.losses / self.steps
                 at.epoch, at.step, at.losses = at.epoch + 1, 0, 0.0
@@ -192,7 +195,11 @@ class Run:
         """One step of the optimizers. Returns the loss."""
         progress = min(1.0, (self.at.epoch + self.at.step / self.steps) / len(self.sizes))
         if self.fake:
-            exact = progress >= 1 - self.settings.exact and self.net.has_codebooks
+            number, total = self.at.epoch * self.steps + self.at.step, self.steps * len(self.sizes)
+            first = math.ceil((1 - self.settings.exact) * total)
+            exact = number >= first and self.net.has_codebooks
+            if exact and number == first:
+                self.measure()  # from now on they are fixed
             self.net.mode = "exact" if exact else "fake"
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.rate * learning_factor(progress)
@@ -207,6 +214,12 @@ class Run:
             if block.spec["norm"] == "batch":
                 block.bn.weight.data.clamp_(min=MIN_SCALE)
         return loss
+
+    def measure(self) -> None:
+        """Batch norm's statistics of the weights as they are, on plain training images."""
+        order = torch.randperm(len(self.train), generator=data.generator(self.seed, MEASURING))
+        chosen = order[:MEASURED].to(self.train.labels.device)
+        self.workers.measure(self.train.take(chosen))
 
     def loss(self, logits: Tensor, x: Tensor, expected: Tensor) -> Tensor:
         """Cross entropy with the labels' probabilities and those that the teachers give the very

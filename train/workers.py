@@ -121,6 +121,33 @@ class Workers(ThreadPoolExecutor):
         return sums[0].item()
 
     @torch.no_grad()
+    def measure(self, images: Images) -> None:
+        """Set batch norm's statistics to those of these images, in mode "fake".
+
+        Weights that cross a boundary between segments in each step leave the running ones behind
+        (Nagel et al., ICML 2022).
+        """
+        net = self.net
+        blocks = [block for _, block in net.blocks()]
+        integers = dict(zip(blocks, self.map(lambda block: block.integers(), blocks)))
+
+        def run(part: Tensor) -> list[Tensor]:
+            """Share of a part in means and mean squares."""
+            piece = Piece(integers=integers)
+            with autocast(self.device.type), torch.no_grad():
+                net(to_input(part, net.spec["input"]), piece)
+            share = len(part) / len(images)
+            moments = [(mean, variance + mean**2) for mean, variance in piece.statistics]
+            return [share * one for pair in moments for one in pair]
+
+        parts = images.pixels.tensor_split(max(1, len(images) // EVALUATED))
+        sums = [sum(found[1:], start=found[0]) for found in zip(*self.map(run, parts))]
+        norms = (block.bn for block in blocks if block.spec["norm"] == "batch")
+        for bn, mean, square in zip(norms, sums[::2], sums[1::2]):
+            bn.running_mean.copy_(mean)
+            bn.running_var.copy_((square - mean**2).clamp(min=0))
+
+    @torch.no_grad()
     def accuracy(self, images: Images, size: int | None = None) -> float:
         """Top-1 accuracy 0..1 of the network in its mode, of images resized to `size`."""
         net = self.net

@@ -163,6 +163,45 @@ def test_one_piece_is_ordinary_backpropagation(monkeypatch):
         assert torch.allclose(a, p.grad, rtol=1e-3, atol=1e-6 + 1e-3 * p.grad.abs().max())
 
 
+def test_statistics_are_measured_anew(monkeypatch):
+    """Those of the weights as they are, whatever ran before, on any number of threads."""
+    import contextlib
+
+    monkeypatch.setattr("train.workers.autocast", lambda device: contextlib.nullcontext())
+    batch, found = images(250), []
+    for threads in (1, 2):
+        net = prepared("fake")
+        for _, block in net.blocks():
+            block.bn.running_mean.fill_(7)
+        with Workers(net, CPU, threads) as workers:
+            workers.measure(batch)
+        found.append([block.bn.running_mean.clone() for _, block in net.blocks()])
+    assert all(torch.equal(a, b) for a, b in zip(*found))
+    block, x = net.nodes["conv1"], to_input(batch.pixels, net.spec["input"])
+    sums = F.conv2d(x, block.integers(), None, 1, 2)
+    assert torch.allclose(block.bn.running_mean, sums.mean((0, 2, 3)), rtol=1e-3, atol=1e-2)
+    expected = sums.var((0, 2, 3), unbiased=False)
+    assert torch.allclose(block.bn.running_var, expected, rtol=0.02)
+    ends = net.nodes["conv9"].bn
+    assert not ends.running_mean.eq(7).any()
+
+
+@pytest.mark.parametrize(
+    "exact, measured", [(0.0, [6, 12]), (0.25, [6, 9]), (0.5, [6, 6]), (1.0, [0])]
+)
+def test_when_statistics_are_measured(exact, measured, tmp_path, monkeypatch):
+    """After each epoch of quantized training, and before the first exact step."""
+    settings = Training(2, batch=10, statistics=10, exact=exact)
+    run, seen = make_run(tmp_path, "fake", settings), []
+    note = lambda: seen.append(run.at.epoch * run.steps + run.at.step)
+    monkeypatch.setattr(run, "measure", note)
+    run.fit()
+    assert seen == measured
+    floats = make_run(tmp_path / "f", "float", settings)
+    monkeypatch.setattr(floats, "measure", lambda: pytest.fail("full precision tracks its own"))
+    floats.fit()
+
+
 def test_statistics_are_those_of_the_whole_batch(monkeypatch):
     import contextlib
 
