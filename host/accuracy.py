@@ -89,15 +89,16 @@ def main(path: str, dataset: str, backend: str, limit: int | None) -> None:
     )
 
 
-def check_scores(net: Network, dataset: str = "", classes: int = 0) -> None:
-    """Refuse a network that does not end in one score a class, of a data set with so many if it
-    is given. Raises ImageError."""
+def check_scores(net: Network, dataset: str | None = None) -> None:
+    """Refuse a network that does not end in one score a class, of a data set if one is given.
+    Raises ImageError."""
     if net.output.out_shape[1:] != (1, 1):
         raise ImageError(
             f"network '{net.name}' ends in a map of {net.output.out_shape}, not in one score per "
             "class"
         )
-    if dataset and net.output.out_shape[0] != classes:
+    classes = SETS[dataset]["classes"] if dataset else net.output.out_shape[0]
+    if net.output.out_shape[0] != classes:
         raise ImageError(
             f"network '{net.name}' has {net.output.out_shape[0]} outputs, but {dataset} has "
             f"{classes} classes"
@@ -107,7 +108,7 @@ def check_scores(net: Network, dataset: str = "", classes: int = 0) -> None:
 def _check_classes(net: Network, dataset: str) -> None:
     """Refuse a network of other classes: its accuracy would mean nothing."""
     names = class_names(dataset)
-    check_scores(net, dataset, len(names))
+    check_scores(net, dataset)
     if net.classes and list(net.classes) != names:
         raise ImageError(
             f"the classes of network '{net.name}' are not those of {dataset}, in its order"

@@ -238,7 +238,7 @@ def main(
         raise ImageError("give either IMAGES or DATASET")
     net, labels = load_network(path), None
     if dataset is not None:
-        check_scores(net, dataset, {"cifar10": 10, "cifar100": 100}[dataset])
+        check_scores(net, dataset)
         images, labels = official(net, dataset, count)
     else:
         images = load_images(str(images_path), net, pixels)[:count]

@@ -58,8 +58,9 @@ class Project:
         if recipe.teacher:
             named["teacher"] = recipe.teacher.net, {}
         for name, (kind, arguments) in named.items():
-            for seed in (torch.manual_seed, random.seed, np.random.seed):
-                seed(recipe.seed % 2**32)
+            torch.manual_seed(recipe.seed)
+            random.seed(recipe.seed)
+            np.random.seed(recipe.seed % 2**32)
             where = f"{printable(recipe.path)}: the network of {name}"
             try:
                 module = kind(len(self.sets.classes), **arguments)

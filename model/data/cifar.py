@@ -41,6 +41,7 @@ SETS: dict[str, _Facts] = {
         "meta": "batches.meta",
         "labels": b"labels",
         "names": b"label_names",
+        "classes": 10,
     },
     "cifar100": {
         "folder": "cifar-100-python",
@@ -51,6 +52,7 @@ SETS: dict[str, _Facts] = {
         "meta": "meta",
         "labels": b"fine_labels",
         "names": b"fine_label_names",
+        "classes": 100,
     },
 }
 MD5 = {
