@@ -87,7 +87,6 @@ class Run:
             if parameter.requires_grad
         ]
         self.optimizer = Muon(groups, self.settings.rate, MOMENTUM)
-        self.fake = net.mode == "fake"
         self.began = self.saved = time.monotonic()
 
     def save(self) -> None:
@@ -135,9 +134,10 @@ class Run:
                     bar.update(cost[at.epoch])
                     if time.monotonic() - self.saved > SAVE_SECONDS and at.step < self.steps:
                         self.save()
-                if self.net.mode == "fake":
+                fake = self.net.mode == "fake"
+                if fake:
                     self.measure()
-                reached = self.workers.accuracy(self.val, None if self.fake else size)
+                reached = self.workers.accuracy(self.val, None if fake else size)
                 loss = at.losses / self.steps
                 at.epoch, at.step, at.losses = at.epoch + 1, 0, 0.0
                 at.history.append({"epoch": at.epoch, "loss": loss, "val": reached})
@@ -194,13 +194,6 @@ class Run:
     def update(self, pieces: list[Given], tracking: bool) -> float:
         """One step of the optimizers. Returns the loss."""
         progress = min(1.0, (self.at.epoch + self.at.step / self.steps) / len(self.sizes))
-        if self.fake:
-            number, total = self.at.epoch * self.steps + self.at.step, self.steps * len(self.sizes)
-            first = math.ceil((1 - self.settings.exact) * total)
-            exact = number >= first and self.net.has_codebooks
-            if exact and number == first:
-                self.measure()  # from now on they are fixed
-            self.net.mode = "exact" if exact else "fake"
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.rate * learning_factor(progress)
         loss = self.workers.gradients(pieces, self.loss, tracking)

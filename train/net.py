@@ -1,17 +1,15 @@
 """A network as a list of layers that training, quantization, export and evaluation walk.
 
 It is built from a description (`train.trace` makes one of a PyTorch module, a checkpoint holds
-one) and computes in one of three modes:
+one) and computes in one of two modes:
 "float": the full-precision network;
 "fake": convolutions of integer weights with integer activations, batch norm in floats, rounded to
-8 bits;
-"exact": every output the very integer that the exported layer computes (`TorchNet`); statistics of
-batch norm are frozen, the gradient is that of "fake".
+8 bits.
 Inputs are the integers of the network file from the first step on.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -23,7 +21,6 @@ from torch import Tensor, nn
 from model.common.errors import UserError
 from model.interchange.scales import multiplier, multipliers
 from model.network import Layer, Network
-from model.reference.torch_net import TorchNet
 from train.quantize.codebooks import ClipQ, Codebook, Quantizer
 
 CALIBRATION = 0.9999  # share of a layer's outputs inside the range when its scale is chosen
@@ -35,13 +32,13 @@ class FoldError(UserError, ValueError):
 
 
 class ReplaceForward(torch.autograd.Function):
-    """Forward: `exact`; backward: the gradient of `soft`, blocked outside the limits."""
+    """Forward: `hard`; backward: the gradient of `soft`, blocked outside the limits."""
 
     @staticmethod
-    def forward(ctx: Any, soft: Tensor, exact: Tensor, low: float, high: float) -> Tensor:
+    def forward(ctx: Any, soft: Tensor, hard: Tensor, low: float, high: float) -> Tensor:
         ctx.save_for_backward(soft)
         ctx.low, ctx.high = low, high
-        return exact.to(soft.dtype)  # integers up to 256 are exact in bfloat16 too
+        return hard.to(soft.dtype)  # integers up to 256 are exact in bfloat16 too
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
@@ -50,9 +47,9 @@ class ReplaceForward(torch.autograd.Function):
         return blocked, None, None, None
 
 
-def replaced(soft: Tensor, exact: Tensor, low: float = -math.inf, high: float = math.inf) -> Tensor:
-    """`exact` with the gradient of `soft`."""
-    return cast(Tensor, ReplaceForward.apply(soft, exact, low, high))
+def replaced(soft: Tensor, hard: Tensor, low: float = -math.inf, high: float = math.inf) -> Tensor:
+    """`hard` with the gradient of `soft`."""
+    return cast(Tensor, ReplaceForward.apply(soft, hard, low, high))
 
 
 @dataclass(eq=False)
@@ -71,8 +68,6 @@ class Node(nn.Module):
     trains."""
 
     steps: Tensor  # output integers per unit of full precision, of a convolution and an addition
-    # The exported layer, in mode "exact": integers of any type -> int32.
-    exact: Callable[..., Tensor]
 
     def __init__(self, spec: Spec) -> None:
         super().__init__()
@@ -94,13 +89,10 @@ class Node(nn.Module):
         low, high = self.limits
         return {"out": "int32"} if self.raw else {"out_min": low, "out_max": high}
 
-    def finish(self, soft: Tensor, *inputs: Tensor) -> Tensor:
-        """The output integers as floats: those of the exported layer, or `soft` rounded."""
+    def finish(self, soft: Tensor) -> Tensor:
+        """The output integers as floats: `soft` rounded and clamped, with its gradient."""
         with torch.no_grad():
-            if self.mode == "exact":
-                integers = self.exact(*inputs)
-            else:
-                integers = (soft.float() + 0.5).floor_().clamp_(*self.limits)
+            integers = (soft.float() + 0.5).floor_().clamp_(*self.limits)
         return replaced(soft, integers, *self.limits)
 
     def choose_steps(self, outputs: Tensor) -> None:
@@ -146,7 +138,7 @@ class Conv(Node):
         if not full:
             weight = replaced(weight, piece.integers[self] if piece else self.integers())
         steps = 1.0 if full else self.steps
-        fresh = piece is not None and self.mode != "exact" and spec["norm"] == "batch"
+        fresh = piece is not None and spec["norm"] == "batch"
         if piece and fresh:
             mean, variance = torch.zeros_like(mean), torch.zeros_like(variance)
             piece.statistics.append((mean, variance))
@@ -162,11 +154,7 @@ class Conv(Node):
         )
         if full:
             return F.relu_(soft) if spec["relu"] else soft
-        if not self.raw:
-            return self.finish(soft, x)
-        if self.mode == "fake":
-            return soft.float()
-        return replaced(soft.float(), self.exact(x.detach()) * float(self.factors()[0]))
+        return soft.float() if self.raw else self.finish(soft)
 
     def factors(self) -> np.ndarray:
         """Output integers per integer of the sums, float64 [O]; a power of two where the integers
@@ -226,7 +214,7 @@ class AvgPool(Node):
             soft = x.float().mean((2, 3), keepdim=True)
         else:
             soft = F.avg_pool2d(x, spec["kernel"], spec["stride"], spec["pad"])
-        return soft if self.mode == "float" or self.raw else self.finish(soft, x)
+        return soft if self.mode == "float" or self.raw else self.finish(soft)
 
     def folded(self) -> Spec:
         mult, shift = multiplier(np.array([self.share]))
@@ -247,7 +235,7 @@ class Add(Node):
     def forward(self, a: Tensor, b: Tensor, piece: Piece | None = None) -> Tensor:
         if self.mode == "float":
             return F.relu(a + b) if self.spec["relu"] else a + b
-        return self.finish(a * float(self.ratio[0]) + b * float(self.ratio[1]), a, b)
+        return self.finish(a * float(self.ratio[0]) + b * float(self.ratio[1]))
 
     def choose_ratio(self, a: Tensor, b: Tensor, units: tuple[float, float]) -> None:
         """From inputs of so many integers per unit."""
@@ -293,7 +281,7 @@ class Net(nn.Module):
 
     @property
     def mode(self) -> str:
-        """ "float", "fake" or "exact"."""
+        """ "float" or "fake"."""
         return self.blocks()[0][1].mode
 
     @mode.setter
@@ -330,14 +318,6 @@ class Net(nn.Module):
             values[name] = node(*(values[source] for source in node.spec["inputs"]), piece=piece)
         logits = values[self.last].float().flatten(1)
         return logits if self.mode == "float" else logits / self.steps_of(self.last)
-
-    def become_exact(self) -> None:
-        """Compute as the network does that would be exported now: mode "exact". Raises FoldError
-        or NetworkError."""
-        self.mode, network = "exact", to_network(self)
-        modules = TorchNet(network).to(self.blocks()[0][1].weight.device).layers
-        for layer, module in zip(network.layers, modules):
-            self.nodes[layer.name].exact = module.forward
 
 
 def to_network(net: Net, name: str = "network", classes: tuple[str, ...] = ()) -> Network:

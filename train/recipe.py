@@ -44,8 +44,7 @@ class Training:
     """A stage that trains. epochs: their number, or (image size or None for its own, epochs) in
     turn. rate: peak learning rate. statistics: images that are normalized together. labels: share
     of the labels in what is learnt, the rest is the mean of the teachers' probabilities. cutout:
-    size of the blanked square. mix: share of the batches whose images are mixed. exact: share of
-    the steps, the last ones, whose forward pass is the integer arithmetic itself. net: the
+    size of the blanked square. mix: share of the batches whose images are mixed. net: the
     teacher's, "module:Class"."""
 
     epochs: Epochs | Turns = 1
@@ -57,7 +56,6 @@ class Training:
     teachers: tuple[Teacher, ...] = ()
     cutout: int = Field(default=0, ge=0, le=1000)
     mix: Share = 0.0
-    exact: Share = 0.0
     net: Named | None = None
 
     @model_validator(mode="after")

@@ -26,6 +26,7 @@ from model.common.errors import UserError, printable
 from model.common.files import check_output, write_text
 from model.network import Network, save_network
 from model.reference.integer import run_integer
+from model.reference.torch_net import TorchNet
 from train import card, checkpoint, engine, sources
 from train.net import Net, to_input, to_network
 from train.quantize.start import quantize
@@ -173,9 +174,10 @@ class Project:
 
     def accuracy(self, net: Net, split: str) -> float:
         """Top-1 0..1 on a split, of the integers where the network is quantized."""
-        net.mode = "exact" if net.mode == "fake" and net.has_codebooks else net.mode
+        quantized = net.mode == "fake" and net.has_codebooks
+        model = TorchNet(to_network(net)).to(self.device) if quantized else None
         with Workers(net, self.device, self.threads) as workers:
-            return workers.accuracy(getattr(self.sets, split).to(self.device))
+            return workers.accuracy(getattr(self.sets, split).to(self.device), model=model)
 
     def files(self, out: Path) -> dict[str, Path]:
         """What `finish` writes, by kind."""
@@ -203,7 +205,7 @@ class Project:
         }
         network = to_network(net.cpu(), self.recipe.name, tuple(self.sets.classes))
         pixels = self.sets.test.pixels[:CHECKED_IMAGES]
-        check_equal(net, network, to_input(pixels, net.spec["input"]))
+        check_equal(network, to_input(pixels, net.spec["input"]))
         facts = {"classes": self.sets.classes, "seed": self.recipe.seed, "name": self.recipe.name}
         for (kind, one), path in zip(nets.items(), (paths["float"], paths["ckpt"])):
             checkpoint.write(one, path, {**facts, "validation": accuracies[kind]["val"]})
@@ -212,16 +214,10 @@ class Project:
         return accuracies
 
 
-@torch.no_grad()
-def check_equal(net: Net, network: Network, x: Tensor) -> None:
-    """Raise UserError unless training in mode "exact" and the NumPy reference have the same
-    logits; x: input integers."""
-    net.become_exact()
-    ours = net(x) * net.steps_of(net.last)
-    theirs = torch.from_numpy(run_integer(network, x.long().numpy())).flatten(1).double()
-    scale = (ours.double() * theirs).sum() / theirs.square().sum().clamp(min=1)
-    if not torch.allclose(ours.double(), theirs * scale, rtol=1e-5, atol=1e-3):
-        raise UserError("not written: the integer model's logits differ from training's")
+def check_equal(network: Network, x: Tensor) -> None:
+    """Raise UserError unless both integer models have the same logits; x: input integers."""
+    if not np.array_equal(TorchNet(network)(x), run_integer(network, x.long().numpy())):
+        raise UserError("not written: the NumPy model's logits differ from PyTorch's")
 
 
 def clock(seconds: float) -> str:

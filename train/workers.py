@@ -14,6 +14,7 @@ from functools import cache
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn import Module
 
 from model.common.errors import UserError
 from train import data
@@ -87,8 +88,6 @@ class Workers(ThreadPoolExecutor):
         statistics follow it; return the loss. loss(logits, inputs, targets): mean over a piece."""
         net, total = self.net, sum(len(x) for x, *_ in pieces)
         trained = [one for one in net.parameters() if one.requires_grad]
-        if net.mode == "exact":
-            net.become_exact()
         blocks = [block for _, block in net.blocks()] if net.mode != "float" else []
         integers = dict(zip(blocks, self.map(lambda block: block.integers(), blocks)))
 
@@ -148,17 +147,18 @@ class Workers(ThreadPoolExecutor):
             bn.running_var.copy_((square - mean**2).clamp(min=0))
 
     @torch.no_grad()
-    def accuracy(self, images: Images, size: int | None = None) -> float:
-        """Top-1 accuracy 0..1 of the network in its mode, of images resized to `size`."""
-        net = self.net
-        if net.mode == "exact":
-            net.become_exact()
+    def accuracy(
+        self, images: Images, size: int | None = None, model: Module | None = None
+    ) -> float:
+        """Top-1 accuracy 0..1 of the network in its mode, of images resized to `size`. model: what
+        computes in its place."""
+        source, model = self.net.spec["input"], model or self.net
 
         def run(part: Tensor) -> Tensor:
             # uint8 as long as they are: `to_input` rounds what the file's user gives as pixels
             part = part if size in (None, part.shape[-1]) else data.resize(part.float(), size)
             with autocast(self.device.type), torch.no_grad():
-                return net(to_input(part, net.spec["input"])).argmax(1)
+                return model(to_input(part, source)).flatten(1).argmax(1)
 
         found = torch.cat(list(self.map(run, images.pixels.split(EVALUATED))))
         return (found == images.labels).double().mean().item()

@@ -156,7 +156,7 @@ def _histograms(path: Path, name: str) -> Chart:
 
 
 def _answers(net: Network, zoo: Path) -> Iterator[Part]:
-    """Pictures with what the quantized network says, by its checkpoint's arithmetic in integers."""
+    """Pictures with what the quantized network of the checkpoint says."""
     path = zoo / f"{net.name}.ckpt.npz"
     dataset = {10: "cifar10", 100: "cifar100"}.get(len(net.classes))
     if not path.exists() or dataset is None:
@@ -168,7 +168,6 @@ def _answers(net: Network, zoo: Path) -> Iterator[Part]:
 
     pixels, labels = (part[:SHOWN] for part in bundled_images(dataset))
     trained, _ = checkpoint.read(path)
-    trained.become_exact()
     with torch.no_grad():
         logits = trained.eval()(to_input(torch.tensor(pixels), trained.spec["input"]))
         shares = torch.softmax(logits.double().flatten(1), 1).numpy()

@@ -71,6 +71,14 @@ def test_degenerate_weights(weights):
     assert torch.equal(codebook[index], (127 * weights).long())
 
 
+def test_gradient_stops_at_the_clamp():
+    soft = torch.tensor([-3.0, 5.2, 300.0], requires_grad=True)
+    out = replaced(soft, torch.tensor([0, 5, 255]), 0, 255)
+    assert out.tolist() == [0, 5, 255]
+    out.sum().backward()
+    assert soft.grad.tolist() == [0, 1, 0]
+
+
 def test_gradient_reaches_clipped_weights_which_come_back():
     weights = torch.tensor([0.01, -0.01, 1, -1, 0.9, -0.9, 0.8, -0.8], requires_grad=True)
     target = torch.arange(8.0) - 50

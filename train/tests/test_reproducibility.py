@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-CORE = ["test_exact.py", "test_export.py", "test_fold.py", "test_segments.py", "test_edges.py"]
+CORE = ["test_export.py", "test_fold.py", "test_segments.py", "test_edges.py"]
 # Kernels of oneDNN, ATen, MKL and OpenBLAS, threads of OpenMP and MKL.
 OLD = {
     "ONEDNN_MAX_CPU_ISA": "SSE41",

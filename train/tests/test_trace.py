@@ -196,10 +196,9 @@ def trained(request, tmp_path_factory):
     full = fitted(net, settings, sets, folder / "float.npz")
     assert full > 0.8, "full precision has not learnt"
     quantize(net, to_input(sets[0].pixels[:200], net.spec["input"]), Quantization())
-    settings = Training(3, rate=0.01, batch=50, statistics=50, exact=0.3)
+    settings = Training(3, rate=0.01, batch=50, statistics=50)
     tuned = fitted(net, settings, sets, folder / "tuned.npz")
     assert tuned > full - 0.2, "the quantized network has not learnt"
-    net.mode = "fake"
     return kind, checkpoint.snapped(net).eval()
 
 
@@ -216,11 +215,10 @@ def test_training_and_both_models_agree(trained, tmp_path):
     for name, tensor in ours.items():
         assert np.array_equal(tensor.numpy(), reference[name]), name
     with torch.no_grad():
-        net.become_exact()
         logits = net(x) * net.steps_of(net.last)
     last = ours[net.last].flatten(1) / POOLED.get(kind, 1)
     assert network.output.out == "int32"
-    assert torch.allclose(logits, last.float(), rtol=1e-5, atol=1e-3)
+    assert (logits - last).abs().max() < 0.1 * last.float().std()
     assert len(np.unique(reference[network.output.name])) > 5
 
 

@@ -141,7 +141,7 @@ def gradient(net, threads, **options):
     return loss, [p.grad.clone() for p in net.parameters()], statistics
 
 
-@pytest.mark.parametrize("mode", ["float", "fake", "exact"])
+@pytest.mark.parametrize("mode", ["float", "fake"])
 def test_number_of_threads_changes_nothing(mode):
     one, two = (gradient(prepared(mode), threads) for threads in (1, 2))
     assert one[0] == two[0] and torch.equal(one[2], two[2])
@@ -186,17 +186,14 @@ def test_statistics_are_measured_anew(monkeypatch):
     assert not ends.running_mean.eq(7).any()
 
 
-@pytest.mark.parametrize(
-    "exact, measured", [(0.0, [6, 12]), (0.25, [6, 9]), (0.5, [6, 6]), (1.0, [0])]
-)
-def test_when_statistics_are_measured(exact, measured, tmp_path, monkeypatch):
-    """After each epoch of quantized training, and before the first exact step."""
-    settings = Training(2, batch=10, statistics=10, exact=exact)
+def test_when_statistics_are_measured(tmp_path, monkeypatch):
+    """After each epoch of quantized training."""
+    settings = Training(2, batch=10, statistics=10)
     run, seen = make_run(tmp_path, "fake", settings), []
     note = lambda: seen.append(run.at.epoch * run.steps + run.at.step)
     monkeypatch.setattr(run, "measure", note)
     run.fit()
-    assert seen == measured
+    assert seen == [6, 12]
     floats = make_run(tmp_path / "f", "float", settings)
     monkeypatch.setattr(floats, "measure", lambda: pytest.fail("full precision tracks its own"))
     floats.fit()
@@ -274,7 +271,7 @@ class Stop(Exception):
 @pytest.mark.parametrize("mode", ["float", "fake"])
 @pytest.mark.parametrize("stops", [(1,), (2, 4), (5,)])
 def test_stopped_run_resumes_to_the_same_network(mode, stops, tmp_path, monkeypatch):
-    settings = replace(SETTINGS, mix=0.5, exact=0.4)
+    settings = replace(SETTINGS, mix=0.5)
     straight = make_run(tmp_path / "a", mode, settings)
     straight.fit()
     monkeypatch.setattr(engine, "SAVE_SECONDS", 0)
@@ -295,7 +292,6 @@ def test_stopped_run_resumes_to_the_same_network(mode, stops, tmp_path, monkeypa
             with pytest.raises(Stop):
                 run.fit()
     assert same(state(straight), state(run))
-    assert straight.net.mode == ("float" if mode == "float" else "exact")
 
 
 def test_a_finished_run_does_nothing(tmp_path):
