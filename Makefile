@@ -147,7 +147,7 @@ help: ## list the commands
 	@$(here) && sed -n 's/^##@ \(.*\)/\n\1/p; s/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile \
 	    | awk -F@ '{printf $$2 ? "%-20s %s\n" : "%s\n", $$1, $$2}'
 	@echo
-	@echo 'Variables: SIM=verilator|icarus MODULES=4|8|16 SEED=n WAVES=1 JOBS=n; the defaults are verilator and 4.'
+	@echo 'Variables: SIM=verilator|icarus MODULES=4|8|16 SEED=n WAVES=1 JOBS=n. Defaults: verilator (regress: both simulators), 4 modules.'
 	@echo 'They count on the command line only; NET, IMAGES, OUT, MODEL, CALIB, FLOAT and CIFAR_ROOT may stand in the environment, too.'
 
 setup: ## install everything, run nothing
@@ -252,5 +252,5 @@ results: ## ours beside the paper's and others' figures, as a page: [OUT=build/r
 docs: ## the documentation site, in build/site
 	@$(python) mkdocs build
 
-clean: ## delete what was built (not .venv)
+clean: ## delete build/, with the networks trained in it (not .venv)
 	rm -rf -- $(call quote,$(root))/build

@@ -27,7 +27,7 @@ if up_to_date; then exit 0; fi
 
 # Of the characters of a path, these are the ones with which Verilator's makefiles work.
 case $PWD in
-    *[!A-Za-z0-9/._+@%~^!{}*?[\]-]*) die "Verilator cannot build in $PWD; move this folder to a path of letters a-z, digits, . _ -" ;;
+    *[!A-Za-z0-9/._+@%~^!{}*?[\]-]*) die "Verilator cannot build in $PWD; move this folder to a path of letters A-Z and a-z, digits, . _ -" ;;
 esac
 
 # One setup at a time in this folder; who had to wait for another one finds its work done. This very file is the lock: one that is made

@@ -1,4 +1,4 @@
-"""`make perf`: cycles, utilization and memory accesses of every layer of the NIN, measured in RTL
+"""`make perf`: cycles, utilization and memory accesses of every layer of a network, measured in RTL
 and predicted; writes build/perf.json."""
 
 from __future__ import annotations

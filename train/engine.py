@@ -58,7 +58,7 @@ def standing(path: Path) -> Standing:
 class Run:
     """A stage to train.
 
-    workers: of the network, in the mode to begin with. path: of the state. seed: of all that is
+    workers: of the network, in the mode to train in. path: of the state. seed: of all that is
     drawn. flip, shift: augmentation. teachers: networks to learn from.
     """
 

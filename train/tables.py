@@ -68,7 +68,7 @@ def write(base: Project, table: str, epochs: int, folder: Path = FOLDER) -> Path
         f"# {TABLES[table].title}\n\n"
         f"{base.recipe.name}, {len(base.sets.train):,} training images, {epochs} epochs a row, "
         f"seed {base.recipe.seed}. Top-1 of all {len(base.sets.test):,} test images, in integers "
-        "but for full precision; the last epoch counts.\n\n"
+        "where there is a codebook; the last epoch counts.\n\n"
         "| row | test % | validation % | below full precision, points | the paper, test % |\n"
         "|---|---:|---:|---:|---:|\n"
     )

@@ -1,6 +1,6 @@
 """The one requantization function of the project: 32-bit sums in, 8-bit activations out.
 
-Training, the NumPy reference, the PyTorch module and the RTL's checker all call it. It uses
+The NumPy reference, the PyTorch module and the RTL's checker all call it. It uses
 operators and ``.clip`` only, so that the same lines run on NumPy arrays and on torch tensors. See
 docs/arithmetic.md.
 """

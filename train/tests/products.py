@@ -1,7 +1,7 @@
 """Digests of what must be the same on every machine, as JSON. `python -m train.tests.products`.
 
-Networks and files from the shipped checkpoints, every quantizer's integers, integer sums in
-training and in both models. Inputs are drawn as integers: random floats differ by processor.
+Networks and files from the shipped checkpoints, every quantizer's integers, sums in
+both integer models. Inputs are drawn as integers: random floats differ by processor.
 """
 
 import hashlib

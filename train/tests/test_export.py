@@ -1,5 +1,5 @@
-"""The shipped networks: reproducible from the shipped checkpoints, and the same integers in all
-three models."""
+"""The shipped networks: reproducible from the shipped checkpoints, and the same integers in both
+integer models."""
 
 import numpy as np
 import pytest

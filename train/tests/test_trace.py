@@ -1,5 +1,5 @@
 """Networks of other shapes: described as PyTorch computes them, trained, exported, and the same
-integers in training, in both models and in the RTL."""
+integers in both models and in the RTL."""
 
 import numpy as np
 import pytest
