@@ -25,6 +25,8 @@ from syn import baseline, measure
 
 PLAN = Path(__file__).parent / "blocks.yaml"
 WHOLE = "whole"
+PES = 100  # of a conv module
+KEYS = ("lc", "lc_per_pe", "lut", "ff", "dsp", "bram36", "fmax_mhz")
 
 
 def chosen(plan: dict, names: Sequence[str]) -> list[str]:
@@ -92,6 +94,18 @@ def table(target: str, results: Sequence[measure.Area | measure.Routed]) -> Tabl
     return shown
 
 
+def summary(result: measure.Area | measure.Routed, modules: int) -> dict[str, float | None]:
+    """Figures of the whole under the same names for both targets; None where one does not apply.
+    lc_per_pe: logic cells of the whole for each PE."""
+    found: dict[str, float | None] = dict.fromkeys(KEYS)
+    if isinstance(result, measure.Routed):
+        found |= {"lut": result.lut4, "dsp": result.mult18, "fmax_mhz": result.median_mhz}
+    else:
+        found |= {"lc": result.lc, "lc_per_pe": result.lc / (PES * modules)}
+        found |= {"lut": result.lut, "dsp": result.dsp, "bram36": result.ramb36}
+    return found | {"ff": result.ff}
+
+
 @click.command(cls=Command)
 @click.option("--target", type=click.Choice(["xc7", "ecp5"]), default="ecp5", show_default=True)
 @click.option("--modules", type=click.Choice(["4", "8", "16"]), default="4", show_default=True)
@@ -148,6 +162,11 @@ def main(
     out = measure.FOLDER / f"{target}-{build}.json"
     write_text(out, json.dumps([asdict(r) for r in results], indent=1) + "\n")
     click.echo(f"figures: {out.relative_to(ROOT)}")
+    if WHOLE in work:
+        (whole,) = (r for r in results if r.block == plan["whole"]["module"])
+        out = ROOT / "build" / f"synth-{target}-{build}.json"
+        write_text(out, json.dumps(summary(whole, int(modules)), indent=1) + "\n")
+        click.echo(f"figures of the whole: {out.relative_to(ROOT)}")
     if update:
         baseline.update(target, build, results)
     if check:

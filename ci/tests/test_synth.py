@@ -4,9 +4,11 @@ import json
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from host.simulation.rtl_index import ROOT, RtlIndex
 from model.common.errors import UserError
+from syn import __main__ as synth
 from syn import baseline, block_registers, floorplan, measure
 from syn.__main__ import PLAN, WHOLE, chosen
 from syn.harness import Port, harness
@@ -146,6 +148,28 @@ def test_a_block_is_mapped_placed_and_routed(tmp_path, monkeypatch):
     assert 10 < area.lc < 100 and area.ff >= 16 and area.dsp == 0
     routed = measure.routed(index, "loop_counter", {"WIDTH": 16}, [1])
     assert routed.lut4 > 16 and 50 < routed.median_mhz < 600 and routed.path["ns"] > 0
+
+
+def test_the_whole_has_figures_of_the_same_names(tmp_path, monkeypatch):
+    """Of both targets, in the file that other programs read."""
+    area = Area("clipq_accel", {}, 9000, 8000, 7000, 60, 10.5)
+    path = {"from": "a", "to": "b", "ns": 1, "logic_ns": 1}
+    routed = Routed("clipq_accel", {}, 6000, 5000, 40, 30, {"1": 70.0, "2": 80.0, "3": 75.0}, path)
+    monkeypatch.setattr(measure, "area", lambda *_: area)
+    monkeypatch.setattr(measure, "routed", lambda *_, **__: routed)
+    monkeypatch.setattr(measure, "FOLDER", tmp_path / "build" / "synth")
+    (tmp_path / "build" / "synth").mkdir(parents=True)
+    monkeypatch.setattr(synth, "ROOT", tmp_path)
+    for target in ("xc7", "ecp5"):
+        done = CliRunner().invoke(synth.main, ["--block", "whole", "--target", target])
+        assert done.exit_code == 0, done.output
+    found = [
+        json.loads((tmp_path / f"build/synth-{t}-4.json").read_text()) for t in ("xc7", "ecp5")
+    ]
+    keys = {"lc", "lc_per_pe", "lut", "ff", "dsp", "bram36", "fmax_mhz"}
+    assert all(set(one) == keys for one in found)
+    assert found[0]["lc_per_pe"] == 22.5 and found[0]["fmax_mhz"] is None
+    assert found[1]["fmax_mhz"] == 75.0 and found[1]["lc"] is None
 
 
 @pytest.mark.parametrize("words", [1, 11, 22, 43])
