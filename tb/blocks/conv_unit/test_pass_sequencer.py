@@ -38,7 +38,7 @@ class Run:
             self.schedule.extend((tile, i == 0, p) for i, p in enumerate(positions))
         self.tiles = layer.plan.tiles * layer.plan.output_groups
         self.remaining = np.bincount([tile for tile, _, _ in self.schedule], minlength=self.tiles)
-        self.stall = stalls(rng, pattern)
+        self.stall, self.slowness = stalls(rng, pattern), int(rng.choice([1, 10, 100]))
         self.rng = rng
         self.cycle = self.reads = self.tiles_taken = self.tiles_done = self.tiles_freed = 0
         self.history = deque(
@@ -49,7 +49,7 @@ class Run:
         self.takes = []
         self.free_at = deque()
         self.read_cycles = []
-        self.full_late = 0
+        self.full_late = self.waits = 0  # waits: cycles starved or blocked
         self.blocked = deque([False] * 2, maxlen=2)  # blocked_o in the last cycles
         self.tagged = {}  # (tile, pixel): cycle of its last tag
         self.buffer = None  # of tile 0
@@ -117,7 +117,7 @@ class Run:
             )
             wait = 0
             while next(self.stall):
-                wait += 1
+                wait += self.slowness
             self.weights_at = self.cycle + 1 + wait
             self.full_late = self.lateness()
             if taken:
@@ -126,6 +126,7 @@ class Run:
                 self.takes.append(self.cycle)
             else:
                 assert self.full, "weights dropped before they were complete"
+        self.waits += is_high(dut.starved_o) or is_high(dut.blocked_o)
         if is_high(dut.starved_o):
             assert not taken and not dropped and not self.full
         if is_high(dut.blocked_o):
@@ -221,10 +222,17 @@ async def _start(dut):
 @cocotb.test(timeout_time=50, timeout_unit="ms")
 async def random_layers(dut):
     """Reads of unmasked taps, masks, pixels, first flags, buffers, loads and tile ends of every
-    pass, with stalls."""
-    rng = await _start(dut)
+    pass, with stalls; every cycle that they cost is one of starved_o or blocked_o."""
+    rng, longest = await _start(dut), 0
     for i in range(scaled(16, 80)):
-        await Run(dut, rng, random_layer(rng, MODULES, 3000), PATTERNS[i % len(PATTERNS)]).run()
+        layer, pattern = random_layer(rng, MODULES, 3000), PATTERNS[i % len(PATTERNS)]
+        held, free = Run(dut, rng, layer, pattern), Run(dut, rng, layer, instant=True)
+        await held.run()
+        await free.run()
+        lost = held.cycle - free.cycle
+        assert lost <= held.waits - free.waits, f"{layer}: {lost} cycles lost, {held.waits} waits"
+        longest = max(longest, lost)
+    assert longest > 100, "nothing was waited for"
 
 
 EDGES = [  # mode, vertical, input, output channels, kernel, pad, stride (1 by default)
