@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cocotb.triggers import FallingEdge, First, RisingEdge
+from cocotb.triggers import FallingEdge, First, RisingEdge, ValueChange
 
 from tb.lib.signals import is_high
 
@@ -34,4 +34,5 @@ async def transfer(clock, valid, ready, payload: Sequence) -> tuple[int, ...]:
         if is_high(ready):
             return values
         offered = values
-        await First(RisingEdge(ready), FallingEdge(valid))
+        changes = (ValueChange(signal) for signal in payload)
+        await First(RisingEdge(ready), FallingEdge(valid), *changes)

@@ -169,6 +169,7 @@ class CoverageReached(OneImage):
             (((1, 0, 5), (1, 0, 5), (1, 1, 5)), None),
             (((1, 0, 5), (0, 0, 5)), "fell before its offer was taken"),
             (((1, 0, 5), (1, 1, 6)), "changed before it was taken"),
+            (((1, 0, 5), (1, 0, 6), (1, 0, 5), (1, 1, 5)), "changed before it was taken"),
         ],
     )
 )
