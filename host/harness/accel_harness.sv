@@ -23,6 +23,7 @@ module accel_harness #(
 ) (
     input  wire logic        clk_i,
     input  wire logic        rst_ni,
+    input  wire logic [31:0] seed_i,  // of the engines' pauses, taken at reset
     output wire logic        irq_o,
 
     input  wire logic        s_axil_awvalid,
@@ -137,6 +138,7 @@ module accel_harness #(
   ) u_prog (
       .clk_i        (clk_i),
       .rst_ni       (rst_ni),
+      .seed_i       (seed_i),
       .load_i       (prog_load_i),
       .go_i         (prog_go_i),
       .base_i       (prog_base_i),
@@ -161,6 +163,7 @@ module accel_harness #(
   ) u_image (
       .clk_i        (clk_i),
       .rst_ni       (rst_ni),
+      .seed_i       (seed_i),
       .load_i       (image_load_i),
       .go_i         (image_go_i),
       .base_i       (image_base_i),
@@ -181,10 +184,11 @@ module accel_harness #(
   dma_sink #(
       .FILE ("result.hex"),
       .DEPTH(RESULT_DEPTH),
-      .SEED (32'h0badcafe)
+      .SEED (32'h0badcaff)
   ) u_result (
       .clk_i        (clk_i),
       .rst_ni       (rst_ni),
+      .seed_i       (seed_i),
       .clear_i      (result_clear_i),
       .dump_i       (result_dump_i),
       .stall_i      (result_stall_i),

@@ -16,6 +16,7 @@ module dma_sink #(
 ) (
     input  wire logic        clk_i,
     input  wire logic        rst_ni,
+    input  wire logic [31:0] seed_i,
     input  wire logic        clear_i,
     input  wire logic        dump_i,
     input  wire logic [8:0]  stall_i,
@@ -32,9 +33,12 @@ module dma_sink #(
   logic [64:0] mem[DEPTH];
   always @(posedge dump_i) $writememh(FILE, mem, 0, (beats_q == 0) ? 0 : beats_q - 1);
 
-  logic [31:0] beats_q, packets_q, errors_q, lfsr_q;
+  logic [31:0] beats_q, packets_q, errors_q, random_q;
   logic        ready_q, waiting_q;
   logic [72:0] beat, held_q;
+  logic [31:0] mix1, mix2;  // xorshift32
+  assign mix1 = random_q ^ (random_q << 13);
+  assign mix2 = mix1 ^ (mix1 >> 17);
   assign beat = {s_axis_tlast, s_axis_tkeep, s_axis_tdata};
 
   always_ff @(posedge clk_i) begin
@@ -42,12 +46,12 @@ module dma_sink #(
       beats_q   <= '0;
       packets_q <= '0;
       errors_q  <= '0;
-      lfsr_q    <= SEED;
+      random_q  <= SEED ^ {seed_i[30:0], 1'b0};
       ready_q   <= 1'b0;
       waiting_q <= 1'b0;
     end else begin
-      lfsr_q    <= {lfsr_q[30:0], lfsr_q[31] ^ lfsr_q[21] ^ lfsr_q[1] ^ lfsr_q[0]};
-      ready_q   <= {1'b0, lfsr_q[7:0]} >= stall_i;
+      random_q  <= mix2 ^ (mix2 << 5);
+      ready_q   <= {1'b0, random_q[7:0]} >= stall_i;
       waiting_q <= s_axis_tvalid && !s_axis_tready;
       held_q    <= beat;
       if (waiting_q && (!s_axis_tvalid || beat !== held_q)) errors_q <= errors_q + 32'd1;

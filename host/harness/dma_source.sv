@@ -18,6 +18,7 @@ module dma_source #(
 ) (
     input  wire logic        clk_i,
     input  wire logic        rst_ni,
+    input  wire logic [31:0] seed_i,
     input  wire logic        load_i,
     input  wire logic        go_i,
     input  wire logic [31:0] base_i,
@@ -38,14 +39,17 @@ module dma_source #(
   logic [63:0] mem[DEPTH];
   always @(posedge load_i) $readmemh(FILE, mem);
 
-  logic [31:0] addr_q, left_q, lfsr_q;
+  logic [31:0] addr_q, left_q, random_q;
   logic [15:0] wait_q;
   logic [9:0]  credit_q;
   logic        valid_q, last_q, keep_q, idle, fetch;
   logic [63:0] data_q;
 
+  logic [31:0] mix1, mix2;  // xorshift32
+  assign mix1 = random_q ^ (random_q << 13);
+  assign mix2 = mix1 ^ (mix1 >> 17);
   assign idle  = !valid_q || m_axis_tready;
-  assign fetch = left_q != 0 && wait_q == 0 && idle && credit_q >= 10'd256 && lfsr_q[7:0] >= stall_i;
+  assign fetch = left_q != 0 && wait_q == 0 && idle && credit_q >= 10'd256 && random_q[7:0] >= stall_i;
 
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
@@ -53,9 +57,9 @@ module dma_source #(
       valid_q  <= 1'b0;
       credit_q <= 10'd256;
       wait_q   <= '0;
-      lfsr_q   <= SEED;
+      random_q <= SEED ^ {seed_i[30:0], 1'b0};
     end else begin
-      lfsr_q <= {lfsr_q[30:0], lfsr_q[31] ^ lfsr_q[21] ^ lfsr_q[1] ^ lfsr_q[0]};
+      random_q <= mix2 ^ (mix2 << 5);
       if (fetch) credit_q <= credit_q - 10'd256 + {1'b0, rate_i};
       else if (credit_q < 10'd256) credit_q <= credit_q + {1'b0, rate_i};
       if (go_i) begin

@@ -95,6 +95,7 @@ def rest(dut: Any) -> None:
             getattr(dut, prefix + name).value = 0
     dut.prog_rate_i.value = dut.image_rate_i.value = FULL_RATE
     dut.prog_keep_i.value = dut.image_keep_i.value = 0xFF
+    dut.seed_i.value = cocotb.RANDOM_SEED & 0xFFFFFFFF
 
 
 class Host:

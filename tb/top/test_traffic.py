@@ -15,7 +15,7 @@ SENDERS = {
     "heavy": Traffic(3, 64, 0),
     "bursts": Traffic(50, 200, 253),
 }
-RECEIVERS = {"none": 0, "light": 40, "heavy": 150, "bursts": 253}
+RECEIVERS = {"none": 0, "light": 40, "heavy": 165, "bursts": 253}
 
 
 @cocotb.test()
