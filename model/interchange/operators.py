@@ -534,14 +534,12 @@ def softmax(b: Builder, node: Node) -> Value:
 
 def _quantized(b: Builder, node: Node, grid: Grid) -> Value:
     """Prescribes the grid for the value's producer, or adds a layer that quantizes."""
-    name = node.inputs[0]
     value = b.value(node)
-    if not value.exclusive and _readers_agree(b, node):
-        value = replace(value, exclusive=b.values[name].exclusive)
-    if value.source == "input" and value.exclusive and b.input_grid in (None, grid):
+    shared = _seen_by_quantizers(b, node)
+    if value.source == "input" and shared.exclusive and b.input_grid in (None, grid):
         b.input_grid = grid
         return value
-    layer = b.ending(value)
+    layer = b.ending(shared)
     if layer is not None and layer.grid in (None, grid):
         layer.grid = grid
         layer.origin.append(b.origin(node))
@@ -549,10 +547,24 @@ def _quantized(b: Builder, node: Node, grid: Grid) -> Value:
     return b.pointwise(node, value, grid=grid)
 
 
+def _seen_by_quantizers(b: Builder, node: Node) -> Value:
+    """The node's input, exclusive also where all that read it quantize it in the same way: what
+    they do may then be done once. Only they have it in common, not what reads their results."""
+    value = b.value(node)
+    if value.exclusive or not _readers_agree(b, node):
+        return value
+    return replace(value, exclusive=b.values[node.inputs[0]].exclusive)
+
+
 def _readers_agree(b: Builder, node: Node) -> bool:
     """Whether all that read the node's input quantize it in the same way."""
     kinds = {
-        (r.op, r.inputs[0], *(np.asarray(b.constants.get(i)).tobytes() for i in r.inputs[1:]))
+        (
+            r.op,
+            str(r.attributes),
+            r.inputs[0],
+            *(np.asarray(b.constants.get(i)).tobytes() for i in r.inputs[1:]),
+        )
         for r in b.readers[node.inputs[0]]
     }
     return len(kinds) == 1 and node.inputs[0] != b.graph.output_name

@@ -1,0 +1,39 @@
+"""Quantizers of a model keep their meaning: range, zero point, and which branch they belong to."""
+
+import numpy as np
+import pytest
+
+from model.interchange.lower import lower
+from model.interchange.onnx_file import graph_of
+from model.interchange.quantize import run_net
+from model.tests import onnx_models as zoo
+
+EYE = np.eye(2).reshape(2, 2, 1, 1)
+
+
+def qdq(g, x, scale, zero, dtype=np.int8):
+    args = g.const(scale), g.const(zero, dtype)
+    return g.op("DequantizeLinear", g.op("QuantizeLinear", x, *args), *args)
+
+
+@pytest.mark.parametrize("kind", ["Quant", "QDQ"])
+def test_relu_after_one_of_two_equal_quantizers_is_that_branch_s(kind):
+    g = zoo.Graph(["N", 2, 4, 4])
+    t = g.op("Conv", "image", g.const(EYE))
+    one, two = (
+        g.quant(t, 8, 1 / 16, True) if kind == "Quant" else qdq(g, t, 1 / 16, 0) for _ in range(2)
+    )
+    x = g.op("Add", g.relu(one), g.op("Conv", two, g.const(EYE)))
+    net = lower(graph_of(g.model(x)))
+    assert net.layers[0].grid.scale == 1 / 16 and net.layers[0].low == -np.inf
+    assert (run_net(net, np.full((1, 2, 4, 4), -2.0))[net.layers[-1].name] == -2).all()
+
+
+def test_quantizers_of_different_sign_do_not_agree():
+    g = zoo.Graph(["N", 2, 4, 4])
+    t = g.op("Conv", "image", g.const(EYE))
+    one, two = (g.quant(t, 8, 1 / 16, signed) for signed in (False, True))
+    x = g.op("Add", one, g.op("Conv", two, g.const(EYE)))
+    net = lower(graph_of(g.model(x)))
+    assert net.layers[0].grid is None
+    assert [layer.grid.low for layer in net.layers[1:3]] == [0, -128]
