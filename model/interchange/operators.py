@@ -536,15 +536,22 @@ def _quantized(b: Builder, node: Node, grid: Grid) -> Value:
     """Prescribes the grid for the value's producer, or adds a layer that quantizes."""
     value = b.value(node)
     shared = _seen_by_quantizers(b, node)
-    if value.source == "input" and shared.exclusive and b.input_grid in (None, grid):
-        b.input_grid = grid
-        return value
+    whole = _whole_range(grid)  # the image itself saturates only there
+    if value.source == "input" and shared.exclusive and b.input_grid in (None, whole):
+        b.input_grid = whole
+        if grid.high - grid.low >= 254:
+            return value
     layer = b.ending(shared)
     if layer is not None and layer.grid in (None, grid):
         layer.grid = grid
         layer.origin.append(b.origin(node))
         return value
     return b.pointwise(node, value, grid=grid)
+
+
+def _whole_range(grid: Grid) -> Grid:
+    """The grid of all 8-bit integers with the scale and sign of this one."""
+    return replace(grid, low=-128, high=127) if grid.low < 0 else replace(grid, low=0, high=255)
 
 
 def _seen_by_quantizers(b: Builder, node: Node) -> Value:

@@ -5,7 +5,8 @@ import pytest
 
 from model.interchange.lower import lower
 from model.interchange.onnx_file import graph_of
-from model.interchange.quantize import run_net
+from model.interchange.quantize import quantize, run_net
+from model.reference.integer import run_integer
 from model.tests import onnx_models as zoo
 
 EYE = np.eye(2).reshape(2, 2, 1, 1)
@@ -37,3 +38,26 @@ def test_quantizers_of_different_sign_do_not_agree():
     net = lower(graph_of(g.model(x)))
     assert net.layers[0].grid is None
     assert [layer.grid.low for layer in net.layers[1:3]] == [0, -128]
+
+
+@pytest.mark.parametrize("signed, limits", [(True, (-8, 7)), (False, (0, 15))])
+def test_narrow_quantizer_of_the_image_saturates(signed, limits):
+    """Also without calibration images: it prescribes all there is."""
+    g = zoo.Graph(["N", 2, 4, 4])
+    x = g.op("Conv", g.quant("image", 4, 0.25, signed), g.const(EYE))
+    model = lower(graph_of(g.model(x)))
+    assert (model.grid.high - model.grid.low, model.layers[0].grid.high) == (255, limits[1])
+    net = quantize(model, None, None).net
+    for value in (-40, -3, 0, 5, 20, 100):
+        value = max(value, net.input_range[0])
+        y = run_integer(net, np.full((1, 2, 4, 4), value, np.int32))
+        assert (y == min(max(value, limits[0]), limits[1])).all(), value
+
+
+def test_whole_quantizer_of_the_image_is_no_layer():
+    for narrow in (0, 1):
+        g = zoo.Graph(["N", 2, 4, 4])
+        scale, zero, bits = (g.const(v) for v in (0.25, 0.0, 8.0))
+        x = g.op("Quant", "image", scale, zero, bits, domain=zoo.QONNX, signed=1, narrow=narrow)
+        model = lower(graph_of(g.model(g.op("Conv", x, g.const(EYE)))))
+        assert len(model.layers) == 1 and model.grid.scale == 0.25
