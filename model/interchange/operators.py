@@ -237,10 +237,15 @@ def batch_normalization(b: Builder, node: Node) -> Value:
 def _clamped(b: Builder, node: Node, low: float, high: float) -> Value:
     if math.isnan(low) or math.isnan(high) or low > high:
         raise Refused(f"it clamps to {low}..{high}", "the smaller limit comes first")
+    return _limited(b, node, low, high, b.value(node))
+
+
+def _limited(b: Builder, node: Node, low: float, high: float, owner: Value) -> Value:
+    """The node's input clamped, in the layer before it where `owner` says that it may be."""
     value = b.value(node)
     if value.pad != NO_PAD and not low <= 0 <= high:
         raise Refused("it follows a Pad", "put the Pad directly before a convolution or pool")
-    layer = b.ending(value)
+    layer = b.ending(owner)
     if layer is None:
         return b.pointwise(node, value, low=low, high=high)
     layer.low, layer.high = (min(max(v, low), high) for v in (layer.low, layer.high))
@@ -536,6 +541,13 @@ def _quantized(b: Builder, node: Node, grid: Grid) -> Value:
     """Prescribes the grid for the value's producer, or adds a layer that quantizes."""
     value = b.value(node)
     shared = _seen_by_quantizers(b, node)
+    if not _exists(grid):
+        b.notes.append(
+            f"{node.place}: its integers less the zero point are {grid.low}..{grid.high}, which "
+            "the accelerator does not have; it clamps, and the scale is calibrated anew (quantize "
+            "activations symmetrically to keep it)"
+        )
+        return _limited(b, node, grid.low * grid.scale, grid.high * grid.scale, shared)
     whole = _whole_range(grid)  # the image itself saturates only there
     if value.source == "input" and shared.exclusive and b.input_grid in (None, whole):
         b.input_grid = whole
@@ -577,24 +589,21 @@ def _readers_agree(b: Builder, node: Node) -> bool:
     return len(kinds) == 1 and node.inputs[0] != b.graph.output_name
 
 
-def _grid(b: Builder, node: Node, low: int, high: int, zero: np.ndarray) -> Grid | None:
-    """The grid of a quantizer whose integers are low..high; None where the accelerator has none
-    such, which is noted."""
+def _exists(grid: Grid) -> bool:
+    """Whether the accelerator has these integers."""
+    high = 127 if grid.low < 0 else 255
+    return -128 <= grid.low <= 0 <= grid.high <= high
+
+
+def _grid(b: Builder, node: Node, low: int, high: int, zero: np.ndarray) -> Grid:
+    """The grid of a quantizer whose integers are low..high."""
     scale = b.numbers(node, 1)
     if scale.size != 1 or zero.size != 1:
         raise Refused("one scale a channel", "activations have one scale a tensor")
     if not scale.reshape(-1)[0] > 0:
         raise Refused(f"scale {scale.reshape(-1)[0]}", "scales are positive")
     offset = int(zero.reshape(-1)[0])
-    low, high = low - offset, high - offset
-    if not (low <= 0 <= high) or (high > 127 if low < 0 else high > 255) or low < -128:
-        b.notes.append(
-            f"{node.place}: its integers less the zero point are {low}..{high}, which the "
-            "accelerator does not have; the scale is calibrated anew (quantize activations "
-            "symmetrically to keep it)"
-        )
-        return None
-    return Grid(float(scale.reshape(-1)[0]), low, high)
+    return Grid(float(scale.reshape(-1)[0]), low - offset, high - offset)
 
 
 def quantize_linear(b: Builder, node: Node) -> Value | np.ndarray:
@@ -608,7 +617,7 @@ def quantize_linear(b: Builder, node: Node) -> Value | np.ndarray:
         scale, offset = (_along(node, v, x) for v in (b.numbers(node, 1), zero.astype(float)))
         return (np.rint(x / scale) + offset).clip(*limits[zero.dtype.name])
     grid = _grid(b, node, *limits[zero.dtype.name], zero.astype(np.int64))
-    value = _quantized(b, node, grid) if grid else b.value(node)
+    value = _quantized(b, node, grid)
     return replace(value, steps=(float(b.numbers(node, 1).item()), int(zero.item())))
 
 
@@ -663,8 +672,7 @@ def quant(b: Builder, node: Node) -> Value | np.ndarray:
     if node.inputs[0] in b.constants:
         x = b.numbers(node, 0)
         return (np.rint(x / scale + zero).clip(low, high) - zero) * scale
-    grid = _grid(b, node, low, high, zero)
-    return _quantized(b, node, grid) if grid else b.value(node)
+    return _quantized(b, node, _grid(b, node, low, high, zero))
 
 
 def bipolar_quant(b: Builder, node: Node) -> np.ndarray:

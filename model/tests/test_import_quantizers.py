@@ -61,3 +61,17 @@ def test_whole_quantizer_of_the_image_is_no_layer():
         x = g.op("Quant", "image", scale, zero, bits, domain=zoo.QONNX, signed=1, narrow=narrow)
         model = lower(graph_of(g.model(g.op("Conv", x, g.const(EYE)))))
         assert len(model.layers) == 1 and model.grid.scale == 0.25
+
+
+def test_zero_point_that_the_hardware_lacks_still_clamps():
+    """uint8 with zero point 3 is about a ReLU: both readers of the convolution have it so."""
+    g = zoo.Graph(["N", 2, 4, 4])
+    t = g.op("Conv", "image", g.const(EYE))
+    one, two = (qdq(g, t, 0.05, 3, np.uint8) for _ in range(2))
+    x = g.op("Add", one, g.op("Conv", two, g.const(EYE)))
+    net = lower(graph_of(g.model(x)))
+    first = net.layers[0]
+    assert len(net.layers) == 3 and first.grid is None
+    assert (first.low, first.high) == pytest.approx((-3 * 0.05, 252 * 0.05))
+    assert (run_net(net, np.full((1, 2, 4, 4), -5.0))[first.name] == first.low).all()
+    assert any("zero point are -3..252" in note and "clamps" in note for note in net.notes)
