@@ -195,7 +195,7 @@ def _linear(b: Builder, node: Node, weight: np.ndarray, bias: np.ndarray) -> Val
             f"{math.prod(value.shape)} features",
             "export the model again",
         )
-    if bias.size not in (1, weight.shape[1]):
+    if bias.size not in (1, weight.shape[1]) or bias.shape[-1:] not in ((), (bias.size,)):
         raise Refused(f"its bias has the sizes {list(bias.shape)}", "one number an output is taken")
     order = value.flat or "CHW"
     sizes = dict(zip("CHW", value.shape))

@@ -70,6 +70,21 @@ NODES = {
         "count_include_pad",
     ),
     "mean of channels": (one("ReduceMean", axes=[1]), "averages over C", "H and W"),
+    "bias of a column": (
+        (
+            lambda g: g.model(
+                g.op(
+                    "Gemm",
+                    g.op("Flatten", "image"),
+                    g.const(np.ones((256, 3))),
+                    g.const(np.ones((3, 1))),
+                    name="the node",
+                )
+            )
+        )(zoo.Graph(["N", 4, 8, 8])),
+        r"its bias has the sizes \[3, 1\]",
+        "one number an output",
+    ),
     "softmax inside": (
         (lambda g: g.model(g.op("Relu", g.op("Softmax", "image", name="the node"))))(
             zoo.Graph(["N", 4, 8, 8])
