@@ -528,10 +528,16 @@ def cast(b: Builder, node: Node) -> Value:
 def softmax(b: Builder, node: Node) -> Value:
     if node.outputs[0] != b.graph.output_name:
         raise Refused("it is not the end of the network", "only a last Softmax can be dropped")
+    value = b.value(node)
+    classic = b.graph.opset < 13  # over all dimensions from its axis on
+    axis = node.attributes.get("axis", 1 if classic else -1)
+    over = value.axes[axis:] if classic else value.axes[axis]
+    if not set("CF") & set(over):
+        raise Refused(f"it goes over {over or 'nothing'}", "take it over the channels")
     b.notes.append(
         f"{node.place}: dropped; the network ends in the scores before it, in the same order"
     )
-    return b.value(node)
+    return value
 
 
 # -- quantization

@@ -85,6 +85,8 @@ NODES = {
         r"its bias has the sizes \[3, 1\]",
         "one number an output",
     ),
+    "softmax over rows": (one("Softmax", axis=2), "it goes over H", "over the channels"),
+    "old softmax over rows": (one("Softmax", axis=2, opset=12), "over HW", "over the channels"),
     "softmax inside": (
         (lambda g: g.model(g.op("Relu", g.op("Softmax", "image", name="the node"))))(
             zoo.Graph(["N", 4, 8, 8])
@@ -157,6 +159,14 @@ def test_node_is_refused_by_name_with_a_remedy(name):
         model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
     text = refusal(model)
     assert re.search(f"'the node'.*{reason}.*; .*{remedy}", text), text
+
+
+@pytest.mark.parametrize("opset, axis", [(12, None), (12, 1), (12, -3), (13, 1), (17, -3)])
+def test_softmax_over_channels_of_a_map_is_dropped(opset, axis):
+    g = zoo.Graph(["N", 4, 8, 8], opset)
+    over = {} if axis is None else {"axis": axis}
+    net = lower(graph_of(g.model(g.op("Softmax", g.conv("image", 4, 3, 1), **over))))
+    assert [layer.op for layer in net.layers] == ["conv"]
 
 
 def test_every_unsupported_node_is_named():
