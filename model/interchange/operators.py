@@ -518,6 +518,12 @@ def same(b: Builder, node: Node) -> Value:
     return b.value(node)
 
 
+def dropout(b: Builder, node: Node) -> Value:
+    if np.any(b.constant(node, 2, False)):
+        raise Refused("training_mode = 1", "export the model in evaluation mode")
+    return b.value(node)
+
+
 def cast(b: Builder, node: Node) -> Value:
     kinds = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
     if node.attributes.get("to") not in kinds:
@@ -708,7 +714,8 @@ OPERATORS: dict[str, Callable] = {
     "Unsqueeze": unsqueeze,
     "Transpose": transpose,
     "Shape": shape,
-    **dict.fromkeys(["Identity", "Dropout"], same),
+    "Identity": same,
+    "Dropout": dropout,
     "Cast": cast,
     **dict.fromkeys(["Softmax", "LogSoftmax"], softmax),
     "QuantizeLinear": quantize_linear,

@@ -85,6 +85,15 @@ NODES = {
         r"its bias has the sizes \[3, 1\]",
         "one number an output",
     ),
+    "training dropout": (
+        (
+            lambda g: g.model(
+                g.op("Dropout", "image", g.const(0.5), g.const(True, bool), name="the node")
+            )
+        )(zoo.Graph(["N", 4, 8, 8])),
+        "training_mode = 1",
+        "evaluation mode",
+    ),
     "softmax over rows": (one("Softmax", axis=2), "it goes over H", "over the channels"),
     "old softmax over rows": (one("Softmax", axis=2, opset=12), "over HW", "over the channels"),
     "softmax inside": (
