@@ -187,7 +187,7 @@ def _dense(weight: np.ndarray, groups: int) -> np.ndarray:
 def _linear(b: Builder, node: Node, weight: np.ndarray, bias: np.ndarray) -> Value:
     """A fully connected layer, weight [F, O]: a convolution whose kernel is the whole map."""
     value = b.value(node)
-    if value.axes not in ("NC", "NF") or value.pad != NO_PAD:
+    if value.axes not in ("NC", "NF", "C") or value.pad != NO_PAD:
         raise Refused(f"it reads a tensor laid out as {value.axes}", "put a Flatten before it")
     if weight.ndim != 2 or len(weight) != math.prod(value.shape):
         raise Refused(
@@ -203,7 +203,7 @@ def _linear(b: Builder, node: Node, weight: np.ndarray, bias: np.ndarray) -> Val
     kernels = kernels.transpose(0, *(1 + order.index(a) for a in "CHW"))
     bias = np.broadcast_to(bias.reshape(-1), weight.shape[1]).copy()
     made = _convolution(b, node, replace(value, axes="NCHW"), kernels, bias, (1, 1), NO_PAD)
-    return made.with_axes("NC")
+    return made.with_axes("C" if value.axes == "C" else "NC")
 
 
 def gemm(b: Builder, node: Node) -> Value:
@@ -450,8 +450,10 @@ def _sum(b: Builder, node: Node) -> Value:
 
 def flatten(b: Builder, node: Node) -> Value:
     value, axis = b.value(node), node.attributes.get("axis", 1)
-    if axis not in (1, 1 - len(value.axes)):
-        raise Refused(f"axis {axis}", "only axis 1, which keeps the batch, is taken")
+    if "N" not in value.axes or axis not in (1, 1 - len(value.axes)):
+        raise Refused(
+            f"axis {axis} of a tensor {value.axes}", "only axis 1, which keeps the batch, is taken"
+        )
     return value if value.axes == "NF" else value.flattened()
 
 
@@ -483,18 +485,25 @@ def squeeze(b: Builder, node: Node) -> Value:
     left = "".join(a for i, a in enumerate(value.axes) if i not in dropped)
     if left == value.axes:
         return value
-    if left != "NC" or any(now[i] != 1 for i in dropped):
+    one_pixel = value.shape[1:] == (1, 1) and "C" in left
+    if any(now[i] != 1 for i in dropped) or not (one_pixel and _without(b, left)):
         raise Refused(f"axes {axes} of {now}", "only H and W of size 1 can be dropped")
-    return value.with_axes("NC")
+    return value.with_axes(left)
+
+
+def _without(b: Builder, axes: str) -> bool:
+    """Whether a pixel may be laid out so: with N, or as [C] of the only image."""
+    return "N" in axes or (axes == "C" and b.graph.input_shape[0] == 1)
 
 
 def unsqueeze(b: Builder, node: Node) -> Value:
     value = b.value(node)
-    axes = sorted(a % 4 for a in b.integers(node, "axes", 1, []))
-    layouts = {(2, 3): "NCHW", (1, 2): "NHWC"}
-    if value.axes != "NC" or tuple(axes) not in layouts:
+    axes = b.integers(node, "axes", 1, [])
+    places = tuple(sorted(a % (len(value.axes) + len(axes)) for a in axes))
+    layouts = {("NC", (2, 3)): "NCHW", ("NC", (1, 2)): "NHWC", ("C", (0,)): "NC"}
+    if (value.axes, places) not in layouts:
         raise Refused(f"axes {axes} of a tensor {value.axes}", "only [N, C] to [N, C, 1, 1]")
-    return value.with_axes(layouts[tuple(axes)])
+    return value.with_axes(layouts[value.axes, places])
 
 
 def transpose(b: Builder, node: Node) -> Value:

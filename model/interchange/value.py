@@ -12,7 +12,8 @@ NO_PAD = (0, 0, 0, 0)
 class Value:
     """The result of layer `source` (or "input"), shape (C, H, W), as an ONNX tensor.
 
-    axes: letter of each dimension, N C H W; F is C, H and W flattened in the order `flat`.
+    axes: letter of each dimension, N C H W; F is C, H and W flattened in the order `flat`. Of one
+    pixel H or W may be squeezed out alone, of one image N, too.
     pad: zeros around it that are still to be applied, (top, left, bottom, right).
     exclusive: nothing else reads the layer's result. steps: (scale, zero point) of the
     QuantizeLinear that made integers of it, which are not dequantized yet.
@@ -28,7 +29,10 @@ class Value:
 
     def dims(self, batch: int) -> list[int]:
         """Sizes of the ONNX tensor."""
-        sizes = dict(zip("CHW", self.shape), N=batch, F=math.prod(self.shape))
+        channels, height, width = self.shape
+        height, width = height + self.pad[0] + self.pad[2], width + self.pad[1] + self.pad[3]
+        features = channels * height * width
+        sizes = {"N": batch, "C": channels, "H": height, "W": width, "F": features}
         return [sizes[axis] for axis in self.axes]
 
     def with_axes(self, axes: str) -> Value:

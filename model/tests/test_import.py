@@ -287,6 +287,49 @@ def test_opsets(opset):
     assert any("dropped" in note for note in graph.notes)
 
 
+@pytest.mark.parametrize(
+    "batch, squeezes, more",
+    [
+        ("N", [[-1], [-1]], []),
+        ("N", [[2], [2]], []),
+        (1, [[0, 2, 3]], []),
+        (1, [[0, 2, 3]], [("Unsqueeze", [0]), ("Relu", None)]),
+        (1, [[0, 2, 3]], [("Reshape", [1, -1])]),
+    ],
+)
+def test_squeezed_pixel_equals_onnxruntime(batch, squeezes, more):
+    """One dimension after the other, and the batch of the only image, too."""
+    g = zoo.Graph([batch, 3, 5, 6])
+    x = g.op("GlobalAveragePool", g.conv("image", 3, 4, 3))
+    for axes in squeezes:
+        x = g.op("Squeeze", x, g.const(axes, np.int64))
+    for kind, axes in more:
+        x = g.op(kind, x, *([] if axes is None else [g.const(axes, np.int64)]))
+    x = g.op("MatMul", x, g.const(g.weights(3, 4).T))
+    model, images = g.model(g.op("Add", x, g.const([1, 2, 3]))), zoo.images((3, 5, 6), 1)
+    real = list(run_net(lower(graph_of(model)), images).values())[-1]
+    assert np.abs(real.ravel() - run_onnx(model, images).ravel()).max() < 1e-4
+
+
+def test_a_batch_of_several_images_is_not_squeezed():
+    g = zoo.Graph(["N", 3, 5, 6])
+    x = g.op("Squeeze", g.op("GlobalAveragePool", "image"), g.const([0, 2, 3], np.int64))
+    with pytest.raises(UserError, match=r"axes \[0, 2, 3\].*; only H and W of size 1"):
+        lower(graph_of(g.model(x)))
+
+
+def test_shape_after_pad_is_that_of_the_padded_tensor():
+    """Reshapes to the tensor's own shape, as exporters of dynamic models write them."""
+    g = zoo.Graph([2, 3, 5, 6])
+    x = g.op("Pad", "image", g.const([0, 0, 1, 0, 0, 0, 1, 2], np.int64))
+    x = g.op("Reshape", x, g.const([2, 3, 7, 8], np.int64))
+    x = g.conv(g.op("Reshape", x, g.op("Shape", x)), 3, 4, 3)
+    model, images = g.model(x), zoo.images((3, 5, 6), 2)
+    graph = lower(graph_of(model))
+    real = list(run_net(graph, images).values())[-1]
+    assert np.abs(real - run_onnx(model, images)).max() < 1e-4
+
+
 def test_unequal_padding_and_groups_equal_onnxruntime():
     for pads in ([0, 0, 1, 1], [2, 0, 0, 1], [3, 3, 0, 0], [0, 4, 0, 1]):
         for stride in (1, 2):
