@@ -79,17 +79,18 @@ def to_onnx(module: torch.nn.Module, shape: tuple[int, ...]) -> onnx.ModelProto:
 
 
 def _import(net: FloatNet, images: Any, mean: Any, std: Any) -> tuple[Quantized, list[str]]:
-    from model.interchange.quantize import quantize
+    from model.interchange.quantize import MAX_IMAGES, quantize
 
-    raw, pixels = raw_input(net, images, mean, std)
+    raw, pixels = raw_input(net, images, mean, std, MAX_IMAGES)
     return quantize(net, raw, pixels), net.notes
 
 
 def raw_input(
-    net: FloatNet, images: Any, mean: Any, std: Any
+    net: FloatNet, images: Any, mean: Any, std: Any, most: int | None = None
 ) -> tuple[np.ndarray | None, tuple[np.ndarray, np.ndarray] | None]:
     """(what the model reads, float64 [N, C, H, W] or None; (gain, offset) of it in pixels or
-    None). images, mean, std: as for import_onnx. Raises CalibrationError."""
+    None). images, mean, std: as for import_onnx; most: images that are read at most. Raises
+    CalibrationError."""
     channels = net.input_shape[0]
     normalized = bool((net.gain != 1).any() or (net.offset != 0).any())
     pixels = None
@@ -112,6 +113,7 @@ def raw_input(
             f"calibration images must be [N, {', '.join(map(str, net.input_shape))}], not "
             f"{list(images.shape)}"
         )
+    images = images[:most]
     if images.dtype == np.uint8:
         if pixels is None:
             raise CalibrationError(

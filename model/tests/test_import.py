@@ -16,6 +16,7 @@ from model.__main__ import main
 from model.common.errors import UserError
 from model.compiler import compile_network
 from model.compiler.hardware import Hardware
+from model.interchange import importing
 from model.interchange.checking import check, high_water
 from model.interchange.exporting import to_onnx
 from model.interchange.importing import CalibrationError, import_onnx, import_torch
@@ -487,6 +488,15 @@ def test_calibration_images_and_normalization_must_fit(tmp_path):
             import_onnx(path, images, **options)
     with pytest.raises(ValueError, match="give calibration images"):
         import_onnx(path)
+
+
+def test_images_beyond_those_used_are_not_converted(monkeypatch):
+    net = lower(graph_of(zoo.mobilenet()))
+    pixels = np.broadcast_to(np.uint8(7), (300, 3, 32, 32))
+    with monkeypatch.context() as patch:
+        patch.setattr("model.interchange.quantize.quantize", lambda net, raw, pixels: raw)
+        raw = importing._import(net, pixels, 0, 1)[0]
+    assert raw.shape == (256, 3, 32, 32)
 
 
 def test_mean_and_std_become_scale_and_offset(tmp_path):
