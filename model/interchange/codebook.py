@@ -89,12 +89,15 @@ def _codebook(values: np.ndarray) -> np.ndarray:
 
 
 def _match(weights: np.ndarray, levels: list, codebook: np.ndarray) -> Fit | None:
-    scale = np.ones(len(weights))
-    for number, row in enumerate(levels):
-        found = _row_scale(row, codebook)
-        if found is None:
-            return None
-        scale[number] = found
+    found = [_row_scale(row, codebook) for row in levels if len(row)]
+    known = [v for v in found if v is not None]
+    if len(known) < len(found):
+        return None
+    common = known[0] if known else 1.0
+    scale = np.full(len(weights), common)  # without weights any will do
+    scale[[len(row) > 0 for row in levels]] = known
+    if np.ptp(scale) <= 4 * TOLERANCE * common:  # one scale before rounding
+        scale[:] = common
     index = np.abs(
         (weights / scale[:, None])[:, :, None] - codebook
     ).argmin(axis=2)  # fmt: skip
@@ -102,8 +105,6 @@ def _match(weights: np.ndarray, levels: list, codebook: np.ndarray) -> Fit | Non
 
 
 def _row_scale(row: np.ndarray, codebook: np.ndarray) -> float | None:
-    if not len(row):
-        return 1.0
     largest = row[np.abs(row).argmax()]
     for entry in codebook[np.argsort(-np.abs(codebook))]:
         if entry * largest > 0:

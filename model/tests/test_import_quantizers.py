@@ -75,3 +75,16 @@ def test_zero_point_that_the_hardware_lacks_still_clamps():
     assert (first.low, first.high) == pytest.approx((-3 * 0.05, 252 * 0.05))
     assert (run_net(net, np.full((1, 2, 4, 4), -5.0))[first.name] == first.low).all()
     assert any("zero point are -3..252" in note and "clamps" in note for note in net.notes)
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_scales_that_differ_by_rounding_keep_32_bit_scores(dead):
+    """The last layer's rows have one scale up to float32, or none where all weights are zero."""
+    rng = np.random.default_rng(0)
+    weight = rng.choice(np.array([-0.3, 0, 0.1, 0.2], np.float32), (3, 2, 4, 4))
+    weight[2] = 0 if dead else weight[2].clip(0)
+    g = zoo.Graph(["N", 2, 4, 4])
+    model = lower(graph_of(g.model(g.op("Conv", "image", g.const(weight), g.const([0, 1, 2])))))
+    quantized = quantize(model, rng.normal(size=(8, 2, 4, 4)), None)
+    assert quantized.layers[0].weights == "exact" and quantized.net.output.out == "int32"
+    assert quantized.layers[0].sqnr > 30
