@@ -326,9 +326,8 @@ def descriptor_values(
     raw = layer.out == "int32"
     _, out_h, out_w = layer.out_shape
     out_quads = ceil_div(layer.out_shape[0], 4)
-    target = tensors.get(entry.output.name)
-    if target is None:
-        target = memory_plan.Tensor(layer.out_shape, False, out_w * out_quads, 0)
+    # 32-bit results have no place: any legal one does, however large the result
+    target = tensors.get(entry.output.name, memory_plan.Tensor((4, 1, 1), False, 1))
     values = {
         "op": OP_CODES[layer.op],
         "in_signed": source.signed,

@@ -10,6 +10,7 @@ import pytest
 from model.compiler import CompileError, compile_network
 from model.compiler.conv_plan import plan_conv
 from model.compiler.fusion import entries
+from model.compiler.geometry import problems, sizes
 from model.compiler.hardware import Hardware
 from model.compiler.memory_plan import layout, place
 from model.compiler.program_format import DESCRIPTOR, RECORD_WORDS, TILE_PIXELS
@@ -227,6 +228,23 @@ def test_what_the_accelerator_cannot_run_is_refused_by_name(net, words):
     with pytest.raises(CompileError) as refusal:
         compile_network(net())
     assert all(word in str(refusal.value) for word in words), refusal.value
+
+
+@pytest.mark.parametrize("modules", [4, 16])
+@pytest.mark.parametrize(
+    "shape, outputs", [((4, 50, 50), 512), ((1, 290, 300), 16), ((4, 2, 1100), 512)]
+)
+def test_32_bit_results_may_be_larger_than_the_feature_buffer(shape, outputs, modules):
+    """They leave as they are made: no field of their place limits them."""
+    raw = dict(mult=None, shift=None, out_min=None, out_max=None, out="int32")
+    last = replace(conv("last", "input", shape[0], outputs, (1, 1), (0, 0)), **raw)
+    compiled = compile_network(network(shape, last), Hardware(num_modules=modules))
+    words = compiled.program[1:-1].tolist()[RECORD_WORDS:]
+    assert problems(sizes(words), compiled.hardware) == []
+    assert predict(compiled).total_cycles > 0
+    fields = decode(DESCRIPTOR, words)
+    assert (fields["out_base"], fields["out_end"], fields["out_row_stride"]) == (0, 1, 1)
+    assert (fields["out_h"], fields["out_w"]) == shape[1:]
 
 
 def test_unknown_module_count_is_refused():
