@@ -18,6 +18,7 @@ from model.compiler.hardware import Hardware
 from model.compiler.memory_plan import Tensor
 from model.compiler.program_format import (
     DESCRIPTOR,
+    DIM_W,
     HEADER,
     MAGIC_PROGRAM,
     MAGIC_WEIGHTS,
@@ -33,11 +34,13 @@ from model.compiler.program_format import (
     TRAILER,
 )
 from model.compiler.records import encode
+from model.network.contract import Pair
 from model.network.layer import Layer
 from model.network.network import Network
 
 OP_CODES = {"conv": OP_CONV, "maxpool": OP_MAXPOOL, "avgpool": OP_AVGPOOL, "add": OP_ADD}
 ADDR_MASK = (1 << QUAD_ADDR_W) - 1
+STRIDE_MAX = (1 << DIM_W) - 1
 
 
 @dataclass(frozen=True)
@@ -355,11 +358,22 @@ def descriptor_values(
         return values | (fused_values(entry, tensors[entry.other]) if entry.other else {})
     if layer.op == "add":
         return values | add_values(layer, source, tensors[layer.inputs[1]])
+    window = {"kernel": layer.kernel, "stride": pool_strides(layer), "pad": layer.pad}
     return values | {
         f"pool_{key}_{axis}": value
-        for key in ("kernel", "stride", "pad")
-        for axis, value in zip("hw", getattr(layer, key))
+        for key, pair in window.items()
+        for axis, value in zip("hw", pair)
     }
+
+
+def pool_strides(layer: Layer) -> Pair:
+    """A pool's strides as its descriptor has them. One window on an axis needs none: there any
+    stride is legal, which the field may not hold."""
+    height, width = layer.stride
+    return (
+        min(height, STRIDE_MAX) if layer.out_shape[1] == 1 else height,
+        min(width, STRIDE_MAX) if layer.out_shape[2] == 1 else width,
+    )
 
 
 def fused_values(entry: Entry, other: Tensor) -> dict[str, int]:

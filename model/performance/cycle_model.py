@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from model.compiler.conv_plan import ConvPlan, ceil_div
 from model.compiler.hardware import Hardware
-from model.compiler.program import Compiled
+from model.compiler.program import Compiled, pool_strides
 from model.compiler.weights import replayed
 from model.network.layer import Layer
 from model.performance.pool_cycles import add_cycles, add_reads, pool_cycles, pool_reads
@@ -226,7 +226,7 @@ def _pool(
         layer.op,
         layer.in_shape,
         layer.kernel,
-        layer.stride,
+        pool_strides(layer),
         layer.pad,
         hardware.num_modules,
     )

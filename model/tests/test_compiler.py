@@ -247,6 +247,17 @@ def test_32_bit_results_may_be_larger_than_the_feature_buffer(shape, outputs, mo
     assert (fields["out_h"], fields["out_w"]) == shape[1:]
 
 
+def test_a_single_window_may_have_any_stride():
+    """The network file allows strides that the descriptor has no bits for."""
+    one = dict(op="maxpool", inputs=("input",), kernel=(8, 5), pad=(0, 0))
+    wide, narrow = (
+        compile_network(network((4, 8, 8), Layer(name="p", stride=stride, **one)))
+        for stride in ((70_000, 3), (2**16 - 1, 3))
+    )
+    assert (wide.program == narrow.program).all()
+    assert predict(wide).total_cycles == predict(narrow).total_cycles
+
+
 def test_unknown_module_count_is_refused():
     with pytest.raises(CompileError, match="MODULES"):
         Hardware(num_modules=5)

@@ -388,8 +388,8 @@ def test_a_tensor_without_bounds_is_refused():
     "field, values",
     [
         ("pool_kernel_h: 65536", {"kernel": (65536, 1), "pad": (32768, 0)}),
-        ("pool_stride_w: 65536", {"stride": (1, 65536)}),
-        ("pool_stride_h: 2147483647", {"stride": (2**31 - 1, 1)}),
+        ("pool_stride_w: 65536", {"kernel": (1, 65535), "pad": (0, 65534), "stride": (1, 65536)}),
+        ("pool_stride_h: 65537", {"kernel": (65535, 1), "pad": (65534, 0), "stride": (65537, 1)}),
     ],
 )
 def test_the_compiler_names_layer_and_field(field, values):
@@ -398,7 +398,7 @@ def test_the_compiler_names_layer_and_field(field, values):
         name="n",
         input_shape=(3, 4, 4),
         input_signed=True,
-        layers=[Layer(name="wide", op="maxpool", inputs=("input",), **geometry)],
+        layers=[Layer(name="wide", op="avgpool", inputs=("input",), out="int32", **geometry)],
     )
     with pytest.raises(CompileError, match=f"layer 'wide': {field} does not fit in 16 bits"):
         compile_network(net)
