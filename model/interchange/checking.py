@@ -19,6 +19,8 @@ from model.common.console import wide_console
 from model.common.errors import printable
 from model.compiler import Compiled, CompileError, compile_network
 from model.compiler.hardware import Hardware
+from model.compiler.weights import numbered
+from model.interchange.codebook import find_levels
 from model.interchange.float_net import FloatLayer, FloatNet
 from model.network import Layer, Network, NetworkError, load_network
 from model.performance.cycle_model import ImageCycles, predict
@@ -57,6 +59,7 @@ def check(path: str | Path, hardware: Hardware) -> Verdict:
         raise ModelError(f"{printable(path)}: {error}") from None
     origin = {layer.name: " + ".join(layer.origin) for layer in model.layers}
     layers, problems = _structure(model)
+    problems += _plane_problems(model, layers, hardware)
     if problems:
         return Verdict(problems, layers, origin, model.notes)
     net = Network(name=model.name, input_shape=model.input_shape, input_signed=True, layers=layers)
@@ -120,6 +123,29 @@ def _structure(model: FloatNet) -> tuple[list[Layer], list[str]]:
             problems.append(f"{error} (from {' + '.join(layer.origin)})")
         layers.append(made)
     return layers, problems
+
+
+def _plane_problems(model: FloatNet, layers: list[Layer], hardware: Hardware) -> list[str]:
+    """What two index planes have against the weights that an import gives each layer."""
+    if hardware.planes == 3:
+        return []
+    pairs = [pair for pair in zip(model.layers, layers) if pair[0].op == "conv"]
+    return [p for layer, made in pairs if (p := _needs_three_planes(layer, made, hardware))]
+
+
+def _needs_three_planes(layer: FloatLayer, made: Layer, hardware: Hardware) -> str | None:
+    fit = find_levels(layer.weight.reshape(len(layer.weight), -1))
+    if fit is None:
+        return (
+            f"layer {layer.name!r}: weights: an import gives them any three values and zero, two "
+            "index planes need one that is the sum of the other two; train such codebooks "
+            "(docs/training.md) or take PLANES=3"
+        )
+    try:
+        numbered(replace(made, codebook=fit.codebook, index=fit.index), hardware)
+    except CompileError as error:
+        return f"layer {layer.name!r}: {error}"
+    return None
 
 
 def _any_weights(layer: FloatLayer, signed: dict[str, bool], last: bool) -> Layer:

@@ -1,6 +1,7 @@
 """Models of public architectures become networks: what is translated equals onnxruntime in real
 numbers, and what is quantized runs the same in integers, torch and onnxruntime."""
 
+import re
 import tempfile
 from pathlib import Path
 
@@ -133,6 +134,31 @@ def test_check_predicts_what_the_imported_network_takes(modules, tmp_path):
     result = CliRunner().invoke(main, ["check", "--net", str(path), "--modules", str(modules)])
     assert result.exit_code == 0 and f"{verdict.prediction.total_cycles:,} cycles" in result.output
     assert any("add9" in line and "in conv7" in line for line in result.output.splitlines())
+
+
+@pytest.mark.parametrize(
+    "levels, words",
+    [
+        (None, "'c': weights: an import gives them any three values.*; train.*PLANES=3"),
+        ([-3, 0, 1, 5], r"'c': codebook: no weight of \[-3, 1, 5\]"),
+        ([-3, 0, 2, 5], None),
+        ([-1, 0, 1], None),
+    ],
+)
+def test_two_index_planes_are_checked_as_the_import_fits(levels, words, tmp_path):
+    g = zoo.Graph(["N", 4, 6, 6])
+    weight = g.weights(6, 4, 3, 3) if levels is None else g.rng.choice(levels, (6, 4, 3, 3)) / 8
+    path = saved(g.model(g.op("Conv", "image", g.const(weight), name="c")), tmp_path)
+    assert check(path, Hardware()).problems == []
+    problems, hardware = check(path, Hardware(planes=2)).problems, Hardware(planes=2)
+    net = import_onnx(path, zoo.images((4, 6, 6), 4))[0].net
+    if words is None:
+        assert problems == [] and compile_network(net, hardware)
+        return
+    (problem,) = problems
+    assert re.search(words, problem), problem
+    with pytest.raises(UserError, match="two index planes"):
+        compile_network(net, hardware)
 
 
 def test_every_layer_that_the_compiler_refuses_is_named(tmp_path):
