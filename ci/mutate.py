@@ -12,6 +12,7 @@ ones survive everything.
 from __future__ import annotations
 
 import datetime
+import functools
 import hashlib
 import json
 import logging
@@ -26,6 +27,7 @@ import jinja2
 import yaml
 
 from ci import formal, registry
+from ci import results as digests
 from ci.mutation import designed, mutants, plant, trial
 from ci.mutation.mutants import Mutant, MutationError
 from ci.mutation.trial import Finding
@@ -38,7 +40,7 @@ from model.common.files import write_text
 log = logging.getLogger(__name__)
 
 OUT = ROOT / "build" / "mutate"
-DRAWN = 100  # mutants, where no other number is asked for
+DRAWN, SEED = 100, 1  # mutants and their draw, where nothing else is asked for
 EQUIVALENT = Path(__file__).parent / "mutation" / "equivalent.yaml"
 LEAST_KILLED = 0.95  # of the drawn mutants
 
@@ -50,8 +52,8 @@ LEAST_KILLED = 0.95  # of the drawn mutants
 @click.option(
     "--seed",
     type=click.IntRange(0, 2**31 - 1),
-    default=1,
-    help="of the drawn mutants and the tests (default 1)",
+    default=SEED,
+    help=f"of the drawn mutants and the tests (default {SEED})",
 )
 @click.option("--module", default="", help="only mutants of this module (or package)")
 @click.option("--hand", is_flag=True, help="only the hand-made mutants")
@@ -91,7 +93,7 @@ def main(
     jobs: int,
     again: bool,
 ) -> None:
-    runner.BUILD = OUT
+    runner.BUILD, sources = OUT, digests.sources()
     try:
         if again:
             (OUT / "results.json").unlink(missing_ok=True)
@@ -117,6 +119,9 @@ def main(
     except KeyboardInterrupt:
         raise SystemExit("interrupted; the same command goes on from here") from None
     found = list(findings.values())
+    for finding in found:
+        finding.sources = sources
+    results.save()
     facts = {"count": count, "seed": seed, "reach": reach, "sim": sim or "both", "proofs": proofs}
     write_reports(found, facts)
     print_summary(found)
@@ -124,14 +129,23 @@ def main(
     sys.exit(everything and not good_enough(found))
 
 
+@functools.cache
+def official() -> tuple[Mutant, ...]:
+    """The mutants of `make mutate` without options, which sign-off judges."""
+    return tuple(choose(DRAWN, SEED, "", "", False, False))
+
+
 def choose(
     count: int, seed: int, module: str, wanted: str, hand: bool, only_drawn: bool
 ) -> list[Mutant]:
-    """The mutants to try. Raises MutationError if there are none."""
+    """The mutants to try, each once: a change that is also hand-made counts as that. Raises
+    MutationError if there are none."""
     made = [] if only_drawn else mutants.hand_made()
     files = [] if hand else sorted((ROOT / "rtl").rglob("*.sv"))
     pool = [m for path in files if module in ("", path.stem) for m in designed.designed(path)]
     drawn = pool if wanted else designed.draw(pool, count, seed)
+    own = {m.key for m in made}
+    drawn = [m for m in drawn if m.key not in own]
     chosen = [m for m in made + drawn if module in ("", m.module)]
     chosen = [m for m in chosen if wanted in ("", m.id, m.key)]
     if not chosen:

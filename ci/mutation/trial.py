@@ -33,7 +33,7 @@ class Finding:
 
     status is killed, survived, equivalent, not compiled or not tried. reached: a survivor changed
     some value. passed: {case: seed and hash of its test bench}. proofs: {proof: whether it
-    found the bug}.
+    found the bug}. sources: digest of those that `make mutate` judged it on last.
     """
 
     key: str
@@ -47,6 +47,7 @@ class Finding:
     reached: bool = False
     passed: dict[str, str] = field(default_factory=dict)
     proofs: dict[str, bool] = field(default_factory=dict)
+    sources: str = ""
 
 
 class Results:

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from ci import coverage_points, formal, mutate, results
-from ci.mutation import designed, trial
+from ci.mutation import designed, mutants, trial
 from ci.report import goals, site, verification
 from ci.report.page import Badge, Link, Missing, Page, Section, Table, bars
 from ci.tests import browsing
@@ -97,8 +97,7 @@ def _more_results(build):
     stage = build / "train" / "full_precision-0"
     stage.mkdir(parents=True)
     np.savez(stage / "state.npz", meta=json.dumps({"history": history}))
-    drawn = designed.designed(goals.ROOT / "rtl" / "common" / "skid_buffer.sv")[:3]
-    _tried(build, drawn)
+    _tried(build, _drawn()[:3])
 
 
 def _write(path, data):
@@ -106,12 +105,16 @@ def _write(path, data):
     path.write_text(json.dumps(data))
 
 
-def _tried(build, drawn):
-    """One mutant of each kind, and one of sources that are gone."""
-    (build / "mutate").mkdir()
+def _drawn(kind="designed"):
+    return [m for m in mutate.official() if m.kind == kind]
+
+
+def _tried(build, drawn, statuses=("killed", "survived", "equivalent"), sources=""):
+    """Mutants of each status, and one of sources that are gone."""
     kept = trial.Results(build / "mutate" / "results.json")
-    for mutant, status in zip(drawn, ("killed", "survived", "equivalent")):
-        kept.finding(mutant).status = status
+    for mutant, status in zip(drawn, statuses):
+        finding = kept.finding(mutant)
+        finding.status, finding.sources = status, sources or results.sources()
     kept.findings["0" * 12] = trial.Finding("0" * 12, "designed", "gone", "old", "killed")
     kept.save()
 
@@ -213,13 +216,41 @@ def test_a_bench_that_was_skipped_has_not_passed(tmp_path):
 
 
 def test_mutants_of_today_count(tmp_path):
-    drawn = designed.designed(goals.ROOT / "rtl" / "common" / "skid_buffer.sv")[:3]
+    drawn = _drawn()
     _tried(tmp_path, drawn)
     goal = _goals(tmp_path)["mutants killed, designed"]
-    assert (goal.hit, goal.total, goal.met) == (1, mutate.DRAWN - 1, False)
-    assert mutate.score(goals.tried(tmp_path)) == {
-        "skid_buffer": {"killed": 1, "survived": 1, "equivalent": 1}
-    }
+    assert (goal.hit, goal.total, goal.met) == (1, len(drawn) - 1, False)
+    tally = {f.key: f.status for f in goals.tried(tmp_path) if f.status != "not tried"}
+    assert tally == dict(zip((m.key for m in drawn), ("killed", "survived", "equivalent")))
+
+
+def test_mutants_beyond_the_draw_do_not_count(tmp_path):
+    asked = {m.key for m in mutate.official()}
+    easy = designed.designed(goals.ROOT / "rtl" / "control" / "descriptor_check.sv")
+    _tried(tmp_path, [m for m in easy if m.key not in asked], ["killed"] * len(easy))
+    assert len(easy) > mutate.DRAWN
+    assert _goals(tmp_path)["mutants killed, designed"].hit == 0
+
+
+def test_hand_made_mutants_that_are_also_designed_count_once(tmp_path):
+    """And as hand-made, whatever a run of the drawn ones has noted; one is not tried."""
+    made = mutants.hand_made()
+    every = [m for p in (goals.ROOT / "rtl").rglob("*.sv") for m in designed.designed(p)]
+    assert {m.key for m in made} & {m.key for m in every}
+    assert len({m.key for m in mutate.official()}) == len(mutate.official())
+    keys = {m.key for m in made[1:]}
+    kept = [*made[1:], *(m for m in every if m.key in keys)]
+    _tried(tmp_path, kept, ["killed"] * len(kept))
+    goal = _goals(tmp_path)["mutants killed, hand-made"]
+    assert (goal.hit, goal.total, goal.met) == (len(made) - 1, len(made), False)
+
+
+def test_mutants_judged_on_other_sources_do_not_count(tmp_path):
+    made = _drawn("hand-made")
+    _tried(tmp_path, made, ["killed"] * len(made))
+    assert _goals(tmp_path)["mutants killed, hand-made"].met
+    _tried(tmp_path, made, ["killed"] * len(made), "old")
+    assert _goals(tmp_path)["mutants killed, hand-made"].hit == 0
 
 
 def test_state_machines_are_found(tmp_path):
