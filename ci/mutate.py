@@ -198,6 +198,7 @@ def try_proofs(
             if finding.proofs[proof.name] and finding.status != "killed":
                 finding.status, finding.why = "killed", error
                 finding.killed_by = f"proof {proof.name}"
+                finding.bench = trial.proof_hash(proof)
             trials.results.save()
 
 

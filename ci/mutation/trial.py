@@ -6,15 +6,16 @@ run goes on.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from ci import cases, registry
+from ci import cases, formal, registry
 from ci.mutation.forked import LOST, limit_of
 from ci.mutation.mutants import Mutant, MutationError
 from host.simulation import runner
@@ -33,7 +34,8 @@ class Finding:
 
     status is killed, survived, equivalent, not compiled or not tried. reached: a survivor changed
     some value. passed: {case: seed and hash of its test bench}. proofs: {proof: whether it
-    found the bug}. sources: digest of those that `make mutate` judged it on last.
+    found the bug}. bench: hash of the test bench or proof that has killed it.
+    sources: digest of those that `make mutate` judged it on last.
     """
 
     key: str
@@ -42,6 +44,7 @@ class Finding:
     title: str
     status: str = "not tried"
     killed_by: str = ""
+    bench: str = ""
     why: str = ""
     seconds: float = 0.0
     reached: bool = False
@@ -122,6 +125,14 @@ def bench_hash(case: registry.Case) -> str:
     return digest.hexdigest()[:12]
 
 
+def proof_hash(proof: formal.Proof) -> str:
+    """Hash of a proof's entry, of its harness and of the checks that harnesses share."""
+    digest = hashlib.sha256(repr(replace(proof, seconds=0)).encode())
+    for path in (formal.PROOFS / f"{proof.top}.sv", *sorted(formal.PROOFS.glob("*_check.sv"))):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
 class Trials:
     """Tries mutants on cases."""
 
@@ -147,10 +158,26 @@ class Trials:
         )
 
     def forget(self, finding: Finding) -> None:
-        """What a test has found that is no longer there."""
-        test = finding.killed_by.partition("[")[0]
-        if test and not test.startswith("proof ") and test not in self.tests.tests:
-            finding.status, finding.killed_by, finding.why = "not tried", "", ""
+        """A kill by a test or proof that is gone or has changed since, or of which no hash is
+        kept: it is tried again."""
+        killer = finding.killed_by
+        if killer and (not finding.bench or finding.bench != self._hash_of(killer)):
+            finding.proofs.pop(killer.removeprefix("proof "), None)
+            finding.status, finding.killed_by, finding.bench = "not tried", "", ""
+            finding.why = ""
+
+    def _hash_of(self, killer: str) -> str:
+        """Of the case or `proof name` that `killed_by` names, as it is now; empty if it is gone."""
+        if killer.startswith("proof "):
+            proof = self._proofs.get(killer.removeprefix("proof "))
+            return proof_hash(proof) if proof else ""
+        test = self.tests.tests.get(killer.partition("[")[0])
+        found = [case for case in test.cases() if case.key == killer] if test else []
+        return bench_hash(found[0]) if found else ""
+
+    @functools.cached_property
+    def _proofs(self) -> dict[str, formal.Proof]:
+        return formal.load()
 
     def judge_all(
         self, mutants: dict[int, Finding], index: RtlIndex, *, alone: RtlIndex | None = None
@@ -224,6 +251,7 @@ class Trials:
             self.say(f"          {case.key}: {LOST}, {finding.title} is not judged by it")
         elif run["error"]:
             finding.status, finding.killed_by, finding.why = "killed", case.key, run["error"]
+            finding.bench = bench_hash(case)
         else:
             finding.passed[case.key] = self._bench(case)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from ci import mutate, registry
+from ci import formal, mutate, registry
 from ci.mutation import designed, forked, mutants, plant, trial
 from ci.mutation.mutants import MutationError
 from host.simulation import runner
@@ -272,18 +272,41 @@ def test_a_run_that_the_system_ends_is_no_kill():
     assert "before the tests did" in forked.verdict("", -11, 5)
 
 
-def test_what_found_a_bug_must_still_be_there(bench):
+def test_what_found_a_bug_must_still_be_there_and_the_same(bench):
+    """A kill without a hash is of an old file; nobody knows what has killed."""
     folder, trials = bench
     (mutant,) = _entries(folder, _entry())
     finding = trials.results.finding(mutant)
-    for killer, status in (
-        ("counter[icarus]", "killed"),
-        ("proof x", "killed"),
-        ("gone[icarus]", "not tried"),
+    (case,) = trials.tests.named("counter").cases()
+    proof = formal.load()["loop_counter"]
+    hashes = trial.bench_hash(case), trial.proof_hash(proof)
+    for killer, hash_, status in (
+        ("counter[icarus]", hashes[0], "killed"),
+        ("counter[icarus]", "old", "not tried"),
+        ("counter[icarus]", "", "not tried"),
+        ("counter[verilator]", hashes[0], "not tried"),
+        ("gone[icarus]", "", "not tried"),
+        ("proof loop_counter", hashes[1], "killed"),
+        ("proof loop_counter", "old", "not tried"),
+        ("proof gone", "", "not tried"),
     ):
-        finding.status, finding.killed_by = "killed", killer
+        finding.status, finding.killed_by, finding.bench = "killed", killer, hash_
+        finding.proofs = {"loop_counter": True}
         trials.forget(finding)
         assert finding.status == status
+        assert bool(finding.proofs) == (killer != "proof loop_counter" or status == "killed")
+
+
+def test_a_bench_that_no_longer_looks_kills_no_longer(bench, monkeypatch):
+    folder, trials = bench
+    monkeypatch.setattr(trial, "ROOT", folder)  # where its bench lies
+    (mutant,) = _entries(folder, _entry())
+    (found,) = _judged(folder, trials, mutant)
+    trials.forget(found)
+    assert found.status == "killed" and trial.Results(trials.results.path).findings[mutant.key]
+    (folder / "check_counter.py").write_text(re.sub(r"assert .*", "pass", TESTS))
+    trials.forget(found)
+    assert [f.status for f in _judged(folder, trials, mutant)] == ["survived"]
 
 
 def test_another_seed_or_bench_is_another_trial():
