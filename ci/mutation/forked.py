@@ -14,6 +14,7 @@ design, reaches, if it passes; its time sets their limit.
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -36,6 +37,11 @@ def limit_of(usual: float) -> float:
     return 15 + 4 * usual
 
 
+def late(limit: float) -> str:
+    """Why a run past the limit failed."""
+    return f"no end after {limit:g} s"
+
+
 def verdict(log: str, status: int | None, limit: float) -> str:
     """Why a run failed, empty if it passed: `status` is the exit status of its process, None past
     the limit.
@@ -46,7 +52,7 @@ def verdict(log: str, status: int | None, limit: float) -> str:
     if match := FAILED.search(log):
         return f"{match[1]} failed" if match[1] else match[0].strip()
     if status is None:
-        return f"no end after {limit:g} s"
+        return late(limit)
     summary = SUMMARY.search(log)
     if not summary and status == -signal.SIGKILL:
         return LOST
@@ -87,9 +93,11 @@ def _begin(folder: Path, number: int) -> None:
 
 
 def run_all() -> None:
-    """Fork for one number after the other; returns only in the children."""
+    """Fork for one number after the other; returns only in the children. What is late once, maybe
+    for the load of the machine, is run again behind all others, and only then counts."""
     job = json.loads(os.environ["CLIPQ_MUTANTS"])
     folder, todo, limit = Path(job["folder"]), [*job["numbers"]], job["limit"]
+    repeated: set[int] = set()
     for number in todo:
         sys.stdout.flush()
         start, log = time.monotonic(), folder / str(number) / "sim.log"
@@ -98,6 +106,13 @@ def run_all() -> None:
             return _begin(folder / str(number), number)
         error = _watch(child, log, limit)
         seconds = time.monotonic() - start
+        if error == late(limit) and number:
+            if number not in repeated:
+                repeated.add(number)
+                todo.append(number)
+                shutil.rmtree(folder / str(number))
+                continue
+            error = f"time-out, twice: {error}"
         found: set[int] = set()
         if number == 0 and not error:
             found = {int(n) for n in REACHED.findall(log.read_text(errors="replace"))}

@@ -288,7 +288,7 @@ class Trials:
             filter=case.test.filter,
             env={**parameters, **case.test.env, "CLIPQ_MUTANTS": json.dumps(job)},
             run_dir=run_dir,
-            timeout=(limit + 30) * (1 + len(mutants)),
+            timeout=2 * (limit + 30) * (1 + len(mutants)),  # each may be late once and run again
         )
         verdicts = folder / "verdicts.jsonl"
         lines = verdicts.read_text().splitlines() if verdicts.exists() else []

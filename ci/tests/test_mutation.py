@@ -1,8 +1,11 @@
 """Mutation testing itself: bugs are made, planted and switched on, a test meets those it reaches, a
 real one is found, one that changes nothing survives, and a wrong list names its entry."""
 
+import json
+import os
 import re
 import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -265,6 +268,34 @@ def test_verdicts_of_forked_runs():
         == "tb.x.test_y.z failed"
     )
     assert forked.verdict("ERROR: rtl/x.sv:7: planted\n" + summary, 0, 5).startswith("ERROR")
+
+
+FORKS = """
+import json, os, time
+from pathlib import Path
+os.environ["CLIPQ_MUTANTS"] = json.dumps(
+    {"folder": os.getcwd(), "numbers": [1, 2, 3], "mutants": [], "limit": 1.5}
+)
+import ci.mutation.forked
+number = Path("mutant.txt").read_text()
+before = Path(f"../before {number}")
+if number == "1" or (number == "2" and not before.exists()):
+    before.touch()
+    time.sleep(60)
+print("TESTS=1 PASS=1 FAIL=0", flush=True)
+os._exit(0)
+"""
+
+
+def test_a_time_out_counts_only_when_repeated(tmp_path):
+    """2 is late once, as by a load of the machine, 1 twice, 3 never."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    runs = [json.loads(line) for line in (tmp_path / "verdicts.jsonl").read_text().splitlines()]
+    errors = {run["number"]: run["error"] for run in runs}
+    assert done.returncode == 0 and len(runs) == 3
+    assert errors == {1: "time-out, twice: no end after 1.5 s", 2: "", 3: ""}
 
 
 def test_a_run_that_the_system_ends_is_no_kill():
