@@ -208,6 +208,16 @@ def test_proofs_of_other_sources_meet_nothing(tmp_path, file, names):
     assert not any(_goals(tmp_path)[name].met for name in names)
 
 
+def test_a_nightly_proof_that_did_not_run_is_missed(tmp_path):
+    _results(tmp_path)
+    nightly = [p.name for p in formal.load().values() if "nightly" in p.tags]
+    path = tmp_path / "formal" / "junit.xml"
+    lost = f'<testcase name="{nightly[0]}"/>'
+    assert lost in path.read_text() and _goals(tmp_path)["proofs"].met
+    path.write_text(path.read_text().replace(lost, ""))
+    assert not _goals(tmp_path)["proofs"].met
+
+
 def test_a_bench_that_was_skipped_has_not_passed(tmp_path):
     _results(tmp_path)
     path = tmp_path / "regress" / "junit.xml"
