@@ -17,18 +17,22 @@ from host.simulation import process
 from host.simulation.rtl_index import ROOT
 
 BENCHES = "ci/test_benches.py"
-SOURCES = {".py", ".sv", ".v", ".vlt", ".c", ".h", ".cpp", ".tcl", ".yaml", ".rdl", ".npz"}
+SOURCES = {".py", ".sv", ".v", ".vlt", ".c", ".h", ".cpp", ".tcl", ".yaml", ".rdl", ".npz", ".j2"}
+FOLDERS = ("ci", "formal", "host", "model", "rtl", "syn", "tb", "train")
+# What else decides results: tools' versions and settings, the solver, what is promised.
+FILES = ("requirements.txt", "pyproject.toml", "formal/bin/bitwuzla", "docs/requirements.md")
 STATUSES = ("passed", "failed", "skipped")
 Outcomes = Mapping[str, Sequence[tuple[str, str]]]  # {name in ci/tests.yaml: (function, status)}
 
 
 def sources() -> str:
     """Digest of what a result stands for: design, models, benches, proofs, training and flow."""
-    digest = hashlib.sha256()
-    for folder in ("ci", "formal", "host", "model", "rtl", "syn", "tb", "train"):
-        for path in sorted((ROOT / folder).rglob("*")):
-            if path.suffix in SOURCES and path.is_file():
-                digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    digest, paths = hashlib.sha256(), [ROOT / file for file in FILES]
+    for folder in FOLDERS:
+        found = sorted((ROOT / folder).rglob("*"))
+        paths += [path for path in found if path.suffix in SOURCES and path.is_file()]
+    for path in paths:
+        digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 
 

@@ -123,6 +123,22 @@ def test_ends_of_pytest(tmp_path, capfd, code, counts):
     assert status and f"\n{counts}\n" in capfd.readouterr().out
 
 
+def test_sources_are_all_that_decides_results(tmp_path, monkeypatch):
+    changed = ("requirements.txt", "pyproject.toml", "formal/bin/bitwuzla", "docs/requirements.md")
+    for name in (*changed, "ci/templates/x.j2", "rtl/x.sv", "rtl/notes.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("old")
+        assert name == "rtl/notes.md" or (ROOT / name).exists() or "x." in name
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    seen = {results.sources()}
+    for number, name in enumerate((*changed, "ci/templates/x.j2", "rtl/x.sv"), 2):
+        (tmp_path / name).write_text("new")
+        seen.add(results.sources())
+        assert len(seen) == number, name
+    (tmp_path / "rtl" / "notes.md").write_text("new")
+    assert results.sources() in seen
+
+
 def test_suites_are_found_by_their_path():
     tests = registry.load()
     found = {
