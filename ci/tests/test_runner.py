@@ -1,5 +1,6 @@
 """A test that fails, hangs, dies, does not exist or is not compiled must never count as passed."""
 
+import concurrent.futures as futures
 import os
 import time
 
@@ -15,6 +16,20 @@ def test_good_test_passes(toy):
     assert result.passed and [t.status for t in result.tests] == ["passed"] and not result.error
     log = result.log.read_text()
     assert "with 77" in log and "COLOUR blue" in log
+
+
+def test_a_folder_serves_one_run_at_a_time(toy):
+    """While another run holds it, nothing in it is touched."""
+    toy.build()
+    theirs = toy.folder / "run" / "sim.log"
+    theirs.parent.mkdir(exist_ok=True)
+    theirs.write_text("theirs")
+    with futures.ThreadPoolExecutor(1) as pool:
+        with runner._locked(toy.folder / ".run.lock"):
+            job = pool.submit(toy.run, "test_adds_one")
+            time.sleep(1)
+            assert not job.done() and theirs.read_text() == "theirs"
+        assert job.result().passed and "theirs" not in theirs.read_text()
 
 
 def test_failing_test_fails(toy):

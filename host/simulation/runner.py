@@ -282,7 +282,8 @@ def _drop_old_models(folder: Path, current: Path) -> None:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold a file lock: two runs that need the same model build it once."""
+    """Hold a file lock: two runs that need the same model build it once, and two that need the same
+    folder come one after the other."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -308,7 +309,8 @@ def simulate(
     run_dir: Path,
     timeout: float = 600.0,
 ) -> Result:
-    """Run the @cocotb.test functions of Python module `module` on a model.
+    """Run the @cocotb.test functions of Python module `module` on a model. A second run in the same
+    folder waits for the end of the first.
 
     seed     for cocotb.RANDOM_SEED and Verilator's random reset values; 0 <= seed < 2^31
     env      environment variables of the simulation, beside those of
@@ -318,13 +320,27 @@ def simulate(
     timeout  seconds of wall time, then all its processes are killed
     Returns a Result; failing is a result, not an exception.
     """
-    shutil.rmtree(run_dir, ignore_errors=True)
-    run_dir.mkdir(parents=True)
+    with _locked(run_dir.with_name(f".{run_dir.name}.lock")):
+        shutil.rmtree(run_dir, ignore_errors=True)
+        run_dir.mkdir(parents=True)
+        return _simulate(model, module, seed, env or {}, filter, run_dir, timeout)
+
+
+def _simulate(
+    model: Model,
+    module: str,
+    seed: int,
+    env: Mapping[str, str],
+    filter: str | None,
+    run_dir: Path,
+    timeout: float,
+) -> Result:
+    """In an empty folder that no other run uses."""
     log, results = run_dir / "sim.log", run_dir / "results.xml"
     log.touch()
     tool = Verilator() if model.sim == "verilator" else Icarus()
     tool.limit = timeout
-    tool.own_env = {"COCOTB_ANSI_OUTPUT": "0", **(env or {}), "COCOTB_RANDOM_SEED": str(seed)}
+    tool.own_env = {"COCOTB_ANSI_OUTPUT": "0", **env, "COCOTB_RANDOM_SEED": str(seed)}
     arguments = [f"+dumpfile_path={run_dir / 'dump.fst'}"] if model.waves else []
     if model.sim == "verilator":
         # With coverage all starts at zero: a random value that reset replaces would be a toggle.
