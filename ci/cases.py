@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ci import netlist, registry
+from ci import netlist, registry, results
 from host.simulation import runner
 
 
@@ -62,7 +62,7 @@ def run_case(
     A model that does not build is a failed Result. `env` are settings of the test bench; what the
     registry says about them goes before.
     """
-    test = case.test
+    test, sources = case.test, results.sources()  # as they are now
     try:
         model = build_case(case, waves=waves, coverage=coverage, jobs=2)
     except Exception as error:  # this case's failure, not its caller's
@@ -75,4 +75,5 @@ def run_case(
         filter=test.filter,
         run_dir=run_dir(case, waves, coverage),
         timeout=test.timeout,
+        sources=sources,
     )

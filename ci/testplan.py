@@ -24,18 +24,20 @@ import click
 import pytest
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from ci import registry, results
+from ci import cases, registry, results
 from ci.results import Outcomes
 from host.simulation import runner
 from host.simulation.rtl_index import ROOT
 from model.common.command import Command
 from model.common.errors import UserError
 from model.common.files import write_text
+from model.compiler.hardware import MODULE_COUNTS
 from tb.lib import coverage
 from tb.lib.cover_groups import GROUPS
 
 PLAN = ROOT / "ci" / "testplan.yaml"
 REGRESSION = ROOT / "build" / "regress"
+SHOWN = 5  # of the runs that are ignored
 KEPT = ("outcomes.json", "coverage.json", "facts.json")  # of a regression
 REQUIREMENTS = ROOT / "docs" / "requirements.md"
 
@@ -235,17 +237,46 @@ def judge(
 
 def read_runs(folder: Path) -> tuple[Outcomes, Counter]:
     """Outcomes and hits of the single runs in a folder (build/run), the newest of each case. Failed
-    runs, and those that did not come to their end, give no hits."""
+    runs, and those that did not come to their end, give no hits. What is of other sources or of no
+    case is ignored, which is said."""
     outcomes: dict[str, list[tuple[str, str]]] = {}
-    files = []
-    for path in sorted(folder.glob("*/sim.log")):
+    files, tests, today = [], _tests_of_runs(), results.sources()
+    logs = sorted(folder.glob("*/sim.log"))
+    known = [path for path in logs if path.parent.name in tests]
+    fresh = [path for path in known if _sources_of(path.parent) == today]
+    _say_ignored("of no case of ci/tests.yaml, or with waves or counters", {*logs} - {*known})
+    _say_ignored("of other sources: run make sim again", {*known} - {*fresh})
+    for path in fresh:
         found = [(o.name, o.status) for o in runner.read_results(path.with_name("results.xml"))]
         passed = runner.has_passed(path.parent)
         if not passed and all(status != "failed" for _, status in found):  # none of them is right
             found = [(name, "failed") for name, _ in found] or [(path.parent.name, "failed")]
-        outcomes.setdefault(path.parent.name.partition("-")[0], []).extend(found)
+        outcomes.setdefault(tests[path.parent.name], []).extend(found)
         files += [path.with_name(coverage.FILE)] * passed
     return outcomes, coverage.merge(files)
+
+
+def _tests_of_runs() -> dict[str, str]:
+    """{name of the folder of a case's run: its test}, with any number of modules."""
+    return {
+        cases.run_dir(case).name: test.name
+        for test in registry.load().tests.values()
+        for modules in (None, *MODULE_COUNTS)
+        for case in test.cases(modules=modules)
+    }
+
+
+def _sources_of(run: Path) -> str:
+    """Digest of the sources that the run of a folder stands for; empty if it is not known."""
+    path = run / runner.SOURCES
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def _say_ignored(why: str, logs: Collection[Path]) -> None:
+    names = sorted(path.parent.name for path in logs)
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    if names:
+        print(f"testplan: runs ignored, {why}: {', '.join(names[:SHOWN])}{more}")
 
 
 @click.command(cls=Command, help=__doc__)

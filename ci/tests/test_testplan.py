@@ -8,7 +8,7 @@ import textwrap
 import pytest
 from click.testing import CliRunner
 
-from ci import registry, testplan
+from ci import cases, registry, results, testplan
 from ci.__main__ import main
 from host.simulation import runner
 from host.simulation.rtl_index import ROOT
@@ -135,8 +135,10 @@ def test_shipped_entries_of_which_nothing_ran_do_not_hold(tmp_path):
     done = CliRunner().invoke(main, [*arguments, "padding"])
     assert done.exit_code == 1 and "nothing of these entries was run" in done.output
     entry = next(e for e in testplan.load() if e.name == "padding")
-    run = tmp_path / f"{next(iter(entry.tests))}-verilator"
+    (case, *_) = registry.load().named(next(iter(entry.tests))).cases("verilator")
+    run = tmp_path / cases.run_dir(case).name
     run.mkdir()
+    (run / runner.SOURCES).write_text(results.sources())
     (run / "sim.log").touch()
     (run / "results.xml").write_text(
         "<testsuite><testcase classname='m' name='corners'/></testsuite>"
@@ -251,14 +253,16 @@ def test_undeclared_point_fails_the_simulation(toy):
     assert not result.passed and "layer_op.division signed" in result.error
 
 
-def test_runs_that_failed_give_no_hits(tmp_path):
-    failure = "<failure message='x'/>"
-    for name, body, verdict in (
-        ("alpha-verilator", "", ""),
-        ("beta-icarus", failure, "m.f: x"),
-        ("gamma-icarus", "", "the simulator reported: %Error: x"),
-        ("delta-icarus", "", None),
-    ):
+@pytest.fixture
+def leave(tmp_path, monkeypatch):
+    """A function that leaves the folder of a run of alpha, beta, gamma or delta."""
+    test = "{{name: {}, about: x, toplevel: top, module: m}}"
+    names = map(test.format, ("alpha", "beta", "gamma", "delta"))
+    (tmp_path / "tests.yaml").write_text(f"tests: [{', '.join(names)}]")
+    tests = registry.load(tmp_path / "tests.yaml")
+    monkeypatch.setattr(registry, "load", lambda: tests)
+
+    def leave(name, body="", verdict: str | None = "", sources=None):
         (tmp_path / name).mkdir()
         (tmp_path / name / "sim.log").touch()
         if verdict is not None:
@@ -267,6 +271,30 @@ def test_runs_that_failed_give_no_hits(tmp_path):
             f"<testsuites><testcase classname='m' name='f'>{body}</testcase></testsuites>"
         )
         (tmp_path / name / coverage.FILE).write_text('{"op.conv": 2}')
+        (tmp_path / name / runner.SOURCES).write_text(sources or results.sources())
+
+    return leave
+
+
+def test_runs_of_other_sources_and_of_no_case_are_ignored(tmp_path, leave, capsys):
+    leave("alpha-verilator")
+    leave("beta-icarus", sources="old")
+    leave("gamma-verilator")
+    (tmp_path / "gamma-verilator" / runner.SOURCES).unlink()
+    for name in ("removed-icarus", "alpha-verilator-W=3", "beta-verilator-coverage"):
+        leave(name)
+    outcomes, hits = testplan.read_runs(tmp_path)
+    assert outcomes == {"alpha": [("m.f", "passed")]} and hits == {"op.conv": 2}
+    text = capsys.readouterr().out
+    assert "of other sources: run make sim again: beta-icarus, gamma-verilator\n" in text
+    assert "counters: alpha-verilator-W=3, beta-verilator-coverage, removed-icarus\n" in text
+
+
+def test_runs_that_failed_give_no_hits(tmp_path, leave):
+    leave("alpha-verilator")
+    leave("beta-icarus", "<failure message='x'/>", "m.f: x")
+    leave("gamma-icarus", verdict="the simulator reported: %Error: x")
+    leave("delta-icarus", verdict=None)
     outcomes, hits = testplan.read_runs(tmp_path)
     assert {name: found[-1][1] for name, found in outcomes.items()} == {
         "alpha": "passed",

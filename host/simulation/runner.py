@@ -42,6 +42,7 @@ BUILD = ROOT / "build"
 Simulator = Literal["verilator", "icarus"]
 SIMULATORS: tuple[Simulator, ...] = get_args(Simulator)
 VERDICT = "verdict.txt"  # why a run failed, empty if it passed; none until its end
+SOURCES = "sources.txt"  # digest of the sources that a run stands for
 BUILD_TIMEOUT = 1200.0
 KEEP_OLD_MODELS = 3600.0  # seconds since last use before a superseded model is deleted
 _VERILATOR_FLAGS = (
@@ -308,6 +309,7 @@ def simulate(
     filter: str | None = None,
     run_dir: Path,
     timeout: float = 600.0,
+    sources: str = "",
 ) -> Result:
     """Run the @cocotb.test functions of Python module `module` on a model. A second run in the same
     folder waits for the end of the first.
@@ -318,11 +320,13 @@ def simulate(
     filter   regular expression on test names (`module.function`)
     run_dir  where log, results and waves go
     timeout  seconds of wall time, then all its processes are killed
+    sources  digest of what the run stands for, kept in its folder
     Returns a Result; failing is a result, not an exception.
     """
     with _locked(run_dir.with_name(f".{run_dir.name}.lock")):
         shutil.rmtree(run_dir, ignore_errors=True)
         run_dir.mkdir(parents=True)
+        (run_dir / SOURCES).write_text(sources, encoding="utf-8")
         return _simulate(model, module, seed, env or {}, filter, run_dir, timeout)
 
 
