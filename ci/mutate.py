@@ -101,11 +101,14 @@ def main(
         trials = trial.Trials(results, registry.load(), seed, reach, jobs, sim=sim, say=log.info)
         chosen = choose(count, seed, module, wanted, hand, only_drawn)
         findings = {m.key: results.finding(m) for m in chosen}
+        arguments = load_arguments(EQUIVALENT)
+        doubtful = {key for key, f in findings.items() if wanted or f.killed_by}
         for finding in findings.values():
             trials.forget(finding)
-        arguments = load_arguments(EQUIVALENT)
-        for key in findings.keys() & arguments.keys():
-            findings[key].status, findings[key].why = "equivalent", arguments[key]
+        argue(
+            {k: f for k, f in findings.items() if k not in doubtful or f.status == "killed"},
+            arguments,
+        )
         done = trial.DECIDED
         with Heartbeat(
             lambda: f"{sum(f.status in done for f in findings.values())} mutants decided", 60.0
@@ -114,6 +117,7 @@ def main(
                 try_tests(trials, chosen, findings, RtlIndex(), OUT)
             if proofs != "none":
                 try_proofs(trials, chosen, findings, proofs == "survivors")
+        argue(findings, arguments)
     except (MutationError, registry.RegistryError, formal.ProofError) as error:
         raise SystemExit(f"error: {error}") from None
     except KeyboardInterrupt:
@@ -216,6 +220,18 @@ def load_arguments(path: Path) -> dict[str, str]:
                 f"{path.name}: entry {entry!r} must have key, mutant and an argument"
             )
     return {str(e["key"]): " ".join(e["argument"].split()) for e in entries}
+
+
+def argue(findings: dict[str, Finding], arguments: dict[str, str]) -> None:
+    """Call those with an argument equivalent. Raises MutationError for one that is killed."""
+    for key in sorted(findings.keys() & arguments.keys()):
+        finding = findings[key]
+        if finding.status == "killed":
+            raise MutationError(
+                f"{EQUIVALENT.name}: {key} ({finding.module}) is killed by {finding.killed_by}: "
+                "delete its entry"
+            )
+        finding.status, finding.why = "equivalent", arguments[key]
 
 
 def good_enough(findings: list[Finding]) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from ci import formal, mutate, registry
 from ci.mutation import designed, forked, mutants, plant, trial
@@ -251,6 +252,41 @@ def test_argument_is_needed_for_an_equivalent(tmp_path):
     with pytest.raises(MutationError, match="argument"):
         mutate.load_arguments(path)
     assert isinstance(mutate.load_arguments(mutate.EQUIVALENT), dict)
+
+
+def test_an_argument_hides_no_kill(tmp_path, monkeypatch):
+    """The command ends with an error that names the mutant, when the kill is kept and when it comes
+    from a run that asks for the mutant; it runs one whose kill has become doubtful."""
+    (mutant, *_) = mutants.hand_made()
+    arguments, tried = {mutant.key: "it changes nothing"}, []
+    monkeypatch.setattr(mutate, "OUT", tmp_path)
+    monkeypatch.setattr(runner, "BUILD", tmp_path)
+    monkeypatch.setattr(mutate, "choose", lambda *_: [mutant])
+    monkeypatch.setattr(mutate, "load_arguments", lambda path: arguments)
+
+    def run(finds, *options):
+        def try_tests(trials, chosen, findings, *_):
+            finding = findings[mutant.key]
+            tried.append(finding.status)
+            if finds:
+                finding.status, finding.killed_by, finding.bench = "killed", finds, "hash"
+
+        monkeypatch.setattr(mutate, "try_tests", try_tests)
+        return CliRunner().invoke(mutate.main, ["--proofs", "none", *options])
+
+    monkeypatch.setattr(trial.Trials, "_hash_of", lambda self, killer: "hash")
+    assert run("").exit_code == 0 and tried == ["equivalent"]
+    done = run("alpha[icarus]", "--mutant", mutant.key)
+    error = f"equivalent.yaml: {mutant.key} ({mutant.module}) is killed by alpha[icarus]: delete"
+    assert done.exit_code == 1 and error in done.output and tried[1:] == ["not tried"]
+    arguments.clear()
+    assert run("alpha[icarus]").exit_code == 0
+    arguments[mutant.key] = "it changes nothing"
+    tried.clear()
+    assert error in run("").output and not tried  # before anything is run
+    monkeypatch.setattr(trial.Trials, "_hash_of", lambda self, killer: "changed")
+    tried.clear()
+    assert run("").exit_code == 0 and tried == ["not tried"]
 
 
 def test_verdicts_of_forked_runs():
