@@ -1,14 +1,18 @@
 """The directed networks reach every coverage point of layers whatever the seed, checked with the
 integer model instead of the RTL."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from model.compiler import compile_network
 from model.compiler.hardware import MODULE_COUNTS, Hardware
 from model.reference.integer import run_integer
-from tb.lib import layer_coverage
+from tb.lib import coverage, field_coverage, layer_coverage
+from tb.lib.chain import Chain
 from tb.lib.cover_groups import GROUPS
+from tb.lib.packets import edited
 from tb.top import corner_networks
 
 LAYER_GROUPS = [
@@ -17,6 +21,16 @@ LAYER_GROUPS = [
     if g.startswith(("layer_", "conv_", "pool_", "add_", "fused_"))
     or g in ("clamp", "requantize", "accumulator", "image")
 ]
+
+
+def test_a_bit_that_no_program_has_is_an_error():
+    """Nothing is dropped in silence: UNSET says what cannot be, and a computed program is proof."""
+    net = Chain(np.random.default_rng(1), (2, 3, 3), True, "small").conv(3, (1, 1)).network()
+    compiled = compile_network(net, Hardware())
+    assert field_coverage.points(compiled) <= GROUPS["field_bit"]
+    wrong = replace(compiled, program=edited(compiled, 0, {"vstep": 1 << 13}))
+    with pytest.raises(coverage.CoverageError, match=r"descriptor\.vstep\[13\] 1 .*UNSET"):
+        field_coverage.sample(wrong)
 
 
 def reached(net, images, modules):

@@ -22,8 +22,15 @@ def hit(record: str, values: Mapping[str, int]) -> None:
 
 
 def sample(compiled: Compiled) -> None:
-    """Count the bits of the packets of a network whose tensors were right."""
-    _count(points(compiled))
+    """Count the bits of the packets of a network whose tensors were right. Raises CoverageError for
+    one that no program should have."""
+    found = points(compiled)
+    if impossible := sorted(found - GROUPS["field_bit"]):
+        raise coverage.CoverageError(
+            f"field_bit.{impossible[0]} is in a program that was computed: take it out of UNSET in "
+            "tb/lib/cover_groups.py"
+        )
+    _count(found)
 
 
 def points(compiled: Compiled) -> set[str]:
