@@ -3,7 +3,9 @@
 A proof consists of two runs: the assertions of its harness (by induction, or for a number of
 cycles), and its cover statements, each of which must be reachable, so that a harness whose
 assumptions exclude what it is about fails. It passes only if SymbiYosys says PASS both times and
-the harness holds assertions and covers. Logs and counterexamples lie in build/formal/<proof>/.
+the harness holds assertions and covers. A cover that a bounded proof reaches only beyond its depth
+is reported: it can happen, but nothing is proven of it. Logs and counterexamples lie in
+build/formal/<proof>/.
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ _SBY = (
 )
 _STATUS = re.compile(r"DONE \((\w+), rc=\d+\)")
 REFUTED = re.compile(r"Assert failed|Unreached cover")  # in an error: of the design, not of a tool
+_REACHED = re.compile(r"Reached cover statement in step (\d+) at [^:]*: (\S+)")
 _FAILURE = re.compile(
     r"(?:Assert failed|Unreached cover statement|Unreached|Assert failure)[^\n]*|ERROR:[^\n]*"
 )
@@ -105,7 +108,8 @@ class Proof:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of one proof; `error` is empty if it passed."""
+    """Result of one proof; `error` is empty if it passed. `beyond`: a line for each case whose
+    covers lie beyond what it proves."""
 
     proof: Proof
     seconds: float
@@ -113,6 +117,7 @@ class Outcome:
     cpu: float = (
         0.0  # seconds of all processes that ended meanwhile: of this proof alone with one job
     )
+    beyond: tuple[str, ...] = ()
 
 
 def load(path: Path = REGISTRY) -> dict[str, Proof]:
@@ -135,15 +140,27 @@ def prove(proof: Proof, rtl: Path = ROOT / "rtl", out: Path = OUT) -> Outcome:
     """Run one proof on the sources below `rtl`, its cases one after the other up to the first that
     fails; at most one process at a time."""
     start, cpu = time.monotonic(), _cpu()
-    error = ""
+    error, lines = "", list[str]()
     try:
         for case in proof.cases:
             if error := _prove_case(case, rtl, out):
                 error = error if case is proof else f"{case.name}: {error}"
                 break
+            lines += _beyond(case, out / case.name / "cover.log")
     except (SourceError, ProofError, registry.RegistryError) as problem:
         error = str(problem)
-    return Outcome(proof, time.monotonic() - start, error, _cpu() - cpu)
+    return Outcome(proof, time.monotonic() - start, error, _cpu() - cpu, tuple(lines))
+
+
+def _beyond(case: Proof, log: Path) -> list[str]:
+    """One line if covers of a bounded proof are first reached beyond the steps that it proves."""
+    if case.mode != "bmc":
+        return []
+    found = _REACHED.findall(log.read_text(errors="replace"))
+    steps = sorted((int(step), place) for step, place in found if int(step) >= case.depth)
+    what = ", ".join(f"{place} in step {step}" for step, place in steps)
+    proven = f"proven are steps 0 to {case.depth - 1}"
+    return [f"{case.name}: covers beyond the proof: {what}; {proven}"] if steps else []
 
 
 def _prove_case(case: Proof, rtl: Path, out: Path) -> str:
@@ -353,6 +370,7 @@ def main(name: str, jobs: int, nightly: bool, planted: bool, rtl: Path, out: Pat
                 f"{o.cpu:5.1f} s of CPU  {o.error or o.proof.about}",
                 flush=True,
             )
+            print(*(f"     {line}\n" for line in o.beyond), sep="", end="", flush=True)
     write_junit(outcomes, out / "junit.xml")
     ours = rtl.resolve() == ROOT / "rtl"
     write_text(out / "sources.txt", f"{sources if ours else 'of another copy'}\n")
@@ -365,7 +383,7 @@ def main(name: str, jobs: int, nightly: bool, planted: bool, rtl: Path, out: Pat
         out / "summary.txt",
         "".join(
             f"{'FAIL' if o.error else 'pass'} {o.proof.name} {o.seconds:.1f} s, CPU {o.cpu:.1f} s "
-            f"{o.error}\n"
+            f"{o.error}\n" + "".join(f"     {line}\n" for line in o.beyond)
             for o in outcomes
         )
         + closing

@@ -37,6 +37,17 @@ def test_excluded_cases_are_noticed() -> None:
     assert error.startswith("cover: FAIL")
 
 
+def test_covers_beyond_a_bounded_proof_are_reported() -> None:
+    """They can happen, but nothing is proven of them; a proof by induction has none."""
+    counter = formal.load()["loop_counter"]
+    bounded = dataclasses.replace(counter, mode="bmc", depth=4)
+    outcome = formal.prove(bounded, out=OUT / "bounded")
+    assert not outcome.error and len(outcome.beyond) == 1
+    lines = r"covers beyond the proof: (\S+ in step [4-7](, )?)+; proven are steps 0 to 3"
+    assert re.fullmatch(f"loop_counter: {lines}", outcome.beyond[0])
+    assert not formal.prove(counter, out=OUT / "bounded").beyond
+
+
 def test_matrix_is_proven_point_by_point() -> None:
     """Each point is a case with its parameters; the first that fails is named."""
     reader = formal.load()["tensor_reader"]
