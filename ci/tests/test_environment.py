@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from ci import cases, registry, results
 from host.simulation import environment, process, runner
 from host.simulation.rtl_index import ROOT
 
@@ -164,6 +165,8 @@ def test_make_sim_runs_every_function(tmp_path):
     )
     assert done.stdout.endswith("2 passed, 0 failed\n"), done.stdout + done.stderr
     assert done.stdout.count("  passed  tb.blocks.common.test_skid_buffer.") == 2 * 4
+    for case in registry.load().named("skid_buffer").cases("icarus"):
+        assert (cases.run_dir(case) / runner.SOURCES).read_text() == results.sources()
 
 
 def test_commands_start_whatever_cocotb_reads_at_import():
