@@ -14,6 +14,7 @@ from torch import Tensor
 
 from model.common.archive import Archive, ArchiveError
 from model.common.errors import UserError, printable
+from model.compiler.program_format import MAX_CHANNELS
 from model.data.cifar import class_names, load_cifar
 from model.network.contract import is_name
 from train.recipe import Data
@@ -92,6 +93,8 @@ def load(data: Data, folder: Path) -> Sets:
     where = folder / named if kind in ("npz", "folder") else named
     readers = {"cifar": _cifar, "npz": _npz, "folder": _folder, "dataset": _dataset}
     given, tests, classes = readers[kind](where, data.arguments)
+    if len(classes) > MAX_CHANNELS:
+        raise SourceError(f"{printable(where)}: labels and classes may be at most {MAX_CHANNELS}")
     for name in classes:
         if not is_name(name):
             raise SourceError(f"class {printable(name)!r}: a name has 1..255 printable characters")
@@ -139,7 +142,8 @@ def _npz(path: Any, arguments: Any) -> Parts:
     if missing := {"images", "labels"} - set(found):
         raise SourceError(f"{printable(path)}: array {sorted(missing)[0]} is missing")
     labels = found["labels"]
-    count = int(labels.max(initial=0)) + 1 if labels.dtype.kind in "iu" else 1
+    last = int(labels.max(initial=0)) if labels.dtype.kind in "iu" else 0
+    count = min(last, MAX_CHANNELS) + 1
     classes = [str(name) for name in found.get("classes", np.arange(count)).ravel()]
     tests = (found["test_images"], found.get("test_labels")) if "test_images" in found else None
     return (found["images"], labels), tests, classes
@@ -173,8 +177,8 @@ def _read(place: Path, classes: list[str]) -> tuple[Any, list[int]]:
             continue
         try:
             with Image.open(path) as image:
-                images.append(_pixels(image.convert("L" if image.mode in ("1", "L") else "RGB")))
-        except (OSError, ValueError, SyntaxError) as error:
+                images.append(_pixels(image))
+        except Exception as error:  # the library's decoders raise anything
             raise SourceError(f"{printable(path)}: not a readable image ({error})") from error
         labels.append(classes.index(path.parent.name))
         if images[-1].shape != images[0].shape:
@@ -197,14 +201,22 @@ def _dataset(kind: Any, arguments: Any) -> Parts:
     except Exception as error:  # the code of the class
         raise SourceError(
             f"data.class {printable(kind)}: it must take train=True or False, give images of one "
-            f"size with labels, and have classes ({type(error).__name__}: {printable(error)[:200]})"
+            "size with labels (not normalized), and have classes "
+            f"({type(error).__name__}: {printable(error)[:200]})"
         ) from error
 
 
 def _pixels(image: Any) -> np.ndarray:
-    """uint8 [C, H, W] of an image file's image, [H, W] or [H, W, C], or of a tensor [C, H, W],
-    whose floats are 0..1."""
+    """uint8 [C, H, W] of Pillow's image, of an array [H, W] or [H, W, C], or of a tensor
+    [C, H, W], whose floats are 0..1. Raises ValueError for numbers that 8 bits do not hold."""
     if isinstance(image, Tensor):
-        return (image * 255 if image.is_floating_point() else image).round().byte().numpy()
+        image = (image * 255 if image.is_floating_point() else image).round()
+        if not 0 <= image.min() <= image.max() <= 255:
+            raise ValueError("a tensor has floats beyond 0..1, or integers beyond 0..255")
+        return image.byte().numpy()
+    if isinstance(image, Image.Image):
+        if image.mode[0] in "IF":
+            raise ValueError(f"mode {image.mode} has more than 8 bits; convert it to L or RGB")
+        image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
     array = np.asarray(image)
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)

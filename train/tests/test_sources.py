@@ -59,6 +59,7 @@ def test_an_archive_with_test_images_and_names(tmp_path):
         ({"labels": LABELS / 2}, "labels must be 40"),
         ({"labels": LABELS - 1}, "labels must be in 0..1"),
         ({"classes": np.array(["one"])}, "labels must be in 0..0"),
+        ({"labels": LABELS + 2**31}, "labels and classes may be at most 512"),
         ({"test_images": PIXELS, "test_labels": None}, "labels must be 40"),
         (
             {"test_images": PIXELS[:, :, :4], "test_labels": LABELS},
@@ -89,21 +90,21 @@ def test_too_few_images_are_named(tmp_path):
         load(npz(tmp_path).model_copy(update={"validation": 30}), tmp_path)
 
 
-def folder(root, splits=("train", "test"), gray=False):
+def folder(root, splits=("train", "test"), mode="RGB"):
     for split in splits:
         for label, name in enumerate(("bird", "cat")):
             (root / split / name).mkdir(parents=True)
             for k in range(8):
-                array = np.full((6, 7) if gray else (6, 7, 3), 100 * label + k, np.uint8)
-                Image.fromarray(array).save(root / split / name / f"{k}.png")
+                array = np.full((6, 7), 100 * label + k, np.uint8)
+                Image.fromarray(array).convert(mode).save(root / split / name / f"{k}.png")
     return data(folder=".", validation=4, test=3)
 
 
-@pytest.mark.parametrize("gray", [False, True])
-def test_a_folder_of_classes(gray, tmp_path):
-    sets = load(folder(tmp_path, gray=gray), tmp_path)
+@pytest.mark.parametrize("mode, channels", [("RGB", 3), ("RGBA", 3), ("L", 1), ("LA", 1)])
+def test_a_folder_of_classes(mode, channels, tmp_path):
+    sets = load(folder(tmp_path, mode=mode), tmp_path)
     assert sets.classes == ["bird", "cat"] and len(sets.test) == 16 and len(sets.train) == 12
-    assert sets.train.pixels.shape[1:] == (1 if gray else 3, 6, 7)
+    assert sets.train.pixels.shape[1:] == (channels, 6, 7)
     assert torch.equal(sets.test.pixels[:, 0, 0, 0] >= 100, sets.test.labels == 1)
 
 
@@ -118,7 +119,7 @@ def test_a_folder_without_test_images(tmp_path):
     assert [len(s) for s in (sets.train, sets.val, sets.test)] == [9, 4, 3]
 
 
-def test_bad_folders_are_named(tmp_path):
+def test_bad_folders_are_named(tmp_path, monkeypatch):
     with pytest.raises(SourceError, match="train: no folder of classes"):
         load(data(folder="."), tmp_path)
     described = folder(tmp_path)
@@ -127,6 +128,12 @@ def test_bad_folders_are_named(tmp_path):
         load(described, tmp_path)
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "train" / "cat" / "9.png")
     with pytest.raises(SourceError, match="9.png: its shape .3, 9, 9. is not that of the others"):
+        load(described, tmp_path)
+    Image.fromarray(np.zeros((6, 7), np.uint16)).save(tmp_path / "train" / "cat" / "9.png")
+    with pytest.raises(SourceError, match="9.png: .*mode I;16 has more than 8 bits; convert it"):
+        load(described, tmp_path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    with pytest.raises(SourceError, match="0.png: .*exceeds limit"):
         load(described, tmp_path)
 
 
@@ -151,8 +158,10 @@ class Splits(Dataset):
 
 
 def test_a_dataset_class_of_another_kind_is_named(tmp_path):
-    for arguments, culprit in (({}, "TypeError"), ({"kind": "none"}, "AttributeError")):
-        name = "Ramps" if arguments else "Splits"
+    wrong = {None: "TypeError", "none": "AttributeError"}
+    wrong |= {"normalized": "not normalized.*beyond 0..1", "deep": "beyond 0..255"}
+    for kind, culprit in wrong.items():
+        name, arguments = ("Ramps", {"kind": kind}) if kind else ("Splits", {})
         described = data(**{"class": f"train.tests.test_sources:{name}", "arguments": arguments})
         with pytest.raises(SourceError, match=f"{name}.*must take train=.*{culprit}"):
             load(described, tmp_path)
@@ -178,7 +187,11 @@ class Ramps(Dataset):
             return Image.fromarray(array), label
         if self.kind == "array":
             return array[:, :, 0], label
-        return torch.from_numpy(array).permute(2, 0, 1) / 255, torch.tensor(label)
+        tensor = torch.from_numpy(array).permute(2, 0, 1)
+        if self.kind == "deep":
+            return tensor.int() * 257, label
+        mean = 0.5 if self.kind == "normalized" else 0
+        return tensor / 255 - mean, torch.tensor(label)
 
 
 @pytest.mark.parametrize("kind, channels", [("float", 3), ("image", 3), ("array", 1)])
