@@ -46,13 +46,13 @@ class Tracer:
     """
 
     def __init__(self, module: nn.Module, shape: tuple[int, ...]) -> None:
-        self.module = copy.deepcopy(module).eval()
         self.layers: dict[str, Spec] = {}
         self.weights: dict[str, list[Any]] = {}
         self.norms: dict[str, Any] = {}
         self.values: dict[Any, Any] = {}
         self.shapes: dict[str, tuple[int, ...]] = {"input": shape}
         try:
+            self.module = copy.deepcopy(module).eval()
             exported = torch.export.export(self.module, (torch.zeros(1, *shape),))
         except Exception as error:  # the module's own code, which raises anything
             reason = printable(" ".join(str(error).split()))[:300]

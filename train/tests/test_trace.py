@@ -290,6 +290,11 @@ REFUSED = {
 }
 
 
+def test_what_is_no_module_is_named():
+    with pytest.raises(TraceError, match="network: it cannot be traced .*NoneType"):
+        trace(None, source((3, 8, 8)))
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_run_is_named(case):
     function, conv, culprit = REFUSED[case]
