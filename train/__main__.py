@@ -85,18 +85,17 @@ def export_command(checkpoints: tuple[Path, ...], out: Path | None) -> None:
         check_output(target)
     for target, source in targets.items():
         checkpoint.export(source, target)
-        click.echo(f"{source} -> {target}")
+        click.echo(f"{printable(source)} -> {printable(target)}")
 
 
 @main.command(cls=Command)
 @click.argument("path", type=FILE)
 @common
-def evaluate(path: Path, dataset: str | None, **given: Any) -> None:
+def evaluate(path: Path, **given: Any) -> None:
     """Top-1 accuracy of the checkpoint PATH on a recipe's test images: *.float.npz in full
     precision, *.ckpt.npz in the integers of its network file."""
     net, facts = checkpoint.read(path)
-    dataset = dataset or facts.get("dataset")
-    made = project(dataset=dataset, **given)
+    made = project(**given)
     theirs = made.sets.classes, list(made.sets.test.pixels.shape[1:])
     if (facts.get("classes", theirs[0]), net.spec["input"]["shape"]) != theirs:
         raise UserError(
@@ -104,7 +103,7 @@ def evaluate(path: Path, dataset: str | None, **given: Any) -> None:
             f"{made.recipe.name}; --dataset or --recipe names its own"
         )
     way = "full precision" if net.mode == "float" else "integers"
-    click.echo(f"{path.name}: top-1 {made.accuracy(net, 'test'):.2%} in {way}")
+    click.echo(f"{printable(path.name)}: top-1 {made.accuracy(net, 'test'):.2%} in {way}")
 
 
 @main.command(name="tables", cls=Command)

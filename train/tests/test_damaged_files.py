@@ -240,6 +240,12 @@ def test_a_full_disk_keeps_the_old_state(tmp_path, monkeypatch):
     assert run.path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_checkpoint_of_other_images_than_the_recipes_is_named():
+    """Nobody has given a data set, so none is complained of."""
+    message = refuses(EVALUATE, CKPT, "--recipe", "digits")
+    assert "made for other classes or images than those of the recipe digits" in message
+
+
 def test_export_takes_quantized_checkpoints_only(tmp_path):
     """By its name a file could otherwise be its own output."""
     shutil.copy(CKPT, tmp_path / "nin.npz")

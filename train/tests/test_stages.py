@@ -2,6 +2,7 @@
 written at the end."""
 
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -236,6 +237,11 @@ def test_evaluation_of_both_checkpoints(recipe, tmp_path):
         done = CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
         assert done.exit_code == 0, done.output
         assert f"top-1 {found[way]['test']:.2%} in {way}" in done.output
+    strange = tmp_path / "out/a\nb.ckpt.npz"
+    shutil.copy(arguments[0], strange)
+    for command in (["export", strange], ["evaluate", strange, *arguments[1:]]):
+        done = CliRunner().invoke(main, list(map(str, command)))
+        assert done.exit_code == 0 and "a\\nb.ckpt.npz" in done.output
     np.savez(tmp_path / "x.npz", images=np.zeros((90, 3, 8, 8), np.uint8), labels=np.arange(90) % 9)
     done = CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
     assert done.exit_code == 1 and "made for other classes or images" in done.output
