@@ -13,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ImportString,
+    PlainSerializer,
     PositiveInt,
     TypeAdapter,
     ValidationError,
@@ -27,7 +28,16 @@ from model.network.contract import show
 RECIPES = Path(__file__).resolve().parent / "recipes"
 MAX_BYTES = 1 << 20
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-Named = ImportString[Callable[..., Any]]  # "module:Class"
+
+
+def _shown(found: Any) -> str:
+    """As a recipe names it; what has no name of its own, such as a partial, as Python shows it."""
+    own = getattr(found, "__qualname__", None)
+    return f"{found.__module__}:{own}" if own else repr(found)
+
+
+# "module:Class"
+Named = Annotated[ImportString[Callable[..., Any]], PlainSerializer(_shown)]
 Teacher = Literal["teacher", "full_precision"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[int, Field(ge=1, le=10_000)]
@@ -44,8 +54,7 @@ class Training:
     """A stage that trains. epochs: their number, or (image size or None for its own, epochs) in
     turn. rate: peak learning rate. statistics: images that are normalized together. labels: share
     of the labels in what is learnt, the rest is the mean of the teachers' probabilities. cutout:
-    size of the blanked square. mix: share of the batches whose images are mixed. net: the
-    teacher's, "module:Class"."""
+    size of the blanked square. mix: share of the batches whose images are mixed."""
 
     epochs: Epochs | Turns = 1
     rate: float = Field(default=0.05, gt=0, le=100)
@@ -56,7 +65,6 @@ class Training:
     teachers: tuple[Teacher, ...] = ()
     cutout: int = Field(default=0, ge=0, le=1000)
     mix: Share = 0.0
-    net: Named | None = None
 
     @model_validator(mode="after")
     def _has_teachers(self) -> "Training":
@@ -73,6 +81,13 @@ class Training:
     def pixels(self, images: torch.Tensor) -> list[int]:
         """Of an image in each epoch; images: [N, C, H, W]."""
         return [size * size if size else images[0, 0].numel() for size in self.sizes]
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class TeacherTraining(Training):
+    """net: the teacher's, "module:Class"."""
+
+    net: Named
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -126,7 +141,7 @@ class Recipe:
     full_precision: Training
     quantize: Quantization
     fine_tune: Training
-    teacher: Training | None = None
+    teacher: TeacherTraining | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
     seed: int = Field(default=0, ge=0, lt=2**63)
     flip: bool = True
@@ -135,8 +150,6 @@ class Recipe:
 
     @model_validator(mode="after")
     def _has_teachers(self) -> "Recipe":
-        if self.teacher is not None and not self.teacher.net:
-            raise ValueError("teacher.net is missing")
         known: set[str] = set()
         for name in ("teacher", "full_precision", "fine_tune"):
             if (stage := getattr(self, name)) is None:

@@ -1,12 +1,14 @@
 """Recipes: those that ship, and what is wrong with others, named by file and field."""
 
 import datetime
+import functools
 
 import pytest
 import yaml
 
 from model.common.errors import UserError
 from train import recipe
+from train.nets.nin import NIN
 from train.recipe import RECIPES, RecipeError, Training, read
 
 BASE = {
@@ -49,6 +51,21 @@ def test_epochs_and_sizes(tmp_path):
     assert found.data.validation == 5000 and found.seed == 0 and found.teacher is None
 
 
+class Maker:
+    def __call__(self, classes):
+        return NIN(classes)
+
+
+maker, narrow = Maker(), functools.partial(NIN, width=0.5)
+
+
+def test_a_card_names_networks_of_any_kind(tmp_path):
+    shown = {"NIN": "train.nets.nin:NIN", "maker": "Maker object", "narrow": "width=0.5"}
+    for name, expected in shown.items():
+        recipe = written(tmp_path, {**BASE, "net": f"train.tests.test_recipe:{name}"})
+        assert expected in read(recipe).settings["net"]
+
+
 def changed(where, value):
     table = yaml.safe_load(yaml.safe_dump(BASE))
     *path, last = where.split(".")
@@ -72,6 +89,8 @@ WRONG = {
     "a module for a network": ("net", "train.nets.nin", "net: Input should be callable"),
     "a module that fails": ("net", "broken_network:X", "SyntaxError"),
     "an unknown class of data": ("data", {"class": "train.sources:X"}, "data.class: "),
+    "a network of a stage": ("fine_tune.net", "train.nets.nin:NIN", "fine_tune.net: Unexpected"),
+    "a teacher without a network": ("teacher", {"epochs": 1}, "teacher.net: Field required"),
     "an unknown field": ("rate", 1, "rate: "),
     "an unknown field of a stage": ("fine_tune.speed", 1, "fine_tune.speed: "),
     "a rate of 0": ("fine_tune.rate", 0, "fine_tune.rate: "),
