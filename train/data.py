@@ -66,11 +66,11 @@ def mix(x: torch.Tensor, share: torch.Tensor, partners: torch.Tensor) -> torch.T
 
 
 def resize(x: torch.Tensor, size: int | None) -> torch.Tensor:
-    """Antialiased bilinear resize to size x size, None: as it is; small images make the first
-    epochs cheap."""
-    if size in (None, x.shape[-1]):
+    """Antialiased bilinear resize to size x size, in floats, None: as it is; small images make the
+    first epochs cheap."""
+    if size is None or x.shape[2:] == (size, size):
         return x
-    return F.interpolate(x, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+    return F.interpolate(x.float(), (size, size), mode="bilinear", antialias=True)
 
 
 def order(count: int, batch: int, seed: int, epoch: int) -> torch.Tensor:

@@ -156,9 +156,9 @@ class Workers(ThreadPoolExecutor):
 
         def run(part: Tensor) -> Tensor:
             # uint8 as long as they are: `to_input` rounds what the file's user gives as pixels
-            part = part if size in (None, part.shape[-1]) else data.resize(part.float(), size)
+            x = to_input(data.resize(part, size), source)
             with autocast(self.device.type), torch.no_grad():
-                return model(to_input(part, source)).flatten(1).argmax(1)
+                return model(x).flatten(1).argmax(1)
 
         found = torch.cat(list(self.map(run, images.pixels.split(EVALUATED))))
         return (found == images.labels).double().mean().item()

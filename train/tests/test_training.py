@@ -60,6 +60,12 @@ def test_no_augmentation_is_none():
     assert torch.equal(data.augment(x, data.generator(1), flip=False, shift=0), x.float())
 
 
+def test_images_are_resized_to_squares():
+    assert data.resize(pixels(2, shape=(3, 24, 32)), 32).shape == (2, 3, 32, 32)
+    x = pixels(2)
+    assert data.resize(x, 32) is x and data.resize(x, None) is x
+
+
 def test_cutout_blanks_a_square():
     x = torch.full((50, 3, 32, 32), 200, dtype=torch.uint8)
     x[:25] = 100
