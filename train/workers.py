@@ -7,9 +7,11 @@ result does not depend on how many threads there are, nor on which computed what
 
 import atexit
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from functools import cache
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -18,7 +20,7 @@ from torch.nn import Module
 
 from model.common.errors import UserError
 from train import data
-from train.net import Net, Piece, to_input
+from train.net import Conv, Net, Piece, to_input
 from train.sources import Images
 
 EVALUATED = 100  # images at a time
@@ -52,6 +54,11 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+def processes() -> int:
+    """How many torchrun has started."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
 def meet() -> None:
     """Wait for the other processes."""
     if dist.is_initialized():
@@ -63,14 +70,28 @@ def find_device(name: str) -> torch.device:
 
     Raises UserError where "cuda" is asked for and there is none.
     """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch finds no GPU to use; --device cpu needs none")
+    device = torch.device(name)
+    if name == "cuda":
+        if not torch.cuda.is_available():
+            raise UserError("--device cuda: PyTorch finds no GPU to use; --device cpu needs none")
+        device = torch.device(name, int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if name == "cuda" else "gloo")
+        # The others wait while the first process quantizes and measures.
+        dist.init_process_group("nccl" if name == "cuda" else "gloo", timeout=timedelta(days=1))
         # or its threads may still run when the process ends, which aborts it
         atexit.register(dist.destroy_process_group)
-    number = int(os.environ.get("LOCAL_RANK", 0))
-    return torch.device(name, number) if name == "cuda" else torch.device(name)
+    return device
+
+
+def moments(piece: Piece) -> list[Tensor]:
+    """Mean and mean square of each batch norm."""
+    return [one for mean, variance in piece.statistics for one in (mean, variance + mean**2)]
+
+
+def added(parts: Iterable[list[Tensor]]) -> list[Tensor]:
+    """Sums of lists of tensors, in order."""
+    return [sum(found[1:], start=found[0]) for found in zip(*parts)]
 
 
 class Workers(ThreadPoolExecutor):
@@ -88,35 +109,27 @@ class Workers(ThreadPoolExecutor):
         statistics follow it; return the loss. loss(logits, inputs, targets): mean over a piece."""
         net, total = self.net, sum(len(x) for x, *_ in pieces)
         trained = [one for one in net.parameters() if one.requires_grad]
-        blocks = [block for _, block in net.blocks()] if net.mode != "float" else []
-        integers = dict(zip(blocks, self.map(lambda block: block.integers(), blocks)))
+        integers = self.integers() if net.mode != "float" else {}
 
         def run(given: Given, share: float) -> list[Tensor]:
-            """Share of a piece in loss, gradients, means and mean squares."""
+            """Share of a piece in loss, gradients and moments."""
             x, piece = given[0].to(self.device), Piece(given[2], integers)
             with autocast(self.device.type):
                 logits = net(x, piece)
             value = loss(logits, x, given[1])
             found = [value.detach().double(), *torch.autograd.grad(value, trained)]
-            for mean, variance in piece.statistics:
-                found += [mean, variance + mean**2]
-            return [share * one for one in found]
+            return [share * one for one in (*found, *moments(piece))]
 
-        mine = pieces[rank() :: dist.get_world_size() if dist.is_initialized() else 1]
+        mine = pieces[rank() :: processes()]
         shares = [len(x) / total for x, *_ in mine]
-        parts = self.map(run, mine or pieces[:1], shares or [0.0])
-        sums = [sum(found[1:], start=found[0]) for found in zip(*parts)]
+        sums = added(self.map(run, mine or pieces[:1], shares or [0.0]))
         if dist.is_initialized():
             for one in sums:
                 dist.all_reduce(one)
         for parameter, grad in zip(trained, sums[1:]):
             parameter.grad = grad
-        moments = sums[len(trained) + 1 :] if tracking else []
-        norms = (block.bn for _, block in net.blocks() if block.spec["norm"] == "batch")
-        for bn, mean, square in zip(norms, moments[::2], moments[1::2]):
-            bn.running_mean.lerp_(mean, MOMENTUM)
-            # Of the whole batch: inside the pieces plus between them; rounding may go below zero.
-            bn.running_var.lerp_((square - mean**2).clamp(min=0), MOMENTUM)
+        if tracking:
+            self.follow(sums[len(trained) + 1 :], MOMENTUM)
         return sums[0].item()
 
     @torch.no_grad()
@@ -126,25 +139,36 @@ class Workers(ThreadPoolExecutor):
         Weights that cross a boundary between segments in each step leave the running ones behind
         (Nagel et al., ICML 2022).
         """
-        net = self.net
-        blocks = [block for _, block in net.blocks()]
-        integers = dict(zip(blocks, self.map(lambda block: block.integers(), blocks)))
+        if not self.norms:
+            return
+        net, integers = self.net, self.integers()
 
         def run(part: Tensor) -> list[Tensor]:
-            """Share of a part in means and mean squares."""
+            """Share of a part in the moments."""
             piece = Piece(integers=integers)
             with autocast(self.device.type), torch.no_grad():
                 net(to_input(part, net.spec["input"]), piece)
-            share = len(part) / len(images)
-            moments = [(mean, variance + mean**2) for mean, variance in piece.statistics]
-            return [share * one for pair in moments for one in pair]
+            return [len(part) / len(images) * one for one in moments(piece)]
 
         parts = images.pixels.tensor_split(max(1, len(images) // EVALUATED))
-        sums = [sum(found[1:], start=found[0]) for found in zip(*self.map(run, parts))]
-        norms = (block.bn for block in blocks if block.spec["norm"] == "batch")
-        for bn, mean, square in zip(norms, sums[::2], sums[1::2]):
-            bn.running_mean.copy_(mean)
-            bn.running_var.copy_((square - mean**2).clamp(min=0))
+        self.follow(added(self.map(run, parts)), 1.0)
+
+    @property
+    def norms(self) -> list[Any]:
+        """Batch norm of the layers that have statistics."""
+        return [block.bn for _, block in self.net.blocks() if block.spec["norm"] == "batch"]
+
+    def integers(self) -> dict[Conv, Tensor]:
+        """Those of each convolution's weights."""
+        blocks = [block for _, block in self.net.blocks()]
+        return dict(zip(blocks, self.map(Conv.integers, blocks)))
+
+    def follow(self, sums: list[Tensor], momentum: float) -> None:
+        """Move batch norm's statistics towards the `moments` of a whole batch."""
+        for bn, mean, square in zip(self.norms, sums[::2], sums[1::2]):
+            bn.running_mean.lerp_(mean, momentum)
+            # Inside the pieces plus between them; rounding may go below zero.
+            bn.running_var.lerp_((square - mean**2).clamp(min=0), momentum)
 
     @torch.no_grad()
     def accuracy(

@@ -18,7 +18,7 @@ from train.engine import Run, learning_factor, piece_sizes
 from train.muon import Muon, orthogonalize
 from train.net import to_input
 from train.quantize.start import quantize
-from train.recipe import Training
+from train.recipe import Quantization, Training
 from train.tests.helpers import PROCESSES, START, images, inputs, nin, pieced, pixels
 from train.workers import Workers, find_device, has_bfloat16
 
@@ -190,6 +190,14 @@ def test_statistics_are_measured_anew(monkeypatch):
     assert torch.allclose(block.bn.running_var, expected, rtol=0.02)
     ends = net.nodes["conv9"].bn
     assert not ends.running_mean.eq(7).any()
+
+
+def test_nothing_is_measured_without_batch_norm(monkeypatch):
+    net = prepared("float")
+    quantize(net, inputs(net, 8), Quantization("paper"))
+    monkeypatch.setattr(net, "forward", lambda *_: pytest.fail("it is run"))
+    with Workers(net, CPU, 1) as workers:
+        workers.measure(images(20))
 
 
 def test_when_statistics_are_measured(tmp_path, monkeypatch):
