@@ -9,6 +9,8 @@ import jinja2
 import torch
 import yaml
 
+from train.workers import processes
+
 
 def commit() -> str:
     """The commit of the code, with "+" where files were changed since; "unknown" without git."""
@@ -22,11 +24,11 @@ def commit() -> str:
 
 
 def hardware(device: torch.device, threads: int) -> str:
-    """What it was trained on."""
+    """What it was trained on: of each process, and how many those were."""
     if device.type == "cuda":
-        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+        return f"{processes()} x {torch.cuda.get_device_name(device)}"
     name = torch.cpu.get_capabilities().get("cpu_name") or platform.machine()
-    return f"{threads} threads of {name}"
+    return f"{processes()} x {threads} threads of {name}"
 
 
 def markdown(project: Any, accuracies: dict[str, dict[str, float]]) -> str:
