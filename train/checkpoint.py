@@ -43,11 +43,15 @@ class CheckpointError(UserError, ValueError):
 
 @torch.no_grad()
 def snapped(net: Net) -> Net:
-    """A copy of the quantized `net` with the weights that its file gives back: of half precision,
-    with their indices (`halves_of_index`)."""
+    """A copy of `net` with the weights that its file gives back: of half precision, those of a
+    quantized network with their indices (`halves_of_index`)."""
     net = copy.deepcopy(net)
     for _, block in net.blocks():
-        block.weight.copy_(halves_of_index(block.weight, block.quantizer))
+        weight = block.weight
+        if net.mode == "float":
+            weight.copy_(halves(weight).float() * weight.abs().max())
+        else:
+            weight.copy_(halves_of_index(weight, block.quantizer))
     return net
 
 

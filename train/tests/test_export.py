@@ -79,10 +79,14 @@ def test_checkpoint_round_trip(tmp_path):
 
 
 def test_full_precision_round_trip(tmp_path):
-    """Only the rounding to float16 changes the network."""
+    """Only the rounding to float16 changes the network, and it is validated as rounded."""
     net, path = nin(1, 0.3), tmp_path / "a.float.npz"
     checkpoint.write(net, path, {})
     restored, _ = checkpoint.read(path)
+    ours, theirs = checkpoint.snapped(net).state_dict(), restored.state_dict()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    checkpoint.write(checkpoint.snapped(net), tmp_path / "b.float.npz", {})
+    assert path.read_bytes() == (tmp_path / "b.float.npz").read_bytes()
     x = torch.randint(-128, 128, (2, 3, 32, 32)).float()
     with torch.no_grad():
         a, b = net(x), restored(x)
