@@ -48,6 +48,12 @@ def project(
     return Project(followed, sets, target, threads, folder)
 
 
+def tell(result: str) -> None:
+    """Print it, once for all processes."""
+    if rank() == 0:
+        click.echo(result)
+
+
 @click.group(context_settings={"show_default": True})
 def main() -> None:
     """Training, export and evaluation of networks for the accelerator."""
@@ -61,9 +67,8 @@ def run(out: Path | None, folder: Path, **given: Any) -> None:
     made = project(folder=folder, **given)
     out = out or folder / made.recipe.name
     for kind, part in made.finish(out).items():
-        click.echo(f"{kind}: validation {part['val']:.2%}, test {part['test']:.2%}")
-    if rank() == 0:
-        click.echo(f"wrote {printable(made.files(out)['clipq'])} and its card")
+        tell(f"{kind}: validation {part['val']:.2%}, test {part['test']:.2%}")
+    tell(f"wrote {printable(made.files(out)['clipq'])} and its card")
 
 
 @main.command(name="export", cls=Command)
@@ -103,7 +108,7 @@ def evaluate(path: Path, **given: Any) -> None:
             f"{made.recipe.name}; --dataset or --recipe names its own"
         )
     way = "full precision" if net.mode == "float" else "integers"
-    click.echo(f"{printable(path.name)}: top-1 {made.accuracy(net, 'test'):.2%} in {way}")
+    tell(f"{printable(path.name)}: top-1 {made.accuracies(net, 'test')['test']:.2%} in {way}")
 
 
 @main.command(name="tables", cls=Command)
@@ -116,7 +121,7 @@ def tables_command(names: tuple[str, ...], epochs: int, out: Path, **given: Any)
     it was stopped."""
     base = project(**given)
     for name in names or tables.TABLES:
-        click.echo(f"wrote {printable(tables.write(base, name, epochs, out))}")
+        tell(f"wrote {printable(tables.write(base, name, epochs, out))}")
 
 
 if __name__ == "__main__":

@@ -40,6 +40,12 @@ CHECKED_IMAGES = 100  # that the NumPy model must agree on before a network is w
 RESULTS = 5  # another number whenever a change of the code changes what a training gives
 
 
+def say(text: str) -> None:
+    """Tell of the progress, once for all processes."""
+    if rank() == 0:
+        click.echo(text, err=True)
+
+
 @dataclass
 class Project:
     """A recipe with its data, on a device. folder: where stages are kept."""
@@ -49,7 +55,7 @@ class Project:
     device: torch.device
     threads: int
     folder: Path
-    say: Callable[[str], object] = click.echo
+    say: Callable[[str], object] = say
 
     @cached_property
     def networks(self) -> dict[str, Net]:
@@ -99,13 +105,9 @@ class Project:
         own = name, written, start, recipe.flip, recipe.shift, *map(self.key, before)
         return hashlib.sha256(repr(common + own).encode()).hexdigest()[:12]
 
-    def place(self, name: str) -> Path:
-        """The folder of a stage."""
-        return self.folder / f"{name}-{self.key(name)}"
-
     def state(self, name: str) -> Path:
-        """The file of a stage's network."""
-        return self.place(name) / "state.npz"
+        """The file of a stage's network, in a folder of its own."""
+        return self.folder / f"{name}-{self.key(name)}" / "state.npz"
 
     def net(self, name: str) -> Net:
         """The network that a finished stage gave."""
@@ -127,24 +129,23 @@ class Project:
         for name in stages:
             if self.seconds(name) is None:
                 self.say(self.overview(name))
-                self.place(name).mkdir(parents=True, exist_ok=True)
+                self.state(name).parent.mkdir(parents=True, exist_ok=True)
                 self._quantize() if name == "quantize" else self._train(name)
-                meet()  # the others read what the first process has written
-        self.say(self.overview(None))
+            meet()  # the others read what the first process has written
+        self.say(self.overview())
 
-    def overview(self, current: str | None) -> str:
-        """What is done and what is left, and how long that may take by what was measured."""
-        recipe, names = self.recipe, self.stages
-        done = {name: taken for name in names if (taken := self.seconds(name)) is not None}
-        work = {name: self.work(name) for name in names}
-        speed = sum(done[n] for n in done if work[n]) / (sum(work[n] for n in done) or float("inf"))
-        left = {name: work[name] * speed for name in names if name not in done}
-        lines = [f"{recipe.name}, recipe {recipe.path}, about {clock(sum(left.values()))} left"]
-        for name in names:
+    def overview(self, current: str = "") -> str:
+        """What is done, in which time, what is left, and about how long all of it may take by what
+        was measured."""
+        done = {name: taken for name in self.stages if (taken := self.seconds(name)) is not None}
+        lines = [f"{self.recipe.name}, recipe {self.recipe.path}"]
+        for name in self.stages:
             state = "done" if name in done else "now" if name == current else "left"
-            time_of = clock(done[name]) if name in done else f"about {clock(left[name])}"
-            lines.append(f"  {state:5} {name:15} {time_of}")
-        return "\n".join(lines)
+            lines.append(f"  {state:5} {name:15} {clock(done[name]) if name in done else ''}")
+        measured = sum(self.work(name) for name in done)
+        if measured and (left := sum(self.work(name) for name in self.stages) - measured):
+            lines[0] += f", about {clock(sum(done.values()) * left / measured)} left"
+        return "\n".join(map(str.rstrip, lines))
 
     def work(self, name: str) -> float:
         """Pixels through a network in a training stage, teachers' included."""
@@ -164,20 +165,22 @@ class Project:
             engine.Run(workers, settings, train, val, self.state(name), *given).fit()
 
     def _quantize(self) -> None:
+        if rank():
+            return  # its result is that of the first process
         began, how, net = time.monotonic(), self.recipe.quantize, self.net("full_precision").cpu()
         order = np.random.default_rng(self.recipe.seed).permutation(len(self.sets.train))
         pixels = self.sets.train.pixels[np.sort(order[: how.images])]
         quantize(net, to_input(pixels, net.spec["input"]), how, self.say)
-        if rank() == 0:
-            at = engine.Standing(seconds=time.monotonic() - began)
-            checkpoint.write(net, self.state("quantize"), asdict(at), {})
+        at = engine.Standing(seconds=time.monotonic() - began)
+        checkpoint.write(net, self.state("quantize"), asdict(at), {})
 
-    def accuracy(self, net: Net, split: str) -> float:
-        """Top-1 0..1 on a split, of the integers where the network is quantized."""
+    def accuracies(self, net: Net, *splits: str) -> dict[str, float]:
+        """Top-1 0..1 by split, of the integers where the network is quantized."""
         quantized = net.mode == "fake" and net.has_codebooks
         model = TorchNet(to_network(net)).to(self.device) if quantized else None
         with Workers(net, self.device, self.threads) as workers:
-            return workers.accuracy(getattr(self.sets, split).to(self.device), model=model)
+            sets = {split: getattr(self.sets, split).to(self.device) for split in splits}
+            return {split: workers.accuracy(one, model=model) for split, one in sets.items()}
 
     def files(self, out: Path) -> dict[str, Path]:
         """What `finish` writes, by kind."""
@@ -197,15 +200,12 @@ class Project:
         self.run()
         if rank():
             return {}
-        full, net = self.net("full_precision"), checkpoint.snapped(self.net("fine_tune"))
-        nets = {"full precision": full, "integers": net}
-        accuracies = {
-            kind: {split: self.accuracy(one, split) for split in ("val", "test")}
-            for kind, one in nets.items()
-        }
-        network = to_network(net.cpu(), self.recipe.name, tuple(self.sets.classes))
+        full, net = (checkpoint.snapped(self.net(n)) for n in ("full_precision", "fine_tune"))
+        network = to_network(net, self.recipe.name, tuple(self.sets.classes))
         pixels = self.sets.test.pixels[:CHECKED_IMAGES]
         check_equal(network, to_input(pixels, net.spec["input"]))
+        nets = {"full precision": full, "integers": net}
+        accuracies = {kind: self.accuracies(one, "val", "test") for kind, one in nets.items()}
         facts = {"classes": self.sets.classes, "seed": self.recipe.seed, "name": self.recipe.name}
         for (kind, one), path in zip(nets.items(), (paths["float"], paths["ckpt"])):
             checkpoint.write(one, path, {**facts, "validation": accuracies[kind]["val"]})
@@ -221,5 +221,5 @@ def check_equal(network: Network, x: Tensor) -> None:
 
 
 def clock(seconds: float) -> str:
-    """A time as hours, minutes and seconds, "?" where nothing was measured."""
-    return tqdm.format_interval(round(seconds)) if seconds else "?"
+    """A time as hours, minutes and seconds."""
+    return tqdm.format_interval(round(seconds))

@@ -50,11 +50,9 @@ def measure(base: Project, how: Quantization | None, epochs: int) -> dict[str, f
         base = replace(base, recipe=replace(base.recipe, quantize=how, fine_tune=tune))
         name, stages = "fine_tune", STAGES
     base.run(stages)
-    path = base.place(name) / "accuracy.json"
+    path = base.state(name).with_name("accuracy.json")
     if not path.exists() and rank() == 0:
-        net = base.net(name)
-        found = {split: base.accuracy(net, split) for split in ("val", "test")}
-        write_text(path, json.dumps(found))
+        write_text(path, json.dumps(base.accuracies(base.net(name), "val", "test")))
     meet()
     return json.loads(path.read_text())
 
@@ -77,7 +75,7 @@ def write(base: Project, table: str, epochs: int, folder: Path = FOLDER) -> Path
         base.say(f"table {TABLES[table].title}: {row.about}")
         found = measure(base, row.quantize, epochs)
         test, val, loss = (100 * v for v in (found["test"], found["val"], full - found["test"]))
-        figure = (row.paper or {}).get(base.recipe.data.cifar or "cifar10", "")
+        figure = (row.paper or {}).get(base.recipe.data.cifar or "", "")
         text += f"| {row.about} | {test:.2f} | {val:.2f} | {loss:.2f} | {figure} |\n"
         write_text(path, text)
     return path
