@@ -4,6 +4,8 @@ written at the end."""
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +30,7 @@ from train.stages import Project
 from train.tests.helpers import PROCESSES, images
 from train.tests.test_trace import Small
 
+ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("float", "ckpt", "clipq")
 RECIPE = {
     "name": "tiny",
@@ -182,6 +185,20 @@ def _wait_for(process, folder, stage):
         assert process.is_alive()
         time.sleep(0.02)
     time.sleep(0.35)
+
+
+def test_processes_quantize_and_tell_once(recipe, tmp_path):
+    """Two, as torchrun starts them."""
+    together = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = ["-m", "train", "run", "--recipe", recipe(), "--out", tmp_path / "out"]
+    command += ["--stages", tmp_path / "s", "--threads", "1"]
+    done = subprocess.run(
+        [sys.executable, *together, *map(str, command)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert [done.stdout.count(part) for part in ("integers: ", "wrote ")] == [1, 1]
+    assert [done.stderr.count(part) for part in ("conv1: ", "now   fine_tune")] == [1, 1]
+    assert "- Hardware: 2 x 1 threads" in (tmp_path / "out/tiny.card.md").read_text()
 
 
 def test_a_damaged_state_ends_the_run_at_once(recipe, tmp_path):
