@@ -156,24 +156,21 @@ class Conv(Node):
             return F.relu_(soft) if spec["relu"] else soft
         return soft.float() if self.raw else self.finish(soft)
 
-    def factors(self) -> np.ndarray:
-        """Output integers per integer of the sums, float64 [O]; a power of two where the integers
-        have a binary point."""
-        bn = self.bn
-        found = float(self.steps) * _float64(bn.weight) / np.sqrt(_float64(bn.running_var) + bn.eps)
-        return np.exp2(np.rint(np.log2(found))) if self.spec["norm"] == "fixed" else found
-
     def folded(self) -> Spec:
         if not self.weight.isfinite().all():  # a quantizer would make zeros of them
             raise FoldError("weights that are not finite")
         if not isinstance(self.quantizer, Codebook):
             raise FoldError(f"{self.quantizer} has no codebook of four values")
         index, codebook = self.quantizer.quantize(self.weight)
-        factor = self.factors()
+        bn, steps = self.bn, float(self.steps)
+        # Output integers per integer of the sums, [O].
+        factor = steps * _float64(bn.weight) / np.sqrt(_float64(bn.running_var) + bn.eps)
+        if self.spec["norm"] == "fixed":
+            factor = np.exp2(np.rint(np.log2(factor)))
         mult, shift = multiplier(factor)
         if self.spec["norm"] == "fixed":
             mult, shift = np.ones_like(mult), -np.log2(factor)
-        bias = float(self.steps) * _float64(self.bn.bias) / factor - _float64(self.bn.running_mean)
+        bias = steps * _float64(bn.bias) / factor - _float64(bn.running_mean)
         if not (fits := np.abs(np.rint(bias)) < 2.0**31).all():
             channel = np.argmin(fits)
             raise FoldError(f"channel {channel}: bias {bias[channel]} does not fit 32 bits")

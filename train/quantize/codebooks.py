@@ -110,30 +110,21 @@ class FixedPoint:
 
     bits: Annotated[int, Field(ge=2, le=8)]
 
-    def fraction_bits(self, weights: Tensor) -> int:
-        """Position n of the binary point: weights are multiples of 2^-n. Negative for weights above
-        the largest code."""
-        peak = weights.detach().abs().max()
-        if peak == 0:
-            return 0
-        # frexp: peak = m * 2^e with 0.5 <= m < 1, so 2^(bits - 1 - e) steps hold it; m near 1
+    def integers(self, weights: Tensor) -> Tensor:
+        """Integers -2^(bits-1)..2^(bits-1)-1, halves away from zero, as floats: the weights are
+        multiples of 2^-n, n negative for weights above the largest integer."""
+        w, top = weights.detach(), 2 ** (self.bits - 1)
+        # frexp: the peak is m * 2^e with 0.5 <= m < 1, so 2^(bits - 1 - e) steps hold it; m near 1
         # saturates by one step.
-        coarsest = self.bits - 1 - int(torch.frexp(peak).exponent)
+        coarsest = self.bits - 1 - int(torch.frexp(w.abs().max()).exponent)
+
+        def rounded(n: int) -> Tensor:
+            return half_away(w * 2.0**n).clamp(-top, top - 1)
 
         def error(n: int) -> float:
-            difference = weights.detach() - self.codes(weights, n) * 2.0**-n
-            return mean_in_order(difference.double().square())
+            return mean_in_order((w - rounded(n) * 2.0**-n).double().square())
 
-        return min(range(coarsest, coarsest + FINER), key=error)
-
-    def codes(self, weights: Tensor, fraction_bits: int) -> Tensor:
-        """Integers -2^(bits-1)..2^(bits-1)-1, halves away from zero, as floats."""
-        top = 2 ** (self.bits - 1)
-        return half_away(weights.detach() * 2.0**fraction_bits).clamp(-top, top - 1)
-
-    def integers(self, weights: Tensor) -> Tensor:
-        """Codes in place of the weights."""
-        return self.codes(weights, self.fraction_bits(weights))
+        return rounded(min(range(coarsest, coarsest + FINER), key=error))
 
 
 Quantizer = ClipQ | Segments | Signs | FixedPoint
