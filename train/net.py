@@ -201,10 +201,6 @@ class MaxPool(Node):
 class AvgPool(Node):
     """Average pooling; the whole map where `whole`, whatever its size. Padding counts as zero."""
 
-    def __init__(self, spec: Spec) -> None:
-        super().__init__(spec)
-        self.share = 1 / math.prod(spec["kernel"])
-
     def forward(self, x: Tensor, piece: Piece | None = None) -> Tensor:
         spec = self.spec
         if spec["whole"]:
@@ -214,7 +210,7 @@ class AvgPool(Node):
         return soft if self.mode == "float" or self.raw else self.finish(soft)
 
     def folded(self) -> Spec:
-        mult, shift = multiplier(np.array([self.share]))
+        mult, shift = multiplier(np.array([1 / math.prod(self.spec["kernel"])]))
         scales = {} if self.raw else {"mult": int(mult[0]), "shift": int(shift[0])}
         return {**scales, **super().folded()}
 

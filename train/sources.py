@@ -94,7 +94,8 @@ def load(data: Data, folder: Path) -> Sets:
     readers = {"cifar": _cifar, "npz": _npz, "folder": _folder, "dataset": _dataset}
     given, tests, classes = readers[kind](where, data.arguments)
     if len(classes) > MAX_CHANNELS:
-        raise SourceError(f"{printable(where)}: labels and classes may be at most {MAX_CHANNELS}")
+        what = f"more than {MAX_CHANNELS} classes do not fit the accelerator; labels count from 0"
+        raise SourceError(f"{printable(where)}: {what}")
     for name in classes:
         if not is_name(name):
             raise SourceError(f"class {printable(name)!r}: a name has 1..255 printable characters")

@@ -138,7 +138,7 @@ class Project:
         """What is done, in which time, what is left, and about how long all of it may take by what
         was measured."""
         done = {name: taken for name in self.stages if (taken := self.seconds(name)) is not None}
-        lines = [f"{self.recipe.name}, recipe {self.recipe.path}"]
+        lines = [f"{self.recipe.name}, recipe {printable(self.recipe.path)}"]
         for name in self.stages:
             state = "done" if name in done else "now" if name == current else "left"
             lines.append(f"  {state:5} {name:15} {clock(done[name]) if name in done else ''}")
@@ -147,11 +147,11 @@ class Project:
             lines[0] += f", about {clock(sum(done.values()) * left / measured)} left"
         return "\n".join(map(str.rstrip, lines))
 
-    def work(self, name: str) -> float:
+    def work(self, name: str) -> int:
         """Pixels through a network in a training stage, teachers' included."""
         settings, images = getattr(self.recipe, name), self.sets.train.pixels
         if not isinstance(settings, Training):
-            return 0.0
+            return 0
         return len(images) * sum(settings.pixels(images)) * (3 + len(settings.teachers))
 
     def _train(self, name: str) -> None:
@@ -184,9 +184,8 @@ class Project:
 
     def files(self, out: Path) -> dict[str, Path]:
         """What `finish` writes, by kind."""
-        suffixes = (".float.npz", checkpoint.SUFFIX, ".clipq.npz", ".card.md")
-        paths = [out / f"{self.recipe.name}{suffix}" for suffix in suffixes]
-        return dict(zip(("float", "ckpt", "clipq", "card"), paths))
+        endings = ("float.npz", "ckpt.npz", "clipq.npz", "card.md")
+        return {one.split(".")[0]: out / f"{self.recipe.name}.{one}" for one in endings}
 
     def finish(self, out: Path) -> dict[str, dict[str, float]]:
         """Run the stages, write checkpoints, network file and model card into `out`; the test

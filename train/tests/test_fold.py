@@ -63,8 +63,3 @@ def test_integers_follow_the_float_block(last):
         difference = torch.from_numpy(run_integer(network, x.numpy())) - block(x.float()).long()
     assert difference.abs().max() <= 1
     assert (difference != 0).double().mean() < 0.01
-
-
-def test_fold_is_repeatable():
-    first, second = (random_block(5).folded() for _ in range(2))
-    assert all(np.array_equal(first[key], second[key]) for key in first)

@@ -59,7 +59,7 @@ def test_an_archive_with_test_images_and_names(tmp_path):
         ({"labels": LABELS / 2}, "labels must be 40"),
         ({"labels": LABELS - 1}, "labels must be in 0..1"),
         ({"classes": np.array(["one"])}, "labels must be in 0..0"),
-        ({"labels": LABELS + 2**31}, "labels and classes may be at most 512"),
+        ({"labels": LABELS + 2**31}, "more than 512 classes do not fit"),
         ({"test_images": PIXELS, "test_labels": None}, "labels must be 40"),
         (
             {"test_images": PIXELS[:, :, :4], "test_labels": LABELS},

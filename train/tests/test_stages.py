@@ -325,15 +325,6 @@ def test_tables_are_measured_once_and_gone_on_with(recipe, tmp_path, monkeypatch
     assert column(tables.write(cifar, "bits", 1, tmp_path / "t"), 5)[:2] == ["90.88", "89.82"]
 
 
-def test_rows_of_the_tables():
-    rows = {name: [row.about for row in table.rows] for name, table in tables.TABLES.items()}
-    assert len(rows["point"]) == 9 and len(rows["quantizers"]) == 6
-    assert all(len(set(abouts)) == len(abouts) for abouts in rows.values())
-    row = {row.about: row for row in tables.TABLES["point"].rows}["3.5, as folded"]
-    assert row.paper == {"cifar10": 90.73, "cifar100": 67.07}
-    assert row.quantize.fraction_bits == 5 and row.quantize.clip == 0.2
-
-
 @pytest.mark.parametrize("name", ["digits", "smoke"])
 def test_from_data_to_the_rtl(name, tmp_path):
     """The shipped recipes for a quick look: torch, int and RTL give the same logits."""
