@@ -16,7 +16,7 @@ from train import checkpoint, sources, tables
 from train.recipe import read
 from train.stages import FOLDER as STAGES
 from train.stages import Project
-from train.workers import find_device, rank
+from train.workers import find_device, say
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -48,12 +48,6 @@ def project(
     return Project(followed, sets, target, threads, folder)
 
 
-def tell(result: str) -> None:
-    """Print it, once for all processes."""
-    if rank() == 0:
-        click.echo(result)
-
-
 @click.group(context_settings={"show_default": True})
 def main() -> None:
     """Training, export and evaluation of networks for the accelerator."""
@@ -67,8 +61,8 @@ def run(out: Path | None, folder: Path, **given: Any) -> None:
     made = project(folder=folder, **given)
     out = out or folder / made.recipe.name
     for kind, part in made.finish(out).items():
-        tell(f"{kind}: validation {part['val']:.2%}, test {part['test']:.2%}")
-    tell(f"wrote {printable(made.files(out)['clipq'])} and its card")
+        say(f"{kind}: validation {part['val']:.2%}, test {part['test']:.2%}", err=False)
+    say(f"wrote {printable(made.files(out)['clipq'])} and its card", err=False)
 
 
 @main.command(name="export", cls=Command)
@@ -108,7 +102,10 @@ def evaluate(path: Path, **given: Any) -> None:
             f"{made.recipe.name}; --dataset or --recipe names its own"
         )
     way = "full precision" if net.mode == "float" else "integers"
-    tell(f"{printable(path.name)}: top-1 {made.accuracies(net, 'test')['test']:.2%} in {way}")
+    say(
+        f"{printable(path.name)}: top-1 {made.accuracies(net, 'test')['test']:.2%} in {way}",
+        err=False,
+    )
 
 
 @main.command(name="tables", cls=Command)
@@ -121,7 +118,7 @@ def tables_command(names: tuple[str, ...], epochs: int, out: Path, **given: Any)
     it was stopped."""
     base = project(**given)
     for name in names or tables.TABLES:
-        tell(f"wrote {printable(tables.write(base, name, epochs, out))}")
+        say(f"wrote {printable(tables.write(base, name, epochs, out))}", err=False)
 
 
 if __name__ == "__main__":

@@ -287,11 +287,6 @@ class Net(nn.Module):
         """Number of logits."""
         return len(self.blocks()[-1][1].weight)
 
-    @property
-    def has_codebooks(self) -> bool:
-        """Whether a network file can hold the weights."""
-        return all(isinstance(block.quantizer, Codebook) for _, block in self.blocks())
-
     def steps_of(self, name: str) -> float:
         """Integers per unit of a layer's output, or of "input"."""
         while name != "input" and not hasattr(self.nodes[name], "steps"):

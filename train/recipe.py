@@ -121,8 +121,8 @@ class Data(BaseModel):
     @property
     def sources(self) -> dict[str, Any]:
         """What names the images; it is one."""
-        named = {key: getattr(self, key) for key in ("cifar", "npz", "folder", "dataset")}
-        return {key: value for key, value in named.items() if value is not None}
+        kinds = ("cifar", "npz", "folder", "dataset")
+        return {key: value for key in kinds if (value := getattr(self, key)) is not None}
 
     @model_validator(mode="after")
     def _names_one(self) -> "Data":

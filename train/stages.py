@@ -16,7 +16,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 import torch
 from torch import Tensor
@@ -29,21 +28,16 @@ from model.reference.integer import run_integer
 from model.reference.torch_net import TorchNet
 from train import card, checkpoint, engine, sources
 from train.net import Net, to_input, to_network
+from train.quantize.codebooks import Codebook
 from train.quantize.start import quantize
 from train.recipe import Recipe, RecipeError, Training
 from train.trace import trace
-from train.workers import Workers, meet, rank
+from train.workers import Workers, meet, rank, say
 
 FOLDER = Path("build/train")
 STAGES: tuple[str, ...] = ("teacher", "full_precision", "quantize", "fine_tune")
 CHECKED_IMAGES = 100  # that the NumPy model must agree on before a network is written
 RESULTS = 5  # another number whenever a change of the code changes what a training gives
-
-
-def say(text: str) -> None:
-    """Tell of the progress, once for all processes."""
-    if rank() == 0:
-        click.echo(text, err=True)
 
 
 @dataclass
@@ -176,7 +170,8 @@ class Project:
 
     def accuracies(self, net: Net, *splits: str) -> dict[str, float]:
         """Top-1 0..1 by split, of the integers where the network is quantized."""
-        quantized = net.mode == "fake" and net.has_codebooks
+        held = all(isinstance(block.quantizer, Codebook) for _, block in net.blocks())
+        quantized = net.mode == "fake" and held
         model = TorchNet(to_network(net)).to(self.device) if quantized else None
         with Workers(net, self.device, self.threads) as workers:
             sets = {split: getattr(self.sets, split).to(self.device) for split in splits}

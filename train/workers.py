@@ -13,6 +13,7 @@ from datetime import timedelta
 from functools import cache
 from typing import Any
 
+import click
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -57,6 +58,12 @@ def rank() -> int:
 def processes() -> int:
     """How many torchrun has started."""
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def say(text: str, err: bool = True) -> None:
+    """Print progress, or a result, once for all processes."""
+    if rank() == 0:
+        click.echo(text, err=err)
 
 
 def meet() -> None:
