@@ -25,6 +25,7 @@ path  = $(if $1,$(if $(filter x/%,$(first)),$1,$(if $(filter x~ x~/%,$(first)),$
 first = $(firstword x$1)
 home  = $(subst $(newline)~,$(or $(value HOME),$(error ~ in a path needs HOME)),$(newline)$1)
 
+chosen := $(foreach v,$(PATHS) $(CHOICES),$(if $(filter command,$(origin $v)),$v))
 $(foreach v,$(PATHS) $(CHOICES),$(if $(findstring $(newline),$(value $v)),$(error $v holds a line break)))
 $(foreach v,$(PATHS),$(eval override $v := $$(call path,$$(call typed,$v))))
 $(foreach v,$(CHOICES),$(eval override $v := $(if $(filter command override,$(origin $v)),$$(call typed,$v))))
@@ -72,6 +73,12 @@ $(call number,N)
 $(if $(filter random,$(SEED)),,$(call number,SEED))
 parsed := printf 'set -- %s' $(call quote,$(ARGS)) | sh -n 2>/dev/null
 $(call wrong,$(call fails,$(parsed)),ARGS,must be options as a shell takes them)
+
+# What a goal takes stands in its line of `make help`.
+ifeq ($(words $(chosen))-$(words $(MAKECMDGOALS)),$(words $(chosen))-1)
+taken := $(shell sed -n 's/^$(MAKECMDGOALS):.*## //p' $(call quote,$(root)/Makefile) | tr '][|:;" ' '\n')
+$(foreach v,$(filter-out CIFAR_ROOT,$(chosen)),$(if $(filter $v=%,$(taken)),,$(warning $v has no effect on make $(MAKECMDGOALS))))
+endif
 
 RUN_USAGE := make run NET=x.clipq.npz IMAGES=x.npy OUT=out.npz [BACKEND=int|torch|rtl]
 ifneq ($(filter run,$(MAKECMDGOALS)),)
@@ -153,7 +160,7 @@ help: ## list the commands
 setup: ## install everything, run nothing
 	@$(here) && bash -p ci/setup.sh
 
-demo: ## CIFAR-10 images through the RTL, every layer compared with PyTorch: [MODULES=] [NET=]
+demo: ## CIFAR-10 images through the RTL, every layer compared with PyTorch: [MODULES=] [NET=] [ARGS=]
 	@$(python) host demo $(call option,MODULES,modules) $(call option,NET,net) $(ARGS)
 
 ##@ Your network
@@ -168,7 +175,7 @@ run: ## any network on any input: NET= IMAGES= OUT= [BACKEND=int|torch|rtl] [PIX
 	@$(python) host run $(call option,NET,net) $(call option,IMAGES,images) $(call option,BACKEND,backend) \
 	    $(call option,OUT,out) $(call flag,PIXELS,pixels) $(call option,MODULES,modules) $(call option,PLANES,planes)
 
-diff: ## where accuracy goes, layer by layer: NET= IMAGES= [FLOAT=x.onnx] [BACKEND=int|rtl] [PIXELS=1] [OUT=x.png] [ARGS=]
+diff: ## where accuracy goes, layer by layer: NET= IMAGES= [FLOAT=x.onnx] [BACKEND=int|rtl] [PIXELS=1] [MODULES=] [OUT=x.png] [ARGS=]
 	@$(python) host diff $(call option,NET,net) $(call option,IMAGES,images) $(call option,FLOAT,float) \
 	    $(call option,BACKEND,backend) $(call option,OUT,out) $(call option,MODULES,modules) $(call flag,PIXELS,pixels) $(ARGS)
 
@@ -188,18 +195,18 @@ farm-accuracy: ## images through the RTL on a Dask cluster: NET= IMAGES= [PIXELS
 learning = $(call option,RECIPE,recipe) $(call option,DATASET,dataset) $(call option,SEED,seed) \
     $(call option,DEVICE,device) $(ARGS)
 
-train: ## from data to network: [RECIPE=full|short|resnet20|smoke|paper|digits|FILE.yaml] [DATASET=] [DEVICE=cuda] [SEED=n]
+train: ## from data to network: [RECIPE=full|short|resnet20|smoke|paper|digits|FILE.yaml] [DATASET=] [DEVICE=cuda] [SEED=n] [ARGS=]
 	@$(python) train run $(learning)
 
-tables: ## the 2022 paper's tables, measured: [TABLE=bits|point|quantizers] [DATASET=] [RECIPE=] [DEVICE=cuda]
+tables: ## the 2022 paper's tables, measured: [TABLE=bits|point|quantizers] [DATASET=] [RECIPE=] [DEVICE=cuda] [SEED=n] [ARGS=]
 	@$(python) train tables $(TABLE) $(learning)
 
-vectors: ## the shipped networks again from the shipped checkpoints, byte for byte
+vectors: ## the shipped networks again from the shipped checkpoints, byte for byte: [ARGS=]
 	@$(python) train export $(ARGS)
 
 ##@ Hardware
 
-perf: ## cycles, utilization and memory accesses per layer, measured and predicted: [MODULES=] [NET=]
+perf: ## cycles, utilization and memory accesses per layer, measured and predicted: [MODULES=] [NET=] [ARGS=]
 	@$(python) host perf $(call option,MODULES,modules) $(call option,NET,net) $(ARGS)
 
 synth: ## area and clock by open tools: [TARGET=ecp5|xc7] [MODULES=] [PLANES=] [BLOCK=quick|all|whole|name] [JOBS=] [ARGS=]
@@ -229,10 +236,10 @@ mutate: ## bugs planted in the RTL, and which tests find them: [N=100] [SEED=n] 
 	@$(python) ci mutate $(call option,N,count) $(call option,SEED,seed) $(call option,MODULE,module) $(call flag,HAND,hand) \
 	    $(call option,MUTANT,mutant) $(ARGS)
 
-formal: ## proofs: [PROOF=name] [JOBS=n] [NIGHTLY=1]
+formal: ## proofs: [PROOF=name] [JOBS=n] [NIGHTLY=1] [ARGS=--planted]
 	@$(python) ci formal $(call option,PROOF,proof) $(call option,JOBS,jobs) $(call flag,NIGHTLY,nightly) $(ARGS)
 
-lint: ## Verilator, Icarus and Yosys over all RTL, style and types of Python, Markdown, generated files
+lint: ## Verilator, Icarus and Yosys over all RTL, style and types of Python, Markdown, generated files: [JOBS=n]
 	@$(python) ci lint $(call option,JOBS,jobs)
 
 speed: ## speed of RTL simulation against another commit's, side by side: BASE=commit [ARGS=]
@@ -243,7 +250,7 @@ speed: ## speed of RTL simulation against another commit's, side by side: BASE=c
 report: ## one site of all results of the last runs, in build/report: [ARGS=]
 	@$(python) ci report $(ARGS)
 
-signoff: ## the report; fails unless every goal of verification is met
+signoff: ## the report; fails unless every goal of verification is met: [ARGS=]
 	@$(python) ci report --check $(ARGS)
 
 results: ## ours beside the paper's and others' figures, as a page: [OUT=build/results.md]

@@ -1,6 +1,7 @@
 """The commands that simulate or run a network: results from file to file, and one line that names
 what is wrong."""
 
+import re
 import subprocess
 import sys
 
@@ -137,6 +138,29 @@ def test_wrong_variables_are_named(arguments, words):
         ["make", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode and words in done.stderr
+
+
+def test_help_names_the_variables_of_each_command():
+    """make warns of others by these lines."""
+    text = (ROOT / "Makefile").read_text().replace("\\\n", " ")
+    learning = re.search(r"^learning = (.*)$", text, re.M).group(1)
+    targets = re.findall(r"^([a-z-]+): ## (.*)\n((?:\t.*\n)*)", text, re.M)
+    assert len(targets) > 25
+    for target, line, commands in targets:
+        commands = commands.replace("$(learning)", learning)
+        used = re.findall(r"\$\(call (?:option|flag|given),([A-Z]+)|\$\(([A-Z]+)\)", commands)
+        said = set(re.findall(r"\b([A-Z]+)=", line)) - {"NAME"}
+        assert said == {a or b for a, b in used}, target
+
+
+@pytest.mark.parametrize(
+    "arguments, idle", [(("perf", "PLANES=2", "NET=x"), ["PLANES"]), (("sim", "TEST=x"), [])]
+)
+def test_variables_without_effect_are_named(arguments, idle):
+    done = subprocess.run(
+        ["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert re.findall(r": (\w+) has no effect on make \w+", done.stderr) == idle
 
 
 def test_help_lists_the_commands():
