@@ -82,6 +82,16 @@ def _setting(text: str) -> tuple[str, int]:
     return name, int(value)
 
 
+def check(parameters: Mapping[str, int]) -> None:
+    """Raise UserError, or CompileError, for parameters that the RTL refuses: synthesis does not
+    see its checks."""
+    sizes = {"bank_words": "BANK_WORDS", "weight_words": "WEIGHT_WORDS"}
+    given = {own: parameters[name] for own, name in sizes.items() if name in parameters}
+    Hardware(parameters["NUM_MODULES"], planes=parameters["PLANES"], **given)
+    if (words := given.get("weight_words", 1)) & (words - 1):
+        raise UserError(f"--set WEIGHT_WORDS={words}: must be a power of two")
+
+
 @click.command(cls=Command)
 @click.option("--board", type=click.Choice(sorted(boards())), default="ulx3s", show_default=True)
 @click.option("--modules", type=click.Choice(["4", "8", "16"]), default="4", show_default=True)
@@ -95,7 +105,7 @@ def main(board: str, modules: str, planes: str, seed: int, settings: tuple[str, 
     """
     parameters = {"NUM_MODULES": int(modules), "PLANES": int(planes)}
     parameters |= dict(map(_setting, settings))
-    Hardware(parameters["NUM_MODULES"], planes=parameters["PLANES"])  # or it refuses them
+    check(parameters)
     with Heartbeat(lambda: f"building the bitstream of {board}", 20.0):
         built = build(RtlIndex(*PLACES), board, parameters, seed)
     for name, (reached, asked) in built.mhz.items():

@@ -66,3 +66,9 @@ def test_a_build_that_there_is_not_is_refused():
 def test_a_parameter_that_the_top_level_has_not_is_named(small):
     with pytest.raises(UserError, match="FOO"):
         bitstream.build(small, "ulx3s", {"FOO": 1}, 1)
+
+
+@pytest.mark.parametrize("setting", ["WEIGHT_WORDS=100", "WEIGHT_WORDS=8"])
+def test_a_weight_buffer_that_the_rtl_refuses_is_named(setting):
+    result = CliRunner().invoke(bitstream.main, ["--set", setting])
+    assert result.exit_code != 0 and "WEIGHT_WORDS" in result.output

@@ -65,7 +65,7 @@ int clipq_open(struct clipq *a)
     uint32_t id = a->read(a->context, CLIPQ_ID), version = a->read(a->context, CLIPQ_VERSION);
     if (id != CLIPQ_ID_ID_VALUE || FIELD(version, VERSION_MAJOR) != CLIPQ_VERSION_MAJOR_VALUE) return CLIPQ_NOT_FOUND;
     clipq_soft_reset(a);
-    return 0;
+    return a->read(a->context, CLIPQ_STATUS) & ~CLIPQ_STATUS_PROG_VALID_MASK ? CLIPQ_TIMEOUT : 0;
 }
 
 /* Send a program: a whole packet, as model.compiler writes it. */
