@@ -145,7 +145,7 @@ option = $(if $($1),--$2=$(call quote,$($1)))
 flag   = $(if $(filter 1,$($1)),--$2)
 
 .PHONY: help setup demo sim regress run accuracy train vectors perf lint formal mutate synth clean coverage import check export diff
-.PHONY: docs tables report signoff speed waves farm-accuracy bitstream results
+.PHONY: docs tables report signoff speed waves farm-accuracy farm-regress bitstream results
 
 ##@ Start
 
@@ -228,6 +228,10 @@ waves: ## the last waves of a test in GTKWave or Surfer: TEST=name
 
 regress: ## all tests: [SIM=] [JOBS=n] [SEED=n|random] [NIGHTLY=1]
 	@$(python) ci regress $(call option,SIM,sim) $(call option,JOBS,jobs) $(call option,SEED,seed) $(call flag,NIGHTLY,nightly)
+
+farm-regress: ## the benches of the regression on a Dask cluster: [SCHEDULER=] [JOBS=n] [SIM=] [SEED=n|random] [NIGHTLY=1]
+	@$(python) ci farm-regress $(call option,SIM,sim) $(call option,SEED,seed) $(call flag,NIGHTLY,nightly) \
+	    $(call option,SCHEDULER,scheduler) $(call option,JOBS,workers)
 
 coverage: ## line, branch and toggle coverage of rtl/ against the gates: [JOBS=n] [SEED=n] [ARGS=--missed]
 	@$(python) ci coverage $(call option,JOBS,jobs) $(call option,SEED,seed) $(ARGS)

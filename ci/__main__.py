@@ -10,6 +10,7 @@ main = CommandGroup(
     modules={
         "sim": "ci.sim",
         "regress": "ci.regress",
+        "farm-regress": "ci.farm_regress",
         "testplan": "ci.testplan",
         "lint": "ci.lint",
         "coverage": "ci.code_coverage",

@@ -11,6 +11,8 @@ from typing import Any
 from ci import netlist, registry, results
 from host.simulation import runner
 
+TAIL_LINES = 40  # of a failure's log
+
 
 def seed_of(case: registry.Case, seed: int) -> int:
     """The seed that `make regress SEED=seed` gives the case: 0 <= seed < 2^31."""

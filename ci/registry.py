@@ -136,6 +136,10 @@ class Registry(Strict):
     tests: Annotated[dict[str, CocotbTest], BeforeValidator(by_name)] = {}
     suites: Annotated[dict[str, PytestSuite], BeforeValidator(by_name)] = {}
 
+    def benches(self, nightly: bool) -> list[CocotbTest]:
+        """Those of a regression, with or without the long ones."""
+        return [t for t in self.tests.values() if nightly or "nightly" not in t.tags]
+
     def named(self, name: str) -> CocotbTest:
         """The test of this name. Raises RegistryError, which lists those there are."""
         if name not in self.tests:

@@ -28,20 +28,13 @@ from model.common.errors import UserError
 @click.option("--seed", default="1", help="a number, or 'random'; each case derives its own")
 @click.option("--nightly", is_flag=True, help="also the long tests")
 def main(sim: str | None, jobs: int, seed: str, nightly: bool) -> None:
-    if sim:
-        runner.require(sim)
-    if seed != "random" and not seed.isdecimal():
-        raise UserError(f"SEED={seed} is neither a number nor 'random'")
-    seed = str(secrets.randbelow(2**31)) if seed == "random" else seed
     tests = registry.load()
+    seed = str(begin(tests, sim, seed))
     out, suites = testplan.REGRESSION, tests.suites.values()
     testplan.load()
     (out / testplan.KEPT[2]).unlink(missing_ok=True)  # it says that the rest is complete
     extent = "with" if nightly else "without"
     print(f"regress: {jobs} tests at a time, seed {seed}, {extent} the long tests", flush=True)
-    for test in tests.tests.values() if sim == "icarus" else ():
-        if test.left_out_on_icarus:
-            print(f"warning: Icarus leaves out of {test.name} {test.left_out_on_icarus}")
     arguments = [results.BENCHES, *(s.pytest for s in suites if nightly or "nightly" not in s.tags)]
     arguments += [f"-n{jobs}", f"--seed={seed}", "--closing=regress", "-rfEs"]
     arguments += [f"--sim={sim}"] * bool(sim) + ["--nightly"] * nightly
@@ -51,3 +44,16 @@ def main(sim: str | None, jobs: int, seed: str, nightly: bool) -> None:
     arguments += ["--self-contained-html", "--metadata", "revision", git.stdout.decode().strip()]
     arguments += ["--metadata", "seed", seed, "--metadata", "simulators", sim or "all"]
     sys.exit(results.run_pytest(arguments, {"NIGHTLY": str(int(nightly))}))
+
+
+def begin(tests: registry.Registry, sim: str | None, seed: str) -> int:
+    """The seed, drawn if it is 'random'; says what SIM=icarus leaves out. Raises UserError for
+    another word or a missing simulator."""
+    if sim:
+        runner.require(sim)
+    if seed != "random" and not seed.isdecimal():
+        raise UserError(f"SEED={seed} is neither a number nor 'random'")
+    for test in tests.tests.values() if sim == "icarus" else ():
+        if test.left_out_on_icarus:
+            print(f"warning: Icarus leaves out of {test.name} {test.left_out_on_icarus}")
+    return secrets.randbelow(2**31) if seed == "random" else int(seed)

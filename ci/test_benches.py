@@ -14,19 +14,14 @@ import pytest
 from ci import cases, registry, waves
 from host.simulation import environment, runner
 
-TAIL_LINES = 40
-
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    option, tests = metafunc.config.option, registry.load().tests.values()
+    option, tests = metafunc.config.option, registry.load()
+    benches = tests.benches(option.nightly or bool(option.bench))
     found = [
         case
-        for test in tests
-        if (
-            test.name in option.bench
-            if option.bench
-            else option.nightly or "nightly" not in test.tags
-        )
+        for test in benches
+        if not option.bench or test.name in option.bench
         for case in test.cases(option.sim, option.modules)
     ]
     metafunc.parametrize("case", found, ids=lambda case: case.key)
@@ -54,7 +49,7 @@ def test_bench(
     print(f"to run it again: {again}")
     if not result.passed:
         lines = result.log.read_text(errors="replace").splitlines() if result.log else []
-        tail = "\n".join([f"end of {result.log}:", *lines[-TAIL_LINES:]])
+        tail = "\n".join([f"end of {result.log}:", *lines[-cases.TAIL_LINES :]])
         shown = _waves(case, result, "\n".join(lines))
         pytest.fail(f"{result.error}\n{tail}\n{shown}to reproduce: {again} WAVES=1", pytrace=False)
     record_property("log", str(result.log))

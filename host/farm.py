@@ -7,13 +7,8 @@ that decides its content, so that a piece is never computed twice and an interru
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import itertools
 import json
-import logging
-import time
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,11 +16,10 @@ from typing import Any
 import click
 import numpy as np
 
-from host import rtl_backend
+from host import cluster, rtl_backend
 from host.accuracy import check_scores
 from host.run import run_int
 from host.simulation import runner
-from host.simulation.progress import Heartbeat
 from host.simulation.rtl_index import ROOT, RtlIndex
 from model.common.command import Command, OutputFile
 from model.common.errors import UserError, printable
@@ -37,7 +31,6 @@ from model.network import Network, load_network
 
 PIECE = 10  # images; a simulation starts in a few seconds
 FOLDER = runner.BUILD / "farm"
-AHEAD = 4  # threads at least for which pieces are sent ahead, two for each
 
 
 def design() -> str:
@@ -100,8 +93,7 @@ class Store:
 
     def put(self, piece: int, results: dict[str, Any]) -> None:
         """Keep the results of a piece. Raises UserError if a worker has other sources."""
-        if results["simulation"] != self._simulation:
-            raise UserError("a worker has other sources or tools: give all the same checkout")
+        cluster.check_same(results["simulation"], self._simulation)
         FOLDER.mkdir(parents=True, exist_ok=True)
         with output(self.path(piece)) as handle:
             np.savez_compressed(handle, **results)
@@ -118,71 +110,18 @@ class Store:
         }
 
 
-@contextlib.contextmanager
-def connected(scheduler: str | None, workers: int | None) -> Iterator[Any]:
-    """A client of the cluster at this address, or of one of this machine's own."""
-    from distributed import Client, LocalCluster
-
-    logging.getLogger("distributed").setLevel(logging.WARNING)
-    with contextlib.ExitStack() as stack:
-        cluster: Any = scheduler
-        if scheduler is None:
-            cluster = LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                processes=True,
-                dashboard_address="localhost:0",
-            )
-            stack.enter_context(cluster)
-        try:
-            client = stack.enter_context(Client(cluster, timeout="20s"))
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"no scheduler at {printable(scheduler)}: {reason}") from None
-        click.echo(f"scheduler {client.scheduler.address}, dashboard {client.dashboard_link}")
-        yield client
-
-
 def compute(client: Any, store: Store, path: str, source: bytes, modules: int) -> None:
     """Have the missing pieces computed; each is kept as soon as it arrives."""
-    from distributed import as_completed
 
-    todo, begin = store.missing(), time.monotonic()
-    total, before = len(store.pieces), len(store.pieces) - len(todo)
-    done = 0
+    def submit(piece: int) -> Any:
+        images = store.images(piece)
+        return client.submit(run_piece, path, source, images, modules, pure=False)
 
-    def progress() -> str:
-        left = (time.monotonic() - begin) / max(1, done) * (len(todo) - done)
-        minutes = f"about {left / 60:.1f} min left" if done else "the first ones run"
-        return f"{before + done} of {total} pieces, {before} of an earlier run; {minutes}"
-
-    waiting, running = iter(todo), as_completed([])
-    pieces = {}
-
-    def submit(count: int) -> None:
-        for piece in itertools.islice(waiting, max(0, count)):
-            future = client.submit(
-                run_piece, path, source, store.images(piece), modules, pure=False
-            )
-            pieces[future.key] = piece
-            running.add(future)
-
-    def fill() -> None:
-        """Keep two pieces a thread in flight; an elastic cluster may have got more threads."""
-        submit(2 * max(AHEAD, sum(client.nthreads().values())) - len(pieces))
-
-    with Heartbeat(progress):
-        fill()
-        for future in running:
-            try:
-                results = future.result()
-            except UserError:
-                raise
-            except Exception as error:  # a worker that died too often, or lacks the checkout
-                raise UserError(f"a worker failed: {printable(error)}") from None
-            store.put(pieces.pop(future.key), results)
-            done += 1
-            fill()
+    todo = store.missing()
+    before = len(store.pieces) - len(todo)
+    found = cluster.completed(client, todo, submit, before=before, what="pieces")
+    for piece, future in found:
+        store.put(piece, cluster.result(future))
 
 
 def record(
@@ -246,7 +185,7 @@ def main(
     source = Path(path).read_bytes()
     store = Store(source, images, int(modules))
     if store.missing():
-        with connected(scheduler, workers) as client:
+        with cluster.connected(scheduler, workers) as client:
             rtl_backend.build_harness(Hardware(num_modules=int(modules)))
             compute(client, store, path, source, int(modules))
     found = store.gather()
