@@ -145,7 +145,7 @@ option = $(if $($1),--$2=$(call quote,$($1)))
 flag   = $(if $(filter 1,$($1)),--$2)
 
 .PHONY: help setup demo sim regress run accuracy train vectors perf lint formal mutate synth clean coverage import check export diff
-.PHONY: docs tables report signoff speed waves farm-accuracy farm-regress bitstream results
+.PHONY: docs tables report signoff speed waves farm-accuracy farm-regress farm-mutate bitstream results
 
 ##@ Start
 
@@ -239,6 +239,10 @@ coverage: ## line, branch and toggle coverage of rtl/ against the gates: [JOBS=n
 mutate: ## bugs planted in the RTL, and which tests find them: [N=100] [SEED=n] [MODULE=name] [HAND=1] [MUTANT=id] [ARGS=]
 	@$(python) ci mutate $(call option,N,count) $(call option,SEED,seed) $(call option,MODULE,module) $(call flag,HAND,hand) \
 	    $(call option,MUTANT,mutant) $(ARGS)
+
+farm-mutate: ## the same on a Dask cluster: [SCHEDULER=] [JOBS=n] [N=100] [SEED=n] [MODULE=name] [HAND=1]
+	@$(python) ci farm-mutate $(call option,N,count) $(call option,SEED,seed) $(call option,MODULE,module) $(call flag,HAND,hand) \
+	    $(call option,SCHEDULER,scheduler) $(call option,JOBS,workers)
 
 formal: ## proofs: [PROOF=name] [JOBS=n] [NIGHTLY=1] [ARGS=--planted]
 	@$(python) ci formal $(call option,PROOF,proof) $(call option,JOBS,jobs) $(call flag,NIGHTLY,nightly) $(ARGS)

@@ -15,6 +15,7 @@ main = CommandGroup(
         "lint": "ci.lint",
         "coverage": "ci.code_coverage",
         "mutate": "ci.mutate",
+        "farm-mutate": "ci.farm_mutate",
         "formal": "ci.formal",
         "report": "ci.report.site",
         "speed": "ci.speed",

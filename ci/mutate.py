@@ -40,6 +40,7 @@ from model.common.files import write_text
 log = logging.getLogger(__name__)
 
 OUT = ROOT / "build" / "mutate"
+REPORT = "mutate.json"  # what a run that came to its end leaves
 DRAWN, SEED = 100, 1  # mutants and their draw, where nothing else is asked for
 EQUIVALENT = Path(__file__).parent / "mutation" / "equivalent.yaml"
 LEAST_KILLED = 0.95  # of the drawn mutants
@@ -58,7 +59,7 @@ LEAST_KILLED = 0.95  # of the drawn mutants
 @click.option("--module", default="", help="only mutants of this module (or package)")
 @click.option("--hand", is_flag=True, help="only the hand-made mutants")
 @click.option("--designed", "only_drawn", is_flag=True, help="only the drawn mutants")
-@click.option("--mutant", "wanted", default="", help="only the mutant with this hash or this id")
+@click.option("--mutant", "wanted", multiple=True, help="only those with these hashes or ids")
 @click.option(
     "--reach",
     type=click.Choice(trial.REACHES),
@@ -80,44 +81,39 @@ LEAST_KILLED = 0.95  # of the drawn mutants
     "--jobs", type=click.IntRange(1), default=2, help="C++ compiler processes of one build"
 )
 @click.option("--again", is_flag=True, help="forget what was found out before")
+@click.option("--out", type=click.Path(path_type=Path), help="folder of results [build/mutate]")
 def main(
     count: int,
     seed: int,
     module: str,
     hand: bool,
     only_drawn: bool,
-    wanted: str,
+    wanted: tuple[str, ...],
     reach: str,
     sim: str | None,
     proofs: str,
     jobs: int,
     again: bool,
+    out: Path | None,
 ) -> None:
-    runner.BUILD, sources = OUT, digests.sources()
+    out = out or OUT
+    runner.BUILD, sources = out, digests.sources()
     try:
         if again:
-            (OUT / "results.json").unlink(missing_ok=True)
-        results = trial.Results(OUT / "results.json")
+            (out / "results.json").unlink(missing_ok=True)
+        results = trial.Results(out / "results.json")
         trials = trial.Trials(results, registry.load(), seed, reach, jobs, sim=sim, say=log.info)
         chosen = choose(count, seed, module, wanted, hand, only_drawn)
-        findings = {m.key: results.finding(m) for m in chosen}
-        arguments = load_arguments(EQUIVALENT)
-        doubtful = {key for key, f in findings.items() if wanted or f.killed_by}
-        for finding in findings.values():
-            trials.forget(finding)
-        argue(
-            {k: f for k, f in findings.items() if k not in doubtful or f.status == "killed"},
-            arguments,
-        )
+        findings = known(trials, chosen, bool(wanted))
         done = trial.DECIDED
         with Heartbeat(
             lambda: f"{sum(f.status in done for f in findings.values())} mutants decided", 60.0
         ):
             if proofs != "only":
-                try_tests(trials, chosen, findings, RtlIndex(), OUT)
+                try_tests(trials, chosen, findings, RtlIndex(), out)
             if proofs != "none":
-                try_proofs(trials, chosen, findings, proofs == "survivors")
-        argue(findings, arguments)
+                try_proofs(trials, chosen, findings, proofs == "survivors", out)
+        argue(findings, load_arguments(EQUIVALENT))
     except (MutationError, registry.RegistryError, formal.ProofError) as error:
         raise SystemExit(f"error: {error}") from None
     except KeyboardInterrupt:
@@ -127,7 +123,7 @@ def main(
         finding.sources = sources
     results.save()
     facts = {"count": count, "seed": seed, "reach": reach, "sim": sim or "both", "proofs": proofs}
-    write_reports(found, facts)
+    write_reports(found, facts, out)
     print_summary(found)
     everything = reach == "regress" and not sim and proofs != "only"
     sys.exit(everything and not good_enough(found))
@@ -136,11 +132,11 @@ def main(
 @functools.cache
 def official() -> tuple[Mutant, ...]:
     """The mutants of `make mutate` without options, which sign-off judges."""
-    return tuple(choose(DRAWN, SEED, "", "", False, False))
+    return tuple(choose(DRAWN, SEED, "", (), False, False))
 
 
 def choose(
-    count: int, seed: int, module: str, wanted: str, hand: bool, only_drawn: bool
+    count: int, seed: int, module: str, wanted: tuple[str, ...], hand: bool, only_drawn: bool
 ) -> list[Mutant]:
     """The mutants to try, each once: a change that is also hand-made counts as that. Raises
     MutationError if there are none."""
@@ -151,11 +147,23 @@ def choose(
     own = {m.key for m in made}
     drawn = [m for m in drawn if m.key not in own]
     chosen = [m for m in made + drawn if module in ("", m.module)]
-    chosen = [m for m in chosen if wanted in ("", m.id, m.key)]
+    chosen = [m for m in chosen if not wanted or m.id in wanted or m.key in wanted]
     if not chosen:
-        what = f" {wanted}" * bool(wanted) + f" in module {module}" * bool(module)
+        what = f" {' '.join(wanted)}" * bool(wanted) + f" in module {module}" * bool(module)
         raise MutationError(f"no mutant{what} to try")
     return chosen
+
+
+def known(trials: trial.Trials, chosen: list[Mutant], asked: bool) -> dict[str, Finding]:
+    """What holds of earlier runs, by the mutants' hashes: no kill whose bench has changed.
+    Arguments count where no kill is in doubt, and not for mutants that were asked for by name."""
+    findings = {m.key: trials.results.finding(m) for m in chosen}
+    doubtful = {key for key, f in findings.items() if asked or f.killed_by}
+    for finding in findings.values():
+        trials.forget(finding)
+    sure = {k: f for k, f in findings.items() if k not in doubtful or f.status == "killed"}
+    argue(sure, load_arguments(EQUIVALENT))
+    return findings
 
 
 def try_tests(
@@ -184,7 +192,11 @@ def try_tests(
 
 
 def try_proofs(
-    trials: trial.Trials, chosen: list[Mutant], findings: dict[str, Finding], survivors: bool
+    trials: trial.Trials,
+    chosen: list[Mutant],
+    findings: dict[str, Finding],
+    survivors: bool,
+    out: Path,
 ) -> None:
     """Run the proofs whose harness contains the module of a mutant, with the mutant in it."""
     index = RtlIndex(formal.PROOFS, ROOT / "rtl")
@@ -197,7 +209,7 @@ def try_proofs(
             if mutant.module not in index.closure(proof.top) or proof.name in finding.proofs:
                 continue
             changed = mutant.path.relative_to(ROOT / "rtl")
-            error = formal.prove_changed(proof, changed, mutant.text, OUT / "proofs").error
+            error = formal.prove_changed(proof, changed, mutant.text, out / "proofs").error
             finding.proofs[proof.name] = bool(formal.REFUTED.search(error))
             if finding.proofs[proof.name] and finding.status != "killed":
                 finding.status, finding.why = "killed", error
@@ -261,20 +273,20 @@ def print_summary(findings: list[Finding]) -> None:
             print(f"{kind}: {n['killed']} of {len(own)} killed ({share:.1f} %), {others or 'all'}")
 
 
-def write_reports(findings: list[Finding], setting: dict) -> None:
+def write_reports(findings: list[Finding], setting: dict, out: Path) -> None:
     """Write mutate.json and report.html."""
-    shutil.rmtree(OUT / "alone", ignore_errors=True)
+    shutil.rmtree(out / "alone", ignore_errors=True)
     rows = [{**asdict(f), "passed": sorted(f.passed)} for f in findings]
     scores = {"modules": score(findings), "proofs": proof_score(findings)}
     data = {"setting": setting, **scores, "mutants": rows}
-    write_text(OUT / "mutate.json", json.dumps(data, indent=1))
+    write_text(out / REPORT, json.dumps(data, indent=1))
     template = jinja2.Environment(autoescape=True).from_string(
         (Path(__file__).parent / "mutation" / "report.html.j2").read_text()
     )
     now = datetime.datetime.now().isoformat(" ", "minutes")
     total = Counter(f.status for f in findings)
     page = template.render(rows=rows, **scores, setting=setting, now=now, total=total)
-    write_text(OUT / "report.html", page)
+    write_text(out / "report.html", page)
 
 
 def score(findings: list[Finding]) -> dict[str, dict[str, int]]:

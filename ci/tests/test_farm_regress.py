@@ -84,7 +84,7 @@ class Future:
     """What a worker has computed at once."""
 
     def __init__(self, case):
-        self.outcome = farm_regress.run_case(case, 1, farm_regress.digest())
+        self.outcome = farm_regress.run_case(case, 1, cases.digest())
 
     def exception(self):
         return None

@@ -206,9 +206,9 @@ def test_every_bug_of_the_design_can_stand_in_one_tree(tmp_path):
         assert done.returncode == 0, done.stderr
 
 
-def test_proofs_find_a_planted_bug(tmp_path, monkeypatch):
+def test_proofs_find_a_planted_bug(tmp_path):
     """A survivor of the tests meets the proofs of its module; what they find counts."""
-    monkeypatch.setattr(mutate, "OUT", mutate.OUT / "self-test")  # YoWASP reads below the project
+    out = mutate.OUT / "self-test"  # YoWASP reads below the project
     (drawn,) = (
         m
         for m in designed.designed(ROOT / "rtl" / "pooling" / "loop_counter.sv")
@@ -217,7 +217,7 @@ def test_proofs_find_a_planted_bug(tmp_path, monkeypatch):
     trials = trial.Trials(trial.Results(tmp_path / "r.json"), registry.load(), 1, "block", 1)
     finding = trials.results.finding(drawn)
     finding.status = "survived"
-    mutate.try_proofs(trials, [drawn], {drawn.key: finding}, survivors=True)
+    mutate.try_proofs(trials, [drawn], {drawn.key: finding}, True, out)
     assert (finding.status, finding.killed_by) == ("killed", "proof loop_counter")
     assert mutate.proof_score([finding])["loop_counter"] == {"tried": 1, "found": 1}
 
