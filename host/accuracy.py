@@ -71,7 +71,7 @@ def main(path: str, dataset: str, backend: str, limit: int | None) -> None:
     """Top-1 accuracy of a network on the CIFAR test images."""
     net = load_network(path)
     pixels, labels = load_cifar(dataset, "test")
-    _check_classes(net, dataset)
+    check_classes(net, dataset)
     pixels, labels = pixels[:limit], labels[:limit]
     answers = predict(net, pixels, backend, progress=True)
     right = int((answers == labels).sum())
@@ -105,7 +105,7 @@ def check_scores(net: Network, dataset: str | None = None) -> None:
         )
 
 
-def _check_classes(net: Network, dataset: str) -> None:
+def check_classes(net: Network, dataset: str) -> None:
     """Refuse a network of other classes: its accuracy would mean nothing."""
     names = class_names(dataset)
     check_scores(net, dataset)

