@@ -18,7 +18,7 @@ from model.network import save_network
 from model.network.random_networks import random_input, random_network
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL]
-PATIENCE = 5.0  # seconds from the signal to the end of everything
+PATIENCE = 20  # seconds from the signal to the end of everything; less than CHILD sleeps
 
 # Stands in for a simulator: two children, one of them in a process group of its own.
 CHILD = f"""
