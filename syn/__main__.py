@@ -21,11 +21,11 @@ from host.simulation.rtl_index import ROOT, RtlIndex
 from model.common.command import Command
 from model.common.errors import UserError
 from model.common.files import write_text
+from model.compiler.program_format import ARRAYS, PES
 from syn import baseline, measure
 
 PLAN = Path(__file__).parent / "blocks.yaml"
 WHOLE = "whole"
-PES = 100  # of a conv module
 KEYS = ("lc", "lc_per_pe", "lut", "ff", "dsp", "bram36", "fmax_mhz")
 
 
@@ -101,7 +101,7 @@ def summary(result: measure.Area | measure.Routed, modules: int) -> dict[str, fl
     if isinstance(result, measure.Routed):
         found |= {"lut": result.lut4, "dsp": result.mult18, "fmax_mhz": result.median_mhz}
     else:
-        found |= {"lc": result.lc, "lc_per_pe": result.lc / (PES * modules)}
+        found |= {"lc": result.lc, "lc_per_pe": result.lc / (ARRAYS * PES * modules)}
         found |= {"lut": result.lut, "dsp": result.dsp, "bram36": result.ramb36}
     return found | {"ff": result.ff}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -82,16 +82,6 @@ def _setting(text: str) -> tuple[str, int]:
     return name, int(value)
 
 
-def check(parameters: Mapping[str, int]) -> None:
-    """Raise UserError, or CompileError, for parameters that the RTL refuses: synthesis does not
-    see its checks."""
-    sizes = {"bank_words": "BANK_WORDS", "weight_words": "WEIGHT_WORDS"}
-    given = {own: parameters[name] for own, name in sizes.items() if name in parameters}
-    Hardware(parameters["NUM_MODULES"], planes=parameters["PLANES"], **given)
-    if (words := given.get("weight_words", 1)) & (words - 1):
-        raise UserError(f"--set WEIGHT_WORDS={words}: must be a power of two")
-
-
 @click.command(cls=Command)
 @click.option("--board", type=click.Choice(sorted(boards())), default="ulx3s", show_default=True)
 @click.option("--modules", type=click.Choice(["4", "8", "16"]), default="4", show_default=True)
@@ -105,7 +95,14 @@ def main(board: str, modules: str, planes: str, seed: int, settings: tuple[str, 
     """
     parameters = {"NUM_MODULES": int(modules), "PLANES": int(planes)}
     parameters |= dict(map(_setting, settings))
-    check(parameters)
+    # Refuses what the RTL refuses, whose own checks synthesis does not see.
+    Hardware(
+        **{
+            f.name: parameters[f.name.upper()]
+            for f in fields(Hardware)
+            if f.name.upper() in parameters
+        }
+    )
     with Heartbeat(lambda: f"building the bitstream of {board}", 20.0):
         built = build(RtlIndex(*PLACES), board, parameters, seed)
     for name, (reached, asked) in built.mhz.items():

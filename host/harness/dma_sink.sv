@@ -3,6 +3,7 @@
 // Purpose: accepts beats with random stalls and writes them, each behind its TLAST, to FILE when dump_i rises.
 // stall_i / 256 is the probability of a stall in a cycle; at 256 it never accepts a beat. clear_i empties the memory.
 // Packets are counted by TLAST. A beat that changes while it is stalled counts as a protocol error.
+// seed_i, taken at reset, decides which cycles those are.
 // Latency: 1 cycle from a beat to its place in the memory and to the counts.
 // Throughput: one beat a cycle with stall_i = 0.
 `resetall

@@ -5,6 +5,7 @@
 // beats_i words from base_i, with TLAST on the last. The first beat comes after latency_i cycles. There are
 // rate_i / 256 beats a cycle on average, and a pause before a beat with probability stall_i / 256. keep_i is the TKEEP
 // of the beat that keep_at_i others follow (0: of the last), so that tests can send a wrong one.
+// seed_i, taken at reset, decides which cycles those are.
 // Latency: latency_i + 2 cycles from go_i to the first beat, without pauses.
 // Throughput: one beat a cycle with rate_i = 256 and stall_i = 0.
 `resetall

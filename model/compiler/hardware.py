@@ -18,7 +18,7 @@ class Hardware:
 
     num_modules: int = 4
     bank_words: int = 11264  # feature buffer: 8 banks of so many 32-bit words
-    weight_words: int = 2048  # weight buffer: 64-bit words
+    weight_words: int = 2048  # weight buffer: 64-bit words, a power of two
     planes: int = 3  # index planes; 2 compute codebooks with w3 = w1 + w2 only
 
     def __post_init__(self) -> None:
@@ -26,6 +26,8 @@ class Hardware:
             raise CompileError(f"MODULES must be one of {MODULE_COUNTS}, got {self.num_modules}")
         if self.planes not in PLANE_COUNTS:
             raise CompileError(f"PLANES must be one of {PLANE_COUNTS}, got {self.planes}")
+        if self.weight_words & (self.weight_words - 1):
+            raise CompileError(f"WEIGHT_WORDS must be a power of two, got {self.weight_words}")
         if self.weight_words < self.pass_words:
             raise CompileError(
                 f"WEIGHT_WORDS must be at least {self.pass_words}, the words of a pass with "
