@@ -16,15 +16,20 @@ class Grid:
     low: int
     high: int
 
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The smallest and the largest value."""
+        return self.low * self.scale, self.high * self.scale
+
 
 @dataclass(eq=False)
 class FloatLayer:
     """One layer; the fields are those of `model.network.Layer`, in real numbers.
 
     weight: float64 [O, I, Kh, Kw] and bias: float64 [O] of a convolution. low, high: clamp of the
-    result. grid: the quantization that the model prescribes for it, if it does. shape: (C, H, W) of
-    the result. origin: nodes of the model that it stands for. groups: of the convolution that
-    `weight` spells out.
+    result before `grid`, the quantization that the model prescribes for it, if it does. shape: (C,
+    H, W) of the result. origin: nodes of the model that it stands for. groups: of the convolution
+    that `weight` spells out.
     """
 
     name: str
@@ -41,6 +46,14 @@ class FloatLayer:
     high: float = math.inf
     grid: Grid | None = None
     groups: int = 1
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The clamp of the result, that of its quantizer included, which is a ReLU if unsigned."""
+        if self.grid is None:
+            return self.low, self.high
+        least, most = self.grid.limits
+        return min(max(self.low, least), most), min(max(self.high, least), most)
 
 
 @dataclass(eq=False)

@@ -289,7 +289,7 @@ def max_pool(b: Builder, node: Node) -> Value:
         layer = b.layers.get(value.source)
         while layer is not None and layer.op == "maxpool":
             layer = b.layers.get(layer.inputs[0])
-        if layer is None or layer.low < 0:
+        if layer is None or layer.limits[0] < 0:
             raise Refused(
                 "it follows a Pad, whose zeros may win", "use the pool's own padding, or Relu first"
             )

@@ -128,7 +128,7 @@ class _Quantizer:
         net = self.net
         real: Any = None
         if images is not None:
-            real = images * net.gain[:, None, None] + net.offset[:, None, None]
+            real = _normalized(net, images)
         if net.grid is None and real is None:
             raise ModelError("the model does not quantize its input; give calibration images")
         signed = net.grid.low < 0 if net.grid else bool((real < 0).any())
@@ -362,14 +362,19 @@ def _quality(layer: FloatLayer, made: Layer, result: _Tensor, how: str) -> Quali
 
 
 def run_net(net: FloatNet, images: np.ndarray) -> dict[str, np.ndarray]:
-    """{layer: float64 [N, C, H, W]} of a network in real numbers, without its quantizers; images:
-    raw input [N, C, H, W]."""
-    images = np.asarray(images, np.float64)
-    tensors = {"input": images * net.gain[:, None, None] + net.offset[:, None, None]}
+    """{layer: float64 [N, C, H, W]} of a network in real numbers, whose quantizers clamp but do not
+    round; images: raw input [N, C, H, W]."""
+    tensors = {"input": _normalized(net, np.asarray(images, np.float64))}
     for layer in net.layers:
         tensors[layer.name] = run_float(layer, *(tensors[name] for name in layer.inputs))
     del tensors["input"]
     return tensors
+
+
+def _normalized(net: FloatNet, images: np.ndarray) -> np.ndarray:
+    """What the first layers read, of raw input [N, C, H, W]."""
+    real = images * net.gain[:, None, None] + net.offset[:, None, None]
+    return real if net.grid is None else real.clip(*net.grid.limits)
 
 
 def run_float(layer: FloatLayer, *inputs: np.ndarray) -> np.ndarray:
@@ -384,7 +389,7 @@ def run_float(layer: FloatLayer, *inputs: np.ndarray) -> np.ndarray:
 
 
 def _clamp(layer: FloatLayer, x: np.ndarray) -> np.ndarray:
-    return x.clip(layer.low, layer.high)
+    return x.clip(*layer.limits)
 
 
 def _sums(layer: FloatLayer, x: np.ndarray) -> np.ndarray:

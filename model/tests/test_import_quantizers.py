@@ -1,8 +1,12 @@
 """Quantizers of a model keep their meaning: range, zero point, and which branch they belong to."""
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
+from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
+from model.common.errors import UserError
 from model.interchange.lower import lower
 from model.interchange.onnx_file import graph_of
 from model.interchange.quantize import quantize, run_net
@@ -88,3 +92,54 @@ def test_scales_that_differ_by_rounding_keep_32_bit_scores(dead):
     quantized = quantize(model, rng.normal(size=(8, 2, 4, 4)), None)
     assert quantized.layers[0].weights == "exact" and quantized.net.output.out == "int32"
     assert quantized.layers[0].sqnr > 30
+
+
+class Images(CalibrationDataReader):
+    def __init__(self, images):
+        self.left = iter(images)
+
+    def get_next(self):
+        image = next(self.left, None)
+        return None if image is None else {"image": image[None]}
+
+
+def test_onnxruntime_leaves_clamps_to_its_quantizers(tmp_path):
+    """quantize_static drops Relu and Clip before an unsigned QuantizeLinear, which clamps alike."""
+    g = zoo.Graph(["N", 3, 16, 16])
+    x = g.relu(g.conv("image", 3, 16, 3, pads=[1] * 4))
+    x = g.op("Clip", g.conv(x, 16, 24, 3, pads=[1] * 4), g.const(0.0), g.const(1.0))
+    x = g.dense(g.op("Flatten", g.op("GlobalAveragePool", x), axis=1), 24, 10)
+    paths, images = [tmp_path / name for name in ("real.onnx", "qdq.onnx")], zoo.images((3, 16, 16))
+    onnx.save(g.model(x), paths[0])
+    quantize_static(*paths, Images(images))
+    model = onnx.load(paths[1])
+    assert not {"Relu", "Clip"} & {node.op_type for node in model.graph.node}
+    options = onnxruntime.SessionOptions()  # fused 8-bit kernels saturate on some processors
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(paths[1], options, providers=["CPUExecutionProvider"])
+    expected = session.run(None, {"image": images})[0]
+    net = lower(graph_of(model))
+    real = list(run_net(net, images).values())[-1][:, :, 0, 0]
+    assert np.abs(real - expected).max() < 0.02 * np.abs(expected).max()
+    quantized = quantize(net, images.astype(np.float64), None)
+    assert min(layer.sqnr for layer in quantized.layers) > 10 and quantized.agreement > 0.9
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_a_quantizer_saturates_in_real_numbers_too(signed):
+    """That of the image, and a narrow one, whose zeros may be padded if it is unsigned."""
+    g = zoo.Graph(["N", 2, 4, 4])
+    x = g.quant("image", 8, 1 / 16, signed)
+    x = g.quant(g.op("Conv", x, g.const(2 * EYE)), 4, 1 / 2, signed)
+    net = lower(graph_of(g.model(g.op("Conv", x, g.const(EYE)))))
+    for value in (-30.0, -0.25, 1.0, 30.0):
+        real = run_net(net, np.full((1, 2, 4, 4), value))
+        limits = (-4, 3.5) if signed else (0, 7.5)
+        assert (list(real.values())[-1] == np.clip(2 * value, *limits)).all()
+    padded = g.op("Pad", x, g.const([0, 0, 1, 1, 0, 0, 1, 1], np.int64))
+    model = graph_of(g.model(g.op("MaxPool", padded, kernel_shape=[2, 2])))
+    if signed:
+        with pytest.raises(UserError, match="whose zeros may win"):
+            lower(model)
+    else:
+        assert lower(model).layers[-1].pad == (1, 1)
