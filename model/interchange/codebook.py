@@ -16,7 +16,7 @@ import numpy as np
 
 from model.interchange import exact
 
-PEAK = 127  # magnitude of the largest codebook entry
+PEAK = 127  # largest codebook entry; of fitted ones the magnitude, too
 TOLERANCE = 2e-6  # by which equal levels differ after scaling in float32
 QUANTILES = ((0.08, 0.30, 0.80), (0.20, 0.70, 0.92))  # starts: two negative values, two positive
 LLOYD = 40  # iterations of k-means
@@ -51,10 +51,10 @@ def find_levels(weights: np.ndarray) -> Fit | None:
         if (found := _levels(row)) is None:
             return None
         levels.append(found)
-    richest = max(levels, key=len)
-    for values in (richest, -richest):
-        codebook = _integer_ratios(values)
-        if codebook is not None and (fit := _match(weights, levels, codebook)) is not None:
+    relative = [row / np.abs(row).max(initial=0.0) for row in levels]
+    for row in (np.concatenate(levels), max(levels, key=len), np.concatenate(relative)):
+        values = _levels(row)
+        if values is not None and (fit := _match(weights, levels, values)) is not None:
             return fit
     return None
 
@@ -75,10 +75,11 @@ def _integer_ratios(values: np.ndarray) -> np.ndarray | None:
     if not len(values):
         return np.zeros(4, np.int64)
     ratios = values / np.abs(values).max()
-    for peak in range(1, PEAK + 1):
+    for peak in range(1, PEAK + 2):
         wanted = ratios * peak
-        if np.abs(wanted - np.rint(wanted)).max() <= TOLERANCE * peak * 4:
-            return _codebook(np.rint(wanted))
+        whole = np.rint(wanted)
+        if np.abs(wanted - whole).max() <= TOLERANCE * peak * 4 and whole.max() <= PEAK:
+            return _codebook(whole)
     return None
 
 
@@ -88,30 +89,33 @@ def _codebook(values: np.ndarray) -> np.ndarray:
     return codebook
 
 
-def _match(weights: np.ndarray, levels: list, codebook: np.ndarray) -> Fit | None:
-    found = [_row_scale(row, codebook) for row in levels if len(row)]
+def _match(weights: np.ndarray, levels: list, values: np.ndarray) -> Fit | None:
+    """The fit with a codebook in the ratio of the values, in their own scale where a row allows."""
+    codebook = _integer_ratios(values)
+    if codebook is None:
+        return None
+    common = float(np.abs(values).max() / np.abs(codebook).max()) if len(values) else 1.0
+    found = [_row_scale(row, codebook, common) for row in levels]
     known = [v for v in found if v is not None]
     if len(known) < len(found):
         return None
-    common = known[0] if known else 1.0
-    scale = np.full(len(weights), common)  # without weights any will do
-    scale[[len(row) > 0 for row in levels]] = known
-    if np.ptp(scale) <= 4 * TOLERANCE * common:  # one scale before rounding
-        scale[:] = common
+    scale = np.array(known)
     index = np.abs(
         (weights / scale[:, None])[:, :, None] - codebook
     ).argmin(axis=2)  # fmt: skip
     return Fit(scale, codebook, index.astype(np.uint8), exact=True)
 
 
-def _row_scale(row: np.ndarray, codebook: np.ndarray) -> float | None:
+def _row_scale(row: np.ndarray, codebook: np.ndarray, common: float) -> float | None:
+    """The scale of a row's values: `common` if it fits, None where none does."""
+    if not len(row):
+        return common  # without weights any will do
     largest = row[np.abs(row).argmax()]
-    for entry in codebook[np.argsort(-np.abs(codebook))]:
-        if entry * largest > 0:
-            scale = largest / entry
-            off = np.abs(row[:, None] / scale - codebook).min(axis=1)
-            if off.max() <= TOLERANCE * PEAK * 4:
-                return float(scale)
+    entries = codebook[np.argsort(-np.abs(codebook))]
+    for scale in (common, *(largest / entry for entry in entries if entry * largest > 0)):
+        off = np.abs(row[:, None] - scale * codebook).min(axis=1)
+        if off.max() <= TOLERANCE * abs(largest) * 4:
+            return float(scale)
     return None
 
 

@@ -255,7 +255,9 @@ class _Quantizer:
         if fit is not None:
             return _finer(fit, layer.bias, source.scale), layer.bias
         if sums is None:
-            raise ModelError("it has more than four weight values; give calibration images")
+            raise ModelError(
+                "its weights are no multiples of three values and zero; give calibration images"
+            )
         rows, wanted = _samples(layer, source.integers, sums)
         mean, middle, covariance, crossed = exact.joint_moments(rows, wanted / source.scale)
         fit = best_codebook(flat, covariance, crossed, _mask(layer), shared)
@@ -285,7 +287,7 @@ def _finer(fit: Fit, bias: np.ndarray, unit: float) -> Fit:
     steps = bias / (unit * fit.scale)
     if peak == 0 or np.abs(steps - np.rint(steps)).max() < 1e-3:
         return fit
-    factor = PEAK // peak
+    factor = max(1, PEAK // peak)
     return Fit(fit.scale / factor, fit.codebook * factor, fit.index, fit.exact)
 
 

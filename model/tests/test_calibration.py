@@ -37,6 +37,30 @@ def test_rows_of_opposite_sign_need_a_codebook_with_both():
     assert find_levels(rows).exact
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [[-2, 1], [-2, -1]],
+        [[1, 2], [1, -3]],
+        [[-0.3, 0], [0, 0.8]],
+        [[-128, 127], [127, 0]],
+        [[-2, -1, 1, 0], [-1, 0, 0, -1], [1, -2, 0, 0]],
+        [[-3, 1, 2], [0, 0, 0]],
+    ],
+)
+def test_values_that_no_row_shows_in_full_have_one_scale(rows):
+    weights = np.array(rows) * np.float32(0.3)
+    fit = find_levels(weights)
+    assert fit.exact and np.ptp(fit.scale) == 0
+    assert np.allclose(fit.weights, weights, rtol=1e-5, atol=0)
+
+
+def test_rows_of_other_scales_keep_theirs():
+    for rows in ([[-2, 1], [-0.21, -0.105]], [[1, -1], [1.0005, 0]], [[-1, 0], [0.0003, 0.0001]]):
+        fit = find_levels(np.array(rows, float))
+        assert np.allclose(fit.weights, rows, rtol=1e-5, atol=0), rows
+
+
 def test_more_or_irrational_levels_are_not():
     rng = np.random.default_rng(0)
     assert find_levels(rng.normal(size=(3, 9))) is None

@@ -94,6 +94,15 @@ def test_scales_that_differ_by_rounding_keep_32_bit_scores(dead):
     assert quantized.layers[0].sqnr > 30
 
 
+def test_a_codebook_may_hold_the_least_integer():
+    """-128, beside a bias between its steps."""
+    g = zoo.Graph(["N", 2, 4, 4])
+    weight = np.array([[-128, 127], [127, 0]]).reshape(2, 2, 1, 1)
+    x = g.op("Conv", g.quant("image", 8, 1.0, True), g.const(weight), g.const([0.4, 0]))
+    net = quantize(lower(graph_of(g.model(x))), None, None).net
+    assert (net.output.weights == weight).all() and net.output.out == "int32"
+
+
 class Images(CalibrationDataReader):
     def __init__(self, images):
         self.left = iter(images)
