@@ -20,7 +20,7 @@ from model.common.errors import printable
 from model.compiler import Compiled, CompileError, compile_network
 from model.compiler.hardware import Hardware
 from model.compiler.weights import numbered
-from model.interchange.codebook import find_levels
+from model.interchange.codebook import Fit, find_levels, keeps_sums
 from model.interchange.float_net import FloatLayer, FloatNet
 from model.network import Layer, Network, NetworkError, load_network
 from model.performance.cycle_model import ImageCycles, predict
@@ -134,7 +134,7 @@ def _plane_problems(model: FloatNet, layers: list[Layer], hardware: Hardware) ->
 
 
 def _needs_three_planes(layer: FloatLayer, made: Layer, hardware: Hardware) -> str | None:
-    fit = find_levels(layer.weight.reshape(len(layer.weight), -1))
+    fit = _exact(layer)
     if fit is None:
         return (
             f"layer {layer.name!r}: weights: an import gives them any three values and zero, two "
@@ -148,12 +148,17 @@ def _needs_three_planes(layer: FloatLayer, made: Layer, hardware: Hardware) -> s
     return None
 
 
+def _exact(layer: FloatLayer) -> Fit | None:
+    return find_levels(layer.weight.reshape(len(layer.weight), -1))
+
+
 def _any_weights(layer: FloatLayer, signed: dict[str, bool], last: bool) -> Layer:
     inputs = [signed[name] for name in layer.inputs]
     low = -128 if layer.low < 0 and (layer.op == "conv" or any(inputs)) else 0
     if layer.grid is not None:
         low = layer.grid.low
-    raw = last and layer.op in ("conv", "avgpool") and (layer.low, layer.grid) == (-np.inf, None)
+    raw = last and layer.op in ("conv", "avgpool")
+    raw = raw and keeps_sums(layer, _exact(layer) if layer.op == "conv" else None)
     fields: dict[str, Any] = dict(name=layer.name, op=layer.op, inputs=layer.inputs)
     scaling: dict[str, Any] = {} if raw else dict(out_min=low, out_max=127 if low < 0 else 255)
     if raw:

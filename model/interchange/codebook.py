@@ -15,6 +15,7 @@ from functools import partial
 import numpy as np
 
 from model.interchange import exact
+from model.interchange.float_net import FloatLayer
 
 PEAK = 127  # largest codebook entry; of fitted ones the magnitude, too
 TOLERANCE = 2e-6  # by which equal levels differ after scaling in float32
@@ -41,6 +42,14 @@ class Fit:
     def weights(self) -> np.ndarray:
         """float64 [O, K]"""
         return self.scale[:, None] * self.codebook[self.index]
+
+
+def keeps_sums(layer: FloatLayer, fit: Fit | None) -> bool:
+    """Whether a last layer gives its sums as they are. fit: of exact weights, None for no weights
+    or those that get one scale."""
+    if layer.grid is not None or (layer.low, layer.high) != (-np.inf, np.inf):
+        return False
+    return fit is None or bool((fit.scale == fit.scale[0]).all())
 
 
 def find_levels(weights: np.ndarray) -> Fit | None:

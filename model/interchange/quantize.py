@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from model.interchange import exact
-from model.interchange.codebook import PEAK, Fit, best_codebook, find_levels
+from model.interchange.codebook import PEAK, Fit, best_codebook, find_levels, keeps_sums
 from model.interchange.float_net import FloatLayer, FloatNet, Grid
 from model.interchange.onnx_file import ModelError
 from model.interchange.scales import ScaleError, multiplier, multipliers
@@ -171,9 +171,9 @@ class _Quantizer:
 
     def _conv(self, layer: FloatLayer, last: bool, source: _Tensor) -> _Made:
         sums = None if source.real is None else _sums(layer, source.real)
-        fit, bias = self._weights(layer, source, sums, shared=last and _is_raw(layer))
+        fit, bias = self._weights(layer, source, sums, shared=last and keeps_sums(layer, None))
         real = None if sums is None else _clamp(layer, sums + layer.bias[:, None, None])
-        raw = last and _is_raw(layer) and bool((fit.scale == fit.scale[0]).all())
+        raw = last and keeps_sums(layer, fit)
         signed = layer.grid.low < 0 if layer.grid else layer.low < 0
         scale = source.scale * fit.scale[0] if raw else self._out_scale(layer, real, signed)
         dead = ~fit.index.any(axis=1)  # their bias needs a unit finer than an output step
@@ -209,7 +209,7 @@ class _Quantizer:
             if source.real is None
             else _clamp(layer, _window_sums(layer, source.real) / window)
         )
-        if last and _is_raw(layer):
+        if last and keeps_sums(layer, None):
             made = self._made(layer, out="int32")
             return made, _Tensor(real, None, source.scale / window, True), ""
         signed = layer.grid.low < 0 if layer.grid else source.signed and layer.low < 0
@@ -263,10 +263,6 @@ class _Quantizer:
         fit = best_codebook(flat, covariance, crossed, _mask(layer), shared)
         moved = middle - exact.matmul(fit.weights, exact.operand(mean[:, None], len(mean)))[:, 0]
         return fit, layer.bias + source.scale * moved
-
-
-def _is_raw(layer: FloatLayer) -> bool:
-    return layer.grid is None and layer.low == -math.inf and layer.high == math.inf
 
 
 def _how(fit: Fit) -> str:

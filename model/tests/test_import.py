@@ -136,6 +136,23 @@ def test_check_predicts_what_the_imported_network_takes(modules, tmp_path):
     assert any("add9" in line and "in conv7" in line for line in result.output.splitlines())
 
 
+@pytest.mark.parametrize("kind", ["clipped", "scaled", "whole", "pool"])
+def test_check_knows_which_last_layer_keeps_its_sums(kind, tmp_path):
+    """Not one that is clamped above only, nor one of exact weights with a scale a channel."""
+    g = zoo.Graph(["N", 4, 8, 8])
+    weight = g.rng.choice([-1, 0, 1], (20, 4, 3, 3)) * np.float32(0.1)
+    factors = np.linspace(1, 2, 20).reshape(-1, 1, 1, 1) if kind == "scaled" else 1
+    x = g.op("Conv", "image", g.const(weight * factors))
+    if kind == "clipped":
+        x = g.op("Clip", x, "", g.const(6.0))
+    if kind == "pool":
+        x = g.op("GlobalAveragePool", x)
+    path = saved(g.model(x), tmp_path)
+    net = import_onnx(path, zoo.images((4, 8, 8), 4))[0].net
+    assert net.output.out == ("int8" if kind in ("clipped", "scaled") else "int32")
+    assert check(path, Hardware()).prediction == predict(compile_network(net, Hardware()))
+
+
 @pytest.mark.parametrize(
     "levels, words",
     [
