@@ -15,6 +15,7 @@ from model.network.contract import (
     MAX_MULT,
     MAX_SHIFT,
     MAX_TENSOR,
+    NAMES,
     OPS,
     NetworkError,
     Pair,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:  # it imports this module
 def check_header(net: Network) -> None:
     """Check and normalize name, input and classes of a Network in place. Raises NetworkError."""
     if not is_name(net.name):
-        raise NetworkError(f"name: must be a non-empty printable string, not {show(net.name)}")
+        raise NetworkError(f"name: must be a string of {NAMES}, not {show(net.name)}")
     if not isinstance(net.input_signed, (bool, np.bool_)):
         raise NetworkError(f"input: signed: must be true or false, not {show(net.input_signed)}")
     object.__setattr__(net, "input_signed", bool(net.input_signed))
@@ -48,9 +49,7 @@ def check_header(net: Network) -> None:
         object.__setattr__(net, "offset", _floats(net, "offset"))
     classes = net.classes if net.classes is not None else ()
     if not isinstance(classes, (list, tuple)) or not all(map(is_name, classes)):
-        raise NetworkError(
-            f"classes: must be a list of non-empty printable strings, not {show(classes)}"
-        )
+        raise NetworkError(f"classes: must be a list of strings of {NAMES}, not {show(classes)}")
     object.__setattr__(net, "classes", tuple(classes))
 
 

@@ -18,6 +18,7 @@ MAX_SHIFT = 31
 ACC_MAX = 2**31 - 1
 MAX_TENSOR = 1 << 26  # values of the input or of a layer's output, of one image
 MAX_NAME = 255  # characters of a network's, class's or layer's name
+NAMES = f"1..{MAX_NAME} printable characters"
 
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = 80
@@ -36,9 +37,7 @@ def is_name(value: object) -> bool:
 
 def bad_name(number: int, name: object) -> NetworkError:
     """The error of layer `number` (0 is the first), whose name is none."""
-    return NetworkError(
-        f"layers[{number}]: name: must be a non-empty printable string, not {show(name)}"
-    )
+    return NetworkError(f"layers[{number}]: name: must be a string of {NAMES}, not {show(name)}")
 
 
 def dims(shape: Iterable[object]) -> str:

@@ -156,32 +156,35 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path, text):
         ),
         (
             lambda m, n, v: m.update(name="evil\nPASSED: all equal"),
-            "name: must be a non-empty printable string",
+            "name: must be a string of 1..255 printable characters",
         ),
         (
             lambda m, n, v: m.update(name="\x1b[2Jclear"),
-            "name: must be a non-empty printable string",
+            "name: must be a string of 1..255 printable characters",
         ),
-        (lambda m, n, v: m.update(name="\ud800"), "name: must be a non-empty printable string"),
+        (
+            lambda m, n, v: m.update(name="\ud800"),
+            "name: must be a string of 1..255 printable characters",
+        ),
         (
             lambda m, n, v: m.update(name="right\u202eleft"),
-            "name: must be a non-empty printable string",
+            "name: must be a string of 1..255 printable characters",
         ),
         (
             lambda m, n, v: m.update(classes=["x", "y\nz"]),
-            "classes: must be a list of non-empty printable strings",
+            "classes: must be a list of strings of 1..255 printable characters",
         ),
         (
             lambda m, n, v: m.update(classes=["x", ""]),
-            "classes: must be a list of non-empty printable strings",
+            "classes: must be a list of strings of 1..255 printable characters",
         ),
         (
             lambda m, n, v: n["a"].update(name="a\ud83d"),
-            "layers[0]: name: must be a non-empty printable string",
+            "layers[0]: name: must be a string of 1..255 printable characters",
         ),
         (
             lambda m, n, v: n["a"].update(name=["a"]),
-            "layers[0]: name: must be a non-empty printable string",
+            "layers[0]: name: must be a string of 1..255 printable characters",
         ),
         (lambda m, n, v: n["a"].update(op="\x1b[31m"), "layer 'a': op: '\\x1b[31m' is unknown"),
         (lambda m, n, v: n["a"].update({"\x07bell": 1}), "layer 'a': \\x07bell: unknown key"),

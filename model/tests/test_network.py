@@ -211,11 +211,11 @@ REJECTED = {
     "no name": (lambda m, n, v: m.pop("name"), "meta: name: missing"),
     "empty name": (
         lambda m, n, v: m.update(name=""),
-        "name: must be a non-empty printable string, not ''",
+        "name: must be a string of 1..255 printable characters, not ''",
     ),
     "classes": (
         lambda m, n, v: m.update(classes=["x", 1]),
-        "classes: must be a list of non-empty printable strings, not ['x', 1]",
+        "classes: must be a list of strings of 1..255 printable characters, not ['x', 1]",
     ),
     "no input": (lambda m, n, v: m.pop("input"), "meta: input: missing"),
     "input list": (lambda m, n, v: m.update(input=[3, 8, 6]), "input: must be a JSON object"),
@@ -260,7 +260,11 @@ REJECTED = {
     "unnamed layer": (lambda m, n, v: n["pool"].pop("name"), "layers[3]: name: missing"),
     "layer name type": (
         lambda m, n, v: n["pool"].update(name=3),
-        "layers[3]: name: must be a non-empty printable string, not 3",
+        "layers[3]: name: must be a string of 1..255 printable characters, not 3",
+    ),
+    "long layer name": (
+        lambda m, n, v: n["pool"].update(name="p" * 256),
+        "layers[3]: name: must be a string of 1..255 printable characters, not 'ppp",
     ),
     "layer name input": (
         lambda m, n, v: n["pool"].update(name="input"),
