@@ -29,16 +29,16 @@ def to_onnx(net: Network) -> onnx.ModelProto:
     """A checked ONNX model of `net`: "input" int8 or uint8 [N, C, H, W]; the result, named like the
     last layer, int32 [N, C, H, W]."""
     graph = _Graph([layer.name for layer in net.layers])
-    kinds = {"input": _kind(net.input_signed)}
     for layer in net.layers:
         {"conv": graph.conv, "maxpool": graph.maxpool, "avgpool": graph.avgpool, "add": graph.add}[
             layer.op
         ](layer, layer is net.output)
-        kinds[layer.name] = _kind(layer.out_signed)
     result = helper.make_tensor_value_info(
         net.output.name, TensorProto.INT32, ["N", *net.output.out_shape]
     )
-    source = helper.make_tensor_value_info("input", kinds["input"], ["N", *net.input_shape])
+    source = helper.make_tensor_value_info(
+        "input", _kind(net.input_signed), ["N", *net.input_shape]
+    )
     model = helper.make_model(
         helper.make_graph(graph.nodes, net.name, [source], [result], graph.tensors),
         opset_imports=[helper.make_opsetid("", OPSET)],
