@@ -57,7 +57,7 @@ class Layer:
     @property
     def sum_bound(self) -> np.ndarray:
         """int64 [O]: the largest |sum| that the operation can reach, at any point of any summation
-        order, without bias."""
+        order, without bias (conv and avgpool only)."""
         largest = 128 if self.in_signed else 255
         if self.op == "avgpool":
             reach = min(largest * math.prod(self.kernel), 1 << 62)  # an int64 that says too large
