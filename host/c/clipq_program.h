@@ -40,7 +40,7 @@
 #define CLIPQ_HEADER_N_LAYERS 0, 0, 16 /* number of descriptors, at most those in the packet */
 #define CLIPQ_HEADER_NUM_MODULES 0, 16, 8 /* conv modules that the program is made for */
 #define CLIPQ_HEADER_VERSION 0, 24, 8 /* PROGRAM_VERSION */
-#define CLIPQ_HEADER_TWO_PLANES 0, 32, 1 /* every codebook has w3 = w1 + w2 */
+#define CLIPQ_HEADER_TWO_PLANES 0, 32, 1 /* every layer has w3 = w1 + w2 or no index 3 */
 #define CLIPQ_HEADER_IMAGE_BASE 1, 0, 17 /* quad address of the image */
 #define CLIPQ_HEADER_IMAGE_ROW_STRIDE 1, 32, 17 /* quads from one row of the image to the next */
 #define CLIPQ_HEADER_IMAGE_ROW_QUADS 2, 0, 17 /* quads of a row of the image */

@@ -63,7 +63,7 @@ package program_pkg;
     header_version = word[24+:8];
   endfunction
   localparam int HEADER_TWO_PLANES_WORD = 0;
-  // every codebook has w3 = w1 + w2
+  // every layer has w3 = w1 + w2 or no index 3
   function automatic logic header_two_planes(input logic [63:0] word);
     header_two_planes = word[32+:1];
   endfunction
