@@ -346,7 +346,7 @@ def _quality(layer: FloatLayer, made: Layer, result: _Tensor, how: str) -> Quali
         return Quality(layer.name, how, math.nan, math.nan)
     off = result.integers * result.scale - result.real
     signal, noise = (float(exact.total(np.square(v))) for v in (result.real, off))
-    sqnr = 10 * math.log10(signal / noise) if noise and signal else math.inf
+    sqnr = math.inf if not noise else 10 * math.log10(signal / noise) if signal else -math.inf
     clamped = 0.0
     if made.out_min is not None:
         at_limit: Any = result.integers == made.out_max

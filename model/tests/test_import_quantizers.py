@@ -103,6 +103,15 @@ def test_a_codebook_may_hold_the_least_integer():
     assert (net.output.weights == weight).all() and net.output.out == "int32"
 
 
+@pytest.mark.parametrize("value, sqnr", [(0.0, np.inf), (0.25, -np.inf)])
+def test_noise_without_a_signal_is_no_perfect_layer(value, sqnr):
+    """1/4 is read as zero, so the bias that makes it zero is an error."""
+    g = zoo.Graph(["N", 1, 1, 1])
+    x = g.op("Conv", g.quant("image", 8, 1.0, True), g.const([[[[1]]]]), g.const([-value]))
+    quantized = quantize(lower(graph_of(g.model(x))), np.full((1, 1, 1, 1), value), None)
+    assert quantized.layers[0].sqnr == sqnr
+
+
 class Images(CalibrationDataReader):
     def __init__(self, images):
         self.left = iter(images)
