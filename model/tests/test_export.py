@@ -1,6 +1,7 @@
 """onnxruntime computes the integers of the network file in what export writes."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -22,6 +23,11 @@ def run(model, net, x):
     )
     kind = np.int8 if net.input_signed else np.uint8
     return session.run(None, {"input": x.astype(kind)})[0]
+
+
+def test_the_page_names_the_onnxruntime_of_these_tests():
+    page = (Path(__file__).parents[2] / "docs" / "import.md").read_text()
+    assert f"The tests use onnxruntime {onnxruntime.__version__}:" in page
 
 
 @pytest.mark.parametrize("seed", range(40))
