@@ -154,7 +154,8 @@ class Accelerator:
     mmio, weights_dma, images_dma, results_dma  as PYNQ's; the first engine also sends the program
     allocate  (shape, dtype) -> buffer that the engines can reach, such as pynq.allocate
     clock     sleep(seconds), which may end before, at an interrupt, and monotonic() -> seconds
-    Raises DriverError where there is no accelerator, or one of another version.
+    A new driver brings the accelerator to rest, whatever it was left in. Raises DriverError where
+    there is no accelerator, one of another version, or one that does not come to rest.
     """
 
     def __init__(
@@ -184,6 +185,7 @@ class Accelerator:
                 f"VERSION is {version:#010x}, this driver is for {MAJOR_VERSION}.x; use the driver "
                 "that belongs to the bitstream"
             )
+        self.soft_reset()
 
     @property
     def hardware(self) -> Hardware:
@@ -306,7 +308,7 @@ class Accelerator:
             self._results.start()
 
     def _rest(self) -> None:
-        """Clear what an earlier run has left, whoever made it."""
+        """Clear what an error has left where the soft reset behind it failed."""
         if self._status() & (Status.ERROR | Status.RESULT):
             self.soft_reset()
 

@@ -268,6 +268,14 @@ def strangers(platform: Platform) -> None:
     assert str(AcceleratorError(0xEE, None)).startswith("accelerator error 0xee unknown")
 
 
+def new_driver(platform: Platform) -> None:
+    """A new driver brings an accelerator to rest that its last one has left in a run."""
+    accelerator = platform.driver()
+    accelerator.load(SMALL)
+    accelerator.mmio.write(Register.CTRL, Ctrl.START)
+    good_run(platform.driver(), OTHER)
+
+
 def other_image(compiled: Compiled, edit: Callable[[np.ndarray], np.ndarray]) -> Compiled:
     """The network with the words of its images edited."""
     changed, encode = replace(compiled), compiled.encode_image
@@ -401,7 +409,7 @@ def in_c(platform: Platform) -> None:
 
 
 CODES = [code for code in ErrorCode if code != ErrorCode.NONE]
-SHORT = (batch, hundred_images, wrong_images, reset_in_mid_transfer, strangers)
+SHORT = (batch, hundred_images, wrong_images, reset_in_mid_transfer, strangers, new_driver)
 SCENARIOS = (*SHORT, timeouts, in_c)
 
 # ------------------------------------------------------------------------------------- platforms
