@@ -98,6 +98,9 @@ class AcceleratorError(DriverError):
         at = f" at layer '{printable(layer)}'" if layer is not None else ""
         super().__init__(f"accelerator error {code:#04x} {name}{at}: {self.remedy}")
 
+    def __reduce__(self) -> tuple:
+        return type(self), (self.code, self.layer)
+
 
 class AcceleratorTimeout(DriverError):
     """Something did not happen in time; the message says what, and what STATUS was."""

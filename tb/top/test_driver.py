@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import pickle
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -351,6 +352,8 @@ def error(platform: Platform, code: ErrorCode) -> None:
     problem = raises(AcceleratorError, f"{code:#04x} {code.name}", go)
     assert problem.code == code and problem.remedy == REMEDIES[code] and problem.remedy
     assert (problem.layer is not None) == (code in LAYER_ERRORS)
+    copy = pickle.loads(pickle.dumps(problem))
+    assert (str(copy), copy.code, copy.layer) == (str(problem), code, problem.layer)
     if code in FAULTY_LAYER:
         assert problem.layer == SMALL.layers[FAULTY_LAYER[code]].name
     assert accelerator.mmio.read(Register.STATUS) & ~Status.PROG_VALID == 0
