@@ -166,21 +166,29 @@ run("sh", "-c", sys.argv[1])
 
 
 def test_exception_in_a_pool_stops_its_commands(tmp_path):
-    codes, start = [], time.monotonic()
+    """And none of another pool."""
+    codes, start, go = [], time.monotonic(), tmp_path / "go"
 
-    def work():
+    def work(*command):
         with tempfile.TemporaryFile() as log:
-            codes.append(process.run(["sleep", "60"], log, cwd=tmp_path, timeout=60))
+            codes.append(process.run(command, log, cwd=tmp_path, timeout=60))
 
-    with pytest.raises(KeyboardInterrupt), process.pool(2) as pool:
-        jobs = [pool.submit(work) for _ in range(4)]
-        while len(process._watchdog.sessions()) < 2:
-            time.sleep(0.01)
-        raise KeyboardInterrupt
-    assert time.monotonic() - start < PATIENCE and not codes and not process._watchdog.sessions()
-    assert all(job.cancelled() or isinstance(job.exception(), process.Stopped) for job in jobs)
-    with tempfile.TemporaryFile() as log:
-        assert process.run(["true"], log, cwd=tmp_path, timeout=60) == 0
+    def sessions():
+        return [item for item in list(process._watchdog._left) if item.isdigit()]
+
+    with process.pool(1) as other:
+        kept = other.submit(work, "sh", "-c", "until test -e go; do sleep 0.01; done")
+        with pytest.raises(KeyboardInterrupt), process.pool(2) as pool:
+            jobs = [pool.submit(work, "sleep", "60") for _ in range(4)]
+            while len(sessions()) < 3:
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+        assert time.monotonic() - start < PATIENCE and not codes and len(sessions()) == 1
+        assert all(job.cancelled() or isinstance(job.exception(), process.Stopped) for job in jobs)
+        go.touch()
+        kept.result()
+        other.submit(work, "true").result()
+    assert codes == [0, 0] and not sessions()
 
 
 def test_forked_process_announces_for_itself(tmp_path):
@@ -188,7 +196,7 @@ def test_forked_process_announces_for_itself(tmp_path):
     code = f"""{PARENT}
 import os, threading, time
 threading.Thread(target=run, args=("sh", "-c", sys.argv[1])).start()
-while not process._watchdog.sessions():
+while not any(map(str.isdigit, list(process._watchdog._left))):
     time.sleep(0.01)
 if not os.fork():
     run("touch", sys.argv[2])

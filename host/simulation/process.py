@@ -62,11 +62,6 @@ class _Watchdog:
             self._left.discard(str(item))
             self._write("-", str(item))
 
-    def sessions(self) -> list[int]:
-        """The sessions that run."""
-        with self._lock:
-            return [int(item) for item in self._left if item.isdigit()]
-
     def close(self) -> None:
         """Let the watchdog end."""
         with self._lock:
@@ -113,8 +108,31 @@ class _Watchdog:
         return self._pipe
 
 
+class _Pool:
+    """The sessions of a pool's threads, and whether they are to end."""
+
+    def __init__(self) -> None:
+        self.sessions: set[int] = set()
+        self.stopping = False
+
+    def check(self) -> None:
+        """Raises Stopped in a pool that is to end."""
+        if self.stopping:
+            raise Stopped
+
+    def stop(self) -> None:
+        """Kill every command that runs; none begins any more."""
+        self.stopping = True
+        for session in list(self.sessions):
+            watchdog.kill_session(session)
+
+
+class _Thread(threading.local):
+    pool = _Pool()  # of the threads outside of pools, which nobody stops
+
+
 _watchdog = _Watchdog()
-_stopping = threading.Event()
+_thread = _Thread()
 atexit.register(_watchdog.close)
 os.register_at_fork(after_in_child=_watchdog.forget)
 
@@ -150,6 +168,7 @@ def started(
     output  where stdout and stderr go
     Raises FileNotFoundError if there is no such program.
     """
+    pool = _thread.pool
     with folder() as temporary:
         env = environment.child({**(env or {}), "TMPDIR": str(temporary)})
         if not shutil.which(command[0], path=env["PATH"]):
@@ -167,12 +186,13 @@ def started(
             )
             try:
                 _watchdog.begin(process.pid)
-                if _stopping.is_set():
-                    raise Stopped
+                pool.sessions.add(process.pid)
+                pool.check()
                 gate.write(b"\n")
                 yield process
             finally:
                 watchdog.kill_session(process.pid)
+                pool.sessions.discard(process.pid)
                 _watchdog.end(process.pid)
                 process.wait()
 
@@ -193,8 +213,7 @@ def run(
     """
     with started(command, cwd=cwd, env=env, output=log) as process:
         _wait(process.pid, timeout)
-    if _stopping.is_set():
-        raise Stopped
+    _thread.pool.check()
     return process.returncode
 
 
@@ -208,26 +227,17 @@ def _wait(pid: int, timeout: float) -> None:
         nap = min(2 * nap, _LONGEST_NAP)
 
 
-def kill_all() -> None:
-    """Kill every command that runs; the calls of `run` return."""
-    for session in _watchdog.sessions():
-        watchdog.kill_session(session)
-
-
 @contextlib.contextmanager
 def pool(jobs: int) -> Iterator[futures.ThreadPoolExecutor]:
     """Threads that run commands.
 
     An exception in the block, an interrupt for example, kills them and drops what has not begun.
     """
-    try:
-        with futures.ThreadPoolExecutor(jobs) as executor:
-            try:
-                yield executor
-            except BaseException:
-                _stopping.set()
-                executor.shutdown(wait=False, cancel_futures=True)
-                kill_all()
-                raise
-    finally:
-        _stopping.clear()
+    own = _Pool()
+    with futures.ThreadPoolExecutor(jobs, "", setattr, (_thread, "pool", own)) as executor:
+        try:
+            yield executor
+        except BaseException:
+            executor.shutdown(wait=False, cancel_futures=True)
+            own.stop()
+            raise
