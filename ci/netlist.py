@@ -8,7 +8,6 @@ of; a wrapper refuses parameters other than those that its netlist was made with
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import re
 import time
@@ -17,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 from host.simulation import process
+from host.simulation.locks import locked
 from host.simulation.rtl_index import ROOT, RtlIndex, SourceError
 from model.common.errors import UserError
 
@@ -110,9 +110,7 @@ def generate(index: RtlIndex, module: str, parameters: Mapping[str, object]) -> 
     name = "-".join([module, *(f"{k}={v}" for k, v in parameters.items())])
     folder = FOLDER / f"{name}-{digest.hexdigest()[:12]}"
     netlist, wrapper = ROOT / folder / f"{module}_netlist.v", ROOT / folder / f"{module}.sv"
-    netlist.parent.mkdir(parents=True, exist_ok=True)
-    with open(ROOT / folder / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(ROOT / folder / "lock"):
         if not wrapper.exists():
             _synthesize(module, files, parameters, folder)
             wrapper.write_text(_wrapper(_header(index, module), parameters), encoding="utf-8")

@@ -25,7 +25,7 @@ def test_a_folder_serves_one_run_at_a_time(toy):
     theirs.parent.mkdir(exist_ok=True)
     theirs.write_text("theirs")
     with futures.ThreadPoolExecutor(1) as pool:
-        with runner._locked(toy.folder / ".run.lock"):
+        with runner.locked(toy.folder / ".run.lock"):
             job = pool.submit(toy.run, "test_adds_one")
             time.sleep(1)
             assert not job.done() and theirs.read_text() == "theirs"
@@ -124,24 +124,20 @@ def test_the_compiler_and_the_simulators_count_by_their_versions():
         assert runner.tools("icarus")[-1].startswith("Icarus Verilog version")
 
 
-def test_only_whole_models_that_nobody_used_for_a_while_go(tmp_path):
-    def model(name, age=0.0, whole=True):
+def test_only_models_that_nobody_builds_or_used_for_a_while_go(tmp_path):
+    def model(name, age, whole=True):
         folder = tmp_path / name
         folder.mkdir()
         if whole:
             (folder / "built.json").touch()
-            os.utime(folder / "built.json", (time.time() - age,) * 2)
+        os.utime(folder / "built.json" if whole else folder, (time.time() - age,) * 2)
         return folder
 
-    current, old = (
-        model("current", 2 * runner.KEEP_OLD_MODELS),
-        model("old", runner.KEEP_OLD_MODELS + 60),
-    )
-    fresh, begun, lock = (
-        model("fresh", runner.KEEP_OLD_MODELS - 60),
-        model("begun", whole=False),
-        tmp_path / "old.lock",
-    )
-    lock.touch()
-    runner._drop_old_models(tmp_path, current)
-    assert not old.exists() and all(path.exists() for path in (current, fresh, begun, lock))
+    long, short = runner.KEEP_OLD_MODELS + 60, runner.KEEP_OLD_MODELS - 60
+    old, interrupted = model("old", long), model("interrupted", long, False)
+    current, fresh = model("current", long), model("fresh", short)
+    begun, built = model("begun", short, False), model("built", long, False)
+    with runner.locked(tmp_path / "built.lock"):
+        runner._drop_old_models(tmp_path, current)
+    assert not old.exists() and not interrupted.exists()
+    assert all(path.exists() for path in (current, fresh, begun, built))

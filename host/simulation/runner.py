@@ -10,7 +10,6 @@ own.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import json
@@ -23,13 +22,14 @@ import tempfile
 import time
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Literal, get_args
 
 from host.simulation import defined_tests, environment, process
+from host.simulation.locks import locked
 from host.simulation.rtl_index import ROOT, RtlIndex
 from host.simulation.simulators import (
     VERILATOR_MAIN,
@@ -46,7 +46,7 @@ VERDICT = "verdict.txt"  # why a run failed, empty if it passed; none until its 
 SOURCES = "sources.txt"  # digest of the sources that a run stands for
 BUILD_TIMEOUT = 1200.0
 PACKAGES = sysconfig.get_path("purelib")  # models load cocotb's libraries from it
-KEEP_OLD_MODELS = 3600.0  # seconds since last use before a superseded model is deleted
+KEEP_OLD_MODELS = 3600.0  # seconds since last use before a model is deleted
 _VERILATOR_FLAGS = (
     *("-O3", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--assert", "--no-timing"),
     *("--x-assign", "unique", "--x-initial", "unique", "--quiet-stats"),
@@ -181,7 +181,7 @@ def build(
     folder = BUILD / "sim" / slug(toplevel, sim, recipe.parameters, waves, coverage)
     build_dir = folder / _digest(recipe, files)
     start = time.monotonic()
-    with _locked(build_dir.with_suffix(".lock")):
+    with locked(build_dir.with_suffix(".lock")):
         stamp = build_dir / "built.json"
         cached = stamp.exists()
         if not cached:
@@ -280,22 +280,20 @@ def _runtime_dir(recipe: _Recipe) -> Path:
 
 
 def _drop_old_models(folder: Path, current: Path) -> None:
-    """Delete superseded models of the same top level that nobody used for a while."""
-    for stamp in folder.glob("*/built.json"):
-        with contextlib.suppress(FileNotFoundError):  # another run has just deleted it
-            old = time.time() - stamp.stat().st_mtime > KEEP_OLD_MODELS
-            if old and stamp.parent != current:
-                shutil.rmtree(stamp.parent, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a file lock: two runs that need the same model build it once, and two that need the same
-    folder come one after the other."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+    """Delete models of the same top level that nobody used for a while: superseded ones, and what
+    interrupted builds have left."""
+    for path in folder.iterdir():
+        if path == current or not path.is_dir():
+            continue
+        # Another run builds it, or has just deleted it.
+        with (
+            contextlib.suppress(BlockingIOError, FileNotFoundError),
+            locked(path.with_suffix(".lock"), wait=False),
+        ):
+            stamp = path / "built.json"
+            used = (stamp if stamp.exists() else path).stat().st_mtime
+            if time.time() - used > KEEP_OLD_MODELS:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def slug(
@@ -330,7 +328,7 @@ def simulate(
     sources  digest of what the run stands for, kept in its folder
     Returns a Result; failing is a result, not an exception.
     """
-    with _locked(run_dir.with_name(f".{run_dir.name}.lock")):
+    with locked(run_dir.with_name(f".{run_dir.name}.lock")):
         shutil.rmtree(run_dir, ignore_errors=True)
         run_dir.mkdir(parents=True)
         (run_dir / SOURCES).write_text(sources, encoding="utf-8")
