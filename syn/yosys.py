@@ -13,7 +13,7 @@ from host.simulation import process
 from host.simulation.rtl_index import ROOT, RtlIndex
 from model.common.errors import UserError
 
-TIMEOUT = 3600.0
+TIMEOUT = 4 * 3600.0  # seconds; the whole takes an hour beside others
 
 
 class SynthesisError(UserError):
@@ -43,12 +43,16 @@ def run(script: list[str], folder: Path) -> None:
 
 def call(command: list[str], log: Path) -> None:
     """Run a tool in ROOT with its output in `log`. Raises SynthesisError."""
-    with open(log, "wb") as handle:
-        code = process.run(command, handle, cwd=ROOT, timeout=TIMEOUT)
+    tool = Path(command[0]).name
+    try:
+        with open(log, "wb") as handle:
+            code = process.run(command, handle, cwd=ROOT, timeout=TIMEOUT)
+    except process.CommandTimeout as error:
+        raise SynthesisError(f"{tool} failed: {error} (see {log})") from None
     if code:
         lines = log.read_text(errors="replace").splitlines()
         errors = [line for line in lines if "ERROR" in line] or lines[-1:] or ["no output"]
-        raise SynthesisError(f"{Path(command[0]).name} failed: {errors[-1].strip()} (see {log})")
+        raise SynthesisError(f"{tool} failed: {errors[-1].strip()} (see {log})")
 
 
 def read_sources(index: RtlIndex, module: str, parameters: Mapping[str, int]) -> list[str]:

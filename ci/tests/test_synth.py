@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from host.simulation.rtl_index import ROOT, RtlIndex
 from model.common.errors import UserError
 from syn import __main__ as synth
-from syn import baseline, block_registers, floorplan, measure
+from syn import baseline, block_registers, floorplan, measure, yosys
 from syn.__main__ import PLAN, WHOLE, chosen
 from syn.harness import Port, harness
 from syn.measure import Area, Routed
@@ -139,6 +139,12 @@ def test_registers_of_two_clocks_stay_behind_a_multiplier():
     cells = _multiplier_and_register(3)
     before = json.dumps(cells)
     assert block_registers.move(cells, {20, 21}) == 0 and json.dumps(cells) == before
+
+
+def test_a_tool_that_does_not_end_is_named_with_its_log(tmp_path, monkeypatch):
+    monkeypatch.setattr(yosys, "TIMEOUT", 0.1)
+    with pytest.raises(yosys.SynthesisError, match=r"sleep failed: no end after 0.1 s .*/log\)"):
+        yosys.call(["sleep", "60"], tmp_path / "log")
 
 
 def test_a_block_is_mapped_placed_and_routed(tmp_path, monkeypatch):
