@@ -12,6 +12,7 @@ from typing import Any
 import click
 import yaml
 
+from host.simulation.locks import locked
 from host.simulation.progress import Heartbeat
 from host.simulation.rtl_index import ROOT, RtlIndex
 from model.common.command import Command
@@ -41,13 +42,20 @@ def boards() -> dict[str, Any]:
 def build(index: RtlIndex, board: str, parameters: Mapping[str, int], seed: int) -> Built:
     """The bitstream of a board's top level, which `index` holds. One that misses its clocks is not
     written. Raises SynthesisError."""
-    plan = boards()[board]
-    top, constraints = plan["top"], BOARDS / plan["constraints"]
     digest = hashlib.sha256(repr([sorted(parameters.items()), yosys.versions()]).encode())
-    for path in [*index.files(top), *sorted(Path(__file__).parent.glob("*.py"))]:
+    for path in [*index.files(boards()[board]["top"]), *sorted(Path(__file__).parent.glob("*.py"))]:
         digest.update(path.read_bytes())
     folder = measure.FOLDER / board / digest.hexdigest()[:12]
-    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / "lock"):
+        return _build(index, board, parameters, seed, folder)
+
+
+def _build(
+    index: RtlIndex, board: str, parameters: Mapping[str, int], seed: int, folder: Path
+) -> Built:
+    """In a folder that no other command uses."""
+    plan = boards()[board]
+    top, constraints = plan["top"], BOARDS / plan["constraints"]
     netlist, config, bits = (folder / f"{board}.{end}" for end in ("json", "config", "bit"))
     report = folder / "report.json"
     if not netlist.exists():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from host.simulation.locks import locked
 from host.simulation.rtl_index import ROOT, RtlIndex
 from model.common.files import write_text
 from syn import block_registers, floorplan, harness, yosys
@@ -60,29 +62,29 @@ class Routed:
 
 def area(index: RtlIndex, block: str, parameters: Mapping[str, int]) -> Area:
     """Map `block` on 7-series, flat but for its PEs. Raises SynthesisError."""
-    folder = _folder(index, "xc7", block, parameters)
-    done = folder / "area.json"
-    if not done.exists():
-        stat = folder / "stat.json"
-        script = [
-            *yosys.read_sources(index, block, parameters),
-            f"setattr -mod -set keep_hierarchy 1 {_KEPT}",
-            f"synth_xilinx -flatten -family xc7 -noiopad -top {block}",
-            f"tee -o {local(stat)} stat -json -tech xilinx",
-        ]
-        yosys.run(script, folder)
-        found = yosys.statistics(stat)
-        measured = Area(
-            block,
-            dict(parameters),
-            lc=found["LC"],
-            lut=sum(n for cell, n in found.items() if cell.startswith("LUT")),
-            ff=sum(n for cell, n in found.items() if cell.startswith("FD")),
-            dsp=found.get("DSP48E1", 0),
-            ramb36=sum(n * found.get(cell, 0) for cell, n in _XC7_RAM.items()) / 2,
-        )
-        write_text(done, json.dumps(asdict(measured)))
-    return Area(**json.loads(done.read_text()))
+    with _folder(index, "xc7", block, parameters) as folder:
+        done = folder / "area.json"
+        if not done.exists():
+            stat = folder / "stat.json"
+            script = [
+                *yosys.read_sources(index, block, parameters),
+                f"setattr -mod -set keep_hierarchy 1 {_KEPT}",
+                f"synth_xilinx -flatten -family xc7 -noiopad -top {block}",
+                f"tee -o {local(stat)} stat -json -tech xilinx",
+            ]
+            yosys.run(script, folder)
+            found = yosys.statistics(stat)
+            measured = Area(
+                block,
+                dict(parameters),
+                lc=found["LC"],
+                lut=sum(n for cell, n in found.items() if cell.startswith("LUT")),
+                ff=sum(n for cell, n in found.items() if cell.startswith("FD")),
+                dsp=found.get("DSP48E1", 0),
+                ramb36=sum(n * found.get(cell, 0) for cell, n in _XC7_RAM.items()) / 2,
+            )
+            write_text(done, json.dumps(asdict(measured)))
+        return Area(**json.loads(done.read_text()))
 
 
 def routed(
@@ -94,13 +96,12 @@ def routed(
 ) -> Routed:
     """Map, place and route `block` on an ECP5 between shift registers; whole: it fills half of the
     part. Raises SynthesisError."""
-    folder = _folder(index, "ecp5", block, parameters)
-    netlist = folder / "netlist.json"
-    if not netlist.exists():
-        _map_ecp5(index, block, parameters, folder)
     goal = WHOLE_MHZ if whole else TARGET_MHZ
     options = ["--freq", str(goal), *(FOR_WHOLE if whole else ())]
-    reports = {seed: _place_and_route(folder, seed, options) for seed in seeds}
+    with _folder(index, "ecp5", block, parameters) as folder:
+        if not (folder / "netlist.json").exists():
+            _map_ecp5(index, block, parameters, folder)
+        reports = {seed: _place_and_route(folder, seed, options) for seed in seeds}
     mhz = {str(seed): _mhz(report) for seed, report in reports.items()}
     middle = sorted(reports, key=lambda seed: mhz[str(seed)])[(len(seeds) - 1) // 2]
     used = {name: found["used"] for name, found in reports[middle]["utilization"].items()}
@@ -180,12 +181,16 @@ def _cell(name: str) -> str:
     return name.removeprefix("u_block.").split("_TRELLIS_FF")[0].split("_LUT4")[0]
 
 
-def _folder(index: RtlIndex, target: str, block: str, parameters: Mapping[str, int]) -> Path:
-    """Folder of a measurement, named by all that decides it: what lies there is not run again."""
+@contextlib.contextmanager
+def _folder(
+    index: RtlIndex, target: str, block: str, parameters: Mapping[str, int]
+) -> Iterator[Path]:
+    """Folder of a measurement, named by all that decides it: what lies there is not run again. One
+    command has it at a time."""
     facts = [target, sorted(parameters.items()), DEVICE, yosys.versions()]
     digest = hashlib.sha256(repr(facts).encode())
     for path in [*index.files(block), *sorted(Path(__file__).parent.glob("*.py"))]:
         digest.update(path.read_bytes())
     folder = FOLDER / target / f"{block}-{digest.hexdigest()[:12]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    with locked(folder / "lock"):
+        yield folder

@@ -6,6 +6,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from host.simulation import process
+from host.simulation.locks import locked
 from host.simulation.rtl_index import ROOT, RtlIndex
 from model.common.errors import UserError
 from syn import __main__ as synth
@@ -145,6 +147,19 @@ def test_a_tool_that_does_not_end_is_named_with_its_log(tmp_path, monkeypatch):
     monkeypatch.setattr(yosys, "TIMEOUT", 0.1)
     with pytest.raises(yosys.SynthesisError, match=r"sleep failed: no end after 0.1 s .*/log\)"):
         yosys.call(["sleep", "60"], tmp_path / "log")
+
+
+def test_one_command_at_a_time_measures_in_a_folder(monkeypatch):
+    def run(script, folder):
+        with pytest.raises(BlockingIOError), locked(folder / "lock", wait=False):
+            pass
+        design = {"num_cells_by_type": {}, "estimated_num_lc": 7}
+        (folder / "stat.json").write_text(json.dumps({"design": design}))
+
+    monkeypatch.setattr(yosys, "run", run)
+    with process.folder(measure.FOLDER) as folder:
+        monkeypatch.setattr(measure, "FOLDER", folder)
+        assert measure.area(RtlIndex(), "loop_counter", {}).lc == 7
 
 
 def test_a_block_is_mapped_placed_and_routed(tmp_path, monkeypatch):
