@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import sys
 import time
@@ -39,6 +38,7 @@ from ci.coverage_points import (
 from host.simulation import runner
 from host.simulation.rtl_index import ROOT
 from model.common.command import Command
+from model.common.cores import cores
 from model.common.files import write_text
 
 log = logging.getLogger(__name__)
@@ -209,7 +209,7 @@ def annotate(coverage: FileCoverage) -> list[dict[str, Any]]:
 @click.option(
     "--jobs",
     type=click.IntRange(1),
-    default=os.cpu_count(),
+    default=cores(),
     help="builds and simulations at a time (default: all cores)",
 )
 @click.option(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import concurrent.futures as futures
 import logging
-import os
 import re
 import shutil
 import sys
@@ -24,6 +23,7 @@ from host.simulation import process, simulators
 from host.simulation.progress import Heartbeat
 from host.simulation.rtl_index import ROOT, RtlIndex, SourceError
 from model.common.command import Command
+from model.common.cores import cores
 
 log = logging.getLogger(__name__)
 
@@ -184,7 +184,7 @@ def _prepare_yosys() -> list[str]:
 @click.option(
     "--jobs",
     type=click.IntRange(1),
-    default=os.cpu_count(),
+    default=cores(),
     help="commands at a time (default: all cores)",
 )
 @click.option("--only", default="", help="run only checks whose name contains this")

@@ -8,7 +8,6 @@ registered test, or if the testplan does not hold (ci/testplan.py).
 
 from __future__ import annotations
 
-import os
 import secrets
 import subprocess
 import sys
@@ -19,12 +18,13 @@ from ci import registry, results, testplan
 from host.simulation import environment, runner
 from host.simulation.rtl_index import ROOT
 from model.common.command import Command
+from model.common.cores import cores
 from model.common.errors import UserError
 
 
 @click.command(cls=Command, help=__doc__)
 @click.option("--sim", type=click.Choice(registry.SIMULATORS), help="one simulator only")
-@click.option("--jobs", type=click.IntRange(1), default=os.cpu_count(), help="tests at a time")
+@click.option("--jobs", type=click.IntRange(1), default=cores(), help="tests at a time")
 @click.option("--seed", default="1", help="a number, or 'random'; each case derives its own")
 @click.option("--nightly", is_flag=True, help="also the long tests")
 def main(sim: str | None, jobs: int, seed: str, nightly: bool) -> None:

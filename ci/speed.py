@@ -21,13 +21,14 @@ import numpy as np
 from host.simulation import process
 from host.simulation.rtl_index import ROOT
 from model.common.command import Command
+from model.common.cores import cores
 from model.common.errors import UserError, printable
 
 NETWORK = ROOT / "model" / "zoo" / "nin-cifar10.clipq.npz"
 IMAGES = ROOT / "model" / "zoo" / "cifar10-test-images.npz"
 FOLDER = ROOT / "build" / "speed"  # checkouts of other commits
 TIMEOUT = 3600.0
-CORES = len(os.sched_getaffinity(0))
+CORES = cores()
 
 
 def call(command: list[str], folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 from host.driver import Results
 from host.simulation import environment, process, runner
 from host.simulation.progress import Heartbeat
+from model.common.cores import cores
 from model.common.errors import UserError
 from model.compiler import Compiled, compile_network
 from model.compiler.hardware import Hardware
@@ -108,7 +108,7 @@ def run_rtl(
         stream_words=max(len(compiled.program), len(compiled.weights)),
         result_words=compiled.total_result_beats,
     )
-    count = max(1, min(simulations or len(os.sched_getaffinity(0)), len(images)))
+    count = max(1, min(simulations or cores(), len(images)))
     jobs = [Job(compiled, share, _limit(compiled)) for share in np.array_split(images, count)]
     with contextlib.ExitStack() as stack:
         folders = [stack.enter_context(process.folder(runner.BUILD / "run")) for _ in jobs]

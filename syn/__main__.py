@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures as futures
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -19,6 +18,7 @@ from host.simulation import process
 from host.simulation.progress import Heartbeat
 from host.simulation.rtl_index import ROOT, RtlIndex
 from model.common.command import Command
+from model.common.cores import cores
 from model.common.errors import UserError
 from model.common.files import write_text
 from model.compiler.program_format import ARRAYS, PES
@@ -125,7 +125,7 @@ def summary(result: measure.Area | measure.Routed, modules: int) -> dict[str, fl
     show_default=True,
     help="runs of place and route, whose median counts",
 )
-@click.option("--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True)
+@click.option("--jobs", type=click.IntRange(1), default=cores(), show_default=True)
 @click.option("--check", is_flag=True, help="fail for a figure worse than syn/baseline.json")
 @click.option("--update", is_flag=True, help="write the figures into syn/baseline.json")
 def main(

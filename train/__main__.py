@@ -1,6 +1,5 @@
 """Training, export and evaluation. `python -m train --help`."""
 
-import os
 from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
@@ -10,6 +9,7 @@ import click
 from click import option
 
 from model.common.command import Command
+from model.common.cores import cores
 from model.common.errors import UserError, printable
 from model.common.files import check_output
 from train import checkpoint, sources, tables
@@ -29,7 +29,7 @@ COMMON = (
     option("--dataset", type=DATASETS, help="Of a recipe that has a choice. [its own]"),
     option("--seed", type=SEED, help="Instead of the recipe's."),
     option("--device", type=DEVICES, default="cpu", help="Several: torchrun --nproc-per-node=gpu."),
-    option("--threads", type=THREADS, default=os.cpu_count(), help="Of the CPU."),
+    option("--threads", type=THREADS, default=cores(), help="Of the CPU."),
     option("--stages", "folder", type=FOLDER, default=STAGES, help="What the stages leave behind."),
 )
 

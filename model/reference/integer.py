@@ -8,7 +8,6 @@ has.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, overload
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from threadpoolctl import ThreadpoolController
 
+from model.common.cores import cores
 from model.network import Layer, Network, check_input
 from model.reference.requantize import requantize, shift_round
 
@@ -50,9 +50,9 @@ def run_integer(
     after every small product, which is 13 times slower on a busy machine.
     """
     images = check_input(net, images).astype(np.int32)
-    cores = os.cpu_count() or 1
-    shares = np.array_split(images, max(1, min(cores, len(images))))
-    with BLAS.limit(limits=1, user_api="blas"), ThreadPoolExecutor(cores) as pool:
+    threads = max(1, min(cores(), len(images)))
+    shares = np.array_split(images, threads)
+    with BLAS.limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
         results = list(pool.map(lambda share: _run(net, share, keep), shares))
     tensors = {name: np.concatenate([result[name] for result in results]) for name in results[0]}
     return tensors if keep else tensors[net.output.name]
