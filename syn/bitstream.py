@@ -23,6 +23,7 @@ from syn.yosys import local
 
 BOARDS = Path(__file__).parent / "boards"
 PLACES = (ROOT / "rtl", ROOT / "syn")
+LEAST = {"CLOCKS_PER_BIT": 4, "GAP_CYCLES": 2}  # Hardware knows the accelerator's own limits
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ def _setting(text: str) -> tuple[str, int]:
     name, _, value = text.partition("=")
     if not name.isidentifier() or not value.isdecimal():
         raise UserError(f"--set {printable(text)}: must be NAME=NUMBER, such as BANK_WORDS=512")
+    if int(value) < (least := LEAST.get(name, 0)):
+        raise UserError(f"--set {printable(text)}: must be at least {least}")
     return name, int(value)
 
 

@@ -6,10 +6,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from model.compiler.errors import CompileError
-from model.compiler.program_format import ARRAYS, PES
+from model.compiler.program_format import ARRAYS, PES, QUAD_ADDR_W
 
 MODULE_COUNTS = (4, 8, 16)
 PLANE_COUNTS = (2, 3)
+MOST_BANK_WORDS = 1 << (QUAD_ADDR_W - 3)
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class Hardware:
             raise CompileError(f"MODULES must be one of {MODULE_COUNTS}, got {self.num_modules}")
         if self.planes not in PLANE_COUNTS:
             raise CompileError(f"PLANES must be one of {PLANE_COUNTS}, got {self.planes}")
+        if not 2 <= self.bank_words <= MOST_BANK_WORDS:
+            raise CompileError(
+                f"BANK_WORDS must be from 2 to {MOST_BANK_WORDS}, got {self.bank_words}"
+            )
         if self.weight_words & (self.weight_words - 1):
             raise CompileError(f"WEIGHT_WORDS must be a power of two, got {self.weight_words}")
         if self.weight_words < self.pass_words:
