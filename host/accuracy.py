@@ -8,64 +8,32 @@ int|torch] [--limit N]
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
 import click
 import numpy as np
-from tqdm import tqdm
 
+from host.run import BACKENDS
 from host.simulation.runner import BUILD
 from model.common.command import Command
 from model.common.files import file_name, write_text
 from model.data.cifar import SETS, class_names, load_cifar
 from model.data.images import ImageError, pixels_to_input
 from model.network import Network, load_network
-from model.reference.integer import run_integer
 
-BATCH = 50
 FOLDER = BUILD / "accuracy"
 
 
-def make_backend(net: Network, backend: str) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from int32 images [N, C, H, W] to the last layer's int32 [N, C, H, W]; backend:
-    "int" or "torch"."""
-    if backend == "int":
-        return lambda images: run_integer(net, images)
-    if backend == "torch":
-        import torch  # takes seconds to import, and the int backend does without
-
-        from model.reference.torch_net import TorchNet
-
-        module = TorchNet(net)
-        return lambda images: module(torch.from_numpy(images)).numpy()
-    raise ValueError(f"unknown backend '{backend}'; there are int, torch")
-
-
-def predict(
-    net: Network,
-    pixels: np.ndarray,
-    backend: str = "int",
-    batch: int = BATCH,
-    progress: bool = False,
-) -> np.ndarray:
+def predict(net: Network, pixels: np.ndarray, backend: str = "int") -> np.ndarray:
     """int64 [N]: the class (first largest output) of each image, uint8 [N, C, H, W]. Raises
     ImageError where outputs are not class scores."""
     check_scores(net)
-    run = make_backend(net, backend)
-    starts = range(0, len(pixels), batch)
-    scores = []
-    with tqdm(total=len(pixels), unit="image", disable=not progress) as bar:
-        for start in starts:
-            images = pixels_to_input(net, pixels[start : start + batch])
-            scores.append(run(images)[:, :, 0, 0])
-            bar.update(len(images))
-    return np.concatenate(scores).argmax(axis=1) if scores else np.zeros(0, np.int64)
+    return BACKENDS[backend](net, pixels_to_input(net, pixels))["y"][:, :, 0, 0].argmax(axis=1)
 
 
 @click.command(cls=Command)
 @click.option("--net", "path", required=True, help="Network file, *.clipq.npz.")
 @click.option("--dataset", type=click.Choice(list(SETS)), required=True)
-@click.option("--backend", type=click.Choice(["int", "torch"]), default="int", show_default=True)
+@click.option("--backend", type=click.Choice(list(BACKENDS)), default="int", show_default=True)
 @click.option("--limit", type=click.IntRange(min=1), help="Use the first N test images only.")
 def main(path: str, dataset: str, backend: str, limit: int | None) -> None:
     """Top-1 accuracy of a network on the CIFAR test images."""
@@ -73,7 +41,7 @@ def main(path: str, dataset: str, backend: str, limit: int | None) -> None:
     pixels, labels = load_cifar(dataset, "test")
     check_classes(net, dataset)
     pixels, labels = pixels[:limit], labels[:limit]
-    answers = predict(net, pixels, backend, progress=True)
+    answers = predict(net, pixels, backend)
     right = int((answers == labels).sum())
     names = class_names(dataset)
     confusion = np.zeros((len(names), len(names)), int)

@@ -52,13 +52,12 @@ def run_torch(net: Network, images: np.ndarray) -> dict:
 
     from model.reference.torch_net import TorchNet
 
-    module = TorchNet(net).eval()
-
-    def forward(part: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            return module(torch.from_numpy(part)).numpy()
-
+    module = TorchNet(net)
+    forward = lambda part: module(torch.from_numpy(part)).numpy()
     return {"y": run_batches(forward, net, images, "torch")}
+
+
+BACKENDS = {"int": run_int, "torch": run_torch}
 
 
 def run_rtl(net: Network, images: np.ndarray, modules: int, planes: int = 3) -> dict:
@@ -128,7 +127,7 @@ def main(
     if backend == "rtl":
         results = run_rtl(net, images, int(modules), int(planes))
     else:
-        results = (run_int if backend == "int" else run_torch)(net, images)
+        results = BACKENDS[backend](net, images)
     with output(out_path) as handle:
         np.savez_compressed(handle, **results)
     shape = " x ".join(map(str, results["y"].shape))

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from host import accuracy
+from host import accuracy, run
 from host.accuracy import main, predict
 from model.data import cifar
 from model.data.cifar import CifarError, class_names, load_cifar
@@ -430,12 +430,13 @@ def run_command(tmp_path, net, *options):
 @pytest.mark.parametrize("backend", ["int", "torch"])
 def test_accuracy_command(official, tmp_path, backend, monkeypatch):
     monkeypatch.setattr(accuracy, "FOLDER", tmp_path / "accuracy")
+    monkeypatch.setattr(run, "BATCH", 6)
     result = run_command(tmp_path, label_reader(), "--backend", backend)
     assert result.exit_code == 0 and result.stdout.endswith("top-1 100.00 % (40 of 40)\n")
     images, labels = load_cifar("cifar10", "test")
     wrong = images.copy()
     wrong[:7, 0] = (labels[:7, None, None] + 1) % 10
-    assert (predict(label_reader(), wrong, backend, batch=6) == labels).sum() == 33
+    assert (predict(label_reader(), wrong, backend) == labels).sum() == 33
     result = run_command(tmp_path, label_reader(), "--backend", backend, "--limit", "7")
     assert result.stdout.endswith("top-1 100.00 % (7 of 7)\n")
     kept = [json.loads(p.read_text())["images"] for p in (tmp_path / "accuracy").glob("*")]
