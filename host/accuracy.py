@@ -38,8 +38,8 @@ def predict(net: Network, pixels: np.ndarray, backend: str = "int") -> np.ndarra
 def main(path: str, dataset: str, backend: str, limit: int | None) -> None:
     """Top-1 accuracy of a network on the CIFAR test images."""
     net = load_network(path)
-    pixels, labels = load_cifar(dataset, "test")
     check_classes(net, dataset)
+    pixels, labels = load_cifar(dataset, "test")
     pixels, labels = pixels[:limit], labels[:limit]
     answers = predict(net, pixels, backend)
     right = int((answers == labels).sum())
@@ -75,8 +75,8 @@ def check_scores(net: Network, dataset: str | None = None) -> None:
 
 def check_classes(net: Network, dataset: str) -> None:
     """Refuse a network of other classes: its accuracy would mean nothing."""
-    names = class_names(dataset)
     check_scores(net, dataset)
+    names = class_names(dataset)
     if net.classes and list(net.classes) != names:
         raise ImageError(
             f"the classes of network '{net.name}' are not those of {dataset}, in its order"

@@ -443,7 +443,9 @@ def test_accuracy_command(official, tmp_path, backend, monkeypatch):
     assert kept == ([40] if backend == "int" else [])  # of the integers and all images
 
 
-def test_accuracy_errors(official, tmp_path):
+def test_accuracy_errors(official, tmp_path, monkeypatch):
+    """They are told before images are read, or even downloaded."""
+    monkeypatch.delattr(accuracy, "load_cifar")
     result = run_command(tmp_path, label_reader(outputs=11))
     assert (
         result.exit_code == 1
