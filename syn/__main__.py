@@ -146,6 +146,10 @@ def main(
     """
     plan = yaml.safe_load(PLAN.read_text(encoding="utf-8"))
     work = chosen(plan, blocks)
+    build = modules if planes == "3" else f"{modules}-planes-{planes}"
+    if check:
+        names = [plan["whole"]["module"] if block == WHOLE else block for block in work]
+        baseline.require([f"{target}/{build}/{name}" for name in names], seeds)
     job = Measurement(plan, target, int(modules), int(planes), seeds)
     results: list[measure.Area | measure.Routed] = []
 
@@ -158,7 +162,6 @@ def main(
             results.append(done.result())
     results.sort(key=lambda r: r.block)
     Console(width=None if sys.stdout.isatty() else 120).print(table(target, results))
-    build = modules if planes == "3" else f"{modules}-planes-{planes}"
     out = measure.FOLDER / f"{target}-{build}.json"
     write_text(out, json.dumps([asdict(r) for r in results], indent=1) + "\n")
     click.echo(f"figures: {out.relative_to(ROOT)}")

@@ -1,8 +1,8 @@
 """Figures that must not get worse unaware: syn/baseline.json, changed on purpose only.
 
 An entry is named target/build/block; the build is the number of modules, and -planes-2 for two
-index planes. A block gets worse when its logic cells grow by more than
-2 % or its clock falls by more than 5 %.
+index planes. `seeds` are the runs of place and route whose median clock it has. A block gets worse
+when its logic cells grow by more than 2 % or its clock falls by more than 5 %.
 """
 
 from __future__ import annotations
@@ -31,17 +31,27 @@ def figures(target: str, build: str, results: Sequence[Area | Routed]) -> dict[s
 def _figures(result: Area | Routed) -> dict[str, float]:
     if isinstance(result, Area):
         return {"cells": result.lc}
-    return {"cells": result.lut4, "mhz": result.median_mhz}
+    return {"cells": result.lut4, "mhz": result.median_mhz, "seeds": len(result.mhz)}
+
+
+def require(names: Sequence[str], seeds: int) -> None:
+    """Raise UserError unless there are figures of all these entries, of as many seeds."""
+    known = read()
+    if missing := [name for name in names if name not in known]:
+        raise UserError(
+            f"{FILE.name} has no {', '.join(missing)}: name blocks that it has (BLOCK=), or write "
+            "them with --update"
+        )
+    if other := [name for name in names if known[name].get("seeds", seeds) != seeds]:
+        found = ", ".join(f"{known[name]['seeds']} for {name}" for name in other)
+        raise UserError(f"--seeds {seeds} is not that of {FILE.name}: {found}")
 
 
 def worse(old: dict[str, dict], new: dict[str, dict]) -> list[str]:
-    """What got worse, one line each; an entry that the baseline lacks counts as worse."""
+    """What got worse, one line each; the baseline has all entries."""
     lines = []
     for name, now in new.items():
-        before = old.get(name)
-        if before is None:
-            lines.append(f"{name}: not in the baseline")
-            continue
+        before = old[name]
         if now["cells"] > before["cells"] * (1 + CELLS_GROWTH):
             lines.append(f"{name}: {now['cells']:,} cells, {before['cells']:,} in the baseline")
         if "mhz" in now and now["mhz"] < before["mhz"] * (1 - CLOCK_LOSS):

@@ -45,11 +45,15 @@ def test_the_harness_connects_every_port_once():
 
 def test_the_baseline_finds_what_got_worse(tmp_path, monkeypatch):
     monkeypatch.setattr(baseline, "FILE", tmp_path / "baseline.json")
-    with pytest.raises(baseline.Worse, match="xc7/4/pe: not in the baseline"):
-        baseline.check("xc7", 4, [AREA])
+    with pytest.raises(UserError, match="baseline.json has no xc7/4/pe, ecp5/4/pe: name blocks"):
+        baseline.require(["xc7/4/pe", "ecp5/4/pe"], 1)
     baseline.update("xc7", 4, [AREA])
     baseline.update("ecp5", 4, [ROUTED])
-    assert json.loads(baseline.FILE.read_text())["ecp5/4/pe"] == {"cells": 100, "mhz": 100.0}
+    entry = {"cells": 100, "mhz": 100.0, "seeds": 3}
+    assert json.loads(baseline.FILE.read_text())["ecp5/4/pe"] == entry
+    with pytest.raises(UserError, match="--seeds 1 is not that of baseline.json: 3 for ecp5/4/pe"):
+        baseline.require(["xc7/4/pe", "ecp5/4/pe"], 1)
+    baseline.require(["xc7/4/pe", "ecp5/4/pe"], 3)
     baseline.check("xc7", 4, [AREA])
     baseline.check("ecp5", 4, [ROUTED])
     with pytest.raises(baseline.Worse, match=r"xc7/4/pe: 103 cells, 100 in the baseline"):
@@ -57,6 +61,12 @@ def test_the_baseline_finds_what_got_worse(tmp_path, monkeypatch):
     slow = Routed("pe", {}, 101, 80, 0, 0, mhz={"1": 94.0})
     with pytest.raises(baseline.Worse, match=r"ecp5/4/pe: 94.0 MHz, 100.0 in the baseline"):
         baseline.check("ecp5", 4, [slow])
+
+
+def test_figures_that_the_baseline_has_not_are_named_before_a_measurement(monkeypatch):
+    monkeypatch.setattr(synth, "Measurement", None)
+    done = CliRunner().invoke(synth.main, ["--check"])
+    assert done.exit_code == 1 and "baseline.json has no ecp5/4/conv_array, " in done.output
 
 
 def _ram_and_register(**changes):
