@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.table import Table
 
 from host import rtl_backend
-from host.simulation import runner
 from model.common.command import Command
 from model.common.errors import UserError, printable
 from model.compiler import compile_network
@@ -27,12 +26,10 @@ CLOCK_HZ = 100e6
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
-def compare_layers(
-    net: Network, images: np.ndarray, hardware: Hardware, model: runner.Model, console: Console
-) -> bool:
+def compare_layers(net: Network, images: np.ndarray, hardware: Hardware, console: Console) -> bool:
     """Debug program: every layer's tensor of the first image against PyTorch."""
     compiled = compile_network(net, hardware, debug=True)
-    run = rtl_backend.run_rtl(net, images[:1], hardware, compiled=compiled, model=model, show=True)
+    run = rtl_backend.run_rtl(net, images[:1], hardware, compiled=compiled, show=True)
     with torch.no_grad():
         expected = TorchNet(net).eval()(torch.from_numpy(images[:1]), keep=True)
     table = Table(title="Every layer of the first image, RTL against PyTorch")
@@ -58,17 +55,12 @@ def compare_layers(
 
 
 def compare_images(
-    net: Network,
-    images: np.ndarray,
-    labels: np.ndarray,
-    hardware: Hardware,
-    model: runner.Model,
-    console: Console,
+    net: Network, images: np.ndarray, labels: np.ndarray, hardware: Hardware, console: Console
 ) -> bool:
     """All images: logits against PyTorch, classes, cycles."""
     compiled = compile_network(net, hardware)
     start = time.perf_counter()
-    run = rtl_backend.run_rtl(net, images, hardware, compiled=compiled, model=model, show=True)
+    run = rtl_backend.run_rtl(net, images, hardware, compiled=compiled, show=True)
     wall = time.perf_counter() - start
     last = net.layers[-1].name
     logits = run.tensors[last]
@@ -151,9 +143,8 @@ def main(modules: str, count: int, path: str) -> None:
         f"{sum(layer.macs for layer in net.layers if layer.op == 'conv'):,} multiply-accumulates "
         "per image."
     )
-    model = rtl_backend.build_harness(hardware)
-    good = compare_layers(net, images, hardware, model, console)
-    good &= compare_images(net, images, labels[:count], hardware, model, console)
+    good = compare_layers(net, images, hardware, console)
+    good &= compare_images(net, images, labels[:count], hardware, console)
     console.print(
         "PASSED: the RTL and PyTorch agree in every value compared."
         if good

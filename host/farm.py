@@ -186,7 +186,6 @@ def main(
     store = Store(source, images, int(modules))
     if store.missing():
         with cluster.connected(scheduler, workers) as client:
-            rtl_backend.build_harness(Hardware(num_modules=int(modules)))
             compute(client, store, path, source, int(modules))
     found = store.gather()
     expected = run_int(net, images)["y"]

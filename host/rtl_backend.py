@@ -86,7 +86,6 @@ def run_rtl(
     debug: bool = False,
     seed: int = 1,
     compiled: Compiled | None = None,
-    model: runner.Model | None = None,
     timeout: float = 3600.0,
     show: bool = False,
     simulations: int | None = None,
@@ -102,7 +101,7 @@ def run_rtl(
     first in the order of the images.
     """
     compiled = compiled or compile_network(net, hardware, debug)
-    model = model or build_harness(
+    model = build_harness(
         hardware,
         sim,
         stream_words=max(len(compiled.program), len(compiled.weights)),

@@ -20,7 +20,7 @@ def block(monkeypatch):
     chain.conv(5, (1, 1)).conv(5, (3, 3), (1, 1)).add("input", "conv2_3x3", clamp=(-100, 90))
     net = chain.conv(3, (1, 1)).network()
 
-    def run_rtl(net, images, hardware, *, compiled, **_):
+    def run_rtl(net, images, hardware, *, compiled, show=False):
         accelerator = FakeAccelerator([net], hardware).driver()
         accelerator.load(compiled)
         return accelerator.run(images)
@@ -69,7 +69,7 @@ def test_demo_compares_what_is_written(block, wrong, monkeypatch):
         return run
 
     monkeypatch.setattr(rtl_backend, "run_rtl", planted)
-    assert demo.compare_layers(net, images, Hardware(), None, console) == (not wrong)
+    assert demo.compare_layers(net, images, Hardware(), console) == (not wrong)
     rows = printed(console)
     assert "in add3" in rows["conv2_3x3"] and "all" in rows["conv1_1x1"]
     assert ("all" in rows[WRONG].split()) != bool(wrong)
