@@ -84,9 +84,12 @@ def _layer(layer: Layer, *x: torch.Tensor) -> torch.Tensor:
 
 
 def sqnr(signal: np.ndarray, other: np.ndarray, scale: float = 1.0) -> float:
-    """dB of signal over its difference to scale * other; infinite where they are equal."""
+    """dB of signal over its difference to scale * other: infinite where they are equal, minus
+    infinite where the signal is zero and the other is not."""
     power, noise = (float(np.square(v).sum()) for v in (signal, signal - scale * other))
-    return 10 * math.log10(power / noise) if noise and power else math.inf
+    if not noise:
+        return math.inf
+    return 10 * math.log10(power / noise) if power else -math.inf
 
 
 def fitted_scale(signal: np.ndarray, other: np.ndarray) -> float:

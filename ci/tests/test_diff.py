@@ -52,6 +52,12 @@ def test_planted_errors_show_in_their_layer():
         diff.compare(net, integers, fake, {k: v for k, v in fake.items() if k != wrong})
 
 
+def test_noise_without_a_signal_is_no_perfect_match():
+    zero, one = np.zeros(4), np.ones(4)
+    found = [diff.sqnr(zero, zero), diff.sqnr(one, one), diff.sqnr(zero, one), diff.sqnr(one, zero)]
+    assert found == [np.inf, np.inf, -np.inf, 0.0]
+
+
 def test_command_from_model_to_plot(tmp_path):
     model, net_path = tmp_path / "m.onnx", tmp_path / "n.clipq.npz"
     onnx.save(zoo.mobilenet(blocks=((16, 2),)), model)
