@@ -30,7 +30,10 @@ def check_same(found: object, own: str) -> None:
 
 @contextlib.contextmanager
 def connected(scheduler: str | None, workers: int | None) -> Iterator[Any]:
-    """A client of the cluster at this address, or of one of this machine's own."""
+    """A client of the cluster at this address, or of one of this machine's own with so many
+    workers. Raises UserError, also if both are given."""
+    if scheduler and workers:
+        raise UserError("JOBS (--workers) counts without SCHEDULER only: leave one of them out")
     from distributed import Client, LocalCluster
 
     logging.getLogger("distributed").setLevel(logging.WARNING)

@@ -237,6 +237,8 @@ def main(
 ) -> None:
     net = load_network(net_path)
     images = load_images(images_path, net, pixels)
+    if float_path is None and (mean or std):
+        raise DiffError("--mean and --std belong to a model: give it, too (FLOAT)")
     if float_path is not None and not pixels:
         raise DiffError("FLOAT needs images that are pixels (PIXELS=1)")
     largest = max(math.prod(s) for s in (net.input_shape, *(x.out_shape for x in net.layers)))

@@ -73,6 +73,9 @@ def test_command_from_model_to_plot(tmp_path):
     assert (tmp_path / "d.png").read_bytes().startswith(b"\x89PNG")
     result = CliRunner().invoke(diff.main, options)
     assert result.exit_code == 1, "pixels without --pixels are out of range, or FLOAT is refused"
+    alone = [option for option in options if option not in ("--float", str(model))]
+    result = CliRunner().invoke(diff.main, [*alone, "--pixels"])
+    assert result.exit_code == 1 and "--mean and --std belong to a model" in result.output
 
 
 def residual_block():

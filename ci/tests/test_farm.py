@@ -32,6 +32,7 @@ def test_refused_in_one_line(tmp_path):
         ((), "give either IMAGES or DATASET"),
         (("--images", images, "--dataset", "cifar10"), "give either IMAGES or DATASET"),
         (("--images", images, "--scheduler", "tcp://127.0.0.1:9"), "no scheduler at"),
+        (("--images", images, "--scheduler", "x", "--workers", 2), "counts without SCHEDULER only"),
     ):
         found = run(tmp_path, net, *arguments)
         assert found.returncode and words in found.stderr.splitlines()[-1], found.stderr

@@ -76,7 +76,8 @@ class Farm:
 
     def run(self, *arguments):
         """(exit status, output) of the command."""
-        done = CliRunner().invoke(farm_regress.main, ["--workers", "1", *arguments])
+        local = [] if "--scheduler" in arguments else ["--workers", "1"]
+        done = CliRunner().invoke(farm_regress.main, [*local, *arguments])
         return done.exit_code, done.output
 
 
