@@ -16,12 +16,18 @@ have() { command -v "$1" >/dev/null 2>&1; }
 where() { (cd "$venv" && pwd -P); }
 moved() { [ -s "$venv/.stamp" ] && [ "$(<"$venv/.stamp")" != "$(where)" ]; }
 
+# An update of the system's Python leaves them to the version before.
+has_packages() {
+    local found='import os, sys; sys.exit(not os.path.isdir("%s/lib/python%d.%d" % (sys.argv[1], *sys.version_info[:2])))'
+    "$venv/bin/python" -ISc "$found" "$venv" 2>/dev/null
+}
+
 up_to_date() {
     local source
     for source in requirements.txt ci/setup.sh ci/verilator-shim.sh; do
         [ "$venv/.stamp" -nt "$source" ] || return 1
     done
-    [ -x "$venv/bin/python" ] && ! moved
+    ! moved && has_packages
 }
 if up_to_date; then exit 0; fi
 
@@ -134,7 +140,7 @@ python=$(find_python)
 install_system_packages
 require_tools
 keep_pip_sources
-if moved || ! usable_python "$venv/bin/python" || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+if moved || ! has_packages || ! usable_python "$venv/bin/python" || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     echo "setup: creating $venv with $("$python" --version)"
     rm -rf "$venv"
     hash -r

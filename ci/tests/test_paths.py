@@ -310,7 +310,9 @@ def test_simulations_with_nonsense_in_the_environment(simulator):
 
 STUB = """#!/bin/sh
 case "$*" in
-  "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python && echo made >>"$LOG" ;;
+  *isdir*) [ ! -e "$LOG.other" ] ;;
+  "-m venv .venv")
+    rm -f "$LOG.other" && mkdir -p .venv/bin && cp "$0" .venv/bin/python && echo made >>"$LOG" ;;
   *"pip install"*) env | grep ^PIP_ >>"$LOG" || true ;;
   "-m ci sim") pwd ;;
 esac
@@ -374,7 +376,7 @@ def test_set_up_with_nonsense_in_the_environment(checkout):
     assert not {*assignments(wrong)} & {*log}
 
 
-def test_set_up_runs_once_and_again_where_the_folder_was_moved(checkout):
+def test_set_up_runs_once_and_again_after_a_move_and_an_update(checkout, tmp_path):
     folder = checkout("work")
     assert output_of(folder, "sim")[0][-1] == str(folder)
     lines, log = output_of(folder, "sim")
@@ -382,6 +384,9 @@ def test_set_up_runs_once_and_again_where_the_folder_was_moved(checkout):
     moved = folder.rename(folder.with_name("moved"))
     lines, log = output_of(moved, "sim")
     assert lines[-1] == str(moved) and log.count("made") == 2
+    (tmp_path / "log.other").touch()  # another version of Python
+    lines, log = output_of(moved, "sim")
+    assert lines[-1] == str(moved) and log.count("made") == 3
     linked = moved.with_name("linked")
     linked.symlink_to(moved)
     assert output_of(linked, "sim")[0] == [str(moved)]
