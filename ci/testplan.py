@@ -296,7 +296,7 @@ def main(runs: Path | None, entry: str) -> None:
         # What single runs lack is not held against them: an entry holds if its tests passed.
         for point in sorted({p for e in entries for p in e.coverage if not hits.get(p)}):
             print(f"testplan: not hit by these runs: {point}")
-    elif (REGRESSION / KEPT[0]).exists():
+    elif (REGRESSION / KEPT[2]).exists():  # which an interrupted regression lacks
         outcomes, hits, facts = (json.loads((REGRESSION / name).read_text()) for name in KEPT)
         asked = facts["asked"]
         if facts["sources"] != results.sources():

@@ -150,6 +150,15 @@ def test_shipped_entries_of_which_nothing_ran_do_not_hold(tmp_path):
     assert done.exit_code == 1 and "has no entry that matches" in done.output
 
 
+def test_an_interrupted_regression_has_no_results(tmp_path, monkeypatch):
+    monkeypatch.setattr(testplan, "REGRESSION", tmp_path)
+    monkeypatch.setattr(testplan, "load", lambda: [testplan.Entry.model_construct(name="x")])
+    for name in testplan.KEPT[:2]:
+        (tmp_path / name).write_text("{}")
+    done = CliRunner().invoke(main, ["testplan"])
+    assert done.exit_code == 1 and "holds no results: run make regress first" in done.output
+
+
 def test_nightly_tests_may_be_left_out(tmp_path):
     tests = TESTS + "  - {name: gamma, about: x, toplevel: top, module: m, tags: [nightly]}"
     plan = PLAN.replace("[alpha,", "[alpha, gamma,")
