@@ -4,11 +4,11 @@ its simulation, any other test as itself."""
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import pytest
 
@@ -79,9 +79,12 @@ def outcomes(found: Iterable[pytest.TestReport]) -> Outcomes:
     return result
 
 
-def logs(found: Iterable[pytest.TestReport]) -> list[Path]:
-    """Logs of the benches that passed."""
-    return [Path(v) for r in found if r.passed for key, v in properties(r) if key == "log"]
+def hits(found: Iterable[pytest.TestReport]) -> Counter[str]:
+    """Coverage points that the benches that passed have hit."""
+    total = Counter[str]()
+    for text in (v for r in found if r.passed for key, v in properties(r) if key == "hits"):
+        total.update(json.loads(text))
+    return total
 
 
 def name_of(nodeid: str, tests: registry.Registry) -> str:

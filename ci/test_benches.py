@@ -7,12 +7,14 @@ cocotb functions are properties of the test in JUnit files.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
 
 from ci import cases, registry, waves
 from host.simulation import environment, runner
+from tb.lib import coverage
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -52,7 +54,8 @@ def test_bench(
         tail = "\n".join([f"end of {result.log}:", *lines[-cases.TAIL_LINES :]])
         shown = _waves(case, result, "\n".join(lines))
         pytest.fail(f"{result.error}\n{tail}\n{shown}to reproduce: {again} WAVES=1", pytrace=False)
-    record_property("log", str(result.log))
+    files = [result.log.with_name(coverage.FILE)] if result.log else []
+    record_property("hits", json.dumps(coverage.merge(files)))  # before another run replaces them
 
 
 def _waves(case: registry.Case, result: runner.Result, log: str) -> str:

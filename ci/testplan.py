@@ -223,8 +223,7 @@ def judge(
     """Verdicts on a regression and their summary. sim, nightly: its options; sources: their digest.
     What `python -m ci testplan` needs is kept."""
     outcomes = results.outcomes(reports)
-    found = coverage.merge(log.with_name(coverage.FILE) for log in results.logs(reports))
-    hits = {**dict.fromkeys(declared(), 0), **found}
+    hits = {**dict.fromkeys(declared(), 0), **results.hits(reports)}
     tests = registry.load()
     asked = asked_for(tests, sim, nightly)
     facts = {"asked": asked, "sim": sim, "sources": sources}

@@ -105,6 +105,20 @@ def test_long_benches_and_shared_models_come_first(tmp_path):
     assert sorted(places, key=places.get) == ["one", "long", "two", "short"]
 
 
+def test_hits_are_those_of_benches_that_passed():
+    """As their reports hold them, whatever a later run has left in the folder."""
+    reports = [
+        pytest.TestReport("x", ("x", 0, "x"), {}, outcome, None, "call", user_properties=own)
+        for outcome, own in (
+            ("passed", [("seed", 1), ("hits", '{"op.conv": 2}')]),
+            ("passed", [("hits", '{"op.conv": 1, "op.pool": 1}')]),
+            ("passed", []),
+            ("failed", [("hits", '{"op.add": 1}')]),
+        )
+    ]
+    assert results.hits(reports) == {"op.conv": 3, "op.pool": 1}
+
+
 @pytest.mark.parametrize(
     "code, counts",
     [
