@@ -27,7 +27,6 @@ import jinja2
 import yaml
 
 from ci import formal, registry
-from ci import results as digests
 from ci.mutation import designed, mutants, plant, trial
 from ci.mutation.mutants import Mutant, MutationError
 from ci.mutation.trial import Finding
@@ -97,7 +96,7 @@ def main(
     out: Path | None,
 ) -> None:
     out = out or OUT
-    runner.BUILD, sources = out, digests.sources()
+    runner.BUILD = out
     try:
         if again:
             (out / "results.json").unlink(missing_ok=True)
@@ -120,7 +119,8 @@ def main(
         raise SystemExit("interrupted; the same command goes on from here") from None
     found = list(findings.values())
     for finding in found:
-        finding.sources = sources
+        if finding.status != "killed":  # by what has killed it on other sources
+            finding.killed_by, finding.sources = "", trials.sources
     results.save()
     facts = {"count": count, "seed": seed, "reach": reach, "sim": sim or "both", "proofs": proofs}
     write_reports(found, facts, out)
@@ -155,7 +155,7 @@ def choose(
 
 
 def known(trials: trial.Trials, chosen: list[Mutant], asked: bool) -> dict[str, Finding]:
-    """What holds of earlier runs, by the mutants' hashes: no kill whose bench has changed.
+    """What holds of earlier runs, by the mutants' hashes: no kill on other sources.
     Arguments count where no kill is in doubt, and not for mutants that were asked for by name."""
     findings = {m.key: trials.results.finding(m) for m in chosen}
     doubtful = {key for key, f in findings.items() if asked or f.killed_by}
@@ -213,8 +213,7 @@ def try_proofs(
             finding.proofs[proof.name] = bool(formal.REFUTED.search(error))
             if finding.proofs[proof.name] and finding.status != "killed":
                 finding.status, finding.why = "killed", error
-                finding.killed_by = f"proof {proof.name}"
-                finding.bench = trial.proof_hash(proof)
+                finding.killed_by, finding.sources = f"proof {proof.name}", trials.sources
             trials.results.save()
 
 

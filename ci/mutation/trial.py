@@ -6,16 +6,16 @@ run goes on.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import re
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from ci import cases, formal, registry
+from ci import results as digests
 from ci.mutation.forked import LOST, limit_of
 from ci.mutation.mutants import Mutant, MutationError
 from host.simulation import runner
@@ -34,8 +34,8 @@ class Finding:
 
     status is killed, survived, equivalent, not compiled or not tried. reached: a survivor changed
     some value. passed: {case: seed and hash of its test bench}. proofs: {proof: whether it
-    found the bug}. bench: hash of the test bench or proof that has killed it.
-    sources: digest of those that `make mutate` judged it on last.
+    found the bug}. sources: digest of those that it was killed on; otherwise of the last
+    `make mutate` that had it.
     """
 
     key: str
@@ -44,7 +44,6 @@ class Finding:
     title: str
     status: str = "not tried"
     killed_by: str = ""
-    bench: str = ""
     why: str = ""
     seconds: float = 0.0
     reached: bool = False
@@ -59,7 +58,11 @@ class Results:
     def __init__(self, path: Path):
         self.path = path
         data = json.loads(path.read_text()) if path.exists() else {}
-        self.findings = {k: Finding(**v) for k, v in data.get("findings", {}).items()}
+        known = {f.name for f in fields(Finding)}
+        self.findings = {
+            key: Finding(**{name: fact for name, fact in facts.items() if name in known})
+            for key, facts in data.get("findings", {}).items()
+        }
         self.usual: dict[str, float] = data.get("usual", {})
 
     def finding(self, mutant: Mutant) -> Finding:
@@ -147,43 +150,20 @@ class Trials:
         sim: str | None = None,
         say: Callable[[str], None] = print,
     ):
-        self.results, self.tests, self.seed, self.reach, self.jobs, self.sim, self.say = (
-            results,
-            tests,
-            seed,
-            reach,
-            jobs,
-            sim,
-            say,
-        )
+        self.results, self.tests, self.seed, self.reach = results, tests, seed, reach
+        self.jobs, self.sim, self.say, self.sources = jobs, sim, say, digests.sources()
 
     def forget(self, finding: Finding) -> None:
-        """A kill by a test or proof that is gone or has changed since, or of which no hash is
-        kept: it is tried again."""
-        killer = finding.killed_by
-        if killer and (not finding.bench or finding.bench != self._hash_of(killer)):
-            finding.proofs.pop(killer.removeprefix("proof "), None)
-            finding.status, finding.killed_by, finding.bench = "not tried", "", ""
-            finding.why = ""
-
-    def _hash_of(self, killer: str) -> str:
-        """Of the case or `proof name` that `killed_by` names, as it is now; empty if it is gone."""
-        if killer.startswith("proof "):
-            proof = self._proofs.get(killer.removeprefix("proof "))
-            return proof_hash(proof) if proof else ""
-        test = self.tests.tests.get(killer.partition("[")[0])
-        found = [case for case in test.cases() if case.key == killer] if test else []
-        return bench_hash(found[0]) if found else ""
-
-    @functools.cached_property
-    def _proofs(self) -> dict[str, formal.Proof]:
-        return formal.load()
+        """A kill on other sources: what has killed is tried again, and goes first."""
+        if finding.status == "killed" and finding.sources != self.sources:
+            finding.proofs = {name: found for name, found in finding.proofs.items() if not found}
+            finding.status, finding.why = "not tried", ""
 
     def judge_all(
         self, mutants: dict[int, Finding], index: RtlIndex, *, alone: RtlIndex | None = None
     ) -> None:
         """Run the cases that contain the mutants' modules, the same on all that have survived so
-        far; sets their status.
+        far, but first on each the case that has killed it before; sets their status.
 
         index is that of the sources with the mutants, by number. `alone` is that of sources with
         one mutant that is always on; it has number 1 there, and `index` gives its time limits.
@@ -192,15 +172,18 @@ class Trials:
         for unit in index.units.values():
             files[unit.path.stem].add(unit.name)
         units = {n: files[f.module] for n, f in mutants.items()}
-        for case in cases_for(
-            self.tests, index, set().union(*units.values()), self.reach, sim=self.sim
-        ):
+        before = {n: f.killed_by for n, f in mutants.items()}
+        hit = set().union(*units.values())
+        known = cases_for(self.tests, index, hit, self.reach, sim=self.sim)
+        killers = [(True, case) for case in known if case.key in {*before.values()}]
+        for again, case in [*killers, *((False, case) for case in known)]:
             inside = index.closure(case.test.toplevel)
             open_ = {
                 n: f
                 for n, f in mutants.items()
                 if units[n] & inside
                 and f.status not in DECIDED
+                and (not again or before[n] == case.key)
                 and f.passed.get(case.key) != self._bench(case)
             }
             if open_ and alone:
@@ -251,7 +234,7 @@ class Trials:
             self.say(f"          {case.key}: {LOST}, {finding.title} is not judged by it")
         elif run["error"]:
             finding.status, finding.killed_by, finding.why = "killed", case.key, run["error"]
-            finding.bench = bench_hash(case)
+            finding.sources = self.sources
         else:
             finding.passed[case.key] = self._bench(case)
 

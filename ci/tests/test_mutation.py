@@ -12,7 +12,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from ci import formal, mutate, registry
+from ci import mutate, registry, results
 from ci.mutation import designed, forked, mutants, plant, trial
 from ci.mutation.mutants import MutationError
 from host.simulation import runner
@@ -269,12 +269,12 @@ def test_an_argument_hides_no_kill(tmp_path, monkeypatch):
             finding = findings[mutant.key]
             tried.append(finding.status)
             if finds:
-                finding.status, finding.killed_by, finding.bench = "killed", finds, "hash"
+                finding.status, finding.killed_by = "killed", finds
+                finding.sources = trials.sources
 
         monkeypatch.setattr(mutate, "try_tests", try_tests)
         return CliRunner().invoke(mutate.main, ["--proofs", "none", *options])
 
-    monkeypatch.setattr(trial.Trials, "_hash_of", lambda self, killer: "hash")
     assert run("").exit_code == 0 and tried == ["equivalent"]
     done = run("alpha[icarus]", "--mutant", mutant.key)
     error = f"equivalent.yaml: {mutant.key} ({mutant.module}) is killed by alpha[icarus]: delete"
@@ -284,7 +284,7 @@ def test_an_argument_hides_no_kill(tmp_path, monkeypatch):
     arguments[mutant.key] = "it changes nothing"
     tried.clear()
     assert error in run("").output and not tried  # before anything is run
-    monkeypatch.setattr(trial.Trials, "_hash_of", lambda self, killer: "changed")
+    monkeypatch.setattr(results, "sources", lambda: "changed")
     tried.clear()
     assert run("").exit_code == 0 and tried == ["not tried"]
 
@@ -339,29 +339,26 @@ def test_a_run_that_the_system_ends_is_no_kill():
     assert "before the tests did" in forked.verdict("", -11, 5)
 
 
-def test_what_found_a_bug_must_still_be_there_and_the_same(bench):
-    """A kill without a hash is of an old file; nobody knows what has killed."""
+def test_a_kill_counts_only_on_its_sources(bench):
+    """What has found it is tried again, and goes first."""
     folder, trials = bench
     (mutant,) = _entries(folder, _entry())
     finding = trials.results.finding(mutant)
-    (case,) = trials.tests.named("counter").cases()
-    proof = formal.load()["loop_counter"]
-    hashes = trial.bench_hash(case), trial.proof_hash(proof)
-    for killer, hash_, status in (
-        ("counter[icarus]", hashes[0], "killed"),
-        ("counter[icarus]", "old", "not tried"),
-        ("counter[icarus]", "", "not tried"),
-        ("counter[verilator]", hashes[0], "not tried"),
-        ("gone[icarus]", "", "not tried"),
-        ("proof loop_counter", hashes[1], "killed"),
-        ("proof loop_counter", "old", "not tried"),
-        ("proof gone", "", "not tried"),
+    for sources, status, proofs in (
+        (trials.sources, "killed", {"a": True, "b": False}),
+        ("old", "not tried", {"b": False}),
     ):
-        finding.status, finding.killed_by, finding.bench = "killed", killer, hash_
-        finding.proofs = {"loop_counter": True}
+        finding.status, finding.killed_by, finding.sources = "killed", "other[icarus]", sources
+        finding.proofs = {"a": True, "b": False}
         trials.forget(finding)
-        assert finding.status == status
-        assert bool(finding.proofs) == (killer != "proof loop_counter" or status == "killed")
+        assert (finding.status, finding.proofs) == (status, proofs)
+    tests = yaml.safe_load((folder / "tests.yaml").read_text())["tests"]
+    tests.append({**tests[0], "name": "other"})
+    (folder / "tests.yaml").write_text(yaml.safe_dump({"tests": tests}))
+    trials.tests = registry.load(folder / "tests.yaml")
+    (found,) = _judged(folder, trials, mutant)
+    assert (found.status, found.killed_by, found.passed) == ("killed", "other[icarus]", {})
+    assert found.sources == trials.sources
 
 
 def test_a_bench_that_no_longer_looks_kills_no_longer(bench, monkeypatch):
@@ -372,6 +369,7 @@ def test_a_bench_that_no_longer_looks_kills_no_longer(bench, monkeypatch):
     trials.forget(found)
     assert found.status == "killed" and trial.Results(trials.results.path).findings[mutant.key]
     (folder / "check_counter.py").write_text(re.sub(r"assert .*", "pass", TESTS))
+    trials.sources = "changed"
     trials.forget(found)
     assert [f.status for f in _judged(folder, trials, mutant)] == ["survived"]
 
