@@ -212,7 +212,7 @@ class Trials:
     def _run_alone(
         self, case: registry.Case, finding: Finding, index: RtlIndex, alone: RtlIndex
     ) -> None:
-        key = f"{case.key} {self._bench(case)}"
+        key = f"{case.key} {self.seed} {self.sources}"
         if key not in self.results.usual:
             (sound,) = self._simulate(case, self._build(case, index), [0], [], case.test.timeout)
             self.results.usual[key] = sound["seconds"]

@@ -150,6 +150,16 @@ def test_failing_test_bench_is_refused(bench):
         _judged(folder, trials, mutant)
 
 
+def test_a_bench_is_tried_without_mutant_after_every_change(bench):
+    """Also before a mutant that needs sources of its own."""
+    folder, trials = bench
+    _judged(folder, trials, *_entries(folder, _entry(find="STEP = 1", replace="STEP = 3")))
+    (folder / "rtl" / "counter.sv").write_text(COUNTER.replace("4'(STEP)", "4'd3"))
+    trials.sources = "changed"
+    with pytest.raises(MutationError, match=r"counter\[icarus\] fails without a mutant"):
+        _judged(folder, trials, *_entries(folder, _entry(find="STEP = 1", replace="STEP = 2")))
+
+
 def test_changes_are_those_of_designers(tmp_path):
     """Each class on the counter, each once and different; the draw depends on the seed alone."""
     path = tmp_path / "counter.sv"
