@@ -206,12 +206,18 @@ def try_proofs(
         if finding.status in ("equivalent", "not compiled", "killed" if survivors else ""):
             continue
         for proof in proofs:
-            if mutant.module not in index.closure(proof.top) or proof.name in finding.proofs:
+            digest = trial.proof_hash(proof)
+            known = finding.verdicts.get(proof.name, ("", False))[0] == digest
+            if known or mutant.module not in index.closure(proof.top):
                 continue
             changed = mutant.path.relative_to(ROOT / "rtl")
             error = formal.prove_changed(proof, changed, mutant.text, out / "proofs").error
-            finding.proofs[proof.name] = bool(formal.REFUTED.search(error))
-            if finding.proofs[proof.name] and finding.status != "killed":
+            found = bool(formal.REFUTED.search(error))
+            if error and not found:
+                log.warning("proof %s says nothing of %s: %s", proof.name, mutant.title, error)
+                continue
+            finding.verdicts[proof.name] = (digest, found)
+            if found and finding.status != "killed":
                 finding.status, finding.why = "killed", error
                 finding.killed_by, finding.sources = f"proof {proof.name}", trials.sources
             trials.results.save()
@@ -296,11 +302,11 @@ def score(findings: list[Finding]) -> dict[str, dict[str, int]]:
 
 def proof_score(findings: list[Finding]) -> dict[str, dict[str, int]]:
     """By proof: how many mutants it was tried on, and how many it found."""
-    names = sorted({name for f in findings for name in f.proofs})
+    names = sorted({name for f in findings for name in f.verdicts})
     return {
         name: {
-            "tried": sum(name in f.proofs for f in findings),
-            "found": sum(f.proofs.get(name, False) for f in findings),
+            "tried": sum(name in f.verdicts for f in findings),
+            "found": sum(f.verdicts.get(name, ("", False))[1] for f in findings),
         }
         for name in names
     }

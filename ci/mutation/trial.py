@@ -33,8 +33,8 @@ class Finding:
     """What is known about one mutant.
 
     status is killed, survived, equivalent, not compiled or not tried. reached: a survivor changed
-    some value. passed: {case: seed and hash of its test bench}. proofs: {proof: whether it
-    found the bug}. sources: digest of those that it was killed on; otherwise of the last
+    some value. passed: {case: seed and hash of its test bench}. verdicts: {proof: its hash and
+    whether it found the bug}. sources: digest of those that it was killed on; otherwise of the last
     `make mutate` that had it.
     """
 
@@ -48,7 +48,7 @@ class Finding:
     seconds: float = 0.0
     reached: bool = False
     passed: dict[str, str] = field(default_factory=dict)
-    proofs: dict[str, bool] = field(default_factory=dict)
+    verdicts: dict[str, tuple[str, bool]] = field(default_factory=dict)
     sources: str = ""
 
 
@@ -156,7 +156,7 @@ class Trials:
     def forget(self, finding: Finding) -> None:
         """A kill on other sources: what has killed is tried again, and goes first."""
         if finding.status == "killed" and finding.sources != self.sources:
-            finding.proofs = {name: found for name, found in finding.proofs.items() if not found}
+            finding.verdicts = {name: v for name, v in finding.verdicts.items() if not v[1]}
             finding.status, finding.why = "not tried", ""
 
     def judge_all(

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from ci import mutate, registry, results
+from ci import formal, mutate, registry, results
 from ci.mutation import designed, forked, mutants, plant, trial
 from ci.mutation.mutants import MutationError
 from host.simulation import runner
@@ -232,6 +232,34 @@ def test_proofs_find_a_planted_bug(tmp_path):
     assert mutate.proof_score([finding])["loop_counter"] == {"tried": 1, "found": 1}
 
 
+def test_a_verdict_of_a_proof_is_kept_until_the_proof_changes(tmp_path, monkeypatch):
+    """The failure of a tool is none; what a file holds from before proofs had hashes is none."""
+    path, tried = tmp_path / "results.json", []
+    mutant = next(m for m in mutants.hand_made() if m.module == "skid_buffer")
+    facts = {"key": mutant.key, "kind": "hand-made", "module": mutant.module, "title": ""}
+    old = {**facts, "status": "survived", "bench": "0", "proofs": {"skid_buffer": False}}
+    path.write_text(json.dumps({"findings": {mutant.key: old}}))
+
+    def verdicts(error):
+        def prove(proof, *_):
+            tried.append(proof.name)
+            return formal.Outcome(proof, 0.0, error)
+
+        monkeypatch.setattr(formal, "prove_changed", prove)
+        trials = trial.Trials(trial.Results(path), registry.load(), 1, "block", 1)
+        findings = {mutant.key: trials.results.finding(mutant)}
+        mutate.try_proofs(trials, [mutant], findings, True, tmp_path)
+        trials.results.save()
+        return findings[mutant.key].verdicts
+
+    assert verdicts("proof: no result: see log") == {} and "skid_buffer" in tried
+    assert not verdicts("")["skid_buffer"][1]
+    tried.clear()
+    assert verdicts("") and not tried
+    monkeypatch.setattr(trial, "proof_hash", lambda proof: "changed")
+    assert verdicts("proof: FAIL: Assert failed")["skid_buffer"] == ("changed", True) and tried
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
@@ -355,13 +383,13 @@ def test_a_kill_counts_only_on_its_sources(bench):
     (mutant,) = _entries(folder, _entry())
     finding = trials.results.finding(mutant)
     for sources, status, proofs in (
-        (trials.sources, "killed", {"a": True, "b": False}),
-        ("old", "not tried", {"b": False}),
+        (trials.sources, "killed", {"a", "b"}),
+        ("old", "not tried", {"b"}),
     ):
         finding.status, finding.killed_by, finding.sources = "killed", "other[icarus]", sources
-        finding.proofs = {"a": True, "b": False}
+        finding.verdicts = {"a": ("x", True), "b": ("x", False)}
         trials.forget(finding)
-        assert (finding.status, finding.proofs) == (status, proofs)
+        assert (finding.status, finding.verdicts.keys()) == (status, proofs)
     tests = yaml.safe_load((folder / "tests.yaml").read_text())["tests"]
     tests.append({**tests[0], "name": "other"})
     (folder / "tests.yaml").write_text(yaml.safe_dump({"tests": tests}))
