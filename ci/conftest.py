@@ -33,7 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.option.closing == "regress":
-        config.stash[SOURCES] = results.sources()  # as they are now
+        config.stash[SOURCES] = results.checkout()  # as they are now
     try:
         tests = registry.load()
         for name in config.option.bench:

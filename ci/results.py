@@ -6,18 +6,21 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import subprocess
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import pytest
 
 from ci import registry
-from host.simulation import process
+from host.simulation import environment, process
 from host.simulation.rtl_index import ROOT
 
 BENCHES = "ci/test_benches.py"
 SOURCES = {".py", ".sv", ".v", ".vlt", ".c", ".h", ".cpp", ".tcl", ".yaml", ".rdl", ".npz", ".j2"}
+SOURCES |= {".sh"}
 FOLDERS = ("ci", "formal", "host", "model", "rtl", "syn", "tb", "train")
 # What else decides results: tools' versions and settings, the solver, what is promised.
 FILES = ("requirements.txt", "pyproject.toml", "formal/bin/bitwuzla", "docs/requirements.md")
@@ -26,12 +29,28 @@ Outcomes = Mapping[str, Sequence[tuple[str, str]]]  # {name in ci/tests.yaml: (f
 
 
 def sources() -> str:
-    """Digest of what a result stands for: design, models, benches, proofs, training and flow."""
-    digest, paths = hashlib.sha256(), [ROOT / file for file in FILES]
-    for folder in FOLDERS:
-        found = sorted((ROOT / folder).rglob("*"))
-        paths += [path for path in found if path.suffix in SOURCES and path.is_file()]
-    for path in paths:
+    """Digest of what a simulation or proof stands for: design, models, benches, training, flow."""
+    return _digest(_sources())
+
+
+def checkout() -> str:
+    """Digest of what a regression stands for: also pages, examples and whatever else git tracks.
+    Without git those are not known."""
+    command = ["git", "ls-files", "-z"]
+    git = subprocess.run(command, cwd=ROOT, env=environment.child(), capture_output=True, text=True)
+    tracked = [ROOT / name for name in git.stdout.split("\0") if name]
+    return _digest({*_sources(), *filter(Path.is_file, tracked)})
+
+
+def _sources() -> list[Path]:
+    found = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*")]
+    own = [path for path in found if path.suffix in SOURCES and path.is_file()]
+    return [*own, *(ROOT / file for file in FILES)]
+
+
+def _digest(paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(paths):
         digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 

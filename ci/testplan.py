@@ -298,7 +298,7 @@ def main(runs: Path | None, entry: str) -> None:
     elif (REGRESSION / KEPT[2]).exists():  # which an interrupted regression lacks
         outcomes, hits, facts = (json.loads((REGRESSION / name).read_text()) for name in KEPT)
         asked = facts["asked"]
-        if facts["sources"] != results.sources():
+        if facts["sources"] != results.checkout():
             raise PlanError(f"{REGRESSION} holds results of other sources: run make regress again")
     else:
         raise PlanError(f"{REGRESSION} holds no results: run make regress first")

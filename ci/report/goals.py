@@ -64,7 +64,7 @@ def regression(build: Path) -> Iterator[Goal]:
     is missing, has not passed."""
     folder = build / "regress"
     facts = read(folder / "facts.json", {})
-    fresh = facts.get("sources") == results.sources() and facts["sim"] is None
+    fresh = facts.get("sources") == results.checkout() and facts["sim"] is None
     cases = testcases(folder / "junit.xml") if fresh else []
     failed = sum(c.find("failure") is not None or c.find("error") is not None for c in cases)
     skipped = sum(c.find("skipped") is not None for c in cases)

@@ -96,7 +96,7 @@ def tests(build: Path) -> Page:
     outcomes = goals.read(folder / testplan.KEPT[0], {})
     count = Counter(status for found in outcomes.values() for _, status in found)
     facts = goals.read(folder / testplan.KEPT[2], {})
-    if not cases or not outcomes or facts.get("sources") != results.sources():
+    if not cases or not outcomes or facts.get("sources") != results.checkout():
         parts: list[Part] = [Missing("Tests of today's sources", "make regress")]
         return Page("tests", "Tests", "No regression has run here.", [Section("Results", parts)])
     seconds: defaultdict[str, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))

@@ -49,7 +49,8 @@ def _results(build, missed=(), failure=""):
         f"formal: 3 of 3 planted bugs found\n{today}\n"
     )
     (build / "formal" / "sources.txt").write_text(f"{today}\n")
-    _write(build / "regress" / "facts.json", {"asked": [], "sim": None, "sources": today})
+    facts = {"asked": [], "sim": None, "sources": results.checkout()}
+    _write(build / "regress" / "facts.json", facts)
     tally = {"covered": 9, "relevant": 10, "percent": 90.0}
     kinds = coverage_points.KINDS
     data = {"total": dict.fromkeys(kinds, tally), "gates": dict.fromkeys(kinds, 90), "seed": 1}

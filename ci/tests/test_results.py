@@ -139,18 +139,37 @@ def test_ends_of_pytest(tmp_path, capfd, code, counts):
 
 def test_sources_are_all_that_decides_results(tmp_path, monkeypatch):
     changed = ("requirements.txt", "pyproject.toml", "formal/bin/bitwuzla", "docs/requirements.md")
-    for name in (*changed, "ci/templates/x.j2", "rtl/x.sv", "rtl/notes.md"):
+    for name in (*changed, "ci/templates/x.j2", "ci/x.sh", "rtl/x.sv", "rtl/notes.md"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("old")
         assert name == "rtl/notes.md" or (ROOT / name).exists() or "x." in name
     monkeypatch.setattr(results, "ROOT", tmp_path)
     seen = {results.sources()}
-    for number, name in enumerate((*changed, "ci/templates/x.j2", "rtl/x.sv"), 2):
+    for number, name in enumerate((*changed, "ci/templates/x.j2", "ci/x.sh", "rtl/x.sv"), 2):
         (tmp_path / name).write_text("new")
         seen.add(results.sources())
         assert len(seen) == number, name
     (tmp_path / "rtl" / "notes.md").write_text("new")
     assert results.sources() in seen
+
+
+def test_a_regression_stands_for_all_that_git_tracks(tmp_path, monkeypatch):
+    """A file that it does not track may be an output; without git the sources are what is known."""
+    names = (*results.FILES, "rtl/x.sv", "README.md", "out.npz")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("old")
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    assert results.checkout() == results.sources()
+    for command in (["init", "-q"], ["add", *names[:-1]]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    seen = {results.checkout()}
+    for number, name in enumerate(("README.md", "rtl/x.sv"), 2):
+        (tmp_path / name).write_text("new")
+        seen.add(results.checkout())
+        assert len(seen) == number, name
+    (tmp_path / "out.npz").write_text("new")
+    assert results.checkout() in seen
 
 
 def test_suites_are_found_by_their_path():
