@@ -13,17 +13,16 @@ source gives.
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
-import jinja2
 import yaml
 
+from ci import generated
+from host.simulation.rtl_index import ROOT
 from model.common.command import Command
 
-ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "model" / "compiler" / "program_format.yaml"
 TEMPLATES = {
     "rtl/generated/program_pkg.sv": "program_pkg.sv.j2",
@@ -172,27 +171,8 @@ def _check(record: str, words: int, fields: tuple[Field, ...]) -> None:
 
 def generate(source: Path = SOURCE) -> dict[str, str]:
     """Contents of all generated files by path below the project root."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(ROOT / "ci" / "templates"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
     constants, records = load(source)
-    return {
-        path: environment.get_template(name).render(constants=constants, records=records)
-        for path, name in TEMPLATES.items()
-    }
-
-
-def stale(files: dict[str, str], root: Path = ROOT) -> list[str]:
-    """Paths of the files that are missing below `root` or differ."""
-    return [
-        path
-        for path, text in files.items()
-        if not (root / path).is_file() or (root / path).read_text(encoding="utf-8") != text
-    ]
+    return generated.render(TEMPLATES, constants=constants, records=records)
 
 
 @click.command(cls=Command, help=__doc__.split("\n\n")[0])
@@ -202,11 +182,4 @@ def main(check: bool) -> None:
         files = generate()
     except FormatError as error:
         raise SystemExit(f"error: {SOURCE.relative_to(ROOT)}: {error}") from None
-    old = stale(files)
-    for path in old:
-        if check:
-            print(f"stale: {path} (run .venv/bin/python -m ci generate-program)", file=sys.stderr)
-        else:
-            (ROOT / path).write_text(files[path], encoding="utf-8")
-            print(f"wrote {path}")
-    sys.exit(bool(check and old))
+    generated.update(files, check, "generate-program")

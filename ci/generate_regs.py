@@ -16,13 +16,11 @@ source gives.
 from __future__ import annotations
 
 import re
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
-import jinja2
 from peakrdl_etana import RegblockExporter
 from peakrdl_etana.cpuif.passthrough import PassthroughCpuif
 from peakrdl_etana.udps import ALL_UDPS
@@ -30,9 +28,10 @@ from peakrdl_pyuvm.exporter import PyUVMExporter
 from systemrdl import RDLCompileError, RDLCompiler
 from systemrdl.node import AddrmapNode, FieldNode
 
+from ci import generated
+from host.simulation.rtl_index import ROOT
 from model.common.command import Command
 
-ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "rtl" / "control" / "clipq_regs.rdl"
 ERROR_ENUM_FIELD = "ERROR.CODE"
 AXIL_ADDRESS_WIDTH = (
@@ -173,14 +172,6 @@ def error_codes(top: AddrmapNode) -> list[ErrorCode]:
 
 def generate(top: AddrmapNode) -> dict[str, str]:
     """Contents of all generated files by path below the project root."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(ROOT / "ci" / "templates"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["hex"] = lambda value, digits: f"{value:0{digits}x}"
     block = _register_block(top)
     data = {
         "title": top.get_property("name"),
@@ -192,9 +183,7 @@ def generate(top: AddrmapNode) -> dict[str, str]:
         "axil_addr_w": AXIL_ADDRESS_WIDTH,
         "addr_w": (top.size - 1).bit_length(),
     }
-    return {BLOCK: block, MODEL: _register_model(top)} | {
-        path: environment.get_template(name).render(data) for path, name in TEMPLATES.items()
-    }
+    return {BLOCK: block, MODEL: _register_model(top), **generated.render(TEMPLATES, **data)}
 
 
 def _register_block(top: AddrmapNode) -> str:
@@ -234,14 +223,6 @@ def _register_model(top: AddrmapNode) -> str:
         )
 
 
-def _stale(files: dict[str, str]) -> list[str]:
-    return [
-        path
-        for path, text in files.items()
-        if not (ROOT / path).is_file() or (ROOT / path).read_text(encoding="utf-8") != text
-    ]
-
-
 @click.command(cls=Command, help=__doc__.split("\n\n")[0])
 @click.option("--check", is_flag=True, help="write nothing; fail if a generated file is stale")
 def main(check: bool) -> None:
@@ -249,12 +230,4 @@ def main(check: bool) -> None:
         files = generate(compile_rdl())
     except RDLCompileError as error:
         raise SystemExit(f"error: {SOURCE.relative_to(ROOT)}: {error}") from None
-    stale = _stale(files)
-    if check:
-        for path in stale:
-            print(f"stale: {path} (run .venv/bin/python -m ci generate-regs)", file=sys.stderr)
-        sys.exit(bool(stale))
-    for path in stale:
-        (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
-        (ROOT / path).write_text(files[path], encoding="utf-8")
-        print(f"wrote {path}")
+    generated.update(files, check, "generate-regs")

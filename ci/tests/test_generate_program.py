@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ci import generate_program
+from ci import generate_program, generated
 from ci.generate_program import FormatError
 from model.compiler import program_format
 from model.compiler.errors import CompileError
@@ -94,12 +94,12 @@ def test_stale_files_are_found(tmp_path):
     files = {"same": "1\n", "changed": "2\n", "missing": "3\n"}
     (tmp_path / "same").write_text("1\n")
     (tmp_path / "changed").write_text("old\n")
-    assert generate_program.stale(files, tmp_path) == ["changed", "missing"]
+    assert generated.stale(files, tmp_path) == ["changed", "missing"]
 
 
 def test_the_generated_files_are_up_to_date():
     command = [sys.executable, "-m", "ci", "generate-program", "--check"]
-    result = subprocess.run(command, cwd=generate_program.ROOT, capture_output=True, text=True)
+    result = subprocess.run(command, cwd=generated.ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 
 
