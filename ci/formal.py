@@ -18,11 +18,12 @@ import shutil
 import sys
 import time
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 import click
-import yaml
+from pydantic import BeforeValidator
 
 from ci import registry, results
 from host.simulation import environment, process
@@ -61,49 +62,48 @@ class ProofError(UserError):
     """proofs.yaml says something that cannot be, or there is no such proof."""
 
 
-@dataclass(frozen=True)
-class Proof:
+class Proof(registry.Strict):
     """One entry of proofs.yaml; its first lines document the fields."""
 
     name: str
     about: str
     top: str
-    mode: str
+    mode: Literal["prove", "bmc"]
     depth: int
     seconds: float
-    parameters: dict[str, object] = field(default_factory=dict)
-    matrix: dict | list = field(default_factory=dict)
+    parameters: dict[str, object] = {}
+    matrix: registry.Matrix = {}
     cover: int | None = None
-    engine: str = "bitwuzla"
-    package: dict[str, int] = field(default_factory=dict)
+    engine: Literal["bitwuzla", "z3"] = "bitwuzla"
+    package: dict[str, int] = {}
     cut: tuple[str, ...] = ()
-    memory: dict[str, str] = field(default_factory=dict)
+    memory: dict[str, str] = {}
     tags: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        for key, known in (("mode", ("prove", "bmc")), ("engine", ("bitwuzla", "z3"))):
-            if getattr(self, key) not in known:
-                raise ProofError(
-                    f"proof {self.name}: {key} {getattr(self, key)!r} is none of {', '.join(known)}"
-                )
 
     @property
     def cases(self) -> list[Proof]:
         """One proof for each point of the matrix, this one itself without a matrix."""
-        points = registry.points(self.matrix)
-        return (
-            [
-                replace(
-                    self,
-                    name="-".join([self.name, *(f"{k}{v}" for k, v in point.items())]),
-                    parameters={**self.parameters, **point},
-                    matrix={},
-                )
-                for point in points
-            ]
-            if self.matrix
-            else [self]
-        )
+        if not self.matrix:
+            return [self]
+        return [
+            self.model_copy(
+                update={
+                    "name": "-".join([self.name, *(f"{k}{v}" for k, v in point.items())]),
+                    "parameters": {**self.parameters, **point},
+                    "matrix": {},
+                }
+            )
+            for point in registry.points(self.matrix)
+        ]
+
+
+class PlantedBug(registry.Strict):
+    """One entry of planted_bugs.yaml."""
+
+    proof: str
+    file: str
+    find: str
+    replace: str
 
 
 @dataclass(frozen=True)
@@ -122,18 +122,12 @@ class Outcome:
 
 def load(path: Path = REGISTRY) -> dict[str, Proof]:
     """All proofs by name. Raises ProofError for an entry that cannot be."""
-    found: dict[str, Proof] = {}
-    for entry in yaml.safe_load(path.read_text(encoding="utf-8"))["proofs"]:
-        try:
-            proof = Proof(**entry)
-        except TypeError as error:
-            raise ProofError(f"proof {entry.get('name')}: {error}") from None
+    entries = Annotated[dict[str, Proof], BeforeValidator(registry.by_name)]
+    proofs = registry.read(path, dict[Literal["proofs"], entries], ProofError).get("proofs", {})
+    for proof in proofs.values():
         if not proof.cases:
             raise ProofError(f"proof {proof.name}: its matrix gives no case")
-        if proof.name in found:
-            raise ProofError(f"proof {proof.name} stands twice in {path.name}")
-        found[proof.name] = proof
-    return found
+    return proofs
 
 
 def prove(proof: Proof, rtl: Path = ROOT / "rtl", out: Path = OUT) -> Outcome:
@@ -260,26 +254,23 @@ def check_planted(proofs: dict[str, Proof], name: str, out: Path) -> bool:
     """Plant each bug of planted_bugs.yaml (of one proof, if `name` is given) in a copy of the RTL;
     True if every proof then fails."""
     sources = results.sources()
-    bugs = [
-        b
-        for b in yaml.safe_load(PLANTED.read_text(encoding="utf-8"))["bugs"]
-        if name in ("", b["proof"])
-    ]
+    listed = registry.read(PLANTED, dict[Literal["bugs"], list[PlantedBug]], ProofError)["bugs"]
+    bugs = [bug for bug in listed if name in ("", bug.proof)]
     found = 0
     for bug in bugs:
-        text = (ROOT / "rtl" / bug["file"]).read_text(encoding="utf-8")
-        if text.count(bug["find"]) != 1:
-            raise ProofError(
-                f"{PLANTED.name}, proof {bug['proof']}: {bug['find']!r} stands "
-                f"{text.count(bug['find'])} times in {bug['file']}"
-            )
-        text = text.replace(bug["find"], bug["replace"])
-        error = prove_changed(proofs[bug["proof"]], bug["file"], text, out / "planted").error
+        if bug.proof not in proofs:
+            raise ProofError(f"{PLANTED.name}: no proof is called {bug.proof!r}")
+        text = (ROOT / "rtl" / bug.file).read_text(encoding="utf-8")
+        if (count := text.count(bug.find)) != 1:
+            what = f"{bug.find!r} stands {count} times in {bug.file}"
+            raise ProofError(f"{PLANTED.name}, proof {bug.proof}: {what}")
+        text = text.replace(bug.find, bug.replace)
+        error = prove_changed(proofs[bug.proof], bug.file, text, out / "planted").error
         caught = "Assert failed" in error
         found += caught
         print(
-            f"{'found' if caught else 'MISSED'} {bug['proof']:24} {bug['replace'] or 'nothing'!r} "
-            f"instead of {bug['find']!r}  {error}",
+            f"{'found' if caught else 'MISSED'} {bug.proof:24} {bug.replace or 'nothing'!r} "
+            f"instead of {bug.find!r}  {error}",
             flush=True,
         )
     closing = f"formal: {found} of {len(bugs)} planted bugs found"
@@ -348,13 +339,10 @@ def _select(proofs: dict[str, Proof], name: str, nightly: bool) -> list[Proof]:
 def main(name: str, jobs: int, nightly: bool, planted: bool, rtl: Path, out: Path) -> None:
     out, sources = out.resolve(), results.sources()
     out.mkdir(parents=True, exist_ok=True)
-    try:
-        proofs = load()
-        todo = _select(proofs, name, nightly)
-        if planted:
-            sys.exit(not check_planted(proofs, name, out))
-    except ProofError as error:
-        raise SystemExit(f"error: {error}") from None
+    proofs = load()
+    todo = _select(proofs, name, nightly)
+    if planted:
+        sys.exit(not check_planted(proofs, name, out))
     outcomes: list[Outcome] = []
     with (
         process.pool(jobs) as pool,

@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from ci import cases, formal, registry
@@ -130,7 +130,7 @@ def bench_hash(case: registry.Case) -> str:
 
 def proof_hash(proof: formal.Proof) -> str:
     """Hash of a proof's entry, of its harness and of the checks that harnesses share."""
-    digest = hashlib.sha256(repr(replace(proof, seconds=0)).encode())
+    digest = hashlib.sha256(repr(proof.model_copy(update={"seconds": 0})).encode())
     for path in (formal.PROOFS / f"{proof.top}.sv", *sorted(formal.PROOFS.glob("*_check.sv"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
