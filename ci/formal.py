@@ -254,8 +254,8 @@ def check_planted(proofs: dict[str, Proof], name: str, out: Path) -> bool:
     """Plant each bug of planted_bugs.yaml (of one proof, if `name` is given) in a copy of the RTL;
     True if every proof then fails."""
     sources = results.sources()
-    listed = registry.read(PLANTED, dict[Literal["bugs"], list[PlantedBug]], ProofError)["bugs"]
-    bugs = [bug for bug in listed if name in ("", bug.proof)]
+    listed = registry.read(PLANTED, dict[Literal["bugs"], list[PlantedBug]], ProofError)
+    bugs = [bug for bug in listed.get("bugs", []) if name in ("", bug.proof)]
     found = 0
     for bug in bugs:
         if bug.proof not in proofs:

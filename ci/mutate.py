@@ -21,10 +21,11 @@ import sys
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
 import click
 import jinja2
-import yaml
+from pydantic import Field
 
 from ci import formal, registry
 from ci.mutation import designed, mutants, plant, trial
@@ -113,8 +114,6 @@ def main(
             if proofs != "none":
                 try_proofs(trials, chosen, findings, proofs == "survivors", out)
         argue(findings, load_arguments(EQUIVALENT))
-    except (MutationError, registry.RegistryError, formal.ProofError) as error:
-        raise SystemExit(f"error: {error}") from None
     except KeyboardInterrupt:
         raise SystemExit("interrupted; the same command goes on from here") from None
     found = list(findings.values())
@@ -223,20 +222,19 @@ def try_proofs(
             trials.results.save()
 
 
+class Argument(registry.Strict):
+    """One entry of equivalent.yaml; its first lines document the fields."""
+
+    key: str
+    mutant: str
+    argument: Annotated[str, Field(min_length=20)]
+
+
 def load_arguments(path: Path) -> dict[str, str]:
     """Arguments why a mutant changes nothing, by its hash. Raises MutationError for an entry
     without one."""
-    entries = yaml.safe_load(path.read_text(encoding="utf-8")) or []
-    for entry in entries:
-        if (
-            not isinstance(entry, dict)
-            or set(entry) != {"key", "mutant", "argument"}
-            or len(str(entry["argument"])) < 20
-        ):
-            raise MutationError(
-                f"{path.name}: entry {entry!r} must have key, mutant and an argument"
-            )
-    return {str(e["key"]): " ".join(e["argument"].split()) for e in entries}
+    listed = registry.read(path, list[Argument], MutationError)
+    return {entry.key: " ".join(entry.argument.split()) for entry in listed}
 
 
 def argue(findings: dict[str, Finding], arguments: dict[str, str]) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
@@ -27,7 +27,8 @@ def read(path: Path, kind: Any, error: type[UserError]) -> Any:
     """What a YAML file holds as a `kind`. Raises `error` naming the file, the entry and the key
     that is wrong."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        empty = list if get_origin(kind) is list else dict
+        data = yaml.safe_load(path.read_text(encoding="utf-8")) or empty()
         return TypeAdapter(kind).validate_python(data)
     except ValidationError as wrong:
         first = wrong.errors()[0]

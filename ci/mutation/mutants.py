@@ -8,17 +8,25 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-import yaml
-
+from ci import registry
 from host.simulation.rtl_index import ROOT
 from model.common.errors import UserError
 
 LIST = Path(__file__).with_name("hand_made.yaml")
-_KEYS = {"id", "file", "find", "replace", "kind"}
 
 
 class MutationError(UserError):
     """Mutation testing cannot go on; the message names the culprit."""
+
+
+class Entry(registry.Strict):
+    """One entry of hand_made.yaml; its first lines document the fields."""
+
+    id: str
+    file: str
+    kind: str
+    find: str
+    replace: str
 
 
 @dataclass(frozen=True)
@@ -77,9 +85,8 @@ def code(text: str) -> str:
 def hand_made(path: Path = LIST, rtl: Path = ROOT / "rtl") -> list[Mutant]:
     """Read the list. Raises MutationError naming an entry that is incomplete, used twice, or whose
     text is not there exactly once."""
-    mutants = [
-        _entry(entry, path, rtl) for entry in yaml.safe_load(path.read_text(encoding="utf-8")) or []
-    ]
+    entries = registry.read(path, list[Entry], MutationError)
+    mutants = [_mutant(entry, path, rtl) for entry in entries]
     names = [m.id for m in mutants]
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
@@ -87,26 +94,20 @@ def hand_made(path: Path = LIST, rtl: Path = ROOT / "rtl") -> list[Mutant]:
     return mutants
 
 
-def _entry(entry: dict, path: Path, rtl: Path) -> Mutant:
-    name = entry.get("id", "?") if isinstance(entry, dict) else entry
-    if not isinstance(entry, dict) or set(entry) != _KEYS:
-        keys = ", ".join(sorted(_KEYS))
-        raise MutationError(f"{path.name}: entry {name!r} must have the keys {keys}")
-    file = rtl / entry["file"]
+def _mutant(entry: Entry, path: Path, rtl: Path) -> Mutant:
+    file, where = rtl / entry.file, f"{path.name}: entry {entry.id!r}"
     if not file.is_file():
-        raise MutationError(f"{path.name}: entry {name!r}: no file rtl/{entry['file']}")
-    source, find = file.read_text(encoding="utf-8"), entry["find"]
-    if (count := source.count(find)) != 1:
-        raise MutationError(
-            f"{path.name}: entry {name!r}: its text stands {count} times in rtl/{entry['file']}, "
-            "not once"
-        )
-    if find == entry["replace"]:
-        raise MutationError(f"{path.name}: entry {name!r} changes nothing")
-    old, new, shift = _trimmed(find, entry["replace"])
-    start = source.index(find) + shift
+        raise MutationError(f"{where}: no file rtl/{entry.file}")
+    source = file.read_text(encoding="utf-8")
+    if (count := source.count(entry.find)) != 1:
+        what = f"its text stands {count} times in rtl/{entry.file}, not once"
+        raise MutationError(f"{where}: {what}")
+    if entry.find == entry.replace:
+        raise MutationError(f"{where} changes nothing")
+    old, new, shift = _trimmed(entry.find, entry.replace)
+    start = source.index(entry.find) + shift
     place = (file, start, start + len(old))
-    return Mutant("hand-made", entry["id"], entry["kind"], *place, new, source)
+    return Mutant("hand-made", entry.id, entry.kind, *place, new, source)
 
 
 def _trimmed(find: str, replace: str) -> tuple[str, str, int]:

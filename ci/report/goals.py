@@ -11,24 +11,31 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import yaml
 from pyslang.syntax import SyntaxKind as Kind
 from pyslang.syntax import SyntaxNode, SyntaxTree
 
-from ci import code_coverage, coverage_points, formal, mutate, results
+from ci import code_coverage, coverage_points, formal, mutate, registry, results
 from ci.mutation import trial
 from host.simulation.rtl_index import ROOT
 from model.common.errors import UserError
 
 PROVENANCE = ROOT / "ci" / "provenance.yaml"
-METHODS = {"random test", "directed test", "netlist test", "proof", "mutation", "review"}
-METHODS |= {"not recorded"}
+_TESTS = Literal["random test", "directed test", "netlist test"]
 
 
 class SignoffError(UserError):
     """provenance.yaml says something that cannot be."""
+
+
+class Bug(registry.Strict):
+    """One entry of provenance.yaml; its first lines document the fields."""
+
+    commit: str
+    where: Literal["rtl", "bench"]
+    method: Literal[_TESTS, "proof", "mutation", "review", "not recorded"]
+    bug: str
 
 
 @dataclass(frozen=True)
@@ -187,16 +194,9 @@ def waivers() -> list[coverage_points.Exclusion]:
     return coverage_points.load_exclusions(code_coverage.EXCLUSIONS)
 
 
-def bugs(path: Path = PROVENANCE) -> list[dict[str, str]]:
+def bugs(path: Path = PROVENANCE) -> list[Bug]:
     """The bugs of this project. Raises SignoffError naming an entry that is wrong."""
-    entries = yaml.safe_load(path.read_text(encoding="utf-8"))["bugs"]
-    for entry in entries:
-        if set(entry) != {"commit", "where", "method", "bug"} or entry["method"] not in METHODS:
-            known = ", ".join(sorted(METHODS))
-            raise SignoffError(
-                f"{path.name}: {entry}: needs commit, where, bug and method ({known})"
-            )
-    return entries
+    return registry.read(path, dict[Literal["bugs"], list[Bug]], SignoffError).get("bugs", [])
 
 
 def text(path: Path) -> str:

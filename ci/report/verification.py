@@ -62,15 +62,15 @@ def sign_off(reached: Sequence[goals.Goal], findings: Sequence[trial.Finding], b
         state = Badge("holds" if proof in passed else "no result", proof in passed)
         what = f"{w.source or w.signal} {w.arm}"
         waived.append([w.file, w.kind, what, w.reason, state if proof else ""])
-    ways = Counter(bug["method"] for bug in bugs)
-    places = sorted({bug["where"] for bug in bugs})
-    tally = Counter((bug["method"], bug["where"]) for bug in bugs)
+    ways = Counter(bug.method for bug in bugs)
+    places: list[str] = sorted({bug.where for bug in bugs})
+    tally = Counter[tuple[str, str]]((bug.method, bug.where) for bug in bugs)
     methods = [method for method, _ in ways.most_common()]
     series = {place: [tally[method, place] for method in methods] for place in places}
     found = bars(
         methods, series, "Bugs by the method that found them, and where they were.", "bugs"
     )
-    listed = [[b["commit"], b["where"], b["bug"], b["method"]] for b in bugs]
+    listed = [[b.commit, b.where, b.bug, b.method] for b in bugs]
     met = sum(g.met for g in reached)
     return Page(
         "signoff",

@@ -267,6 +267,8 @@ def test_a_verdict_of_a_proof_is_kept_until_the_proof_changes(tmp_path, monkeypa
         ({"find": "top_q"}, "'steps': its text stands 4 times in rtl/counter.sv"),
         ({"file": "lost.sv"}, "'steps': no file rtl/lost.sv"),
         ({"replace": "count_q + 4'(STEP)"}, "'steps' changes nothing"),
+        ({"replace": None}, "0.replace: Input should be a valid string"),
+        ({"colour": "red"}, "0.colour: Extra inputs"),
     ],
 )
 def test_wrong_entry_is_named(tmp_path, changes, message):
@@ -289,7 +291,8 @@ def test_argument_is_needed_for_an_equivalent(tmp_path):
     path.write_text(yaml.safe_dump([{"key": "0123", "mutant": "m", "argument": "because"}]))
     with pytest.raises(MutationError, match="argument"):
         mutate.load_arguments(path)
-    assert isinstance(mutate.load_arguments(mutate.EQUIVALENT), dict)
+    path.write_text("# none\n")
+    assert mutate.load_arguments(path) == {} != mutate.load_arguments(mutate.EQUIVALENT)
 
 
 def test_an_argument_hides_no_kill(tmp_path, monkeypatch):

@@ -149,7 +149,7 @@ def test_goals_are_met_by_results_and_missed_without(tmp_path):
     }
     assert any(row[-1] == Badge("holds", True) for row in waived["proof"].rows)
     assert all(row[3] for row in waived["proof"].rows)
-    assert {"random test", "proof", "mutation"} <= {bug["method"] for bug in goals.bugs()}
+    assert {"random test", "proof", "mutation"} <= {bug.method for bug in goals.bugs()}
 
 
 def test_what_failed_or_was_not_covered_is_missed(tmp_path):
@@ -276,7 +276,7 @@ def test_state_machines_are_found(tmp_path):
 def test_a_bug_needs_a_known_method(tmp_path):
     path = tmp_path / "bugs.yaml"
     path.write_text("bugs: [{commit: abc, where: rtl, method: luck, bug: lost}]")
-    with pytest.raises(goals.SignoffError, match="needs commit, where, bug and method"):
+    with pytest.raises(goals.SignoffError, match="bugs.0.method: Input should be"):
         goals.bugs(path)
 
 
