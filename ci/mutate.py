@@ -81,7 +81,11 @@ LEAST_KILLED = 0.95  # of the drawn mutants
     "--jobs", type=click.IntRange(1), default=2, help="C++ compiler processes of one build"
 )
 @click.option("--again", is_flag=True, help="forget what was found out before")
-@click.option("--out", type=click.Path(path_type=Path), help="folder of results [build/mutate]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, resolve_path=True),
+    help="folder of results [build/mutate]",
+)
 def main(
     count: int,
     seed: int,
