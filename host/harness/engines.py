@@ -225,7 +225,8 @@ class Host:
 
     async def measure(self) -> int:
         """At the end of an image: note how its packets flowed, check that the results kept to the
-        protocol and TOTAL_CYCLES to the harness's count. Returns the latter."""
+        protocol, that nothing came behind them, and TOTAL_CYCLES against the harness's count.
+        Returns the latter."""
         dut = self.dut
         self.flows += [
             ("weights", Flow.read(dut.prog_monitor_o)),
@@ -236,6 +237,8 @@ class Host:
         assert errors == 0, f"{errors} protocol errors on the result stream"
         counted = await self.read(Register.TOTAL_CYCLES)
         assert counted == total, f"TOTAL_CYCLES {counted}, the harness counted {total}"
+        came = int(dut.result_packets_o.value), int(dut.result_beats_o.value)
+        assert came == self.taken, f"results (packets, beats): {came} came, {self.taken} expected"
         return total
 
     async def start_run(self) -> None:

@@ -4,6 +4,7 @@ from unittest import mock
 
 import cocotb
 
+from host.harness.engines import Host
 from tb.lib.accelerator import random_generator
 from tb.lib.chain import Chain
 from tb.top import bench as network_bench
@@ -12,14 +13,23 @@ from tb.top.bench import Bench
 
 @cocotb.test()
 async def disabled_bench_fails(dut):
-    """A reference that knows nothing, or a comparison that compares nothing."""
+    """A reference that knows nothing, a comparison that compares nothing, or a packet that came and
+    was not read."""
     chain = Chain(random_generator(), (3, 3, 2), True, "small").conv(5, (1, 3), (0, 1))
     bench = await Bench(dut).start()
-    for part, replacement in (
-        ("expected_tensors", lambda net, images: {}),
-        ("compare", lambda expected, got: 0),
+    packet = Host.packet
+
+    async def unread(host: Host):
+        words = await packet(host)
+        host.taken = (0, 0)
+        return words
+
+    for owner, part, replacement in (
+        (network_bench, "expected_tensors", lambda net, images: {}),
+        (network_bench, "compare", lambda expected, got: 0),
+        (Host, "packet", unread),
     ):
-        with mock.patch.object(network_bench, part, replacement):
+        with mock.patch.object(owner, part, replacement):
             try:
                 await bench.check(chain.network(), chain.images[:1])
             except (AssertionError, KeyError) as error:
