@@ -267,17 +267,22 @@ def _add_points(compiled: Compiled, layer) -> dict[str, list[str]]:
 
 def _scaling_points(mult: np.ndarray, shift: np.ndarray) -> list[str]:
     mults = {int(m) for m in mult}
-    points = [f"shift {s}" for s in sorted({int(s) for s in shift})] + [
-        f"mult {m}" for m in (1, 32767) if m in mults
-    ]
+    points = [f"mult {m}" for m in (1, 32767) if m in mults]
     if mults - {1, 32767}:
         points.append("mult between")
     return points + ["paper mode"] if ((mult == 1) & (shift == 5)).any() else points
 
 
+def _shift_points(layer, tensor: np.ndarray) -> list[str]:
+    """Shifts of the channels with a value that any other shift would change."""
+    telling = (np.abs(tensor) > 1) & (tensor > layer.out_min) & (tensor < layer.out_max)
+    channels = telling.any(axis=(0, 2, 3))
+    return [f"shift {s}" for s in np.unique(np.broadcast_to(layer.shift, channels.shape)[channels])]
+
+
 def _value_points(layer, tensor: np.ndarray) -> dict[str, list[str]]:
-    """Points of the values that came out: clamps that were reached, or sums beyond what floating
-    point keeps."""
+    """Points of the values that came out: clamps that were reached and shifts that they show, or
+    sums beyond what floating point keeps."""
     if layer.op == "maxpool":
         return {}
     if layer.out == "int32":
@@ -294,8 +299,9 @@ def _value_points(layer, tensor: np.ndarray) -> dict[str, list[str]]:
             ]
         }
     if layer.out_min == layer.out_max:
-        return {}  # both edges are one: says nothing about either
+        return {}  # both edges are one: says nothing about either, nor about the shift
     low, high = (tensor == layer.out_min).any(), (tensor == layer.out_max).any()
     edge = "both" if low and high else "low" if low else "high" if high else None
     signs = f"{layer.op} {_sign(layer.in_signed)} to {_sign(layer.out_signed)}"
-    return {"clamp": [f"{signs} {edge}"] if edge else []}
+    points = {"clamp": [f"{signs} {edge}"] if edge else []}
+    return points if layer.op == "add" else points | {"requantize": _shift_points(layer, tensor)}

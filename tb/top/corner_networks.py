@@ -330,10 +330,12 @@ def arithmetic_chains(rng) -> Iterator[Chain]:
     """Every shift, the extreme multipliers, sums beyond what floating point keeps."""
     count = 33
     shift = np.arange(count) % 32
-    mult = np.where(shift == 5, 1, np.where(shift % 3, 32767, rng.integers(2, 32767, count)))
-    bias = rng.integers(-2000, 2000, count)
+    mult = np.clip((1 << shift) // rng.integers(2, 9, count), 1, 32767)
+    mult[shift == 5] = 1
+    bias = (rng.integers(30, 90, count) << shift) // mult  # the means lie between the clamps
     yield Chain(rng, (9, 4, 4), True, "every shift").plain_conv(
         count,
+        codebook=(-1, 1, 1),
         bias=bias.astype(np.int32),
         mult=mult.astype(np.int32),
         shift=shift.astype(np.uint8),
