@@ -15,12 +15,15 @@ import cocotb
 from cocotb.handle import LogicArrayObject, LogicObject
 from cocotb.triggers import FallingEdge
 
-# Outputs of a block that others act upon in any cycle; by the project's naming, an output ends in
-# _o or belongs to an AXI port.
-_CONTROL = re.compile(
-    r"(?:.*_)?(?:valid|ready|busy|done|idle|empty|irq|error|oob|we|level)_o"
+# Outputs of a block that others act upon in any cycle: those of one bit, except payload, which only
+# a valid beside it makes count, and levels. By the project's naming, an output ends in _o, belongs
+# to an AXI port, or is the register block's.
+_BIT = re.compile(
+    r"\w+_o|hwif_out_\w+"
     r"|m_axis\w*_tvalid|s_axis\w*_tready|s_axil_(?:(?:aw|w|ar)ready|[br]valid)"
 )
+_PAYLOAD = re.compile(r"tag_(?:load|first|buf)_o|beat_(?:half|last)_o|(?:acc_)?mask_o")
+_BITS = re.compile(r"(?:.*_)?(?:level|room)_o")
 
 
 class UnknownMonitor:
@@ -68,11 +71,13 @@ class UnknownMonitor:
 
 def control_outputs(dut: Any) -> list:
     """The outputs of top level `dut` that must be known in every cycle, by their names."""
-    return [
-        handle
-        for handle in dut
-        if isinstance(handle, (LogicObject, LogicArrayObject)) and _CONTROL.fullmatch(handle._name)
-    ]
+    return [handle for handle in dut if _is_control(handle)]
+
+
+def _is_control(handle: Any) -> bool:
+    if isinstance(handle, LogicObject):
+        return bool(_BIT.fullmatch(handle._name)) and not _PAYLOAD.fullmatch(handle._name)
+    return isinstance(handle, LogicArrayObject) and bool(_BITS.fullmatch(handle._name))
 
 
 def watch_block(dut: Any) -> UnknownMonitor | None:
