@@ -178,6 +178,12 @@ class StreamMonitor(uvm_monitor):
             self.words = []
             self.ap.write(item)
 
+    def check_phase(self):
+        super().check_phase()
+        assert not self.words or self.aborted, (
+            f"{self.get_full_name()}: {len(self.words)} beats without TLAST were left over"
+        )
+
     def control(self, control):
         """A run begins or is ended (tb.uvm.predictor.Control)."""
         if control.aborted or self.aborted:

@@ -66,7 +66,11 @@ class ResultScoreboard(uvm_scoreboard):
 
     def compare(self, expected: ExpectedImage, packets: list[PacketItem]):
         """All packets of an image are there."""
-        problem = self._sizes(expected, packets) or self._values(expected, packets)
+        problem = (
+            self._layers(expected)
+            or self._sizes(expected, packets)
+            or self._values(expected, packets)
+        )
         if problem:
             self.problems.append(
                 f"network {expected.compiled.net.name!r}, image {expected.number} of the test: "
@@ -76,6 +80,10 @@ class ResultScoreboard(uvm_scoreboard):
         self.images += 1
         self.values += sum(tensor.size for tensor in expected.tensors.values())
         self.equal_ap.write(expected)
+
+    def _layers(self, expected: ExpectedImage) -> str:
+        names = [layer.name for layer in expected.compiled.emitted]
+        return "" if [*expected.tensors] == names else f"{[*expected.tensors]} predicted of {names}"
 
     def _sizes(self, expected: ExpectedImage, packets: list[PacketItem]) -> str:
         compiled = expected.compiled

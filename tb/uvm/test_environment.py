@@ -17,7 +17,7 @@ from tb.lib.accelerator import random_generator
 from tb.lib.chain import Chain
 from tb.lib.handshake import ProtocolError, transfer
 from tb.uvm.axi_lite import RegisterMonitor
-from tb.uvm.axi_stream import StreamMonitor
+from tb.uvm.axi_stream import FULL_BEAT, StreamMonitor
 from tb.uvm.dma import DmaPacketDriver, DmaReadyDriver, use_dma
 from tb.uvm.env import AcceleratorTest
 from tb.uvm.predictor import Predictor
@@ -260,6 +260,25 @@ class ResultBeatDropped(BeatDropped):
     at = "uvm_test_top.env.result.monitor"
 
 
+class TrailingMonitor(StreamMonitor):
+    """Sees one more beat behind the second packet."""
+
+    packets = 0
+
+    def beat(self, word, keep, last):
+        super().beat(word, keep, last)
+        self.packets += last
+        if last and self.packets == 2:
+            super().beat(word, FULL_BEAT, False)
+
+
+@must_fail("1 beats without TLAST were left over")
+class ResultBeatLeft(OneImage):
+    """A beat that belongs to no packet behind the last result."""
+
+    replaced, at = {StreamMonitor: TrailingMonitor}, "uvm_test_top.env.result.monitor"
+
+
 class FlippingMonitor(StreamMonitor):
     """Reads one bit of the first beat wrongly."""
 
@@ -294,6 +313,15 @@ class MuteRegisterMonitor(Mute, RegisterMonitor):
 
 class DeafScoreboard(Mute, ResultScoreboard):
     """Never takes anything out of its fifos."""
+
+
+class ForgetfulPredictor(Predictor):
+    """Expects nothing of the last layer."""
+
+    def expected(self, compiled, image):
+        tensors = super().expected(compiled, image)
+        tensors.popitem()
+        return tensors
 
 
 class LazyPredictor(Predictor):
@@ -352,11 +380,18 @@ class Deaf(OneImage):
     replaced = {ResultScoreboard: DeafScoreboard}
 
 
-@must_fail("the scoreboard checked nothing")
+@must_fail(r"\[\] predicted of \['\w+', '\w+'\]")
 class NoReference(OneImage):
     """A predictor that expects nothing of an image."""
 
     replaced = {Predictor: LazyPredictor}
+
+
+@must_fail(r"\['\w+'\] predicted of \['\w+', '\w+'\]")
+class LayerForgotten(OneImage):
+    """A predictor that leaves out a layer."""
+
+    replaced = {Predictor: ForgetfulPredictor}
 
 
 @must_fail("the scoreboard checked nothing")
