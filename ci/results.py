@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -17,6 +18,7 @@ import pytest
 from ci import registry
 from host.simulation import environment, process
 from host.simulation.rtl_index import ROOT
+from model.common.errors import UserError, printable
 
 BENCHES = "ci/test_benches.py"
 SOURCES = {".py", ".sv", ".v", ".vlt", ".c", ".h", ".cpp", ".tcl", ".yaml", ".rdl", ".npz", ".j2"}
@@ -35,9 +37,14 @@ def sources() -> str:
 
 def checkout() -> str:
     """Digest of what a regression stands for: also pages, examples and whatever else git tracks.
-    Without git those are not known."""
-    command = ["git", "ls-files", "-z"]
+    Outside of a git checkout, or without git, those are not known. Raises UserError where git
+    fails."""
+    if not (ROOT / ".git").exists() or not shutil.which("git"):
+        return sources()
+    command = ["git", "-c", "safe.directory=*", "ls-files", "-z"]
     git = subprocess.run(command, cwd=ROOT, env=environment.child(), capture_output=True, text=True)
+    if git.returncode:
+        raise UserError(f"git ls-files: {printable(git.stderr.strip())}")
     tracked = [ROOT / name for name in git.stdout.split("\0") if name]
     return _digest({*_sources(), *filter(Path.is_file, tracked)})
 

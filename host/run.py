@@ -9,7 +9,6 @@ import click
 import numpy as np
 from tqdm import tqdm
 
-from host import rtl_backend
 from model.common.command import Command, OutputFile
 from model.common.errors import printable
 from model.common.files import output
@@ -63,6 +62,8 @@ BACKENDS = {"int": run_int, "torch": run_torch}
 def run_rtl(net: Network, images: np.ndarray, modules: int, planes: int = 3) -> dict:
     """{"y": int32 [N, C, H, W], "cycles": int64 [N, layers], "total_cycles": int64 [N]} of the
     RTL."""
+    from host import rtl_backend  # takes a second
+
     hardware = Hardware(num_modules=modules, planes=planes)
     compiled = compile_network(net, hardware)
     run = rtl_backend.run_rtl(net, images, hardware, compiled=compiled, show=True)

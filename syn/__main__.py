@@ -147,7 +147,7 @@ def main(
     plan = yaml.safe_load(PLAN.read_text(encoding="utf-8"))
     work = chosen(plan, blocks)
     build = modules if planes == "3" else f"{modules}-planes-{planes}"
-    if check:
+    if check and not update:
         names = [plan["whole"]["module"] if block == WHOLE else block for block in work]
         baseline.require([f"{target}/{build}/{name}" for name in names], seeds)
     job = Measurement(plan, target, int(modules), int(planes), seeds)

@@ -154,9 +154,9 @@ class Trials:
         self.jobs, self.sim, self.say, self.sources = jobs, sim, say, digests.sources()
 
     def forget(self, finding: Finding) -> None:
-        """A kill on other sources: what has killed is tried again, and goes first."""
+        """A kill on other sources: all is tried again, what has killed goes first."""
         if finding.status == "killed" and finding.sources != self.sources:
-            finding.verdicts = {name: v for name, v in finding.verdicts.items() if not v[1]}
+            finding.passed, finding.verdicts = {}, {}
             finding.status, finding.why = "not tried", ""
 
     def judge_all(

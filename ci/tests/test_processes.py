@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from host import rtl_backend
 from host.simulation import process, runner
+from host.simulation.locks import locked
 from host.simulation.rtl_index import ROOT
 from model.compiler.hardware import Hardware
 from model.network import save_network
@@ -189,6 +191,21 @@ def test_exception_in_a_pool_stops_its_commands(tmp_path):
         kept.result()
         other.submit(work, "true").result()
     assert codes == [0, 0] and not sessions()
+
+
+def test_a_pool_that_ends_waits_for_no_lock(tmp_path):
+    def wait():
+        began.set()
+        with locked(tmp_path / "lock"):
+            pass
+
+    began = threading.Event()
+    with locked(tmp_path / "lock"):
+        with pytest.raises(KeyboardInterrupt), process.pool(1) as pool:
+            job = pool.submit(wait)
+            began.wait()
+            raise KeyboardInterrupt
+        assert isinstance(job.exception(), process.Stopped)
 
 
 def test_forked_process_announces_for_itself(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from ci import registry, results
 from ci.tests.conftest import TESTS
+from host.simulation import environment
 from host.simulation.rtl_index import ROOT
 
 # Runs pytest with the registry and the empty testplan of the folder that the first argument names.
@@ -161,8 +162,8 @@ def test_a_regression_stands_for_all_that_git_tracks(tmp_path, monkeypatch):
         (tmp_path / name).write_text("old")
     monkeypatch.setattr(results, "ROOT", tmp_path)
     assert results.checkout() == results.sources()
-    for command in (["init", "-q"], ["add", *names[:-1]]):
-        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    for command in (["init", "-q"], ["add", "-f", *names[:-1]]):
+        subprocess.run(["git", *command], cwd=tmp_path, env=environment.child(), check=True)
     seen = {results.checkout()}
     for number, name in enumerate(("README.md", "rtl/x.sv"), 2):
         (tmp_path / name).write_text("new")

@@ -213,7 +213,7 @@ def run(
     """
     with started(command, cwd=cwd, env=env, output=log) as process:
         _wait(process.pid, timeout)
-    _thread.pool.check()
+    check()
     return process.returncode
 
 
@@ -225,6 +225,11 @@ def _wait(pid: int, timeout: float) -> None:
             raise CommandTimeout(f"no end after {timeout:g} s")
         time.sleep(nap)
         nap = min(2 * nap, _LONGEST_NAP)
+
+
+def check() -> None:
+    """Raises Stopped in a thread of a pool that is to end."""
+    _thread.pool.check()
 
 
 @contextlib.contextmanager

