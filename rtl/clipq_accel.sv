@@ -178,7 +178,7 @@ module clipq_accel #(
       .clk_i          (clk_i),
       .rst_ni         (rst_ni),
       .clear_i        (!core_rst_n),
-      .busy_i         (busy),
+      .busy_i         (busy || error),
       .s_axis_tdata   (s_axis_prog_tdata),
       .s_axis_tkeep   (s_axis_prog_tkeep),
       .s_axis_tvalid  (s_axis_prog_tvalid && !gate_q),

@@ -17,7 +17,7 @@ module stream_parser #(
     input  wire logic        clk_i,
     input  wire logic        rst_ni,
     input  wire logic        clear_i,
-    input  wire logic        busy_i,           // a run is active: the program must not change
+    input  wire logic        busy_i,           // a run or an error: the program must not change
 
     input  wire logic [63:0] s_axis_tdata,
     input  wire logic [7:0]  s_axis_tkeep,

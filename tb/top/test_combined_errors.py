@@ -44,9 +44,11 @@ def faults(bench: FaultBench) -> list[tuple]:
 @cocotb.test()
 async def packets_behind_an_error(dut):
     """After each error the host sends whole packets on both streams, one after the other: all are
-    emptied, the code stays, and the next good run is right."""
+    emptied, the code and the program stay, and the next good run is right."""
     bench = await FaultBench(dut).start()
     cases = faults(bench)
+    other = edited(bench.compiled, 0, {"op": 15})
+    await bench.good_run()
     for code, program, weights, image, again in cases:
         await bench.load(bench.compiled.program if program is None else program)
         await bench.host.write(Register.CTRL, Ctrl.START)
@@ -58,15 +60,16 @@ async def packets_behind_an_error(dut):
         pixels = bench.compiled.encode_image(bench.image()[0])
         for number in range(BEHIND):
             await bench.idle("prog", "image")
-            words = bench.compiled.program if number == 1 else bench.compiled.weights
+            words = other if number == 1 else bench.compiled.weights
             await bench.send(prog=words, image=pixels)
             await ClockCycles(dut.clk_i, 4)
         await bench.idle("prog", "image")
         await bench.expect(code)
         bench.pending.append(("error_pair", "packets behind"))
         await bench.recover()
-        await bench.good_run()
-    assert bench.good_runs == len(cases) and bench.values_checked
+        assert await bench.host.read(Register.STATUS) == Status.PROG_VALID, code.name
+        await bench.good_run(reload=program is not None)
+    assert bench.good_runs == len(cases) + 1 and bench.values_checked
 
 
 @cocotb.test()
