@@ -166,7 +166,7 @@ module clipq_accel #(
 
   // One packet at a time: after its last beat the stream is held until the program is accepted or the image finished.
   logic gate_q;
-  assign s_axis_prog_tready = parser_ready && !gate_q;
+  assign s_axis_prog_tready = parser_ready && !gate_q && core_rst_n;  // a soft reset would lose a beat
   always_ff @(posedge clk_i) begin
     if (!core_rst_n || prog_done || image_end || error) gate_q <= 1'b0;
     else if (s_axis_prog_tvalid && s_axis_prog_tready && s_axis_prog_tlast) gate_q <= 1'b1;
@@ -277,7 +277,7 @@ module clipq_accel #(
   logic [program_pkg::DIM_W-1:0] image_rows;
   logic [7:0][31:0] image_wr_data;
 
-  assign s_axis_image_tready = image_ready || error;  // after an error the stream is emptied
+  assign s_axis_image_tready = (image_ready || error) && core_rst_n;  // after an error the stream is emptied
 
   image_loader u_image_loader (
       .clk_i        (clk_i),

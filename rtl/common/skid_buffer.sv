@@ -36,7 +36,7 @@ module skid_buffer #(
   assign out_data_o  = out_data_q;
   assign out_free    = !out_valid_q || out_ready_i;
 
-  // ready is low in reset, so that no word is accepted there
+  // In the first cycle of a reset ready may still be high: what is offered there is lost. Then it is low.
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
       ready_q      <= 1'b0;

@@ -104,6 +104,7 @@ MEETINGS = {
     "clear and beat in": "level_q of the FIFO in result_writer",
     "packet end and error": "gate_q of clipq_accel",
     "soft reset and program": "prog_valid_q of stream_parser, on the whole accelerator",
+    "soft reset and packet": "TREADY of both input streams, on the whole accelerator",
     "soft reset and interrupt": "IRQ_STATUS and STATUS, on the whole accelerator",
 }
 

@@ -15,7 +15,9 @@ from model.compiler.program import packet
 from model.compiler.program_format import CHUNK, MAGIC_WEIGHTS
 from model.compiler.records import decode, encode
 from tb.lib import meeting
+from tb.lib.accelerator import expected_tensors
 from tb.lib.packets import edited, flipped, payload
+from tb.top.bench import compare
 from tb.top.fault_bench import FaultBench
 
 BEHIND = 3  # packets that a host may have sent before it notices an error
@@ -131,7 +133,8 @@ class Watch:
         self._task = cocotb.start_soon(self._run())
 
     def end(self) -> dict[str, list[int]]:
-        """{event: cycles}: transfers with TLAST by stream, writes of a register, interrupts."""
+        """{event: cycles}: beats and transfers with TLAST by stream, writes of a register, their
+        answers, interrupts."""
         self._task.cancel()
         return self.events
 
@@ -141,7 +144,9 @@ class Watch:
             stream: [getattr(dut, f"axis_{stream}_t{part}") for part in ("valid", "ready", "last")]
             for stream in ("prog", "image", "result")
         }
+        ports |= {f"{stream} beat": signals[:2] for stream, signals in ports.items()}
         ports |= {"write": [dut.s_axil_wvalid, dut.s_axil_wready], "interrupt": [dut.irq_o]}
+        ports |= {"answer": [dut.s_axil_bvalid, dut.s_axil_bready]}
         while True:
             await RisingEdge(dut.clk_i)
             for name, signals in ports.items():
@@ -267,6 +272,50 @@ async def reset_beside_a_program_end(dut):
     reach = 7
     await meeting.sweep("soft reset and program", range(-reach, reach + 1), once)
     assert outcomes == sorted(outcomes) and set(outcomes) == {False, True}, f"valid: {outcomes}"
+    await bench.good_run()
+    assert bench.values_checked
+
+
+@cocotb.test()
+async def reset_beside_the_next_packets(dut):
+    """A soft reset after an error in every cycle around the first beats of the next weights and the
+    next image: no beat that is taken behind its answer is lost."""
+    bench = await FaultBench(dut).start_one_beat()
+    image = bench.image()
+    packets = {"prog": bench.compiled.weights, "image": bench.compiled.encode_image(image[0])}
+
+    async def once(offset: int) -> int:
+        await begin_run(bench)
+        await bench.host.write(Register.CTRL, Ctrl.START)
+        await bench.expect(ErrorCode.START_BUSY)
+        watch = Watch(dut)
+        cocotb.start_soon(write_in(bench, LEAD + offset, Ctrl.SOFT_RESET))
+        await ClockCycles(dut.clk_i, LEAD)
+        for engine, words in packets.items():
+            await bench.host.begin(engine, words)
+        await ClockCycles(dut.clk_i, len(packets["prog"]) + LEAD)
+        events = watch.end()
+        answer, first = events["answer"][0], events["prog beat"][0]
+        what = f"a soft reset whose answer comes {answer - first} cycles after a packet's begin"
+        status = await bench.host.read(Register.STATUS)
+        if first <= answer:  # the rest of the packet is none
+            assert status & Status.ERROR, f"{what}: STATUS {status:#x}"
+            await bench.recover()
+            return answer - first
+        assert status == Status.PROG_VALID, f"{what}: STATUS {status:#x}"
+        assert "image beat" not in events, f"{what}: an image is taken before START"
+        await bench.host.write(Register.IRQ_STATUS, ALL_INTERRUPTS)
+        await bench.host.start_run()
+        await clocking.wait_for(dut, lambda: int(dut.irq_o.value), 1000, f"{what}: no interrupt")
+        await bench.host.write(Register.IRQ_STATUS, IrqStatus.DONE)
+        await bench.host.stop_run()
+        await bench.host.pulse("result_dump_i")
+        results = bench.compiled.decode_results(bench.result_words())
+        got = {name: tensor[None] for name, tensor in results.items()}
+        bench.values_checked += compare(expected_tensors(bench.net, image), got)
+        return answer - first
+
+    await meeting.sweep("soft reset and packet", range(-10, 6), once)
     await bench.good_run()
     assert bench.values_checked
 
