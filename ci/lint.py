@@ -42,6 +42,8 @@ _NOT_OURS = ("build", "data")
 _ICARUS_HARMLESS = re.compile(
     r"sorry: constant selects in always_\* processes are not currently supported"
 )
+# Arguments of further checks by Verilator: parameters other than the default ones.
+_OTHER_PARAMETERS = {"clipq_accel": (" -GMAX_LAYERS=5",)}
 # A memory turned into registers is a matter of cost, not an error.
 _YOSYS_HARMLESS = re.compile(r"Warning: Replacing memory")
 
@@ -139,7 +141,14 @@ def _module_checks(index: RtlIndex, top: str) -> list[Check]:
         str(WAIVERS),
         *files,
     ]
-    result = [Check(f"verilator {top}", verilator, re.compile(r"^%(Warning|Error)"))]
+    result = [
+        Check(
+            f"verilator {top}{value}",
+            [*verilator, *value.split()],
+            re.compile(r"^%(Warning|Error)"),
+        )
+        for value in ("", *_OTHER_PARAMETERS.get(top, ()))
+    ]
     if shutil.which("iverilog"):
         icarus = [
             "iverilog",

@@ -79,12 +79,19 @@ module perf_counters #(
     end
   end
 
+  localparam int L_W = (MAX_LAYERS > 1) ? $clog2(MAX_LAYERS) : 1;
+  logic [L_W-1:0] layer, sel;
+  logic unused_layer;
+  assign layer        = L_W'(layer_i);
+  assign sel          = L_W'(sel_i);
+  assign unused_layer = ^(layer_i >> L_W);
+
   logic [MAX_LAYERS-1:0] known_q;  // layers that have ended since START
   logic [1:0] sel_known_q;  // beside the RAM's word and the register behind it
   always_ff @(posedge clk_i) begin
     if (!rst_ni || start_i) known_q <= '0;
-    else if (layer_end_i) known_q[layer_i] <= 1'b1;
-    sel_known_q <= {sel_known_q[0], {1'b0, sel_i} < 7'(MAX_LAYERS) && known_q[sel_i]};
+    else if (layer_end_i) known_q[layer] <= 1'b1;
+    sel_known_q <= {sel_known_q[0], {1'b0, sel_i} < 7'(MAX_LAYERS) && known_q[sel]};
   end
 
   logic [159:0] stored, stored_q;
@@ -94,10 +101,10 @@ module perf_counters #(
   ) u_ram (
       .clk_i  (clk_i),
       .we_i   (layer_end_i),
-      .waddr_i(layer_i),
+      .waddr_i(layer),
       .wdata_i({weights_q, writes_q, reads_q, stalls_q, cycles_q + 32'd1}),
       .re_i   (1'b1),
-      .raddr_i(sel_i),
+      .raddr_i(sel),
       .rdata_o(stored)
   );
   always_ff @(posedge clk_i) stored_q <= stored;
