@@ -14,6 +14,7 @@ module descriptor_check_proof #(
     input wire logic [program_pkg::RECORD_WORDS-1:0][63:0] desc_i,
     input wire logic [31:0]       rows_i,     // the products, while start_i
     input wire logic [23:0]       row_i,
+    input wire logic [23:0]       out_row_i,
     input wire logic [31:0]       span_h_i,
     input wire logic [31:0]       span_w_i,
     input wire logic [11:0]       inputs_i,
@@ -30,6 +31,7 @@ module descriptor_check_proof #(
   );
   (* hierconn *) logic [18:0] \u_dut.rows_span ;
   (* hierconn *) logic [18:0] \u_dut.row_span ;
+  (* hierconn *) logic [18:0] \u_dut.out_row ;
   (* hierconn *) logic [18:0] \u_dut.span_h ;
   (* hierconn *) logic [18:0] \u_dut.span_w ;
   (* hierconn *) logic [11:0] \u_dut.group_inputs ;
@@ -40,7 +42,7 @@ module descriptor_check_proof #(
   logic [5:0] age_q = '0;  // cycles since the start, 0 without one
   logic [program_pkg::RECORD_WORDS-1:0][63:0] d;  // the descriptor
   logic [31:0] rows_q, span_h_q, span_w_q;
-  logic [23:0] row_q;
+  logic [23:0] row_q, out_row_q;
   logic [11:0] inputs_q, outputs_q;
   logic [17:0] area_q;
   always_ff @(posedge clk_i) begin
@@ -52,6 +54,7 @@ module descriptor_check_proof #(
       d         <= desc_i;
       rows_q    <= rows_i;
       row_q     <= row_i;
+      out_row_q <= out_row_i;
       span_h_q  <= span_h_i;
       span_w_q  <= span_w_i;
       inputs_q  <= inputs_i;
@@ -71,6 +74,7 @@ module descriptor_check_proof #(
     if (age_q != '0 && age_q != LATENCY) assume (!start_i && desc_i == d);
     if (age_q >= PRODUCTS) begin
       assume (\u_dut.rows_span == clamped(rows_q) && \u_dut.row_span == clamped({8'b0, row_q}));
+      assume (\u_dut.out_row == clamped({8'b0, out_row_q}));
       assume (\u_dut.span_h == clamped(span_h_q) && \u_dut.span_w == clamped(span_w_q));
       assume (\u_dut.group_inputs == inputs_q && \u_dut.group_outputs == outputs_q && \u_dut.tile_area == area_q);
     end
@@ -135,11 +139,12 @@ module descriptor_check_proof #(
   // quads of an output group
   assign needed   = (program_pkg::descriptor_mode(d) == 2'd0) ? 3 * (NUM_MODULES / 4) : NUM_MODULES / 4;
 
-  logic input_bad, other_bad, kernel_bad, tile_bad, groups_bad, vertical_bad, pair_bad, pool_bad, expected;
+  logic input_bad, other_bad, output_bad, kernel_bad, tile_bad, groups_bad, vertical_bad, pair_bad, pool_bad, expected;
   assign input_bad = n({8'b0, row_q}) > n({15'b0, in_row_stride}) || in_end > 8 * BANK_WORDS ||
       (writes && in_base < n({14'b0, out_end}) && n({15'b0, out_base}) < in_end);
   assign other_bad = (program_pkg::descriptor_op(d) == program_pkg::OP_ADD || fused) && (other_end > 8 * BANK_WORDS ||
       (writes && other_base < n({14'b0, out_end}) && n({15'b0, out_base}) < other_end));
+  assign output_bad = writes && out_row_q != {7'b0, program_pkg::descriptor_out_row_quads(d)};
   // the kernel, or with stride 2 the one that is smaller by one
   function automatic logic fits(input logic signed [N-1:0] steps, input logic signed [N-1:0] step,
       input logic signed [N-1:0] kernel, input logic signed [N-1:0] pad, input logic stride);
@@ -158,7 +163,7 @@ module descriptor_check_proof #(
       n(span_w_q) + n({16'b0, pool_kernel_w}) > n({16'b0, in_w}) + n({15'b0, pool_pad_w,
       1'b0}) || pool_pad_w >= pool_kernel_w ||
       in_quads != out_quads;
-  assign expected = input_bad || other_bad || (conv ? kernel_bad || tile_bad || groups_bad : pool_bad);
+  assign expected = input_bad || other_bad || output_bad || (conv ? kernel_bad || tile_bad || groups_bad : pool_bad);
 
   always @(*) begin
     // main_controller refuses others: proof main_controller
@@ -173,11 +178,12 @@ module descriptor_check_proof #(
     cover (age_q == LATENCY && !bad && conv && pair);
     cover (age_q == LATENCY && !bad && conv && stride_h && stride_w && n(span_h_q) < kernel_h);
     cover (age_q == LATENCY && !bad && !conv && writes);
-    cover (age_q == LATENCY && bad && !conv && !input_bad && !pool_bad);
-    cover (age_q == LATENCY && bad && conv && !input_bad && !kernel_bad && !tile_bad);
+    cover (age_q == LATENCY && bad && !conv && !input_bad && !output_bad && !pool_bad);
+    cover (age_q == LATENCY && bad && !conv && !input_bad && !other_bad && !pool_bad);
+    cover (age_q == LATENCY && bad && conv && !input_bad && !output_bad && !kernel_bad && !tile_bad);
     cover (age_q == LATENCY && !bad && fused && pair);
-    cover (age_q == LATENCY && bad && fused && !input_bad && !kernel_bad && !tile_bad && !groups_bad);
-    cover (age_q == LATENCY && bad && !conv && !input_bad && span_h_q[31:19] != '0);
+    cover (age_q == LATENCY && bad && fused && !input_bad && !output_bad && !kernel_bad && !tile_bad && !groups_bad);
+    cover (age_q == LATENCY && bad && !conv && !input_bad && !output_bad && span_h_q[31:19] != '0);
   end
 
 endmodule

@@ -107,7 +107,7 @@
 #define CLIPQ_DESCRIPTOR_POOL_STRIDE_W 13, 16, 16 /* horizontal stride of a pool */
 #define CLIPQ_DESCRIPTOR_POOL_PAD_H 13, 32, 16 /* vertical padding of a pool */
 #define CLIPQ_DESCRIPTOR_POOL_PAD_W 13, 48, 16 /* horizontal padding of a pool */
-#define CLIPQ_DESCRIPTOR_OUT_ROW_QUADS 14, 0, 17 /* quads of an output row */
+#define CLIPQ_DESCRIPTOR_OUT_ROW_QUADS 14, 0, 17 /* out_w * out_quads */
 #define CLIPQ_DESCRIPTOR_OTHER_BASE 14, 32, 17 /* quad address of the second input of a sum, with the row stride of the first, of the output if fused */
 #define CLIPQ_DESCRIPTOR_VSTEP 15, 0, 14 /* (in_row_stride - 1) / 8 with vertical taps, (in_row_stride - 4) / 8 with pairs */
 #define CLIPQ_DESCRIPTOR_MULT 15, 16, 15 /* multiplier of the first input of a sum */

@@ -61,6 +61,7 @@ COMMON = (
     "out_w",
     "out_h",
     "out_end",
+    "out_row_quads",
 )
 
 
@@ -73,6 +74,9 @@ def problems(d: SimpleNamespace, hardware: Hardware) -> list[str]:
     """Every rule that the sizes of a layer break; empty for what the compiler writes. Sizes of zero
     are another check's."""
     broken = _input_problems(d, hardware)
+    writes = not d.raw or d.op == OP_MAXPOOL
+    if writes and d.out_row_quads != d.out_w * d.out_quads:
+        broken.append("output rows")
     if d.op == OP_CONV:
         return broken + _conv_problems(d, hardware)
     return broken + _pool_problems(d)

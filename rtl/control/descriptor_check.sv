@@ -1,9 +1,9 @@
 // Descriptor check: cross-field validation of a layer descriptor.
 //
 // Purpose: finds descriptors whose sizes do not fit together although each field is legal. Examples are an input (also
-// the second one of a sum, fused or not) beyond the feature buffer or over the output, a kernel that does not follow
-// from the sizes of input and output, a window beyond the padded input, or a tile that is not its rows times its
-// columns.
+// the second one of a sum, fused or not) beyond the feature buffer or over the output, output rows of another length
+// than the output's width, a kernel that does not follow from the sizes of input and output, a window beyond the padded
+// input, or a tile that is not its rows times its columns.
 // model/compiler/geometry.py states the same rules. The check runs in parallel with the layer and costs no time: until
 // the verdict a wrong layer writes only inside its output region.
 // Latency: 22 cycles from start_i to bad_o, less than the shortest layer.
@@ -48,7 +48,7 @@ module descriptor_check #(
   assign pair     = program_pkg::descriptor_pair(desc_q);
   assign writes   = !raw || program_pkg::descriptor_op(desc_q) == program_pkg::OP_MAXPOOL;
 
-  logic [A_W-1:0] in_base, other_base, in_row_stride, out_base;
+  logic [A_W-1:0] in_base, other_base, in_row_stride, out_base, out_row_quads;
   logic [A_W:0] out_end;
   logic [D_W-1:0] in_w, in_h, out_w, out_h, pool_kernel_h, pool_kernel_w, pool_stride_h, pool_stride_w;
   logic [D_W-1:0] pool_pad_h, pool_pad_w, padding_h, padding_w;
@@ -65,6 +65,7 @@ module descriptor_check #(
   assign in_quads       = program_pkg::descriptor_in_quads(desc_q);
   assign out_quads      = program_pkg::descriptor_out_quads(desc_q);
   assign out_base       = program_pkg::descriptor_out_base(desc_q);
+  assign out_row_quads  = program_pkg::descriptor_out_row_quads(desc_q);
   assign out_w          = program_pkg::descriptor_out_w(desc_q);
   assign out_h          = program_pkg::descriptor_out_h(desc_q);
   assign out_end        = program_pkg::descriptor_out_end(desc_q);
@@ -96,6 +97,7 @@ module descriptor_check #(
 
   // ---------------------------------------------------------------- products
   logic [E_W-1:0] rows_span, row_span;     // quads from the first to the last row; quads of a row
+  logic [E_W-1:0] out_row;                 // quads of a row of the output
   // first to last window of a pool; rows and columns of all steps of a convolution
   logic [S_W-1:0] span_h, span_w;
   logic [11:0] group_inputs, group_outputs;
@@ -106,6 +108,9 @@ module descriptor_check #(
   );
   serial_multiplier #(.COUNT_W(D_W), .FACTOR_W(Q_W), .PRODUCT_W(E_W)) u_row_span (
       .clk_i(clk_i), .start_i(start_q), .count_i(in_w), .factor_i(in_quads), .product_o(row_span)
+  );
+  serial_multiplier #(.COUNT_W(D_W), .FACTOR_W(Q_W), .PRODUCT_W(E_W)) u_out_row (
+      .clk_i(clk_i), .start_i(start_q), .count_i(out_w), .factor_i(out_quads), .product_o(out_row)
   );
   serial_multiplier #(.COUNT_W(D_W), .FACTOR_W(D_W), .PRODUCT_W(S_W)) u_span_h (
       .clk_i(clk_i), .start_i(start_q), .count_i(is_conv ? D_W'(kr_count) : out_h - D_W'(1)),
@@ -182,14 +187,15 @@ module descriptor_check #(
         (written && (E_W + 1)'(base) < (E_W + 1)'(to_end) && (E_W + 1)'(to_base) < last);
   endfunction
 
-  logic input_bad_q, other_bad_q, conv_bad_q, pool_bad_q;
+  logic input_bad_q, other_bad_q, output_bad_q, conv_bad_q, pool_bad_q;
   logic [4:0] fits_q;
   always_ff @(posedge clk_i) begin
-    input_bad_q <= row_span > E_W'(in_row_stride) || misplaced(in_base, in_end, writes, out_base, out_end);
-    other_bad_q <= (is_add || fused) && misplaced(other_base, other_end, writes, out_base, out_end);
-    fits_q      <= {rows_fit, cols_fit, inputs_fit, outputs_fit, tile_fits};
-    conv_bad_q  <= fits_q != '1;
-    pool_bad_q  <= pool_reach_h_q > {1'b0, padded_h_q} || pool_reach_w_q > {1'b0, padded_w_q} ||
+    input_bad_q  <= row_span > E_W'(in_row_stride) || misplaced(in_base, in_end, writes, out_base, out_end);
+    other_bad_q  <= (is_add || fused) && misplaced(other_base, other_end, writes, out_base, out_end);
+    output_bad_q <= writes && out_row != E_W'(out_row_quads);
+    fits_q       <= {rows_fit, cols_fit, inputs_fit, outputs_fit, tile_fits};
+    conv_bad_q   <= fits_q != '1;
+    pool_bad_q   <= pool_reach_h_q > {1'b0, padded_h_q} || pool_reach_w_q > {1'b0, padded_w_q} ||
         pool_pad_h >= pool_kernel_h || pool_pad_w >= pool_kernel_w || in_quads != out_quads;
   end
 
@@ -203,7 +209,8 @@ module descriptor_check #(
       if (start_i) cycle_q <= 5'd1;
       else if (cycle_q == 5'(LAST + 1)) cycle_q <= '0;
       else if (cycle_q != '0) cycle_q <= cycle_q + 5'd1;
-      bad_q <= cycle_q == 5'(LAST + 1) && (input_bad_q || other_bad_q || (is_conv ? conv_bad_q : pool_bad_q));
+      bad_q <= cycle_q == 5'(LAST + 1) && (input_bad_q || other_bad_q || output_bad_q ||
+          (is_conv ? conv_bad_q : pool_bad_q));
     end
   end
   assign bad_o = bad_q;

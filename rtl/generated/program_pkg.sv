@@ -326,7 +326,7 @@ package program_pkg;
   function automatic logic [DIM_W-1:0] descriptor_pool_pad_w(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_pool_pad_w = words[13][48+:DIM_W];
   endfunction
-  // quads of an output row
+  // out_w * out_quads
   function automatic logic [QUAD_ADDR_W-1:0] descriptor_out_row_quads(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_out_row_quads = words[14][0+:QUAD_ADDR_W];
   endfunction

@@ -17,6 +17,7 @@ from model.compiler.program_format import (
     OP_AVGPOOL,
     OP_CONV,
     OP_MAXPOOL,
+    QUAD_ADDR_W,
     RECORD_WORDS,
 )
 from model.compiler.records import encode
@@ -58,6 +59,15 @@ def put(words, name, value):
     return [int(word) for word in encode(DESCRIPTOR, {name: value}, words)]
 
 
+def edited(words, name, value):
+    """As `put`, with the rows of the output as long as its width asks for."""
+    words = put(words, name, value)
+    d = sizes(words)
+    if name in ("out_w", "out_quads"):
+        words = put(words, "out_row_quads", d.out_w * d.out_quads % (1 << QUAD_ADDR_W))
+    return words
+
+
 def changed(rng, words):
     """One field a little larger or smaller, or of any value."""
     name = str(rng.choice(fields_of(words)))
@@ -68,13 +78,13 @@ def changed(rng, words):
         if rng.random() < 0.7
         else int(rng.integers(1 << int(rng.integers(1, bits + 1))))
     )
-    return name, put(words, name, new % (1 << bits))
+    return name, edited(words, name, new % (1 << bits))
 
 
 def scrambled(rng, words):
     """All fields of random length, but for the operation."""
     for name in fields_of(words):
-        words = put(
+        words = edited(
             words,
             name,
             int(rng.integers(1 << int(rng.integers(1, DESCRIPTOR.fields[name].width + 1)))),
@@ -164,6 +174,7 @@ async def verdicts(dut):
         "input rows overlap",
         "input beyond the feature buffer",
         "input and output overlap",
+        "output rows",
         "kernel height",
         "kernel width",
         "stride of a wide window",
@@ -234,13 +245,13 @@ async def padding_of_a_kernel(dut):
             continue
         padded = []
         for pad in (kernel - 1, kernel):
-            edited = put(put(words, "pieces", 1), "pad_w", pad)
-            padded.append(put(edited, "in_w", d.out_w - 1 + kernel - 2 * pad))
-        rules = [problems(sizes(edited), hardware) for edited in padded]
+            wider = put(put(words, "pieces", 1), "pad_w", pad)
+            padded.append(put(wider, "in_w", d.out_w - 1 + kernel - 2 * pad))
+        rules = [problems(sizes(words), hardware) for words in padded]
         if rules != [[], ["kernel width"]]:  # the other sizes of the layer do not allow the change
             continue
-        for edited, bad in zip(padded, (False, True)):
-            assert await verdict(dut, edited) == bad, f"refused: {not bad}, {sizes(edited)}"
+        for words, bad in zip(padded, (False, True)):
+            assert await verdict(dut, words) == bad, f"refused: {not bad}, {sizes(words)}"
         tried += 1
         if tried == 3:
             return
@@ -402,13 +413,13 @@ async def each_bit_of_each_field(dut):
                 values = {old ^ 1 << bit for bit in range(width)}
                 values |= set(around_powers(width)) if width < 10 else set()
                 for value in sorted(values - {old}):
-                    edited = put(words, name, value)
-                    if not no_size_zero(edited):
+                    other = edited(words, name, value)
+                    if not no_size_zero(other):
                         continue
-                    expected = problems(sizes(edited), hardware)
-                    assert await verdict(dut, edited) == bool(expected), (
+                    expected = problems(sizes(other), hardware)
+                    assert await verdict(dut, other) == bool(expected), (
                         f"{name} {value} for {old}: the rules say {expected}, the RTL not: "
-                        f"{sizes(edited)}"
+                        f"{sizes(other)}"
                     )
                     verdicts[not expected] += 1
     assert verdicts[True] and verdicts[False], f"hardly a choice: {dict(verdicts)}"
