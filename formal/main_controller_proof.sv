@@ -56,8 +56,10 @@ module main_controller_proof #(
   localparam logic [17:0] CAPACITY = 18'(8 * BANK_WORDS);
 
   logic [3:0] state, op;
+  logic [1:0] mode;
   assign state = \u_dut.state_q ;
   assign op    = program_pkg::descriptor_op(desc);
+  assign mode  = program_pkg::descriptor_mode(desc);
   logic checked, image_state, writes;  // the descriptor was accepted; the header was; the layer writes into the buffer
   assign checked     = state == WAIT_PARAMS || state == START || state == RUN || state == DRAIN || state == EMIT ||
       state == LAYER_END;
@@ -108,7 +110,10 @@ module main_controller_proof #(
         assert (program_pkg::descriptor_in_w(desc) != '0 && program_pkg::descriptor_in_h(desc) != '0);
         assert (program_pkg::descriptor_out_w(desc) != '0 && program_pkg::descriptor_out_h(desc) != '0);
         assert (program_pkg::descriptor_in_quads(desc) != '0 && program_pkg::descriptor_out_quads(desc) != '0);
+        if (op != program_pkg::OP_MAXPOOL) assert (program_pkg::descriptor_out_quads(desc) <= 8'd128);
         if (op == program_pkg::OP_CONV) begin
+          assert (mode <= 2'd2 && program_pkg::descriptor_window(desc) == {mode, 1'b1});
+          assert (program_pkg::descriptor_read_quads(desc) <= ((mode == 2'd2) ? 4'd5 : 4'd8));
           assert (program_pkg::descriptor_tile_pixels(desc) != '0 &&
               program_pkg::descriptor_tile_pixels(desc) <= 9'd256);
           assert (program_pkg::descriptor_tile_rows(desc) != '0 && program_pkg::descriptor_tile_cols(desc) != '0);

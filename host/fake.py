@@ -19,13 +19,14 @@ from host.driver import COUNTERS, Accelerator, beats
 from host.register_map import FIELDS, Ctrl, ErrorCode, IrqStatus, Register, Status
 from model.common.errors import UserError
 from model.compiler import Compiled, compile_network, geometry
-from model.compiler.conv_plan import ceil_div
+from model.compiler.conv_plan import CHANNEL_QUADS, WINDOW, ceil_div
 from model.compiler.hardware import Hardware
 from model.compiler.program_format import (
     CHUNK,
     HEADER,
     MAGIC_PROGRAM,
     MAGIC_WEIGHTS,
+    MAX_CHANNELS,
     MAX_LAYERS,
     MODE_5,
     OP_ADD,
@@ -317,15 +318,19 @@ def _has_no_size(d: SimpleNamespace, hardware: Hardware) -> bool:
         return True
     rows = 1 if not d.vertical else 2 if d.pair else d.read_quads  # of the kernel in a pass
     wrong_sum = d.fused and (d.op != OP_CONV or d.raw)
-    wrong_window = d.op == OP_CONV and d.window not in (1, 3, 5)
+    wrong_mode = d.op == OP_CONV and (
+        d.mode > MODE_5 or d.window != WINDOW[d.mode] or d.read_quads > CHANNEL_QUADS[d.mode]
+    )
+    too_many = d.has_params and d.out_quads > MAX_CHANNELS // 4
     no_region = d.out_end > hardware.quads or d.out_base >= d.out_end
     return (
         not all(sizes)
         or wrong_sum
-        or wrong_window
+        or wrong_mode
+        or too_many
         or (not d.raw and no_region)  # 32-bit results go to the stream
         or d.has_params == (d.op == OP_MAXPOOL)
-        or (d.op == OP_CONV and (max(tile) > TILE_PIXELS or d.mode > MODE_5 or d.kr_step != rows))
+        or (d.op == OP_CONV and (max(tile) > TILE_PIXELS or d.kr_step != rows))
     )
 
 

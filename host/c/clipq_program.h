@@ -68,7 +68,7 @@
 #define CLIPQ_DESCRIPTOR_IN_W 2, 0, 16 /* width of the input */
 #define CLIPQ_DESCRIPTOR_IN_H 2, 16, 16 /* height of the input */
 #define CLIPQ_DESCRIPTOR_IN_QUADS 2, 32, 8 /* quads of an input pixel */
-#define CLIPQ_DESCRIPTOR_OUT_QUADS 2, 40, 8 /* quads of an output pixel */
+#define CLIPQ_DESCRIPTOR_OUT_QUADS 2, 40, 8 /* quads of an output pixel; with parameters at most 128 */
 #define CLIPQ_DESCRIPTOR_OUT_BASE 3, 0, 17 /* quad address of the output */
 #define CLIPQ_DESCRIPTOR_OUT_ROW_STRIDE 3, 32, 17 /* quads from one row of the output to the next */
 #define CLIPQ_DESCRIPTOR_OUT_W 4, 0, 16 /* width of the output */
@@ -97,10 +97,10 @@
 #define CLIPQ_DESCRIPTOR_PAD_H 11, 8, 4 /* vertical padding of a convolution */
 #define CLIPQ_DESCRIPTOR_PAD_W 11, 12, 4 /* horizontal padding of a convolution */
 #define CLIPQ_DESCRIPTOR_PIECES 11, 16, 4 /* pieces of a kernel row */
-#define CLIPQ_DESCRIPTOR_WINDOW 11, 24, 3 /* columns of a piece: 1, 3 or 5 */
+#define CLIPQ_DESCRIPTOR_WINDOW 11, 24, 3 /* columns of a piece: 1, 3, 5 in mode 0, 1, 2 */
 #define CLIPQ_DESCRIPTOR_CHANNEL_GROUPS 11, 32, 8 /* groups of input channels */
 #define CLIPQ_DESCRIPTOR_OUTPUT_GROUPS 11, 40, 8 /* groups of output channels */
-#define CLIPQ_DESCRIPTOR_READ_QUADS 11, 48, 4 /* quads of a read: channels of a group, or vertical taps */
+#define CLIPQ_DESCRIPTOR_READ_QUADS 11, 48, 4 /* quads of a read: channels of a group, or vertical taps; at most 8, in mode 2 at most 5 */
 #define CLIPQ_DESCRIPTOR_OUT_TILE_ROW_STEP 12, 0, 17 /* tile_rows * out_row_stride */
 #define CLIPQ_DESCRIPTOR_OUT_TILE_COL_STEP 12, 32, 17 /* tile_cols * out_quads */
 #define CLIPQ_DESCRIPTOR_POOL_STRIDE_H 13, 0, 16 /* vertical stride of a pool */

@@ -82,6 +82,7 @@ module main_controller #(
   localparam int SETTLE = 16;         // results in flight between drain read or pooling and the feature buffer
   localparam int SHORT_LIMIT = 4095;  // cycles without weights while none come: the packet has ended or stands still
   localparam logic [program_pkg::TILE_W:0] MOST_PIXELS = (program_pkg::TILE_W + 1)'(program_pkg::TILE_PIXELS);
+  localparam logic [program_pkg::QUADS_W-1:0] MOST_QUADS = program_pkg::QUADS_W'(program_pkg::MAX_CHANNELS / 4);
   localparam logic [program_pkg::QUAD_ADDR_W:0] CAPACITY = (program_pkg::QUAD_ADDR_W + 1)'(8 * BANK_WORDS);
 
   localparam logic [3:0] IDLE = 4'd0, HEADER = 4'd1, CHECK_HEADER = 4'd2, IMAGE = 4'd3, FETCH = 4'd4, CHECK = 4'd5,
@@ -131,12 +132,12 @@ module main_controller #(
       {n_layers_q[6:0], 4'(WORDS - 1)} > prog_last_i;  // layers that the program does not have
 
   logic [program_pkg::TILE_W:0] tile_rows, tile_cols, tile_pixels;
-  logic [2:0] window;
-  logic tile_bad, step_bad;
+  logic [1:0] mode;
+  logic tile_bad, step_bad, mode_bad;
   assign tile_rows   = program_pkg::descriptor_tile_rows(desc_q);
   assign tile_cols   = program_pkg::descriptor_tile_cols(desc_q);
   assign tile_pixels = program_pkg::descriptor_tile_pixels(desc_q);
-  assign window      = program_pkg::descriptor_window(desc_q);
+  assign mode        = program_pkg::descriptor_mode(desc_q);
   assign tile_bad    = tile_rows == '0 || tile_rows > MOST_PIXELS || tile_cols == '0 || tile_cols > MOST_PIXELS ||
       tile_pixels == '0 || tile_pixels > MOST_PIXELS;
   // a pass has one kernel row but for vertical taps
@@ -144,16 +145,21 @@ module main_controller #(
       program_pkg::descriptor_kr_step(desc_q) !=
           (program_pkg::descriptor_pair(desc_q) ? 4'd2 : program_pkg::descriptor_read_quads(desc_q)) :
       program_pkg::descriptor_kr_step(desc_q) != 4'd1;
-  assign conv_bad    = program_pkg::descriptor_mode(desc_q) > program_pkg::MODE_5 || tile_bad || step_bad ||
+  // columns of the mode's window, and quads of which it computes all
+  assign mode_bad    = mode > program_pkg::MODE_5 ||
+      program_pkg::descriptor_window(desc_q) !=
+          ((mode == program_pkg::MODE_5) ? 3'd5 : (mode == program_pkg::MODE_3) ? 3'd3 : 3'd1) ||
+      program_pkg::descriptor_read_quads(desc_q) > ((mode == program_pkg::MODE_5) ? 4'd5 : 4'd8);
+  assign conv_bad    = mode_bad || tile_bad || step_bad ||
       program_pkg::descriptor_kr_count(desc_q) == '0 || program_pkg::descriptor_pieces(desc_q) == '0 ||
-      program_pkg::descriptor_channel_groups(desc_q) == '0 || program_pkg::descriptor_output_groups(desc_q) == '0 ||
-      (window != 3'd1 && window != 3'd3 && window != 3'd5);
+      program_pkg::descriptor_channel_groups(desc_q) == '0 || program_pkg::descriptor_output_groups(desc_q) == '0;
   assign pool_bad    = program_pkg::descriptor_pool_kernel_h(desc_q) == '0 ||
       program_pkg::descriptor_pool_kernel_w(desc_q) == '0 ||
       program_pkg::descriptor_pool_stride_h(desc_q) == '0 || program_pkg::descriptor_pool_stride_w(desc_q) == '0;
   assign size_bad    = program_pkg::descriptor_in_w(desc_q) == '0 || program_pkg::descriptor_in_h(desc_q) == '0 ||
       program_pkg::descriptor_in_quads(desc_q) == '0 || program_pkg::descriptor_out_quads(desc_q) == '0 ||
-      program_pkg::descriptor_out_w(desc_q) == '0 || program_pkg::descriptor_out_h(desc_q) == '0;
+      program_pkg::descriptor_out_w(desc_q) == '0 || program_pkg::descriptor_out_h(desc_q) == '0 ||
+      (has_params && program_pkg::descriptor_out_quads(desc_q) > MOST_QUADS);  // channels that parameters are kept of
   assign region_bad  = program_pkg::descriptor_out_end(desc_q) > CAPACITY ||
       {1'b0, program_pkg::descriptor_out_base(desc_q)} >= program_pkg::descriptor_out_end(desc_q);
   // 32-bit results go to the stream: they have no region, and only a convolution or average pool as the last layer may

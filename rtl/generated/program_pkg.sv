@@ -170,7 +170,7 @@ package program_pkg;
   function automatic logic [QUADS_W-1:0] descriptor_in_quads(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_in_quads = words[2][32+:QUADS_W];
   endfunction
-  // quads of an output pixel
+  // quads of an output pixel; with parameters at most 128
   function automatic logic [QUADS_W-1:0] descriptor_out_quads(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_out_quads = words[2][40+:QUADS_W];
   endfunction
@@ -286,7 +286,7 @@ package program_pkg;
   function automatic logic [3:0] descriptor_pieces(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_pieces = words[11][16+:4];
   endfunction
-  // columns of a piece: 1, 3 or 5
+  // columns of a piece: 1, 3, 5 in mode 0, 1, 2
   function automatic logic [2:0] descriptor_window(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_window = words[11][24+:3];
   endfunction
@@ -298,7 +298,7 @@ package program_pkg;
   function automatic logic [7:0] descriptor_output_groups(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_output_groups = words[11][40+:8];
   endfunction
-  // quads of a read: channels of a group, or vertical taps
+  // quads of a read: channels of a group, or vertical taps; at most 8, in mode 2 at most 5
   function automatic logic [3:0] descriptor_read_quads(input logic [RECORD_WORDS-1:0][63:0] words);
     descriptor_read_quads = words[11][48+:4];
   endfunction

@@ -181,7 +181,9 @@ async def bad_descriptors(dut):
         (ErrorCode.DESCRIPTOR, last, {"in_w": 0}),
         (ErrorCode.DESCRIPTOR, last, {"tile_pixels": 0}),
         (ErrorCode.DESCRIPTOR, 0, {"window": 2}),
+        (ErrorCode.DESCRIPTOR, 0, {"read_quads": 9}),
         (ErrorCode.DESCRIPTOR, 0, {"out_row_quads": 1}),
+        (ErrorCode.DESCRIPTOR, last, {"out_quads": 129}),
         (ErrorCode.DESCRIPTOR, 0, {"out_base": compiled.tensors["input"].base}),  # over the input
         (ErrorCode.DESCRIPTOR, 0, {"kr_count": 15}),  # higher than image and padding
         (ErrorCode.DESCRIPTOR, 0, {"pieces": 15}),  # wider

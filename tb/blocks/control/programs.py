@@ -3,10 +3,12 @@ which a field is not."""
 
 from dataclasses import dataclass, field
 
+from model.compiler.conv_plan import CHANNEL_QUADS, WINDOW
 from model.compiler.program_format import (
     DESCRIPTOR,
     DIM_W,
     HEADER,
+    MAX_CHANNELS,
     MAX_LAYERS,
     OP_ADD,
     OP_AVGPOOL,
@@ -20,6 +22,7 @@ from model.compiler.program_format import (
 from model.compiler.records import Layout, encode
 from tb.lib.descriptors import random_words
 
+MOST_QUADS = MAX_CHANNELS // 4  # of an output with parameters
 POOL = ("pool_kernel_h", "pool_kernel_w", "pool_stride_h", "pool_stride_w")
 
 
@@ -76,7 +79,9 @@ def descriptor(rng, capacity, op=None, raw=None):
         "out_base": int(rng.integers(min(end, 1 << QUAD_ADDR_W))),
     }
     values |= {name: _some(rng, DIM_W) for name in ("in_w", "in_h", "out_w", "out_h")}
-    values |= {name: _some(rng, QUADS_W) for name in ("in_quads", "out_quads")}
+    values["in_quads"] = values["out_quads"] = _some(rng, QUADS_W)
+    if op != OP_MAXPOOL:
+        values["out_quads"] = int(rng.integers(1, MOST_QUADS + 1))
     if op == OP_CONV:
         values |= {
             name: int(rng.integers(1, TILE_PIXELS + 1))
@@ -86,9 +91,10 @@ def descriptor(rng, capacity, op=None, raw=None):
             name: _some(rng, DESCRIPTOR.fields[name].width)
             for name in ("kr_count", "pieces", "channel_groups", "output_groups")
         }
-        values |= {"mode": int(rng.integers(3)), "window": int(rng.choice([1, 3, 5]))}
+        mode = int(rng.integers(3))
+        values |= {"mode": mode, "window": WINDOW[mode]}
         vertical, pair = (int(bit) for bit in rng.integers(2, size=2))
-        quads = int(rng.integers(16))
+        quads = int(rng.integers(CHANNEL_QUADS[mode] + 1))
         step = (2 if pair else quads) if vertical else 1
         values |= {"vertical": vertical, "pair": pair, "kr_step": step, "read_quads": quads}
     else:
@@ -140,15 +146,7 @@ def bad_descriptors(rng, capacity):
         name: _illegal(name, DESCRIPTOR, 1, TILE_PIXELS)
         for name in ("tile_rows", "tile_cols", "tile_pixels")
     }
-    conv = {
-        "mode": (3,),
-        **tile,
-        "kr_count": (0,),
-        "pieces": (0,),
-        "channel_groups": (0,),
-        "output_groups": (0,),
-        "window": (0, 2, 4, 6, 7),
-    }
+    conv = {**tile, "kr_count": (0,), "pieces": (0,), "channel_groups": (0,), "output_groups": (0,)}
     cases = []
     for op, raw in (
         (OP_CONV, False),
@@ -159,6 +157,8 @@ def bad_descriptors(rng, capacity):
         (OP_ADD, False),
     ):
         rules = {**common, **(conv if op == OP_CONV else dict.fromkeys(POOL, (0,)))}
+        if op != OP_MAXPOOL:
+            rules["out_quads"] = (0, *_illegal("out_quads", DESCRIPTOR, 1, MOST_QUADS))
         if not raw:
             rules["out_end"] = (capacity + 1, *_illegal("out_end", DESCRIPTOR, 1, capacity))
         for name, values in rules.items():
@@ -177,12 +177,26 @@ def bad_descriptors(rng, capacity):
                 )
             )
     for rows, vertical, pair in ((1, 0, 0), (1, 0, 1), (2, 1, 1), (5, 1, 0), (8, 1, 0)):
-        bits = {"vertical": vertical, "pair": pair, "read_quads": rows if rows > 2 else 7}
+        bits = {"mode": 1, "window": WINDOW[1], "vertical": vertical, "pair": pair}
+        bits["read_quads"] = rows if rows > 2 else 7
         conv = descriptor(rng, capacity, OP_CONV, False).changed(**bits)
         cases += [
             (f"{step} kernel rows, vertical {vertical}, pair {pair}", conv.changed(kr_step=step))
             for step in range(16)
             if step != rows
+        ]
+    conv = descriptor(rng, capacity, OP_CONV, False).changed(vertical=0, kr_step=1)
+    for mode, window in enumerate((*WINDOW, WINDOW[0])):
+        wrong = [w for w in range(8) if mode == 3 or w != window]
+        cases += [
+            (f"mode {mode}, window {w}", conv.changed(mode=mode, window=w, read_quads=4))
+            for w in wrong
+        ]
+    for mode, most in enumerate(CHANNEL_QUADS):
+        chosen = conv.changed(mode=mode, window=WINDOW[mode])
+        cases += [
+            (f"mode {mode}, {quads} quads a read", chosen.changed(read_quads=quads))
+            for quads in range(most + 1, 16)
         ]
     for op in (OP_CONV, OP_MAXPOOL, OP_AVGPOOL, OP_ADD):
         other = descriptor(rng, capacity, op, False).changed(has_params=int(op == OP_MAXPOOL))
