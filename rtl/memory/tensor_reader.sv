@@ -32,6 +32,11 @@ module tensor_reader #(
   localparam int A_W = program_pkg::QUAD_ADDR_W;
   localparam int FLIGHT = cq_pkg::RD_LATENCY + 5;  // beats in flight when room_i is compared, one behind this block
 
+`ifndef YOSYS
+  initial if ((1 << ROOM_W) - 1 <= FLIGHT) $fatal(1, "tensor_reader: ROOM_W %0d must hold more than %0d beats", ROOM_W,
+      FLIGHT);
+`endif
+
   localparam logic [1:0] IDLE = 2'd0, RUN = 2'd1, FLUSH = 2'd2;
 
   logic unused_rd_data;

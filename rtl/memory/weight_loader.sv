@@ -56,6 +56,7 @@ module weight_loader #(
 `ifndef YOSYS
   initial if (NUM_MODULES != 4 && NUM_MODULES != 8 && NUM_MODULES != 16) $fatal(1,
       "weight_loader: NUM_MODULES must be 4, 8 or 16, got %0d", NUM_MODULES);
+  initial if (LEAD < 1 || LEAD > BEATS) $fatal(1, "weight_loader: LEAD must be 1..%0d, got %0d", BEATS, LEAD);
   initial if (LEVEL_W < 2 || (1 << (LEVEL_W - 1)) < BEATS) $fatal(1,
       "weight_loader: a pass has %0d words, the weight buffer holds %0d", BEATS, 1 << (LEVEL_W - 1));
 `endif
