@@ -17,7 +17,7 @@ module result_writer_proof #(
 );
 
   localparam int LEVEL_W = $clog2(DEPTH + 4);
-  logic in_ready, tvalid, tlast, sent, empty, follow;
+  logic in_ready, tvalid, tlast, empty, follow;
   logic [63:0] tdata;
   logic [7:0] tkeep;
   logic [$clog2(DEPTH + 1)-1:0] room;
@@ -30,7 +30,7 @@ module result_writer_proof #(
       .in_data_i(in_data_i),
       .in_half_i(in_half_i), .in_last_i(in_last_i), .room_o(room), .m_axis_tdata(tdata), .m_axis_tkeep(tkeep),
       .m_axis_tvalid(tvalid),
-      .m_axis_tready(m_axis_tready), .m_axis_tlast(tlast), .sent_o(sent), .empty_o(empty)
+      .m_axis_tready(m_axis_tready), .m_axis_tlast(tlast), .empty_o(empty)
   );
   order_check #(.WIDTH(66), .CAPACITY(DEPTH + 2), .LATENCY(2)) u_order (
       .clk_i(clk_i), .rst_ni(rst_ni), .pick_i(pick_i), .flush_i(clear_i), .keep_i(keep), .in_valid_i(in_valid_i),
@@ -56,18 +56,16 @@ module result_writer_proof #(
   assign keep   = before + LEVEL_W'(\u_dut.fifo_valid && \u_dut.fifo_ready ) - LEVEL_W'(tvalid && m_axis_tready);
   assign place  = ADDR_W'(\u_dut.u_fifo.rd_ptr_q + ADDR_W'(ahead - before));
 
-  logic past_q = 1'b0, calm_q = 1'b0, calm2_q = 1'b0, last_taken_q = 1'b0;
+  logic past_q = 1'b0, calm_q = 1'b0, calm2_q = 1'b0;
   always_ff @(posedge clk_i) begin
-    past_q       <= 1'b1;
-    calm_q       <= rst_ni && !clear_i;
-    calm2_q      <= calm_q;
-    last_taken_q <= rst_ni && tvalid && m_axis_tready && tlast;
+    past_q  <= 1'b1;
+    calm_q  <= rst_ni && !clear_i;
+    calm2_q <= calm_q;
   end
 
   always @(*) begin
     if (!past_q) assume (!rst_ni);
     if (past_q) begin
-      assert (sent == last_taken_q);
       if (tvalid) assert (tkeep == 8'hff || tkeep == 8'h0f);
       if (rst_ni) begin
         assert (empty == (level == '0));
@@ -88,7 +86,7 @@ module result_writer_proof #(
         if (follow && ahead >= before) assert (words[place*66+:66] == data);
       end
     end
-    cover (past_q && sent && tvalid && tkeep == 8'h0f);
+    cover (past_q && tvalid && tlast && tkeep == 8'h0f);
     cover (past_q && rst_ni && clear_i && follow && ahead == LEVEL_W'(1) && keep == LEVEL_W'(2));
   end
 

@@ -515,7 +515,7 @@ module clipq_accel #(
   );
 
   // ---------------------------------------------------------------- pooling
-  logic pool_sum_valid, unused_pool_sum_last;
+  logic pool_sum_valid;
   logic [NUM_MODULES-1:0][cq_pkg::ACC_W-1:0] pool_sum;
   logic [8:0] pool_sum_word;
   logic [A_W-1:0] pool_sum_addr;
@@ -541,8 +541,7 @@ module clipq_accel #(
       .sum_o       (pool_sum),
       .sum_word_o  (pool_sum_word),
       .sum_addr_o  (pool_sum_addr),
-      .sum_mask_o  (pool_sum_mask),
-      .sum_last_o  (unused_pool_sum_last)
+      .sum_mask_o  (pool_sum_mask)
   );
 
   // ---------------------------------------------------------------- output stage and write-back
@@ -619,7 +618,7 @@ module clipq_accel #(
 
   // ---------------------------------------------------------------- results
   logic tensor_valid, tensor_half, tensor_last, packed_valid, packed_ready, packed_half, packed_last, packer_empty;
-  logic beat_valid, beat_ready, beat_half, beat_last, writer_empty, unused_result_sent;
+  logic beat_valid, beat_ready, beat_half, beat_last, writer_empty;
   logic [63:0] tensor_data, packed_data, beat_data;
   logic [ROOM_W-1:0] result_room;
 
@@ -695,7 +694,6 @@ module clipq_accel #(
       .m_axis_tvalid(m_axis_result_tvalid),
       .m_axis_tready(m_axis_result_tready),
       .m_axis_tlast (m_axis_result_tlast),
-      .sent_o       (unused_result_sent),
       .empty_o      (writer_empty)
   );
   assign results_empty = packer_empty && !beat_valid && writer_empty;

@@ -38,8 +38,7 @@ module pooling_unit #(
     output wire logic [NUM_MODULES-1:0][cq_pkg::ACC_W-1:0] sum_o,
     output wire logic [8:0]                                sum_word_o,   // channel / NUM_MODULES
     output wire logic [program_pkg::QUAD_ADDR_W-1:0]       sum_addr_o,   // destination of the first quad
-    output wire logic [NUM_MODULES/4-1:0]                  sum_mask_o,   // quads that the pixel has
-    output wire logic                                      sum_last_o
+    output wire logic [NUM_MODULES/4-1:0]                  sum_mask_o    // quads that the pixel has
 );
 
   localparam int A_W = program_pkg::QUAD_ADDR_W;
@@ -244,7 +243,6 @@ module pooling_unit #(
   assign sum_word_o  = word_q;
   assign sum_addr_o  = addr_q;
   assign sum_mask_o  = mask[QUADS-1:0];
-  assign sum_last_o  = sum_valid_o && done_q;
   assign done_o      = done_q;
 
 endmodule

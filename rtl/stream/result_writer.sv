@@ -3,8 +3,7 @@
 // Purpose: back-pressure on m_axis never reaches a producer that counts the free entries. room_o counts the entries
 // that are free for words that arrive from this cycle on, so a producer may have words in flight. clear_i empties the
 // FIFO. A beat offered on m_axis may not be withdrawn, so the register slice keeps its one or two beats.
-// Latency: 2 cycles from in_valid_i to m_axis_tvalid (4 with DEPTH > 64, block RAM); 1 cycle from the handshake to
-// sent_o.
+// Latency: 2 cycles from in_valid_i to m_axis_tvalid (4 with DEPTH > 64, block RAM).
 // Throughput: one beat a cycle.
 `default_nettype none
 `timescale 1ns / 1ps
@@ -30,7 +29,6 @@ module result_writer #(
     input  wire logic              m_axis_tready,
     output logic                   m_axis_tlast,
 
-    output logic                   sent_o,      // pulse: a beat with TLAST was taken by the receiver
     output logic                   empty_o      // level: nothing inside
 );
 
@@ -39,7 +37,6 @@ module result_writer #(
   logic [65:0]       fifo_data;
   logic [ROOM_W-1:0] level;
   logic              half;
-  logic              sent_q;
   logic [31:0]       upper;
 
   assign rst_n   = rst_ni && !clear_i;
@@ -76,13 +73,6 @@ module result_writer #(
   );
 
   assign m_axis_tkeep = half ? 8'h0f : 8'hff;
-
-  always_ff @(posedge clk_i) begin
-    if (!rst_ni) sent_q <= 1'b0;
-    else sent_q <= m_axis_tvalid && m_axis_tready && m_axis_tlast;
-  end
-
-  assign sent_o = sent_q;
 
 endmodule
 

@@ -89,38 +89,23 @@ async def packets_to_axi_sink(dut):
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def stability_and_level(dut):
-    """All pairs of stalls; m_axis is stable while it waits; room_o counts exactly; sent_o follows
-    every TLAST by one cycle."""
+    """All pairs of stalls; m_axis is stable while it waits; room_o counts exactly."""
     rng = await _start(dut)
-    counts = {"in": 0, "last": 0, "sent": 0}
 
     async def watch():
-        inside, last = (
-            0,
-            False,
-        )  # words in the FIFO cannot be seen: room_o has to lie between the bounds
+        inside = 0  # words in the FIFO cannot be seen: room_o has to lie between the bounds
         depth = int(dut.DEPTH.value)
         while True:
             await RisingEdge(dut.clk_i)
-            assert dut.sent_o.value == last
             assert inside - 2 <= depth - dut.room_o.value.to_unsigned() <= inside
             assert (dut.empty_o.value == 1) == (inside == 0)
-            last = (
-                dut.m_axis_tvalid.value == 1
-                and dut.m_axis_tready.value == 1
-                and dut.m_axis_tlast.value == 1
-            )
             inside += int(dut.in_valid_i.value == 1 and dut.in_ready_o.value == 1)
             inside -= int(dut.m_axis_tvalid.value == 1 and dut.m_axis_tready.value == 1)
-            counts["last"] += last
-            counts["sent"] += int(dut.sent_o.value)
 
     cocotb.start_soon(watch())
-    n_packets = 0
     for source in PATTERNS:
         for sink in PATTERNS:
             packets = _packets(rng, 4)
-            n_packets += len(packets)
             beats = [beat for p in packets for beat in p]
             cocotb.start_soon(
                 channel.send(
@@ -135,8 +120,6 @@ async def stability_and_level(dut):
             assert await _receive(dut, len(beats), stalls(rng, sink)) == [
                 _expected(x) for x in beats
             ], f"{source}, {sink}"
-    await ClockCycles(dut.clk_i, 3)
-    assert counts["last"] == counts["sent"] == n_packets
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
