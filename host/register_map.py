@@ -44,7 +44,7 @@ class ErrorCode(IntEnum):
     PROGRAM_HEADER = 0x12  # Version or image region of the program cannot be, or it has fewer layers than its header says.
     NUM_MODULES = 0x13  # The program was compiled for another number of conv modules, or needs more index planes.
     DESCRIPTOR = 0x14  # A layer descriptor has an unknown operation, a size of zero, a region beyond the feature buffer, sizes that do not fit together, or 32-bit results that are not sent last.
-    OUT_OF_BOUNDS = 0x15  # A write outside the output region of the layer; it was not done.
+    OUT_OF_BOUNDS = 0x15  # A write outside the output region of the layer, or of an image outside its region; it was not done.
     WEIGHTS_SHORT = 0x16  # The weights packet has none for a layer that waits.
     WEIGHTS_LONG = 0x17  # Weights were left over at the end of an image.
 

@@ -118,7 +118,7 @@ enum clipq_error {
     CLIPQ_E_PROGRAM_HEADER = 0x12, /* Version or image region of the program cannot be, or it has fewer layers than its header says. */
     CLIPQ_E_NUM_MODULES = 0x13, /* The program was compiled for another number of conv modules, or needs more index planes. */
     CLIPQ_E_DESCRIPTOR = 0x14, /* A layer descriptor has an unknown operation, a size of zero, a region beyond the feature buffer, sizes that do not fit together, or 32-bit results that are not sent last. */
-    CLIPQ_E_OUT_OF_BOUNDS = 0x15, /* A write outside the output region of the layer; it was not done. */
+    CLIPQ_E_OUT_OF_BOUNDS = 0x15, /* A write outside the output region of the layer, or of an image outside its region; it was not done. */
     CLIPQ_E_WEIGHTS_SHORT = 0x16, /* The weights packet has none for a layer that waits. */
     CLIPQ_E_WEIGHTS_LONG = 0x17, /* Weights were left over at the end of an image. */
 };
@@ -141,7 +141,7 @@ enum clipq_error {
     TEXT(0x12, "PROGRAM_HEADER: Version or image region of the program cannot be, or it has fewer layers than its header says.") \
     TEXT(0x13, "NUM_MODULES: The program was compiled for another number of conv modules, or needs more index planes.") \
     TEXT(0x14, "DESCRIPTOR: A layer descriptor has an unknown operation, a size of zero, a region beyond the feature buffer, sizes that do not fit together, or 32-bit results that are not sent last.") \
-    TEXT(0x15, "OUT_OF_BOUNDS: A write outside the output region of the layer; it was not done.") \
+    TEXT(0x15, "OUT_OF_BOUNDS: A write outside the output region of the layer, or of an image outside its region; it was not done.") \
     TEXT(0x16, "WEIGHTS_SHORT: The weights packet has none for a layer that waits.") \
     TEXT(0x17, "WEIGHTS_LONG: Weights were left over at the end of an image.")
 

@@ -3,9 +3,10 @@
 // Purpose: from START to STOP it takes one image after the other. It reads the program header, enables the image
 // loader, and then, for each layer, fetches the descriptor, starts the unit that computes the layer, waits until the
 // results are written, and has the tensor sent if the program asks for it. It checks descriptors before a unit starts,
-// counts cycles, and turns every error into a code and the number of the layer.
-// Latency: RECORD_WORDS + 4 cycles to the first image beat and from layer to layer, SETTLE cycles after the last result
-// of a layer, cq_pkg::RESIDUAL more with a fused sum.
+// and turns every error into a code and the number of the layer.
+// Latency: RECORD_WORDS + 5 cycles from START to the first image beat; RECORD_WORDS + 4 from a layer's end to the next
+// one's start, 1 more with parameters; SETTLE cycles after the last result of a layer, cq_pkg::RESIDUAL more with a
+// fused sum.
 // Throughput: one image at a time.
 `resetall
 `default_nettype none

@@ -3,9 +3,9 @@
 // Purpose: follows the pass sequencer tile by tile (output-channel group, tile row, tile column) and pixel by pixel.
 // Kernels 1 wide take three steps a pixel (three output channels a module). Steps beyond the tensor's last quad are
 // skipped. With a fused sum the steps come in every second cycle, counted from start_i. With early_i the buffer is
-// released when its drain begins: the first sums of the next tile are written 32 cycles behind the reads, in the same
-// pixel order. This is allowed if a pixel takes one step, results are always accepted, and the first pass of a tile
-// starts at its first pixel.
+// released when its drain begins: the first sums of the next tile are written at least 38 cycles behind the reads, in
+// the same pixel order. This is allowed if a pixel takes one step, results are always accepted, and the first pass of a
+// tile starts at its first pixel.
 // Latency: 3 cycles from a finished tile to its first read.
 // Throughput: one step (NUM_MODULES results) a cycle, or in two cycles with a fused sum; 2 idle cycles a tile.
 `resetall

@@ -22,7 +22,7 @@ package clipq_error_pkg;
   localparam logic [7:0] PROGRAM_HEADER    = 8'h12;  // Version or image region of the program cannot be, or it has fewer layers than its header says.
   localparam logic [7:0] NUM_MODULES       = 8'h13;  // The program was compiled for another number of conv modules, or needs more index planes.
   localparam logic [7:0] DESCRIPTOR        = 8'h14;  // A layer descriptor has an unknown operation, a size of zero, a region beyond the feature buffer, sizes that do not fit together, or 32-bit results that are not sent last.
-  localparam logic [7:0] OUT_OF_BOUNDS     = 8'h15;  // A write outside the output region of the layer; it was not done.
+  localparam logic [7:0] OUT_OF_BOUNDS     = 8'h15;  // A write outside the output region of the layer, or of an image outside its region; it was not done.
   localparam logic [7:0] WEIGHTS_SHORT     = 8'h16;  // The weights packet has none for a layer that waits.
   localparam logic [7:0] WEIGHTS_LONG      = 8'h17;  // Weights were left over at the end of an image.
   /* verilator lint_on UNUSEDPARAM */

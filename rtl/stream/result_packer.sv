@@ -2,8 +2,8 @@
 //
 // Purpose: a step of NUM_MODULES 32-bit results becomes NUM_MODULES / 2 beats. The last beat of such a tensor is known
 // only when the layer has ended. One beat is therefore held until another follows or flush_i says that none will.
-// room_o tells the producer that MARGIN more steps can be taken in addition to those in flight. Beats of the tensor
-// reader pass through; both sources never send at the same time.
+// room_o tells the producer that MARGIN more steps fit, those in flight included. Beats of the tensor reader pass
+// through; both sources never send at the same time.
 // Latency: 2 cycles from a step of 32-bit results; tensor beats pass through in the same cycle.
 // Throughput: one beat a cycle.
 `resetall
