@@ -211,14 +211,14 @@ def test_failed_download_is_one_line(job):
         "-f",
         MAKEFILE,
         "accuracy",
-        f"NET={FILES['NET']}",
+        f"NET={ROOT}/model/zoo/nin-cifar10.clipq.npz",
         "DATASET=cifar10",
         "CIFAR_ROOT=none '$",
         cwd=job[0],
         https_proxy="http://127.0.0.1:abc",
     )
     error, stopped = done.stderr.splitlines()
-    assert f"{job[0]}/none '$/cifar-10-batches-py/test_batch" in error and "make: ***" in stopped
+    assert f"{job[0]}/none '$/cifar-10-batches-py/batches.meta" in error and "make: ***" in stopped
     assert "nonnumeric port: 'abc'" in error and "set CIFAR_ROOT" in error
 
 

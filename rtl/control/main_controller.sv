@@ -134,6 +134,8 @@ module main_controller #(
 
   logic [program_pkg::TILE_W:0] tile_rows, tile_cols, tile_pixels;
   logic [1:0] mode;
+  logic [2:0] window;  // columns of the mode's window
+  logic [3:0] read_quads, most_read;  // of a read, and how many of them the mode computes
   logic tile_bad, step_bad, mode_bad;
   assign tile_rows   = program_pkg::descriptor_tile_rows(desc_q);
   assign tile_cols   = program_pkg::descriptor_tile_cols(desc_q);
@@ -143,14 +145,13 @@ module main_controller #(
       tile_pixels == '0 || tile_pixels > MOST_PIXELS;
   // a pass has one kernel row but for vertical taps
   assign step_bad    = program_pkg::descriptor_vertical(desc_q) ?
-      program_pkg::descriptor_kr_step(desc_q) !=
-          (program_pkg::descriptor_pair(desc_q) ? 4'd2 : program_pkg::descriptor_read_quads(desc_q)) :
+      program_pkg::descriptor_kr_step(desc_q) != (program_pkg::descriptor_pair(desc_q) ? 4'd2 : read_quads) :
       program_pkg::descriptor_kr_step(desc_q) != 4'd1;
-  // columns of the mode's window, and quads of which it computes all
-  assign mode_bad    = mode > program_pkg::MODE_5 ||
-      program_pkg::descriptor_window(desc_q) !=
-          ((mode == program_pkg::MODE_5) ? 3'd5 : (mode == program_pkg::MODE_3) ? 3'd3 : 3'd1) ||
-      program_pkg::descriptor_read_quads(desc_q) > ((mode == program_pkg::MODE_5) ? 4'd5 : 4'd8);
+  assign read_quads  = program_pkg::descriptor_read_quads(desc_q);
+  assign window      = (mode == program_pkg::MODE_5) ? 3'd5 : (mode == program_pkg::MODE_3) ? 3'd3 : 3'd1;
+  assign most_read   = (mode == program_pkg::MODE_5) ? 4'd5 : 4'd8;
+  assign mode_bad    = mode > program_pkg::MODE_5 || program_pkg::descriptor_window(desc_q) != window ||
+      read_quads > most_read;
   assign conv_bad    = mode_bad || tile_bad || step_bad ||
       program_pkg::descriptor_kr_count(desc_q) == '0 || program_pkg::descriptor_pieces(desc_q) == '0 ||
       program_pkg::descriptor_channel_groups(desc_q) == '0 || program_pkg::descriptor_output_groups(desc_q) == '0;
