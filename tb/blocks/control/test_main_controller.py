@@ -117,7 +117,7 @@ class Bench:
         if not at_once:
             await FallingEdge(self.dut.clk_i)
         before = self.state_now()
-        for port in ("start_i", "stop_i", "oob_i", "image_first_i"):
+        for port in ("start_i", "stop_i", "oob_i", "image_first_i", "weights_first_i"):
             self.drive(port, 0)
         await clocking.reset(self.dut)
         await RisingEdge(self.dut.clk_i)
