@@ -43,7 +43,7 @@ _ICARUS_HARMLESS = re.compile(
     r"sorry: constant selects in always_\* processes are not currently supported"
 )
 # Arguments of further checks by Verilator: parameters other than the default ones.
-_OTHER_PARAMETERS = {"clipq_accel": (" -GMAX_LAYERS=5",)}
+_OTHER_PARAMETERS = {"clipq_accel": ("-GMAX_LAYERS=5",)}
 # A memory turned into registers is a matter of cost, not an error.
 _YOSYS_HARMLESS = re.compile(r"Warning: Replacing memory")
 
@@ -143,7 +143,7 @@ def _module_checks(index: RtlIndex, top: str) -> list[Check]:
     ]
     result = [
         Check(
-            f"verilator {top}{value}",
+            f"verilator {top} {value}".strip(),
             [*verilator, *value.split()],
             re.compile(r"^%(Warning|Error)"),
         )

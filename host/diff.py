@@ -26,6 +26,7 @@ from model.common.files import file_name, output
 from model.compiler import compile_network
 from model.compiler.hardware import Hardware
 from model.data.images import load_images
+from model.interchange import exact
 from model.interchange.importing import Numbers, raw_input
 from model.network import Layer, Network, load_network
 from model.reference.integer import run_integer
@@ -84,12 +85,8 @@ def _layer(layer: Layer, *x: torch.Tensor) -> torch.Tensor:
 
 
 def sqnr(signal: np.ndarray, other: np.ndarray, scale: float = 1.0) -> float:
-    """dB of signal over its difference to scale * other: infinite where they are equal, minus
-    infinite where the signal is zero and the other is not."""
-    power, noise = (float(np.square(v).sum()) for v in (signal, signal - scale * other))
-    if not noise:
-        return math.inf
-    return 10 * math.log10(power / noise) if power else -math.inf
+    """dB of signal over its difference to scale * other, see `exact.sqnr`."""
+    return exact.sqnr(signal, signal - scale * other)
 
 
 def fitted_scale(signal: np.ndarray, other: np.ndarray) -> float:

@@ -56,13 +56,14 @@ def run_torch(net: Network, images: np.ndarray) -> dict:
     return {"y": run_batches(forward, net, images, "torch")}
 
 
+# {name: function of a network and images, int32 [N, C, H, W]}
 BACKENDS = {"int": run_int, "torch": run_torch}
 
 
 def run_rtl(net: Network, images: np.ndarray, modules: int, planes: int = 3) -> dict:
     """{"y": int32 [N, C, H, W], "cycles": int64 [N, layers], "total_cycles": int64 [N]} of the
     RTL."""
-    from host import rtl_backend  # takes a second
+    from host import rtl_backend  # loads cocotb, which the other backends do without
 
     hardware = Hardware(num_modules=modules, planes=planes)
     compiled = compile_network(net, hardware)

@@ -13,7 +13,7 @@ from host.simulation import process
 from host.simulation.rtl_index import ROOT, RtlIndex
 from model.common.errors import UserError
 
-TIMEOUT = 4 * 3600.0  # seconds; the whole takes an hour beside others
+TIMEOUT = 4 * 3600.0  # seconds; a busy machine routes the whole slowly
 
 
 class SynthesisError(UserError):

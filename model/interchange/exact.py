@@ -40,6 +40,15 @@ def total(x: np.ndarray, axis: int | None = None) -> np.ndarray:
     return rounded(x, BITS - 1 - max(1, count).bit_length()).sum(axis=axis)
 
 
+def sqnr(signal: np.ndarray, noise: np.ndarray) -> float:
+    """dB of the signal's power over that of the noise, real numbers of any shape: infinite without
+    noise, minus infinite without a signal."""
+    power, lost = (float(total(np.square(x))) for x in (signal, noise))
+    if not lost:
+        return math.inf
+    return 10 * math.log10(power / lost) if power else -math.inf
+
+
 def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(mean [K], covariance [K, K]) of 8-bit integers [S, K], float64. Products in float32: 256 of
     them stay below 2^24."""

@@ -345,8 +345,7 @@ def _quality(layer: FloatLayer, made: Layer, result: _Tensor, how: str) -> Quali
     if result.real is None:
         return Quality(layer.name, how, math.nan, math.nan)
     off = result.integers * result.scale - result.real
-    signal, noise = (float(exact.total(np.square(v))) for v in (result.real, off))
-    sqnr = math.inf if not noise else 10 * math.log10(signal / noise) if signal else -math.inf
+    sqnr = exact.sqnr(result.real, off)
     clamped = 0.0
     if made.out_min is not None:
         at_limit: Any = result.integers == made.out_max
